@@ -1,0 +1,258 @@
+/**
+ * File descriptors with an owner: opened with CLOEXEC, closed once.
+ *
+ * @module
+ */
+import { check, Errno, errno, OsError, retry } from "./errno.ts";
+import { cstring, libc } from "./libc.ts";
+import { i64, struct, u32, u64 } from "./struct.ts";
+
+/** open(2) flags (asm-generic/fcntl.h). */
+export const O = {
+  RDONLY: 0,
+  WRONLY: 1,
+  RDWR: 2,
+  CREAT: 0o100,
+  EXCL: 0o200,
+  NOCTTY: 0o400,
+  TRUNC: 0o1000,
+  APPEND: 0o2000,
+  NONBLOCK: 0o4000,
+  CLOEXEC: 0o2000000,
+} as const;
+
+const F_DUPFD_CLOEXEC = 1030;
+const F_GETFD = 1;
+const F_SETFD = 2;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const FD_CLOEXEC = 1;
+
+/** struct stat of x86-64 (asm/stat.h), as far as Denovo reads it. */
+const stat = struct("stat", {
+  dev: u64,
+  ino: u64,
+  nlink: u64,
+  mode: u32,
+  uid: u32,
+  gid: u32,
+  pad: u32,
+  rdev: u64,
+  size: i64,
+  blksize: i64,
+  blocks: i64,
+});
+const STAT_SIZE = 144;
+
+/** What fstat says of an open file. */
+export interface FileStatus {
+  readonly dev: bigint;
+  readonly ino: bigint;
+  readonly kind: "file" | "directory" | "character" | "block" | "fifo" | "socket" | "other";
+  readonly size: number;
+  /** Bytes allocated on the file system. */
+  readonly allocated: number;
+}
+
+const kinds: Record<number, FileStatus["kind"]> = {
+  0o010000: "fifo",
+  0o020000: "character",
+  0o040000: "directory",
+  0o060000: "block",
+  0o100000: "file",
+  0o140000: "socket",
+};
+
+/** A file descriptor and the duty to close it. */
+export class OwnedFd implements Disposable {
+  #fd: number;
+
+  /** Takes over an open descriptor. */
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** The descriptor's number. Throws once it is closed or released. */
+  get fd(): number {
+    if (this.#fd < 0) throw new OsError("fd", Errno.EBADF);
+    return this.#fd;
+  }
+
+  /** Whether the descriptor is no longer owned. */
+  get closed(): boolean {
+    return this.#fd < 0;
+  }
+
+  /** Closes the descriptor; a second call does nothing. */
+  close(): void {
+    if (this.#fd < 0) return;
+    libc.close(this.#fd);
+    this.#fd = -1;
+  }
+
+  /** Gives the descriptor away: returns its number and forgets it. */
+  release(): number {
+    const fd = this.fd;
+    this.#fd = -1;
+    return fd;
+  }
+
+  /** Closes the descriptor at the end of a `using` scope. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/**
+ * Opens a file, always with CLOEXEC.
+ *
+ * @param path the file
+ * @param flags {@linkcode O} flags
+ * @param mode permissions of a file that is created
+ * @throws {OsError}
+ */
+export function openFile(path: string, flags: number, mode = 0o666): OwnedFd {
+  const name = cstring(path);
+  const fd = retry(() => libc.open(name, flags | O.CLOEXEC, mode));
+  return new OwnedFd(check(fd, "open", `'${path}'`));
+}
+
+/** Removes a file name; a name that does not exist is no error. */
+export function unlinkFile(path: string): void {
+  if (libc.unlink(cstring(path)) === -1 && errno() !== Errno.ENOENT) {
+    throw new OsError("unlink", errno(), `'${path}'`);
+  }
+}
+
+/** Sets or clears the close-on-exec flag. */
+export function setCloexec(fd: number, on: boolean): void {
+  check(libc.fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0), "fcntl(F_SETFD)", `${fd}`);
+}
+
+/** Whether `fd` is an open descriptor. */
+export function isOpen(fd: number): boolean {
+  return libc.fcntl(fd, F_GETFD, 0) !== -1;
+}
+
+/** Sets or clears O_NONBLOCK on the open file. */
+export function setNonblocking(fd: number, on: boolean): void {
+  const flags = check(libc.fcntl(fd, F_GETFL, 0), "fcntl(F_GETFL)", `${fd}`);
+  const wanted = on ? flags | O.NONBLOCK : flags & ~O.NONBLOCK;
+  if (wanted !== flags) check(libc.fcntl(fd, F_SETFL, wanted), "fcntl(F_SETFL)", `${fd}`);
+}
+
+/** The access mode of an open file: `O.RDONLY`, `O.WRONLY` or `O.RDWR`. */
+export function accessMode(fd: number): number {
+  return check(libc.fcntl(fd, F_GETFL, 0), "fcntl(F_GETFL)", `${fd}`) & 3;
+}
+
+/** Duplicates a descriptor, with CLOEXEC. */
+export function duplicate(fd: number): OwnedFd {
+  return new OwnedFd(check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 3), "fcntl(F_DUPFD_CLOEXEC)", `${fd}`));
+}
+
+/** Makes `to` refer to the same open file as `from`, without CLOEXEC: for stdin, stdout, stderr. */
+export function redirect(from: number, to: number): void {
+  if (from !== to) check(libc.dup3(from, to, 0), "dup3", `${from}`);
+}
+
+/** fstat. */
+export function fileStatus(fd: number): FileStatus {
+  const buffer = new Uint8Array(STAT_SIZE);
+  check(libc.fstat(fd, buffer), "fstat", `${fd}`);
+  const st = stat.view(buffer.buffer);
+  return {
+    dev: st.dev,
+    ino: st.ino,
+    kind: kinds[st.mode & 0o170000] ?? "other",
+    size: Number(st.size),
+    allocated: Number(st.blocks) * 512,
+  };
+}
+
+/** Makes a pipe: [read end, write end], both with CLOEXEC. */
+export function makePipe(flags = 0): [OwnedFd, OwnedFd] {
+  const fds = new Int32Array(2);
+  check(libc.pipe2(fds, flags | O.CLOEXEC), "pipe2");
+  return [new OwnedFd(fds[0]), new OwnedFd(fds[1])];
+}
+
+/**
+ * Reads up to `buffer.length` bytes.
+ *
+ * @returns the number of bytes, 0 at the end of the file, -1 when nothing is there yet (EAGAIN)
+ * @throws {OsError}
+ */
+export function readFd(fd: number, buffer: Uint8Array<ArrayBuffer>): number {
+  const n = retry(() => libc.read(fd, buffer, buffer.length));
+  if (n === -1 && errno() !== Errno.EAGAIN) throw new OsError("read", errno(), `${fd}`);
+  return n;
+}
+
+/**
+ * Writes up to `data.length` bytes.
+ *
+ * @returns the number of bytes taken, -1 when the file takes none now (EAGAIN)
+ * @throws {OsError}
+ */
+export function writeFd(fd: number, data: Uint8Array<ArrayBuffer>): number {
+  const n = retry(() => libc.write(fd, data, data.length));
+  if (n === -1 && errno() !== Errno.EAGAIN) throw new OsError("write", errno(), `${fd}`);
+  return n;
+}
+
+/** Writes all of `data` to a blocking descriptor, over short writes. */
+export function writeAll(fd: number, data: Uint8Array<ArrayBuffer>): void {
+  for (let done = 0; done < data.length;) {
+    const n = writeFd(fd, data.subarray(done));
+    if (n === -1) pollFd(fd, POLLOUT, -1);
+    else done += n;
+  }
+}
+
+/** Reads `buffer.length` bytes at `offset`; returns fewer only at the end of the file. */
+export function readAt(fd: number, buffer: Uint8Array<ArrayBuffer>, offset: number): number {
+  let done = 0;
+  while (done < buffer.length) {
+    const rest = buffer.subarray(done);
+    const n = check(
+      retry(() => libc.pread(fd, rest, rest.length, BigInt(offset + done))),
+      "pread",
+      `${fd}`,
+    );
+    if (n === 0) break;
+    done += n;
+  }
+  return done;
+}
+
+/** Moves the file offset to an absolute position and returns it; `null` only asks for it. */
+export function seekFd(fd: number, position: number | null): number {
+  const at = libc.lseek(fd, BigInt(position ?? 0), position === null ? 1 : 0);
+  if (at === -1n) throw new OsError("lseek", errno(), `${fd}`);
+  return Number(at);
+}
+
+/** poll(2) event bits (asm-generic/poll.h). */
+export const POLLIN = 1;
+/** Writing is possible. */
+export const POLLOUT = 4;
+/** An error is pending. */
+export const POLLERR = 8;
+/** The peer hung up. */
+export const POLLHUP = 16;
+
+const pollfd = new Int32Array(2);
+
+/**
+ * Waits for events on one descriptor.
+ *
+ * @param timeoutMs milliseconds; 0 returns at once, -1 waits without end
+ * @returns the events that are there; 0 after the timeout
+ */
+export function pollFd(fd: number, events: number, timeoutMs: number): number {
+  pollfd[0] = fd;
+  pollfd[1] = events;
+  const n = check(retry(() => libc.poll(pollfd, 1, timeoutMs)), "poll", `${fd}`);
+  return n === 0 ? 0 : pollfd[1] >>> 16;
+}

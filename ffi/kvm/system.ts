@@ -1,0 +1,127 @@
+/**
+ * /dev/kvm: the system ioctls.
+ *
+ * @module
+ */
+import { Errno, OsError } from "../errno.ts";
+import { O, openFile, OwnedFd } from "../fd.ts";
+import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
+import { kvmCpuidEntry2 } from "./structs.ts";
+
+const API_VERSION = 12;
+const MAX_CPUID_ENTRIES = 256;
+
+/** One CPUID leaf as KVM takes and gives it (struct kvm_cpuid_entry2). */
+export interface CpuidEntry {
+  function: number;
+  index: number;
+  flags: number;
+  eax: number;
+  ebx: number;
+  ecx: number;
+  edx: number;
+}
+
+/** An open /dev/kvm. */
+export class KvmSystem implements Disposable {
+  /** The descriptor of /dev/kvm. */
+  readonly fd: OwnedFd;
+
+  /** Opens /dev/kvm. @throws {OsError} if it cannot be opened or speaks another API version */
+  constructor() {
+    this.fd = openFile("/dev/kvm", O.RDWR);
+    const version = ioctlValue(this.fd.fd, KVM.GET_API_VERSION);
+    if (version !== API_VERSION) {
+      this.fd.close();
+      throw new Error(`KVM API version is ${version}, Denovo needs ${API_VERSION}`);
+    }
+  }
+
+  /** KVM_CHECK_EXTENSION of a {@linkcode Capability}. */
+  capability(number: number): number {
+    return ioctlValue(this.fd.fd, KVM.CHECK_EXTENSION, number);
+  }
+
+  /** Makes a VM; its descriptor has CLOEXEC. */
+  createVm(): OwnedFd {
+    return new OwnedFd(ioctlValue(this.fd.fd, KVM.CREATE_VM));
+  }
+
+  /** Size in bytes of a vCPU's kvm_run mapping. */
+  vcpuMmapSize(): number {
+    return ioctlValue(this.fd.fd, KVM.GET_VCPU_MMAP_SIZE);
+  }
+
+  /** The CPUID leaves that this host's KVM can give a guest. */
+  supportedCpuid(): CpuidEntry[] {
+    const buffer = new Uint8Array(8 + MAX_CPUID_ENTRIES * kvmCpuidEntry2.size);
+    const head = new Uint32Array(buffer.buffer, 0, 1);
+    head[0] = MAX_CPUID_ENTRIES;
+    ioctlBuffer(this.fd.fd, KVM.GET_SUPPORTED_CPUID, buffer);
+    return decodeCpuid(buffer);
+  }
+
+  /** The MSRs that make up a vCPU's state (KVM_GET_MSR_INDEX_LIST). */
+  msrIndexList(): Uint32Array {
+    const buffer = new Uint32Array(1 + 1024);
+    buffer[0] = 1024;
+    ioctlBuffer(this.fd.fd, KVM.GET_MSR_INDEX_LIST, buffer);
+    return buffer.slice(1, 1 + buffer[0]);
+  }
+
+  /** Closes /dev/kvm. */
+  [Symbol.dispose](): void {
+    this.fd.close();
+  }
+}
+
+/** Packs leaves as struct kvm_cpuid2. */
+export function encodeCpuid(entries: readonly CpuidEntry[]): Uint8Array<ArrayBuffer> {
+  const buffer = new Uint8Array(8 + entries.length * kvmCpuidEntry2.size);
+  new Uint32Array(buffer.buffer, 0, 1)[0] = entries.length;
+  entries.forEach((entry, i) => {
+    const at = kvmCpuidEntry2.view(buffer.buffer, 8 + i * kvmCpuidEntry2.size);
+    at.function = entry.function;
+    at.index = entry.index;
+    at.flags = entry.flags;
+    at.eax = entry.eax;
+    at.ebx = entry.ebx;
+    at.ecx = entry.ecx;
+    at.edx = entry.edx;
+  });
+  return buffer;
+}
+
+/** Unpacks a struct kvm_cpuid2. @throws {RangeError} if it is cut short */
+export function decodeCpuid(buffer: Uint8Array<ArrayBuffer>): CpuidEntry[] {
+  const count = new DataView(buffer.buffer, buffer.byteOffset, 8).getUint32(0, true);
+  if (8 + count * kvmCpuidEntry2.size > buffer.length) {
+    throw new RangeError(`CPUID table says ${count} entries but has only ${buffer.length} bytes`);
+  }
+  return Array.from({ length: count }, (_, i) => {
+    const e = kvmCpuidEntry2.view(buffer.buffer, buffer.byteOffset + 8 + i * kvmCpuidEntry2.size);
+    return {
+      function: e.function,
+      index: e.index,
+      flags: e.flags,
+      eax: e.eax,
+      ebx: e.ebx,
+      ecx: e.ecx,
+      edx: e.edx,
+    };
+  });
+}
+
+/** Says in one sentence why KVM cannot be used, or undefined when it can. */
+export function whyNoKvm(): string | undefined {
+  try {
+    using _kvm = new KvmSystem();
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof OsError)) return String(error);
+    const hint = error.errno === Errno.ENOENT
+      ? "load the kvm module and one of kvm_intel and kvm_amd"
+      : "give this user read and write access to it";
+    return `Could not access KVM kernel module: /dev/kvm: ${error.reason}; ${hint}`;
+  }
+}

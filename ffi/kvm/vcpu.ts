@@ -1,0 +1,101 @@
+/**
+ * The vCPU ioctls. Any thread may issue them while the vCPU is not inside KVM_RUN.
+ *
+ * @module
+ */
+import { Errno, errno, OsError } from "../errno.ts";
+import type { OwnedFd } from "../fd.ts";
+import { libc } from "../libc.ts";
+import { type MappedRegion, mapShared } from "../memory.ts";
+import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
+import { RunPage } from "./run.ts";
+import { type CpuidEntry, encodeCpuid } from "./system.ts";
+
+/** What KVM_RUN came back with. */
+export const RunResult = { EXIT: 0, INTERRUPTED: 1, AGAIN: 2 } as const;
+
+/**
+ * Enters the guest.
+ *
+ * @param fd the vCPU's descriptor
+ * @returns EXIT with the reason in the run page; INTERRUPTED by a signal or `immediateExit`; AGAIN
+ *   when an application processor was woken by INIT
+ * @throws {OsError}
+ */
+export function runVcpu(fd: number): number {
+  if (libc.ioctl(fd, KVM.RUN, 0) === 0) return RunResult.EXIT;
+  const error = errno();
+  if (error === Errno.EINTR) return RunResult.INTERRUPTED;
+  if (error === Errno.EAGAIN) return RunResult.AGAIN;
+  throw new OsError("KVM_RUN", error);
+}
+
+/** A vCPU and its run page. */
+export class KvmVcpu implements Disposable {
+  /** The vCPU's descriptor. */
+  readonly fd: OwnedFd;
+  /** The mapping of its kvm_run page. */
+  readonly runMapping: MappedRegion;
+  /** The kvm_run page. */
+  readonly run: RunPage;
+
+  /**
+   * Takes over a vCPU's descriptor and maps its run page.
+   *
+   * @param mmapSize KVM_GET_VCPU_MMAP_SIZE
+   */
+  constructor(fd: OwnedFd, mmapSize: number) {
+    this.fd = fd;
+    this.runMapping = mapShared(fd.fd, mmapSize);
+    this.run = new RunPage(this.runMapping.address, mmapSize);
+  }
+
+  /** Sets the CPUID leaves that the guest sees. */
+  setCpuid(entries: readonly CpuidEntry[]): void {
+    ioctlBuffer(this.fd.fd, KVM.SET_CPUID2, encodeCpuid(entries));
+  }
+
+  /** Fills `state` by a KVM_GET_* ioctl of {@linkcode KVM}, or sets it by a KVM_SET_* one. */
+  transfer(request: number, state: ArrayBufferView<ArrayBuffer>): number {
+    return ioctlBuffer(this.fd.fd, request, state);
+  }
+
+  /** The guest's TSC frequency in kHz. */
+  get tscKhz(): number {
+    return ioctlValue(this.fd.fd, KVM.GET_TSC_KHZ);
+  }
+
+  /** Sets the guest's TSC frequency. @throws {OsError} where the host cannot scale to it */
+  set tscKhz(khz: number) {
+    ioctlValue(this.fd.fd, KVM.SET_TSC_KHZ, khz);
+  }
+
+  /** Injects an NMI. */
+  nmi(): void {
+    ioctlValue(this.fd.fd, KVM.NMI);
+  }
+
+  /** Tells the guest that it was paused, so that its watchdogs hold still; no-op without kvmclock. */
+  noteKvmclockPause(): void {
+    // EINVAL where the guest has not set up a kvmclock.
+    libc.ioctl(this.fd.fd, KVM.KVMCLOCK_CTRL, 0);
+  }
+
+  /** Guest physical address behind a virtual one, or undefined where nothing is mapped. */
+  translate(linear: bigint): bigint | undefined {
+    const translation = new BigUint64Array([linear, 0n, 0n]);
+    ioctlBuffer(this.fd.fd, KVM.TRANSLATE, translation);
+    return translation[2] & 1n ? translation[1] : undefined;
+  }
+
+  /** Unmaps the run page and closes the descriptor. */
+  close(): void {
+    this.runMapping.close();
+    this.fd.close();
+  }
+
+  /** Closes the vCPU at the end of a `using` scope. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

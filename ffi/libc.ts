@@ -1,0 +1,211 @@
+/**
+ * The C library: every function that Denovo calls, in one typed table.
+ *
+ * Addresses travel as `usize` (number or BigInt), byte buffers as `buffer`. Counts that stay below
+ * 2 GiB come back as `i32`, because 64-bit results would be BigInt on every call.
+ *
+ * @module
+ */
+
+const table = {
+  // int open(const char *path, int flags, mode_t mode)
+  open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
+  // int close(int fd)
+  close: { parameters: ["i32"], result: "i32" },
+  // int unlink(const char *path)
+  unlink: { parameters: ["buffer"], result: "i32" },
+  // ssize_t read(int fd, void *buf, size_t count)
+  read: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  // ssize_t write(int fd, const void *buf, size_t count)
+  write: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  // ssize_t pread(int fd, void *buf, size_t count, off_t offset), into a buffer and to an address
+  pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
+  pread_at: { name: "pread", parameters: ["i32", "usize", "usize", "i64"], result: "i32" },
+  // ssize_t pwrite(int fd, const void *buf, size_t count, off_t offset)
+  pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
+  pwrite_at: { name: "pwrite", parameters: ["i32", "usize", "usize", "i64"], result: "i32" },
+  // off_t lseek(int fd, off_t offset, int whence)
+  lseek: { parameters: ["i32", "i64", "i32"], result: "i64" },
+  // int ftruncate(int fd, off_t length)
+  ftruncate: { parameters: ["i32", "i64"], result: "i32" },
+  // int fallocate(int fd, int mode, off_t offset, off_t len)
+  fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
+  // int fstat(int fd, struct stat *st)
+  fstat: { parameters: ["i32", "buffer"], result: "i32" },
+  // int fcntl(int fd, int cmd, int arg)
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // int dup3(int from, int to, int flags)
+  dup3: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // int pipe2(int fds[2], int flags)
+  pipe2: { parameters: ["buffer", "i32"], result: "i32" },
+  // int poll(struct pollfd *fds, nfds_t n, int timeout_ms)
+  poll: { parameters: ["buffer", "usize", "i32"], result: "i32" },
+
+  // int ioctl(int fd, unsigned long request, ...), by kind of argument
+  ioctl: { parameters: ["i32", "u32", "usize"], result: "i32" },
+  ioctl_buffer: { name: "ioctl", parameters: ["i32", "u32", "buffer"], result: "i32" },
+
+  // void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+  mmap: { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "usize" },
+  // int munmap(void *addr, size_t len)
+  munmap: { parameters: ["usize", "usize"], result: "i32" },
+  // int mprotect(void *addr, size_t len, int prot)
+  mprotect: { parameters: ["usize", "usize", "i32"], result: "i32" },
+  // int madvise(void *addr, size_t len, int advice)
+  madvise: { parameters: ["usize", "usize", "i32"], result: "i32" },
+  // void *memcpy(void *dst, const void *src, size_t n), both ways between a buffer and an address
+  memcpy_to: { name: "memcpy", parameters: ["usize", "buffer", "usize"], result: "void" },
+  memcpy_from: { name: "memcpy", parameters: ["buffer", "usize", "usize"], result: "void" },
+  // void *memset(void *dst, int byte, size_t n)
+  memset: { parameters: ["usize", "i32", "usize"], result: "void" },
+  // int memcmp(const void *a, const void *b, size_t n)
+  memcmp: { parameters: ["usize", "usize", "usize"], result: "i32" },
+  // int memfd_create(const char *name, unsigned flags)
+  memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
+
+  // int eventfd(unsigned count, int flags)
+  eventfd: { parameters: ["u32", "i32"], result: "i32" },
+  // int timerfd_create(int clock, int flags)
+  timerfd_create: { parameters: ["i32", "i32"], result: "i32" },
+  // int timerfd_settime(int fd, int flags, const struct itimerspec *new, struct itimerspec *old)
+  timerfd_settime: { parameters: ["i32", "i32", "buffer", "usize"], result: "i32" },
+  // int epoll_create1(int flags)
+  epoll_create1: { parameters: ["i32"], result: "i32" },
+  // int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+  epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  // int epoll_wait(int epfd, struct epoll_event *events, int max, int timeout_ms)
+  epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
+  epoll_wait_async: {
+    name: "epoll_wait",
+    parameters: ["i32", "buffer", "i32", "i32"],
+    result: "i32",
+    nonblocking: true,
+  },
+
+  // int socket(int domain, int type, int protocol)
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // int socketpair(int domain, int type, int protocol, int fds[2])
+  socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  // int bind(int fd, const struct sockaddr *addr, socklen_t len)
+  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  // int listen(int fd, int backlog)
+  listen: { parameters: ["i32", "i32"], result: "i32" },
+  // int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+  accept4: { parameters: ["i32", "usize", "usize", "i32"], result: "i32" },
+  // int connect(int fd, const struct sockaddr *addr, socklen_t len)
+  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  // int shutdown(int fd, int how)
+  shutdown: { parameters: ["i32", "i32"], result: "i32" },
+  // int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
+  getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  // int getpeername(int fd, struct sockaddr *addr, socklen_t *len)
+  getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  // int inet_pton(int family, const char *text, void *addr)
+  inet_pton: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  // const char *inet_ntop(int family, const void *addr, char *text, socklen_t size)
+  inet_ntop: { parameters: ["i32", "buffer", "buffer", "u32"], result: "pointer" },
+  // int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+  getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
+  // int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
+  // ssize_t send(int fd, const void *buf, size_t count, int flags)
+  send: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
+  // ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+  sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+  // ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+
+  // int clock_gettime(clockid_t clock, struct timespec *ts)
+  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
+  // pid_t gettid(void)
+  gettid: { parameters: [], result: "i32" },
+  // pid_t getpid(void)
+  getpid: { parameters: [], result: "i32" },
+  // int tgkill(pid_t tgid, pid_t tid, int signal)
+  tgkill: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // int kill(pid_t pid, int signal)
+  kill: { parameters: ["i32", "i32"], result: "i32" },
+  // int sigaction(int signal, const struct sigaction *act, struct sigaction *old)
+  sigaction: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  // int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
+  prctl: { parameters: ["i32", "usize", "usize", "usize", "usize"], result: "i32" },
+  // int execve(const char *path, char *const argv[], char *const envp[])
+  execve: { parameters: ["buffer", "buffer", "buffer"], result: "i32" },
+  // long syscall(long number, long a, long b), for pidfd_open
+  syscall2: { name: "syscall", parameters: ["isize", "isize", "isize"], result: "i32" },
+  // int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
+  waitid: { parameters: ["i32", "u32", "buffer", "i32"], result: "i32" },
+  // int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+  //                 const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+  posix_spawn: {
+    parameters: ["buffer", "buffer", "buffer", "buffer", "buffer", "buffer"],
+    result: "i32",
+  },
+  posix_spawn_file_actions_init: { parameters: ["buffer"], result: "i32" },
+  posix_spawn_file_actions_destroy: { parameters: ["buffer"], result: "i32" },
+  posix_spawn_file_actions_adddup2: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  posix_spawnattr_init: { parameters: ["buffer"], result: "i32" },
+  posix_spawnattr_setflags: { parameters: ["buffer", "i32"], result: "i32" },
+  posix_spawnattr_destroy: { parameters: ["buffer"], result: "i32" },
+
+  // int tcgetattr(int fd, struct termios *t); int tcsetattr(int fd, int when, struct termios *t)
+  tcgetattr: { parameters: ["i32", "buffer"], result: "i32" },
+  tcsetattr: { parameters: ["i32", "i32", "buffer"], result: "i32" },
+  // int tcsendbreak(int fd, int duration)
+  tcsendbreak: { parameters: ["i32", "i32"], result: "i32" },
+  // int isatty(int fd)
+  isatty: { parameters: ["i32"], result: "i32" },
+  // int posix_openpt(int flags); int grantpt(int fd); int unlockpt(int fd)
+  posix_openpt: { parameters: ["i32"], result: "i32" },
+  grantpt: { parameters: ["i32"], result: "i32" },
+  unlockpt: { parameters: ["i32"], result: "i32" },
+  // int ptsname_r(int fd, char *buf, size_t len)
+  ptsname_r: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+
+  // int *__errno_location(void)
+  __errno_location: { parameters: [], result: "pointer" },
+  // char *strerror(int errnum)
+  strerror: { parameters: ["i32"], result: "pointer" },
+  // const char *strerrorname_np(int errnum)
+  strerrorname_np: { parameters: ["i32"], result: "pointer" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type Symbols = Deno.DynamicLibrary<typeof table>["symbols"];
+
+/** Parameters as the runtime takes them: 64-bit integers as BigInt or as a safe number. */
+type Loose<A extends readonly unknown[]> = {
+  [I in keyof A]: A[I] extends bigint ? bigint | number : A[I];
+};
+
+/** The functions of {@linkcode libc}. */
+export type Libc = {
+  readonly [K in keyof Symbols]: Symbols[K] extends (...args: infer A) => infer R
+    ? (...args: Loose<A>) => R
+    : never;
+};
+
+function load(): Libc {
+  try {
+    return Deno.dlopen("libc.so.6", table).symbols as Libc;
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotCapable) throw cause;
+    throw new Error("Cannot load libc.so.6: Denovo needs Linux with glibc 2.35 or newer", {
+      cause,
+    });
+  }
+}
+
+/** The loaded functions. */
+export const libc: Libc = load();
+
+const encoder = new TextEncoder();
+
+/**
+ * A C string: the text's UTF-8 bytes and a final NUL.
+ *
+ * @throws {TypeError} if the text holds a NUL itself
+ */
+export function cstring(text: string): Uint8Array<ArrayBuffer> {
+  if (text.includes("\0")) throw new TypeError(`String ${JSON.stringify(text)} holds a NUL byte`);
+  return encoder.encode(text + "\0");
+}

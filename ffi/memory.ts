@@ -1,0 +1,237 @@
+/**
+ * Mapped memory and memfds.
+ *
+ * @module
+ */
+import { check, errno, OsError, retry } from "./errno.ts";
+import { OwnedFd } from "./fd.ts";
+import { cstring, libc } from "./libc.ts";
+
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const PROT_EXEC = 4;
+const MAP_SHARED = 1;
+const MAP_PRIVATE = 2;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_NORESERVE = 0x4000;
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+const MADV_POPULATE_WRITE = 23;
+
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const MFD_HUGETLB = 4;
+const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
+
+/** memfd seals (linux/fcntl.h). */
+export const Seal = { SEAL: 1, SHRINK: 2, GROW: 4, WRITE: 8 } as const;
+
+/** Chunks of file I/O to mapped memory: below 2 GiB, so that counts fit an i32. */
+const CHUNK = 1 << 30;
+
+/** A mapping and the duty to unmap it. */
+export class MappedRegion implements Disposable {
+  #open = true;
+  #bytes: Uint8Array<ArrayBuffer> | undefined;
+
+  /**
+   * @param address first byte's host virtual address
+   * @param size bytes
+   */
+  constructor(readonly address: number, readonly size: number) {}
+
+  /**
+   * One view of the whole mapping, made once per thread: for regions of up to 1 GiB.
+   * It must not be used after the region is unmapped.
+   */
+  get bytes(): Uint8Array<ArrayBuffer> {
+    return this.#bytes ??= viewMemory(this.address, this.size);
+  }
+
+  /** Copies bytes into the mapping. @throws {RangeError} if they do not fit */
+  write(offset: number, data: Uint8Array<ArrayBuffer>): void {
+    libc.memcpy_to(this.#at(offset, data.length), data, data.length);
+  }
+
+  /** Copies bytes out of the mapping. @throws {RangeError} if they are not all inside */
+  read(offset: number, length: number): Uint8Array<ArrayBuffer> {
+    const out = new Uint8Array(length);
+    libc.memcpy_from(out, this.#at(offset, length), length);
+    return out;
+  }
+
+  /** Fills part of the mapping with zeros. */
+  zero(offset: number, length: number): void {
+    libc.memset(this.#at(offset, length), 0, length);
+  }
+
+  /** Whether a range holds only zeros. */
+  isZero(offset: number, length: number): boolean {
+    const at = this.#at(offset, length);
+    const first = this.read(offset, 1)[0];
+    return first === 0 && (length === 1 || libc.memcmp(at, at + 1, length - 1) === 0);
+  }
+
+  /**
+   * Reads from a file straight into the mapping.
+   *
+   * @returns the number of bytes read; fewer than `length` only at the end of the file
+   * @throws {OsError}
+   */
+  readFrom(fd: number, fileOffset: number, offset: number, length: number): number {
+    return this.#transfer(libc.pread_at, "pread", fd, fileOffset, offset, length);
+  }
+
+  /** Writes part of the mapping straight to a file. @throws {OsError} */
+  writeTo(fd: number, fileOffset: number, offset: number, length: number): void {
+    const n = this.#transfer(libc.pwrite_at, "pwrite", fd, fileOffset, offset, length);
+    if (n !== length) throw new RangeError(`Wrote ${n} of ${length} bytes to fd ${fd}`);
+  }
+
+  /** Allocates all pages now. @throws {OsError} when there is not enough memory */
+  populate(): void {
+    check(
+      retry(() => libc.madvise(this.address, this.size, MADV_POPULATE_WRITE)),
+      "madvise(MADV_POPULATE_WRITE)",
+    );
+  }
+
+  /** Unmaps the region; a second call does nothing. */
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#bytes = undefined;
+    libc.munmap(this.address, this.size);
+  }
+
+  /** Unmaps the region at the end of a `using` scope. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #at(offset: number, length: number): number {
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
+      throw new RangeError(
+        `Range of ${length} bytes at ${offset} is outside a mapping of ${this.size} bytes`,
+      );
+    }
+    if (!this.#open) throw new Error("Mapping is closed");
+    return this.address + offset;
+  }
+
+  #transfer(
+    call: typeof libc.pread_at,
+    name: string,
+    fd: number,
+    fileOffset: number,
+    offset: number,
+    length: number,
+  ): number {
+    const address = this.#at(offset, length);
+    let done = 0;
+    while (done < length) {
+      const step = Math.min(CHUNK, length - done);
+      const n = check(
+        retry(() => call(fd, address + done, step, BigInt(fileOffset + done))),
+        name,
+        `${fd}`,
+      );
+      if (n === 0) break;
+      done += n;
+    }
+    return done;
+  }
+}
+
+/** A view of native memory that someone else keeps mapped. */
+export function viewMemory(address: number, size: number): Uint8Array<ArrayBuffer> {
+  const pointer = Deno.UnsafePointer.create(BigInt(address))!;
+  return new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, size));
+}
+
+/** The address of a buffer's first byte; valid while the buffer is referenced. */
+export function addressOf(buffer: Uint8Array<ArrayBuffer>): bigint {
+  return Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer));
+}
+
+function map(size: number, prot: number, flags: number, fd: number, offset: number, at = 0) {
+  const address = libc.mmap(at, size, prot, flags, fd, BigInt(offset));
+  if (address === MAP_FAILED) throw new OsError("mmap", errno(), `of ${size} bytes`);
+  return new MappedRegion(Number(address), size);
+}
+
+/** Maps a file shared with everyone else who maps it. */
+export function mapShared(fd: number, size: number, offset = 0, writable = true): MappedRegion {
+  const prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  return map(size, prot, MAP_SHARED | MAP_NORESERVE, fd, offset);
+}
+
+/** Maps a file copy-on-write: changes stay in this process. */
+export function mapPrivate(fd: number, size: number, offset = 0): MappedRegion {
+  return map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, offset);
+}
+
+/** Anonymous memory of this process alone. */
+export function mapAnonymous(size: number): MappedRegion {
+  return map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+/** A page of machine code that cannot be written any more. */
+export function mapCode(code: Uint8Array<ArrayBuffer>): MappedRegion {
+  const region = map(4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  region.write(0, code);
+  check(libc.mprotect(region.address, region.size, PROT_READ | PROT_EXEC), "mprotect");
+  return region;
+}
+
+/** Replaces part of a mapping by private zero pages: used to punch a mapping in place. */
+export function mapFixedAnonymous(address: number, size: number): void {
+  map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0, address);
+}
+
+/** How a memfd is made. */
+export interface MemfdOptions {
+  /** Allow, and on `sealSize` apply, seals. */
+  readonly sealing?: boolean;
+  /** Page size in bytes when it shall be of huge pages; 0 means the system's default size. */
+  readonly hugePageSize?: number;
+}
+
+/**
+ * Makes a memfd of `size` bytes.
+ *
+ * @param name shown in /proc/PID/maps as `memfd:NAME`
+ * @throws {OsError}
+ */
+export function makeMemfd(name: string, size: number, options: MemfdOptions = {}): OwnedFd {
+  let flags = MFD_CLOEXEC | (options.sealing ? MFD_ALLOW_SEALING : 0);
+  if (options.hugePageSize !== undefined) {
+    // linux/memfd.h: the page size is encoded as its log2 in bits 26 to 31.
+    flags |= MFD_HUGETLB | (options.hugePageSize ? Math.log2(options.hugePageSize) << 26 : 0);
+  }
+  const fd = new OwnedFd(check(libc.memfd_create(cstring(name), flags >>> 0), "memfd_create"));
+  try {
+    resizeFile(fd.fd, size);
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
+  return fd;
+}
+
+/** Sets a file's length. @throws {OsError} */
+export function resizeFile(fd: number, size: number): void {
+  check(retry(() => libc.ftruncate(fd, BigInt(size))), "ftruncate", `to ${size} bytes`);
+}
+
+/** Adds seals to a memfd that allows them. */
+export function addSeals(fd: number, seals: number): void {
+  check(libc.fcntl(fd, F_ADD_SEALS, seals), "fcntl(F_ADD_SEALS)", `${fd}`);
+}
+
+/** A memfd's seals, or undefined if the file is no memfd (or hugetlbfs/tmpfs file). */
+export function sealsOf(fd: number): number | undefined {
+  const seals = libc.fcntl(fd, F_GET_SEALS, 0);
+  return seals === -1 ? undefined : seals;
+}
