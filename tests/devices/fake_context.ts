@@ -1,0 +1,220 @@
+/**
+ * Stand-ins for what surrounds a device, and a rig that runs a device test in every way a device can
+ * be run: as one object, as a new object over shared state for each call (as several threads do),
+ * and saved and loaded after each call.
+ *
+ * @module
+ */
+import assert from "node:assert/strict";
+import type {
+  CharacterSink,
+  Device,
+  DeviceContext,
+  DeviceType,
+  GuestRequest,
+  PropertyValue,
+} from "../../devices/device.ts";
+
+/** A host side of a character device that takes as many bytes as the test allows. */
+export class FakeSink implements CharacterSink {
+  /** Every byte taken, in order. */
+  readonly sent: number[] = [];
+  /** Length of each write that was offered. */
+  readonly offered: number[] = [];
+  /** How many more bytes the host takes. */
+  budget = Infinity;
+  accepts = 0;
+  breaks = 0;
+
+  write(data: Uint8Array): number {
+    const taken = Math.min(data.length, this.budget);
+    this.offered.push(data.length);
+    this.sent.push(...data.subarray(0, taken));
+    this.budget -= taken;
+    return taken;
+  }
+
+  acceptInput(): void {
+    this.accepts++;
+  }
+
+  sendBreak(): void {
+    this.breaks++;
+  }
+
+  /** What was sent, as text. */
+  get text(): string {
+    return String.fromCharCode(...this.sent);
+  }
+}
+
+/** A device context that records what the device does and has clocks that the test sets. */
+export class FakeContext implements DeviceContext {
+  readonly chardev = new FakeSink();
+  /** Present level of each interrupt line. */
+  readonly levels: boolean[] = [];
+  /** Every change of a line, as `+0` or `-0`. */
+  readonly edges: string[] = [];
+  readonly requests: GuestRequest[] = [];
+  /** Armed deadline, 0n when disarmed. */
+  deadline = 0n;
+  /** 2024-02-29 12:34:56 UTC, a Thursday of a leap year. */
+  realtime = 1709210096_000000000n;
+  monotonic = 1000_000000000n;
+
+  setIrq(level: boolean, line = 0): void {
+    if ((this.levels[line] ?? false) !== level) this.edges.push(`${level ? "+" : "-"}${line}`);
+    this.levels[line] = level;
+  }
+
+  realtimeNs(): bigint {
+    return this.realtime;
+  }
+
+  monotonicNs(): bigint {
+    return this.monotonic;
+  }
+
+  armTimer(deadlineNs: bigint): void {
+    this.deadline = deadlineNs;
+  }
+
+  request(request: GuestRequest): void {
+    this.requests.push(request);
+  }
+}
+
+/** How a rig treats its device between two calls. */
+export type RigMode = "kept" | "shared" | "saved";
+
+/** One device under test, reset as at power-on. */
+export class Rig {
+  readonly context = new FakeContext();
+  readonly #type: DeviceType;
+  readonly #mode: RigMode;
+  readonly #properties: Record<string, PropertyValue> = {};
+  #buffer: SharedArrayBuffer;
+  #device: Device;
+
+  constructor(
+    type: DeviceType,
+    mode: RigMode = "kept",
+    properties: Record<string, PropertyValue> = {},
+  ) {
+    for (const [name, { default: value }] of Object.entries(type.properties)) {
+      if (value !== undefined) this.#properties[name] = value;
+    }
+    Object.assign(this.#properties, properties);
+    this.#type = type;
+    this.#mode = mode;
+    this.#buffer = new SharedArrayBuffer(type.state.size);
+    this.#device = this.#create();
+    this.call((device) => device.reset());
+  }
+
+  get sink(): FakeSink {
+    return this.context.chardev;
+  }
+
+  /** The saved state's bytes, in place. */
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.#buffer);
+  }
+
+  /** Calls the device, then replaces it as the mode says. */
+  call<T>(action: (device: Device) => T): T {
+    const result = action(this.#device);
+    if (this.#mode === "shared") this.#device = this.#create();
+    if (this.#mode === "saved") this.#reload();
+    return result;
+  }
+
+  read(offset: number, size = 1, range = 0): number {
+    return this.call((device) => device.read(range, offset, size));
+  }
+
+  write(offset: number, value: number, size = 1, range = 0): void {
+    this.call((device) => device.write(range, offset, size, value));
+  }
+
+  /** Gives the device what it takes of `data`, as a backend does; returns the rest. */
+  input(data: Iterable<number>): number[] {
+    const bytes = [...data];
+    const room = this.call((device) => device.inputRoom!());
+    const taken = bytes.splice(0, room);
+    if (taken.length > 0) this.call((device) => device.input!(Uint8Array.from(taken)));
+    return bytes;
+  }
+
+  /** Lets the host take `budget` more bytes and tells the device. */
+  writable(budget = Infinity): void {
+    this.sink.budget = budget;
+    this.call((device) => device.writable!());
+  }
+
+  /** Lets time pass, with every timer that falls due on the way. */
+  pass(ns: bigint): void {
+    const end = this.context.monotonic + ns;
+    const moveTo = (monotonic: bigint) => {
+      this.context.realtime += monotonic - this.context.monotonic;
+      this.context.monotonic = monotonic;
+    };
+    while (this.context.deadline !== 0n && this.context.deadline <= end) {
+      const due = this.context.deadline;
+      moveTo(due);
+      this.context.deadline = 0n;
+      this.call((device) => device.timer!(due));
+      assert.notEqual(this.context.deadline, due, "the timer was armed for the time it fired at");
+    }
+    moveTo(end);
+  }
+
+  /** Loads other state, as an incoming migration does. */
+  load(bytes: Uint8Array): void {
+    this.bytes.set(bytes);
+    this.#device = this.#create();
+    this.#device.restored?.();
+  }
+
+  #create(): Device {
+    const before = this.bytes.slice();
+    const view = this.#type.state.view(this.#buffer);
+    const device = this.#type.create(view, this.context, this.#properties);
+    assert.deepEqual(this.bytes, before, "create() changed the state");
+    return device;
+  }
+
+  /** Saves into a new buffer, with interrupt lines and timer of a machine just made. */
+  #reload(): void {
+    const saved = this.bytes.slice();
+    const levels = this.context.levels.map((level) => level ?? false);
+    const { deadline } = this.context;
+    const seen = this.context.edges.length;
+    this.context.levels.length = 0;
+    this.context.deadline = 0n;
+    this.#buffer = new SharedArrayBuffer(saved.length);
+    this.bytes.set(saved);
+    this.#device = this.#create();
+    this.#device.restored?.();
+    assert.deepEqual(this.bytes, saved, "restored() changed state that the device itself saved");
+    assert.deepEqual(
+      levels.map((_, line) => this.context.levels[line] ?? false),
+      levels,
+      "restored() drove other interrupt levels",
+    );
+    assert.equal(this.context.deadline, deadline, "restored() armed another deadline");
+    this.context.edges.length = seen;
+  }
+}
+
+/** Registers a device test that runs once in every {@linkcode RigMode}. */
+export function deviceTest(
+  name: string,
+  type: DeviceType,
+  run: (rig: Rig) => void,
+  properties: Record<string, PropertyValue> = {},
+): void {
+  for (const mode of ["kept", "shared", "saved"] as const) {
+    Deno.test(`${name} (${mode})`, () => run(new Rig(type, mode, properties)));
+  }
+}
