@@ -14,6 +14,8 @@ const table = {
   close: { parameters: ["i32"], result: "i32" },
   // int unlink(const char *path)
   unlink: { parameters: ["buffer"], result: "i32" },
+  // int symlink(const char *target, const char *path)
+  symlink: { parameters: ["buffer", "buffer"], result: "i32" },
   // ssize_t read(int fd, void *buf, size_t count)
   read: { parameters: ["i32", "buffer", "usize"], result: "i32" },
   // ssize_t write(int fd, const void *buf, size_t count)

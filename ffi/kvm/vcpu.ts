@@ -9,6 +9,7 @@ import { libc } from "../libc.ts";
 import { type MappedRegion, mapShared } from "../memory.ts";
 import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
 import { RunPage } from "./run.ts";
+import { kvmRegs, kvmSregs } from "./structs.ts";
 import { type CpuidEntry, encodeCpuid } from "./system.ts";
 
 /** What KVM_RUN came back with. */
@@ -81,11 +82,21 @@ export class KvmVcpu implements Disposable {
     libc.ioctl(this.fd.fd, KVM.KVMCLOCK_CTRL, 0);
   }
 
+  /** The instruction pointer and the code segment's base. */
+  instructionPointer(): { rip: bigint; base: bigint } {
+    const regs = kvmRegs.alloc();
+    const sregs = kvmSregs.alloc();
+    ioctlBuffer(this.fd.fd, KVM.GET_REGS, regs.bytes);
+    ioctlBuffer(this.fd.fd, KVM.GET_SREGS, sregs.bytes);
+    return { rip: regs.view.rip, base: sregs.view.cs.base };
+  }
+
   /** Guest physical address behind a virtual one, or undefined where nothing is mapped. */
   translate(linear: bigint): bigint | undefined {
+    // struct kvm_translation: u64 linear_address, u64 physical_address, u8 valid, writeable, usermode
     const translation = new BigUint64Array([linear, 0n, 0n]);
     ioctlBuffer(this.fd.fd, KVM.TRANSLATE, translation);
-    return translation[2] & 1n ? translation[1] : undefined;
+    return translation[2] & 0xffn ? translation[1] : undefined;
   }
 
   /** Unmaps the run page and closes the descriptor. */

@@ -1,0 +1,227 @@
+/**
+ * Opens migration channels: files, sockets, commands.
+ *
+ * @module
+ */
+import { OsError } from "../ffi/errno.ts";
+import { duplicate, makePipe, O, openFile, type OwnedFd, readFd, writeAll } from "../ffi/fd.ts";
+import { resizeFile } from "../ffi/memory.ts";
+import { seekFd } from "../ffi/fd.ts";
+import { type ChildProcess, spawn } from "../ffi/process.ts";
+import {
+  connectTcp,
+  connectUnix,
+  listenTcp,
+  listenUnix,
+  resolveHost,
+  setTimeouts,
+} from "../ffi/socket.ts";
+import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
+import { describeAddress, type MigrationAddress } from "./address.ts";
+import type { ByteSink, ByteSource } from "./stream.ts";
+
+/** Milliseconds after which a peer that neither sends nor takes data counts as dead. */
+const STALL_MS = 10_000;
+
+/** An open channel, in one or both directions. */
+export class Channel implements Disposable {
+  readonly #child: ChildProcess | undefined;
+
+  /**
+   * @param fd blocking descriptor
+   * @param duplex whether the peer answers on it (a socket)
+   * @param child the command behind it
+   */
+  constructor(readonly fd: OwnedFd, readonly duplex: boolean, child?: ChildProcess) {
+    this.#child = child;
+    if (duplex) setTimeouts(fd.fd, STALL_MS);
+  }
+
+  /** Writes all of a chunk. */
+  readonly sink: ByteSink = (data) => writeAll(this.fd.fd, data);
+
+  /** Reads exactly a length, or less at the end. */
+  readonly source: ByteSource = (length) => {
+    const buffer = new Uint8Array(length);
+    let done = 0;
+    while (done < length) {
+      const n = readFd(this.fd.fd, buffer.subarray(done));
+      if (n === -1) throw new Error(`Migration channel stalled for ${STALL_MS / 1000} s`);
+      if (n === 0) break;
+      done += n;
+    }
+    return done === length ? buffer : buffer.slice(0, done);
+  };
+
+  /**
+   * Closes the channel and waits for the command behind it.
+   *
+   * @throws {Error} if the command failed
+   */
+  finish(): void {
+    this.fd.close();
+    if (!this.#child) return;
+    const status = this.#child.wait();
+    this.#child[Symbol.dispose]();
+    if ("code" in status && status.code === 0) return;
+    throw new Error(
+      "code" in status
+        ? `Command exited with status ${status.code}`
+        : `Command was killed by signal ${status.signal}`,
+    );
+  }
+
+  /** Closes the channel without waiting. */
+  [Symbol.dispose](): void {
+    this.fd.close();
+    this.#child?.[Symbol.dispose]();
+  }
+}
+
+/** Whether failing to open it is known at once, so that `migrate` itself can say so. */
+export function opensAtOnce(address: MigrationAddress): boolean {
+  return address.transport !== "socket" || address.type === "fd";
+}
+
+/**
+ * Opens a channel to write to.
+ *
+ * @param address where
+ * @param fds the descriptors that `getfd` named
+ * @throws {Error} in QEMU's words
+ */
+export async function openOutgoing(
+  address: MigrationAddress,
+  fds: FdRegistry,
+): Promise<Channel> {
+  switch (address.transport) {
+    case "file":
+      return new Channel(createFile(address.filename, address.offset), false);
+    case "exec": {
+      const [reader, writer] = makePipe();
+      using stdin = reader;
+      return new Channel(writer, false, spawn(address.args, { fds: [[stdin.fd, 0]] }));
+    }
+    case "socket":
+      return new Channel(await connectSocket(address, fds), true);
+  }
+}
+
+async function connectSocket(
+  address: MigrationAddress & { transport: "socket" },
+  fds: FdRegistry,
+): Promise<OwnedFd> {
+  switch (address.type) {
+    case "unix":
+      return connectUnix(address.path);
+    case "inet": {
+      const port = parsePort(address.port, address.host);
+      const [host] = await resolveHost(address.host || "localhost", port);
+      return connectTcp(host, port);
+    }
+    case "fd": {
+      const fd = fds.take(address.str);
+      if (fd) return fd;
+      throw new Error(`File descriptor named '${address.str}' has not been found`);
+    }
+  }
+}
+
+function parsePort(port: string, host: string): number {
+  const number = Number(port);
+  if (/^\d+$/.test(port) && number <= 65535) return number;
+  throw new Error(
+    `address resolution failed for ${host}:${port}: Servname not supported for ai_socktype`,
+  );
+}
+
+function createFile(filename: string, offset: number): OwnedFd {
+  let fd: OwnedFd;
+  try {
+    fd = openFile(filename, O.WRONLY | O.CREAT, 0o660);
+  } catch (error) {
+    throw inWords(error, `Could not create '${filename}'`);
+  }
+  try {
+    resizeFile(fd.fd, offset);
+    seekFd(fd.fd, offset);
+    return fd;
+  } catch (error) {
+    fd.close();
+    throw inWords(error, `failed to truncate migration file to offset ${offset.toString(16)}`);
+  }
+}
+
+/** A source of incoming data: open already, or a socket on which it will come. */
+export type IncomingEnd =
+  | { readonly kind: "open"; readonly channel: Channel }
+  | { readonly kind: "listener"; readonly listener: OwnedFd };
+
+/**
+ * Opens a channel to read from, or a listener on which one will come.
+ *
+ * @throws {Error} in QEMU's words
+ */
+export async function openIncoming(
+  address: MigrationAddress,
+  fds: FdRegistry,
+): Promise<IncomingEnd> {
+  switch (address.transport) {
+    case "file":
+      return {
+        kind: "open",
+        channel: new Channel(readFile(address.filename, address.offset), false),
+      };
+    case "exec": {
+      const [reader, writer] = makePipe();
+      using stdout = writer;
+      const child = spawn(address.args, { fds: [[stdout.fd, 1]] });
+      return { kind: "open", channel: new Channel(reader, false, child) };
+    }
+    case "socket":
+      break;
+  }
+  if (address.type === "unix") return { kind: "listener", listener: listenUnix(address.path) };
+  if (address.type === "inet") {
+    const port = parsePort(address.port, address.host);
+    const [host] = address.host === "" || address.host === "0"
+      ? ["0.0.0.0"]
+      : await resolveHost(address.host, port);
+    return { kind: "listener", listener: listenTcp(host, port) };
+  }
+  const fd = fds.take(address.str) ?? inheritedFd(address.str);
+  return { kind: "open", channel: new Channel(fd, true) };
+}
+
+/** `fd:N` on the command line: a descriptor that the process was started with. */
+function inheritedFd(text: string): OwnedFd {
+  const number = Number(text);
+  if (!/^\d+$/.test(text)) throw new Error(`File descriptor named '${text}' has not been found`);
+  try {
+    return duplicate(number);
+  } catch (error) {
+    throw inWords(
+      error,
+      `Cannot use file descriptor ${
+        describeAddress({ transport: "socket", type: "fd", str: text })
+      }`,
+    );
+  }
+}
+
+function readFile(filename: string, offset: number): OwnedFd {
+  try {
+    const fd = openFile(filename, O.RDONLY);
+    if (offset > 0) seekFd(fd.fd, offset);
+    return fd;
+  } catch (error) {
+    throw inWords(error, `Could not open '${filename}'`);
+  }
+}
+
+/** An OsError as a sentence that begins like QEMU's; other errors as they are. */
+function inWords(error: unknown, beginning: string): unknown {
+  return error instanceof OsError
+    ? new Error(`${beginning}: ${error.reason}`, { cause: error })
+    : error;
+}

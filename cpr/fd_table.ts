@@ -1,0 +1,163 @@
+/**
+ * The descriptors that a successor takes over, keyed by (name, id), and what must be known of them.
+ *
+ * They travel as a stream (`stream.ts`): one section `fd/NAME` for each descriptor, whose data is
+ * its number, and one section `chardev` for the state of each character device. In cpr-exec the
+ * number is the descriptor itself; in cpr-transfer it is the position among those of the message.
+ *
+ * @module
+ */
+import type { ChardevState, KeptChardev } from "../devices/chardev/backend.ts";
+import { fileStatus, isOpen, type OwnedFd } from "../ffi/fd.ts";
+import { Seal, sealsOf } from "../ffi/memory.ts";
+import { MAX_MESSAGE_FDS } from "../ffi/socket_message.ts";
+import type { KeptResources, VirtualMachine } from "../vmm/virtual_machine.ts";
+import { type Section, StateError } from "./stream.ts";
+
+/** Section name of guest memory. */
+const MEMORY = "fd/memory";
+/** Section names of character devices' descriptors begin so; the rest is the name in the backend. */
+const CHARDEV_FD = "fd/chardev/";
+const CHARDEV_STATE = "chardev";
+/** The page that says who owns the guest. */
+const OWNERSHIP = "fd/ownership";
+
+/** One descriptor on its way. */
+export interface KeptFd {
+  /** A section name. */
+  readonly name: string;
+  readonly id: string;
+  readonly fd: number;
+}
+
+/** Everything a successor gets besides the machine's state. */
+export interface FdTable {
+  readonly fds: readonly KeptFd[];
+  /** State of the character devices, by id. */
+  readonly chardevs: ReadonlyMap<string, ChardevState>;
+}
+
+/**
+ * Collects what a VM hands over.
+ *
+ * @param vm the VM
+ * @param ownership the ownership page, where two processes are alive at once
+ */
+export function collectFds(vm: VirtualMachine, ownership?: number): FdTable {
+  const fds: KeptFd[] = [];
+  for (const [id, { fd, config }] of vm.backends) {
+    if (fd && config.share) fds.push({ name: MEMORY, id, fd: fd.fd });
+  }
+  const chardevs = new Map<string, ChardevState>();
+  for (const [id, backend] of vm.chardevs.backends) {
+    if (!vm.keepsChardev(id)) continue;
+    chardevs.set(id, backend.saveState());
+    for (const { name, fd } of backend.keptFds()) {
+      fds.push({ name: CHARDEV_FD + name, id, fd });
+    }
+  }
+  if (ownership !== undefined) fds.push({ name: OWNERSHIP, id: "", fd: ownership });
+  return { fds, chardevs };
+}
+
+/** The table as sections; `numberOf` says under which number the successor finds a descriptor. */
+export function encodeFds(table: FdTable, numberOf: (fd: KeptFd) => number): Section[] {
+  return [
+    ...table.fds.map((entry): Section => {
+      const data = new Uint8Array(4);
+      new DataView(data.buffer).setUint32(0, numberOf(entry), true);
+      return { name: entry.name, id: entry.id, version: 1, data };
+    }),
+    ...[...table.chardevs].map(([id, state]): Section => ({
+      name: CHARDEV_STATE,
+      id,
+      version: 1,
+      data: new TextEncoder().encode(JSON.stringify(state)),
+    })),
+  ];
+}
+
+/** What a successor has been given. */
+export interface ReceivedTable {
+  readonly kept: KeptResources;
+  readonly ownership?: OwnedFd;
+}
+
+/**
+ * Takes a table apart and checks every descriptor.
+ *
+ * @param sections the table
+ * @param resolve gives the descriptor behind a number, or undefined; each number once
+ * @throws {StateError} that names the entry; the caller closes the descriptors
+ */
+export function decodeFds(
+  sections: Iterable<Section>,
+  resolve: (number: number) => OwnedFd | undefined,
+): ReceivedTable {
+  const memory = new Map<string, OwnedFd>();
+  const fdsOf = new Map<string, Map<string, OwnedFd>>();
+  const states = new Map<string, ChardevState>();
+  let ownership: OwnedFd | undefined;
+  for (const section of sections) {
+    const { name, id } = section;
+    const unique = <T>(map: Map<string, T>, key: string, value: T) => {
+      if (map.has(key)) throw new StateError(`File descriptor '${name}' ${id} appears twice`);
+      map.set(key, value);
+    };
+    if (name === CHARDEV_STATE) unique(states, id, parseState(section));
+    else if (name === MEMORY) unique(memory, id, checkMemory(take(section, resolve), id));
+    else if (name === OWNERSHIP && ownership === undefined) {
+      ownership = checkMemory(take(section, resolve), "ownership");
+    } else if (name.startsWith(CHARDEV_FD)) {
+      const fds = fdsOf.get(id) ?? new Map<string, OwnedFd>();
+      fdsOf.set(id, fds);
+      unique(fds, name.slice(CHARDEV_FD.length), take(section, resolve));
+    } else throw new StateError(`Unknown file descriptor '${name}' ${id}`);
+  }
+  const chardevs = new Map<string, KeptChardev>();
+  for (const [id, state] of states) {
+    chardevs.set(id, { state, fds: fdsOf.get(id) ?? new Map() });
+    fdsOf.delete(id);
+  }
+  for (const id of fdsOf.keys()) {
+    throw new StateError(`Character device '${id}' has file descriptors but no state`);
+  }
+  return { kept: { memory, chardevs }, ownership };
+}
+
+/** The number of descriptors that fit into one message. */
+export const MAX_FDS = MAX_MESSAGE_FDS;
+
+function take(section: Section, resolve: (number: number) => OwnedFd | undefined): OwnedFd {
+  const { name, id, data } = section;
+  if (data.length !== 4) throw new StateError(`File descriptor '${name}' ${id} has no number`);
+  const fd = resolve(new DataView(data.buffer, data.byteOffset).getUint32(0, true));
+  if (!fd || !isOpen(fd.fd)) throw new StateError(`File descriptor '${name}' ${id} was not passed`);
+  return fd;
+}
+
+/** Guest memory comes as a regular file whose size nobody can take away, if it is a memfd. */
+function checkMemory(fd: OwnedFd, id: string): OwnedFd {
+  const { kind } = fileStatus(fd.fd);
+  if (kind !== "file") throw new StateError(`Memory '${id}' is a ${kind}, not memory`);
+  const seals = sealsOf(fd.fd);
+  if (
+    seals !== undefined && seals !== 0 && (seals & Seal.SHRINK) === 0 && (seals & Seal.SEAL) !== 0
+  ) {
+    throw new StateError(`Memory '${id}' is a memfd that can shrink`);
+  }
+  return fd;
+}
+
+function parseState({ id, data }: Section): ChardevState {
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(data));
+  } catch {
+    throw new StateError(`State of character device '${id}' is not JSON`);
+  }
+  const plain = typeof value === "object" && value !== null && !Array.isArray(value) &&
+    Object.values(value).every((v) => ["string", "number", "boolean"].includes(typeof v));
+  if (!plain) throw new StateError(`State of character device '${id}' is not a plain object`);
+  return value as ChardevState;
+}

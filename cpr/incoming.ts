@@ -1,0 +1,219 @@
+/**
+ * The successor's side: taking over descriptors before the machine is built, and state after.
+ *
+ * @module
+ */
+import { accept, listenUnix, peerCredentials, setTimeouts } from "../ffi/socket.ts";
+import { duplicate, OwnedFd, setNonblocking } from "../ffi/fd.ts";
+import { receiveMessage } from "../ffi/socket_message.ts";
+import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
+import type { VirtualMachine } from "../vmm/virtual_machine.ts";
+import type { MigrationAddress } from "./address.ts";
+import { Channel, openIncoming } from "./channel.ts";
+import { decodeFds, MAX_FDS, type ReceivedTable } from "./fd_table.ts";
+import type { Migration } from "./migration.ts";
+import { Owner, Ownership } from "./ownership.ts";
+import { type ByteSource, readSections, StateError } from "./stream.ts";
+import { Answer, awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
+import type { Reactor } from "../ffi/reactor.ts";
+import { readVm } from "./vm_state.ts";
+
+const RECEIVE_BUFFER = 256 << 10;
+
+/** What came over the cpr channel, and the connection whose end says "I listen". */
+export interface ReceivedCpr extends ReceivedTable {
+  readonly connection: OwnedFd;
+}
+
+/**
+ * Waits on the cpr socket for the old VMM and takes its descriptors.
+ *
+ * @param address a UNIX path, or the number of a listener that was opened by someone else
+ * @param reactor waits without blocking the event loop
+ * @throws {Error} in QEMU's words; {@linkcode StateError} if what came makes no sense
+ */
+export async function receiveCpr(
+  address: MigrationAddress,
+  reactor: Reactor,
+): Promise<ReceivedCpr> {
+  using listener = openCprListener(address);
+  await awaitInput(reactor, listener.fd, new AbortController().signal);
+  const connection = accept(listener.fd);
+  if (!connection) throw new Error("cpr channel has no connection to accept");
+  try {
+    const { uid } = peerCredentials(connection.fd);
+    if (uid !== Deno.uid() && uid !== 0) {
+      throw new StateError(`Peer of the cpr channel has uid ${uid}, expected ${Deno.uid()}`);
+    }
+    setTimeouts(connection.fd, PEER_LIMIT_MS);
+    return { ...receiveTable(connection.fd), connection };
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+}
+
+function openCprListener(address: MigrationAddress): OwnedFd {
+  if (address.transport !== "socket" || (address.type !== "unix" && address.type !== "fd")) {
+    throw new Error("bad cpr channel socket type; must be unix");
+  }
+  if (address.type === "unix") return listenUnix(address.path);
+  if (!/^\d+$/.test(address.str)) {
+    throw new Error(`File descriptor named '${address.str}' has not been found`);
+  }
+  const listener = duplicate(Number(address.str));
+  setNonblocking(listener.fd, false);
+  return listener;
+}
+
+/** The descriptors come with the first bytes; the rest of the table follows on the stream. */
+function receiveTable(socket: number): ReceivedTable {
+  const buffer = new Uint8Array(RECEIVE_BUFFER);
+  const first = receiveMessage(socket, buffer, MAX_FDS);
+  if (!first) throw new StateError("Old VMM sent no descriptor table");
+  const { fds } = first;
+  try {
+    let have = buffer.subarray(0, first.length);
+    const source: ByteSource = (length) => {
+      while (have.length < length) {
+        const more = new Uint8Array(RECEIVE_BUFFER);
+        const next = receiveMessage(socket, more, 0);
+        if (!next || next.length === 0) break;
+        const joined = new Uint8Array(have.length + next.length);
+        joined.set(have);
+        joined.set(more.subarray(0, next.length), have.length);
+        have = joined;
+      }
+      const taken = have.slice(0, length);
+      have = have.subarray(taken.length);
+      return taken;
+    };
+    const taken = new Set<number>();
+    const table = decodeFds([...readSections(source)], (number) => {
+      if (taken.has(number)) return undefined;
+      taken.add(number);
+      return fds[number];
+    });
+    if (taken.size !== fds.length) {
+      throw new StateError(`Old VMM sent ${fds.length} file descriptors but named ${taken.size}`);
+    }
+    return table;
+  } catch (error) {
+    for (const fd of fds) fd.close();
+    throw error;
+  }
+}
+
+/** How an incoming migration ended. */
+export type IncomingResult = { readonly ok: true } | { readonly ok: false; readonly error: Error };
+
+/** Drives the incoming migration of one VM. */
+export class Incoming {
+  readonly #vm: VirtualMachine;
+  readonly #migration: Migration;
+  readonly #fds: FdRegistry;
+  readonly #ownership: Ownership | undefined;
+  #connection: OwnedFd | undefined;
+  #started = false;
+
+  /**
+   * @param vm a VM in run state inmigrate
+   * @param migration its migration state
+   * @param fds the descriptors that `getfd` named
+   * @param received what came over the cpr channel or over exec
+   */
+  constructor(
+    vm: VirtualMachine,
+    migration: Migration,
+    fds: FdRegistry,
+    received?: ReceivedTable & { readonly connection?: OwnedFd },
+  ) {
+    this.#vm = vm;
+    this.#migration = migration;
+    this.#fds = fds;
+    this.#ownership = received?.ownership && new Ownership(received.ownership);
+    this.#connection = received?.connection;
+  }
+
+  /**
+   * Starts to listen, or opens the file.
+   *
+   * @returns the migration's end, however long it takes
+   * @throws {Error} if the channel cannot be opened; it may be tried again
+   */
+  async start(address: MigrationAddress): Promise<() => Promise<IncomingResult>> {
+    if (this.#vm.runState !== "inmigrate") {
+      throw new Error("'-incoming' was not specified on the command line");
+    }
+    if (this.#started) throw new Error("The incoming migration has already been started");
+    this.#migration.begin();
+    const end = await openIncoming(address, this.#fds);
+    this.#started = true;
+    if (end.kind === "listener" && address.transport === "socket" && address.type === "inet") {
+      this.#migration.socketAddress = { type: "inet", host: address.host, port: address.port };
+    }
+    // The old VMM reads the end of this connection as "the main channel listens".
+    this.#connection?.close();
+    this.#connection = undefined;
+    return async () => {
+      try {
+        const channel = end.kind === "open" ? end.channel : await this.#accept(end.listener);
+        using _channel = channel;
+        this.#load(channel);
+        return { ok: true };
+      } catch (error) {
+        this.#migration.error = (error as Error).message;
+        this.#migration.status = "failed";
+        this.#started = false;
+        return { ok: false, error: error as Error };
+      }
+    };
+  }
+
+  async #accept(listener: OwnedFd): Promise<Channel> {
+    using own = listener;
+    await awaitInput(this.#vm.reactor, own.fd, new AbortController().signal);
+    const connection = accept(own.fd);
+    if (!connection) throw new Error("Main channel has no connection to accept");
+    return new Channel(connection, true);
+  }
+
+  /** The pause, on the new side: from the state's arrival to the guest's first instruction. */
+  #load(channel: Channel): void {
+    const vm = this.#vm;
+    this.#migration.status = "active";
+    try {
+      if (this.#ownership) channel.sink(Uint8Array.of(Answer.READY));
+      const state = readVm(vm.machine, channel.source);
+      state.apply();
+      if (this.#ownership?.swap(Owner.HANDED_OVER, Owner.NEW) === false) {
+        throw new Error("The old VMM has taken the guest back");
+      }
+      vm.setRunState("paused");
+      if (state.wasRunning && vm.startsOnArrival) vm.resume();
+    } catch (error) {
+      if (this.#ownership) refuse(channel, error as Error);
+      throw error;
+    }
+    if (this.#ownership) answerDone(channel);
+    vm.wakeFrontends();
+    this.#migration.complete();
+  }
+}
+
+function refuse(channel: Channel, error: Error): void {
+  try {
+    const text = new TextEncoder().encode(error.message);
+    channel.sink(Uint8Array.of(Answer.ERROR, ...text));
+  } catch {
+    // The old VMM is gone; the reason goes to our own user.
+  }
+}
+
+function answerDone(channel: Channel): void {
+  try {
+    channel.sink(Uint8Array.of(Answer.DONE));
+  } catch {
+    // The old VMM is gone; the guest is ours all the same.
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * One VMM's migration: parameters, capabilities, status and its events, as QEMU shows them.
+ *
+ * @module
+ */
+import type { EventHub } from "../vmm/events.ts";
+import { type Capability, defaultParameters, type MigrationParameters } from "./parameters.ts";
+import type { RamStatistics } from "./ram.ts";
+
+/** QAPI MigrationStatus, as far as Denovo uses it. */
+export const migrationStatuses = [
+  "none",
+  "setup",
+  "active",
+  "pre-switchover",
+  "device",
+  "completed",
+  "failing",
+  "failed",
+  "cancelling",
+  "cancelled",
+] as const;
+
+/** A migration's status. */
+export type MigrationStatus = typeof migrationStatuses[number];
+
+const inProgress: ReadonlySet<MigrationStatus> = new Set<MigrationStatus>([
+  "setup",
+  "active",
+  "pre-switchover",
+  "device",
+  "failing",
+  "cancelling",
+]);
+
+/** Times of a migration, milliseconds of `performance.now()`. */
+export interface MigrationTimes {
+  begun: number;
+  /** When the guest stopped for it. */
+  stopped?: number;
+  ended?: number;
+  /** Between `begun` and the start of the state's transfer. */
+  setup?: number;
+}
+
+/** The state of the migration, for commands to show and modes to drive. */
+export class Migration {
+  parameters: MigrationParameters = { ...defaultParameters };
+  readonly capabilities: Set<Capability> = new Set();
+  /** Why the last migration failed. */
+  error: string | undefined;
+  times: MigrationTimes = { begun: 0 };
+  ram: RamStatistics | undefined;
+  /** Bytes written to the main channel. */
+  transferred = 0;
+  /** Where an incoming migration listens, for `query-migrate`. */
+  socketAddress:
+    | { readonly type: "inet"; readonly host: string; readonly port: string }
+    | undefined;
+  /** Called by `migrate_cancel` while it can still have an effect. */
+  cancelHook: (() => void) | undefined;
+  /** Called by `migrate-continue` in pre-switchover. */
+  continueHook: (() => void) | undefined;
+  #status: MigrationStatus = "none";
+  readonly #events: EventHub;
+
+  /** @param events where MIGRATION events go when the capability `events` is on */
+  constructor(events: EventHub) {
+    this.#events = events;
+  }
+
+  /** The status now. */
+  get status(): MigrationStatus {
+    return this.#status;
+  }
+
+  set status(status: MigrationStatus) {
+    if (status === this.#status) return;
+    this.#status = status;
+    if (this.capabilities.has("events")) this.#events.emit("MIGRATION", { status });
+  }
+
+  /** Whether a migration is under way. */
+  get inProgress(): boolean {
+    return inProgress.has(this.#status);
+  }
+
+  /** Starts over: status setup, no error, clocks at zero. */
+  begin(): void {
+    this.error = undefined;
+    this.ram = undefined;
+    this.transferred = 0;
+    this.times = { begun: performance.now() };
+    this.status = "setup";
+  }
+
+  /** The guest is stopped and its state is about to go. */
+  transferBegins(): void {
+    this.times.setup = performance.now() - this.times.begun;
+    this.status = "active";
+    if (this.capabilities.has("events")) this.#events.emit("MIGRATION_PASS", { pass: 2 });
+    this.status = "device";
+  }
+
+  /** Ends well. */
+  complete(): void {
+    this.times.ended = performance.now();
+    this.status = "completed";
+  }
+
+  /** Ends badly. The guest is resumed by whoever stopped it, between the two statuses. */
+  fail(error: unknown, resume?: () => void): void {
+    this.error = error instanceof Error ? error.message : String(error);
+    this.cancelHook = undefined;
+    this.continueHook = undefined;
+    this.status = "failing";
+    resume?.();
+    this.times.ended = performance.now();
+    this.status = "failed";
+  }
+
+  /** Ends because the user said so. */
+  cancelled(): void {
+    this.cancelHook = undefined;
+    this.continueHook = undefined;
+    this.status = "cancelled";
+  }
+}

@@ -1,0 +1,231 @@
+/**
+ * The multiplexer: several frontends on one backend, with keys to switch between them.
+ *
+ * @module
+ */
+import type { Reactor } from "../../ffi/reactor.ts";
+import type {
+  CharacterBackend,
+  CharacterEvent,
+  CharacterFrontend,
+  ChardevState,
+  KeptFd,
+} from "./backend.ts";
+import type { SinkDescription } from "./sink.ts";
+import type { StreamBackend } from "./stream_backend.ts";
+
+const MAX_FRONTENDS = 4;
+/** C-a. */
+const ESCAPE = 1;
+/**
+ * Input that is read ahead for a frontend without room: so that C-a is seen although the guest
+ * does not read its console (QEMU has the same number).
+ */
+const READ_AHEAD = 32;
+
+const HELP = [
+  "",
+  "C-a h    print this help",
+  "C-a x    exit emulator",
+  "C-a s    save disk data back to file (if -snapshot)",
+  "C-a t    toggle console timestamps",
+  "C-a b    send break (magic sysrq)",
+  "C-a c    switch between console and monitor",
+  "C-a C-a  sends C-a",
+  "",
+].join("\n\r");
+
+/** A frontend with the input that it has had no room for. */
+interface Port {
+  readonly frontend: CharacterFrontend;
+  readonly queue: number[];
+}
+
+/** Shares a backend between up to four frontends; the one with the focus gets the input. */
+export class Mux implements CharacterBackend {
+  readonly filename = "mux";
+  readonly label: string;
+  /** The backend itself; its label is the multiplexer's with `-base`. */
+  readonly base: StreamBackend;
+  readonly #quit: () => void;
+  readonly #ports: Port[] = [];
+  #focus = -1;
+  #escaped = false;
+  /** The predecessor's state, until the frontends are there that it belongs to. */
+  readonly #restored: ChardevState;
+
+  /**
+   * @param label the multiplexer's id
+   * @param base the backend, which has no frontend
+   * @param quit called by C-a x
+   * @param restored what `saveState()` gave; the frontends must come in the same order again
+   */
+  constructor(label: string, base: StreamBackend, quit: () => void, restored: ChardevState = {}) {
+    this.label = label;
+    this.base = base;
+    this.#quit = quit;
+    this.#restored = restored;
+    this.#escaped = restored.muxEscaped === true;
+    if (restored.muxTimestamps === true) base.stamping = true;
+  }
+
+  get connected(): boolean {
+    return this.base.connected;
+  }
+
+  get frontendOpen(): boolean {
+    return this.#ports.length > 0;
+  }
+
+  get sink(): SinkDescription {
+    return this.base.sink;
+  }
+
+  attach(reactor: Reactor, frontend: CharacterFrontend): void {
+    if (this.#ports.length === MAX_FRONTENDS) {
+      throw new Error(
+        `too many uses of multiplexed chardev '${this.label}' (maximum is ${MAX_FRONTENDS})`,
+      );
+    }
+    const index = this.#ports.length;
+    this.#ports.push({ frontend, queue: this.#restoredQueue(index) });
+    if (index === 0) this.base.attach(reactor, this.#input());
+    else {
+      if (this.connected) frontend.event("opened");
+      frontend.writable();
+    }
+    // As in QEMU the frontend that came last has the focus.
+    const focus = this.#restored.muxFocus;
+    if (typeof focus !== "number" || focus === index) this.#setFocus(index);
+    this.#deliver();
+  }
+
+  write(data: Uint8Array): number {
+    return this.base.write(data);
+  }
+
+  acceptInput(): void {
+    this.base.acceptInput();
+  }
+
+  sendBreak(): void {
+    this.base.sendBreak();
+  }
+
+  keptFds(): KeptFd[] {
+    return this.base.keptFds();
+  }
+
+  saveState(): ChardevState {
+    const queues = this.#ports.map(({ queue }, i) => [`muxQueue${i}`, toHex(queue)]);
+    return {
+      ...this.base.saveState(),
+      muxFocus: this.#focus,
+      muxEscaped: this.#escaped,
+      muxTimestamps: this.base.stamping,
+      ...Object.fromEntries(queues),
+    };
+  }
+
+  release(): void {
+    this.base.release();
+  }
+
+  close(): void {
+    this.base.close();
+  }
+
+  /** The multiplexer as the backend's frontend. */
+  #input(): CharacterFrontend {
+    return {
+      inputRoom: () => {
+        // Asked whenever a frontend has made room: it may be for what was read ahead.
+        this.#deliver();
+        return Math.max(0, READ_AHEAD - (this.#ports[this.#focus]?.queue.length ?? 0));
+      },
+      input: (data) => {
+        for (const byte of data) this.#byte(byte);
+        this.#deliver();
+      },
+      event: (event) => {
+        if (event === "break") this.#ports[this.#focus]?.frontend.event(event);
+        else for (const { frontend } of this.#ports) frontend.event(event);
+      },
+      writable: () => {
+        for (const { frontend } of this.#ports) frontend.writable();
+      },
+    };
+  }
+
+  #byte(byte: number): void {
+    if (this.#escaped) {
+      this.#escaped = false;
+      if (byte !== ESCAPE) return this.#command(String.fromCharCode(byte));
+    } else if (byte === ESCAPE) {
+      this.#escaped = true;
+      return;
+    }
+    this.#ports[this.#focus].queue.push(byte);
+  }
+
+  #command(key: string): void {
+    switch (key) {
+      case "h":
+      case "?":
+        this.#print(HELP);
+        break;
+      case "x":
+        this.#print("QEMU: Terminated\n\r");
+        this.#quit();
+        break;
+      case "t":
+        this.base.stamping = !this.base.stamping;
+        break;
+      case "b":
+        this.#deliver();
+        this.#ports[this.#focus].frontend.event("break");
+        break;
+      case "c":
+        this.#setFocus((this.#focus + 1) % this.#ports.length);
+        break;
+        // C-a s commits -snapshot disks, of which there are none.
+    }
+  }
+
+  #print(text: string): void {
+    this.write(new TextEncoder().encode(text));
+  }
+
+  #setFocus(index: number): void {
+    const notify = (event: CharacterEvent) => this.#ports[this.#focus]?.frontend.event(event);
+    notify("mux-out");
+    this.#focus = index;
+    notify("mux-in");
+  }
+
+  /** Gives every frontend what was read ahead for it, as far as it has room. */
+  #deliver(): void {
+    for (const { frontend, queue } of this.#ports) {
+      while (queue.length > 0) {
+        const room = frontend.inputRoom() || this.#awaitRoom(frontend);
+        if (room <= 0) break;
+        frontend.input(Uint8Array.from(queue.splice(0, room)));
+      }
+    }
+  }
+
+  #awaitRoom(frontend: CharacterFrontend): number {
+    // The order matters: a thread that makes room after the first line wakes the backend.
+    this.base.expectRoom();
+    return frontend.inputRoom();
+  }
+
+  #restoredQueue(index: number): number[] {
+    const saved = this.#restored[`muxQueue${index}`];
+    return typeof saved === "string" ? [...Uint8Array.fromHex(saved)] : [];
+  }
+}
+
+function toHex(bytes: readonly number[]): string {
+  return Uint8Array.from(bytes).toHex();
+}

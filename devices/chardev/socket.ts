@@ -1,0 +1,238 @@
+/**
+ * The socket backend: one connection at a time, as a server or as a client.
+ *
+ * @module
+ */
+import { OsError } from "../../ffi/errno.ts";
+import { Epoll } from "../../ffi/event.ts";
+import {
+  fileStatus,
+  isOpen,
+  OwnedFd,
+  setCloexec,
+  setNonblocking,
+  unlinkFile,
+} from "../../ffi/fd.ts";
+import type { Reactor } from "../../ffi/reactor.ts";
+import {
+  accept,
+  connectTcp,
+  connectUnix,
+  isListening,
+  listenTcp,
+  listenUnix,
+  localAddress,
+  peerAddress,
+  shutdownSocket,
+  type SocketAddress,
+} from "../../ffi/socket.ts";
+import type { ChardevState, KeptChardev } from "./backend.ts";
+import type { FdConfig, SocketConfig } from "./config.ts";
+import { StreamBackend } from "./stream_backend.ts";
+
+/** How long to wait when a client cannot be accepted, for want of descriptors for example. */
+const RETRY_MS = 1000;
+
+/**
+ * A connection over a UNIX or TCP socket; the host of a TCP endpoint must be an IP address. Further
+ * clients wait until the first hangs up.
+ */
+export class SocketBackend extends StreamBackend {
+  readonly #config: SocketConfig | FdConfig;
+  readonly #listener: number | undefined;
+  /** What `query-chardev` prints while nobody is connected. */
+  readonly #address: string;
+  #connectionName: string | undefined;
+  #reactor: Reactor | undefined;
+  #listening = false;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+  #waiting: PromiseWithResolvers<void> | undefined;
+
+  /**
+   * Listens or connects, or goes on with what was kept.
+   *
+   * @param config the configuration
+   * @param kept what a predecessor left
+   * @throws {Error} in QEMU's words
+   */
+  constructor(config: SocketConfig | FdConfig, kept?: KeptChardev) {
+    super(config, kept, ["listener", "connection"]);
+    this.#config = config;
+    this.setUp(() => this.#open(kept));
+    this.#listener = this.fds.get("listener");
+    this.#address = this.#describe();
+    const connection = this.fds.get("connection");
+    if (connection !== undefined) this.#use(connection);
+  }
+
+  get filename(): string {
+    return this.#connectionName ?? `disconnected:${this.#address}`;
+  }
+
+  /** Whether the machine shall not start yet: a server with `wait=on` has no client. */
+  get wantsClient(): boolean {
+    const config = this.#config;
+    return config.backend === "socket" && config.server && config.wait && !this.connected;
+  }
+
+  /** Waits until a client of a server is there. @throws {Error} when the backend is closed */
+  waitForClient(reactor: Reactor): Promise<void> {
+    this.#reactor = reactor;
+    this.#waiting = Promise.withResolvers();
+    this.#listen();
+    return this.#waiting.promise;
+  }
+
+  override saveState(): ChardevState {
+    return { connected: this.fds.get("connection") !== undefined };
+  }
+
+  protected override started(reactor: Reactor): void {
+    this.#reactor = reactor;
+    this.#listen();
+  }
+
+  protected inputEnded(): void {
+    this.#hangUp();
+    this.#listen();
+  }
+
+  protected override peerGone(): void {
+    // The next client shall not have to wait until the guest has read what this one left.
+    this.#connectionName = undefined;
+    this.#listen();
+  }
+
+  protected override stopped(): void {
+    this.#unlisten();
+    this.#reactor = undefined;
+    clearTimeout(this.#retry);
+    this.#waiting?.reject(new Error(`Chardev '${this.label}' was closed`));
+  }
+
+  protected override restoreHost(): void {
+    const connection = this.fds.get("connection");
+    if (connection !== undefined) shutdownSocket(connection);
+    const config = this.#config;
+    const unix = config.backend === "socket" && config.family === "unix";
+    if (unix && config.server) unlinkFile(config.path);
+  }
+
+  #open(kept: KeptChardev | undefined): void {
+    const config = this.#config;
+    if (config.backend === "fd") {
+      if (!kept) this.#takeOver(config.fd);
+    } else if (config.server) {
+      this.fds.open("listener", () => listen(config));
+    } else if (kept?.state.connected !== false) {
+      this.fds.open("connection", () => connect(config));
+    }
+    for (const name of ["listener", "connection"]) {
+      const fd = this.fds.get(name);
+      if (fd !== undefined) setNonblocking(fd, true);
+    }
+  }
+
+  /** Takes a socket that the process was started with. */
+  #takeOver(fd: number): void {
+    if (!isOpen(fd) || fileStatus(fd).kind !== "socket") {
+      throw new Error(`File descriptor '${fd}' is not a socket`);
+    }
+    setCloexec(fd, true);
+    this.fds.set(isListening(fd) ? "listener" : "connection", new OwnedFd(fd));
+  }
+
+  #describe(): string {
+    const config = this.#config;
+    if (this.#listener !== undefined) return `${nameOf(localAddress(this.#listener))},server=on`;
+    if (config.backend === "fd") return "unix:";
+    return config.family === "unix"
+      ? `unix:${config.path}`
+      : nameOf({ type: "inet", host: config.host, port: config.port });
+  }
+
+  #listen(): void {
+    if (!this.#reactor || this.#listener === undefined || this.#listening || this.connected) return;
+    this.#listening = true;
+    this.#reactor.add(this.#listener, Epoll.IN, () => this.#accept());
+  }
+
+  #unlisten(): void {
+    if (this.#listening) this.#reactor!.remove(this.#listener!);
+    this.#listening = false;
+  }
+
+  #accept(): void {
+    const connection = this.#acceptOrRetry();
+    if (!connection) return;
+    this.#unlisten();
+    this.#hangUp();
+    this.#use(this.fds.set("connection", connection));
+    this.#waiting?.resolve();
+  }
+
+  #acceptOrRetry(): OwnedFd | undefined {
+    try {
+      return accept(this.#listener!, { nonblocking: true });
+    } catch (error) {
+      if (!(error instanceof OsError)) throw error;
+      // The client is still there, and epoll would say so without end.
+      this.#unlisten();
+      this.#retry = setTimeout(() => this.#listen(), RETRY_MS);
+      return undefined;
+    }
+  }
+
+  #use(connection: number): void {
+    this.#connectionName = nameConnection(connection, this.#listener !== undefined);
+    this.connect(connection, connection, true);
+  }
+
+  /** Ends the connection, if there is one: no thread uses its descriptor when it is closed. */
+  #hangUp(): void {
+    if (this.fds.get("connection") === undefined) return;
+    this.#connectionName = undefined;
+    this.disconnect();
+    // The frontend, which was told, may have closed the backend.
+    const connection = this.fds.get("connection");
+    if (connection !== undefined) shutdownSocket(connection);
+    this.fds.close("connection");
+  }
+}
+
+function listen(config: SocketConfig): OwnedFd {
+  if (config.family === "unix") return listenUnix(config.path);
+  return listenTcp(config.host === "" ? "0.0.0.0" : config.host, config.port);
+}
+
+function connect(config: SocketConfig): OwnedFd {
+  return config.family === "unix" ? connectUnix(config.path) : connectTcp(config.host, config.port);
+}
+
+function nameOf(address: SocketAddress | undefined): string {
+  if (address?.type !== "inet") return `unix:${address?.path ?? ""}`;
+  return `tcp:${address.host}:${address.port}`;
+}
+
+function nameConnection(fd: number, server: boolean): string {
+  const suffix = server ? ",server=on" : "";
+  const local = localAddress(fd);
+  if (local?.type !== "inet") return `${nameOf(local)}${suffix}`;
+  return `tcp:${bracketed(local)}${suffix} <-> ${bracketed(peerOf(fd))}`;
+}
+
+function peerOf(fd: number): SocketAddress | undefined {
+  try {
+    return peerAddress(fd);
+  } catch (error) {
+    // The peer has gone already, which reading will tell.
+    if (error instanceof OsError) return undefined;
+    throw error;
+  }
+}
+
+function bracketed(address: SocketAddress | undefined): string {
+  if (address?.type !== "inet") return "";
+  const { host, port } = address;
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}

@@ -1,0 +1,404 @@
+/**
+ * UNIX and TCP sockets. Every descriptor that is made here has CLOEXEC; writing to a socket whose
+ * peer is gone is an error and no SIGPIPE. Messages that carry descriptors are in
+ * `socket_message.ts`.
+ *
+ * @module
+ */
+import { check, Errno, errno, OsError, retry } from "./errno.ts";
+import { OwnedFd, unlinkFile } from "./fd.ts";
+import { cstring, libc } from "./libc.ts";
+import { bytes, i32, struct, u16, u32 } from "./struct.ts";
+
+// linux/socket.h, asm-generic/socket.h, linux/in.h, linux/tcp.h
+const AF_UNIX = 1;
+const AF_INET = 2;
+const AF_INET6 = 10;
+const SOCK_STREAM = 1;
+const SOCK_SEQPACKET = 5;
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const SO_TYPE = 3;
+const SO_ERROR = 4;
+const SO_PEERCRED = 17;
+const SO_ACCEPTCONN = 30;
+const SO_DOMAIN = 39;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const EADDRINUSE = 98;
+const ECONNABORTED = 103;
+
+const UNIX_PATH_MAX = 108;
+const sockaddrUn = struct("sockaddr_un", { family: u16, path: bytes(UNIX_PATH_MAX) });
+const sockaddrIn = struct("sockaddr_in", {
+  family: u16,
+  port: bytes(2),
+  address: bytes(4),
+  zero: bytes(8),
+});
+const sockaddrIn6 = struct("sockaddr_in6", {
+  family: u16,
+  port: bytes(2),
+  flowinfo: u32,
+  address: bytes(16),
+  scope: u32,
+});
+const ucred = struct("ucred", { pid: i32, uid: u32, gid: u32 });
+
+/** How a socket carries data: as a stream of bytes, or as messages whose bounds are kept. */
+export type SocketType = "stream" | "seqpacket";
+
+/** A socket's address family. */
+export type SocketFamily = "unix" | "inet" | "inet6";
+
+const typeNumbers: Record<SocketType, number> = { stream: SOCK_STREAM, seqpacket: SOCK_SEQPACKET };
+const types: Record<number, SocketType> = {
+  [SOCK_STREAM]: "stream",
+  [SOCK_SEQPACKET]: "seqpacket",
+};
+const families: Record<number, SocketFamily> = {
+  [AF_UNIX]: "unix",
+  [AF_INET]: "inet",
+  [AF_INET6]: "inet6",
+};
+
+/** Where a socket is bound or connected to. */
+export type SocketAddress =
+  /** The path is empty for a socket without a name. */
+  | { readonly type: "unix"; readonly path: string }
+  /** The host is an IPv4 or IPv6 literal. */
+  | { readonly type: "inet"; readonly host: string; readonly port: number };
+
+/** A path that does not fit into struct sockaddr_un. */
+export class UnixPathError extends RangeError {
+  override readonly name = "UnixPathError";
+  /** The line that QEMU prints below the message. */
+  readonly hint = `Path must be less than ${UNIX_PATH_MAX} bytes`;
+
+  /** @param path the path that is too long */
+  constructor(path: string) {
+    super(`UNIX socket path '${path}' is too long`);
+  }
+}
+
+/** How a socket is made. */
+export interface SocketOptions {
+  /** UNIX sockets only; a stream unless given. */
+  readonly type?: SocketType;
+  /** Sets O_NONBLOCK; a connection to TCP may then still be under way. */
+  readonly nonblocking?: boolean;
+}
+
+/** How a listening socket is made. */
+export interface ListenOptions extends SocketOptions {
+  /** How many clients may wait to be accepted; 16 unless given. */
+  readonly backlog?: number;
+}
+
+/**
+ * Listens on a UNIX socket. As QEMU does, a file that is already there is removed first, whoever
+ * made it; who wants to know whether somebody listens there connects first.
+ *
+ * @throws {Error} in QEMU's words; `cause` is the {@linkcode OsError}
+ */
+export function listenUnix(path: string, options: ListenOptions = {}): OwnedFd {
+  const address = unixAddress(path);
+  try {
+    unlinkFile(path);
+  } catch (cause) {
+    throw new Error(`Failed to unlink socket ${path}: ${(cause as OsError).reason}`, { cause });
+  }
+  return opened(makeSocket(AF_UNIX, options), (fd) => {
+    if (libc.bind(fd, address, address.length) === -1) {
+      fail(`Failed to bind socket to ${path}`, "bind", path);
+    }
+    if (libc.listen(fd, options.backlog ?? 16) === -1) {
+      fail("Failed to listen on socket", "listen", path);
+    }
+  });
+}
+
+/**
+ * Listens on a TCP socket; `::` takes IPv4 connections as well unless the system says otherwise.
+ *
+ * @param host an IPv4 or IPv6 literal; see {@linkcode resolveHost}
+ * @param port 0 lets the kernel choose one, which {@linkcode localAddress} tells
+ * @throws {Error} in QEMU's words; `cause` is the {@linkcode OsError}
+ */
+export function listenTcp(host: string, port: number, options: ListenOptions = {}): OwnedFd {
+  const { family, address } = inetAddress(host, port);
+  return opened(makeSocket(family, options), (fd) => {
+    const on = new Int32Array([1]);
+    check(libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, on, 4), "setsockopt", `${fd}`);
+    const bound = libc.bind(fd, address, address.length) !== -1 &&
+      libc.listen(fd, options.backlog ?? 16) !== -1;
+    if (bound) return;
+    const inUse = errno() === EADDRINUSE;
+    fail(inUse ? "Failed to find an available port" : "Failed to bind socket", "bind", host);
+  });
+}
+
+/**
+ * Connects to a UNIX socket.
+ *
+ * @throws {Error} in QEMU's words; `cause` is the {@linkcode OsError}
+ */
+export function connectUnix(path: string, options: SocketOptions = {}): OwnedFd {
+  const address = unixAddress(path);
+  return opened(makeSocket(AF_UNIX, options), (fd) => connect(fd, address, path));
+}
+
+/**
+ * Connects to a TCP socket. With `nonblocking` the connection is up once the descriptor is writable
+ * and {@linkcode socketError} says 0.
+ *
+ * @param host an IPv4 or IPv6 literal; see {@linkcode resolveHost}
+ * @throws {Error} in QEMU's words; `cause` is the {@linkcode OsError}
+ */
+export function connectTcp(
+  host: string,
+  port: number,
+  options: { readonly nonblocking?: boolean } = {},
+): OwnedFd {
+  const { family, address } = inetAddress(host, port);
+  return opened(
+    makeSocket(family, { nonblocking: options.nonblocking }),
+    (fd) => connect(fd, address, `${host}:${port}`),
+  );
+}
+
+/**
+ * Resolves a host name to IPv4 and IPv6 literals, IPv4 first. A literal stands for itself.
+ *
+ * @param port only named in the error
+ * @throws {Error} in QEMU's words
+ */
+export async function resolveHost(host: string, port: number): Promise<string[]> {
+  if (parseIp(host)) return [host];
+  // Loaded only here: it costs milliseconds, and literals do without.
+  const { lookup } = await import("node:dns/promises");
+  // An empty name would resolve to this host.
+  const found = host === "" ? [] : await lookup(host, { all: true, order: "ipv4first" }).catch(
+    () => [],
+  );
+  if (found.length === 0) {
+    throw new Error(`address resolution failed for ${host}:${port}: Name or service not known`);
+  }
+  return [...new Set(found.map((entry) => entry.address))];
+}
+
+/**
+ * Accepts a connection from a non-blocking listening socket.
+ *
+ * @returns undefined when none is waiting
+ * @throws {OsError} for example when there are no descriptors left
+ */
+export function accept(
+  fd: number,
+  options: { readonly nonblocking?: boolean } = {},
+): OwnedFd | undefined {
+  const flags = SOCK_CLOEXEC | (options.nonblocking ? SOCK_NONBLOCK : 0);
+  const connection = retry(() => libc.accept4(fd, 0, 0, flags));
+  if (connection !== -1) return new OwnedFd(connection);
+  // accept(2): a client that gave up while it waited is not an error of ours.
+  if (errno() === Errno.EAGAIN || errno() === ECONNABORTED) return undefined;
+  throw new OsError("accept4", errno(), `${fd}`);
+}
+
+/** Makes two connected UNIX sockets. */
+export function socketPair(
+  type: SocketType = "stream",
+  options: { readonly nonblocking?: boolean } = {},
+): [OwnedFd, OwnedFd] {
+  const flags = typeNumbers[type] | SOCK_CLOEXEC | (options.nonblocking ? SOCK_NONBLOCK : 0);
+  const fds = new Int32Array(2);
+  check(libc.socketpair(AF_UNIX, flags, 0, fds), "socketpair");
+  return [new OwnedFd(fds[0]), new OwnedFd(fds[1])];
+}
+
+/**
+ * Sends what the socket takes without waiting, whether or not it is non-blocking.
+ *
+ * @returns the number of bytes taken, -1 when it takes none now (EAGAIN)
+ * @throws {OsError} for example EPIPE
+ */
+export function sendNow(fd: number, data: Uint8Array<ArrayBuffer>): number {
+  const n = retry(() => libc.send(fd, data, data.length, MSG_DONTWAIT | MSG_NOSIGNAL));
+  if (n === -1 && errno() !== Errno.EAGAIN) throw new OsError("send", errno(), `${fd}`);
+  return n;
+}
+
+/** Ends both directions of a connection; one that is already down is no error. */
+export function shutdownSocket(fd: number): void {
+  const SHUT_RDWR = 2;
+  if (libc.shutdown(fd, SHUT_RDWR) === -1 && errno() !== Errno.ENOTCONN) {
+    throw new OsError("shutdown", errno(), `${fd}`);
+  }
+}
+
+/** A process at the other end of a UNIX socket, when it connected or listened. */
+export interface PeerCredentials {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Who is at the other end of a UNIX socket (SO_PEERCRED). */
+export function peerCredentials(fd: number): PeerCredentials {
+  const { bytes, view } = ucred.alloc();
+  getOption(fd, SO_PEERCRED, bytes);
+  return { pid: view.pid, uid: view.uid, gid: view.gid };
+}
+
+/** Takes the error that is pending on a socket: an errno, or 0. */
+export function socketError(fd: number): number {
+  return intOption(fd, SO_ERROR);
+}
+
+/** Whether a socket listens. */
+export function isListening(fd: number): boolean {
+  return intOption(fd, SO_ACCEPTCONN) === 1;
+}
+
+/** A socket's address family; undefined for other families than these. */
+export function socketFamily(fd: number): SocketFamily | undefined {
+  return families[intOption(fd, SO_DOMAIN)];
+}
+
+/** A socket's type; undefined for other types than these. */
+export function socketType(fd: number): SocketType | undefined {
+  return types[intOption(fd, SO_TYPE)];
+}
+
+/** The address that a socket is bound to; undefined for families other than UNIX and IP. */
+export function localAddress(fd: number): SocketAddress | undefined {
+  return readAddress(fd, libc.getsockname, "getsockname");
+}
+
+/** The address that a socket is connected to; undefined for families other than UNIX and IP. */
+export function peerAddress(fd: number): SocketAddress | undefined {
+  return readAddress(fd, libc.getpeername, "getpeername");
+}
+
+function makeSocket(family: number, options: SocketOptions): OwnedFd {
+  const type = typeNumbers[options.type ?? "stream"] | SOCK_CLOEXEC |
+    (options.nonblocking ? SOCK_NONBLOCK : 0);
+  return new OwnedFd(check(libc.socket(family, type, 0), "socket"));
+}
+
+/** Runs `setUp` on a new socket and closes it if that fails. */
+function opened(socket: OwnedFd, setUp: (fd: number) => void): OwnedFd {
+  try {
+    setUp(socket.fd);
+    return socket;
+  } catch (error) {
+    socket.close();
+    throw error;
+  }
+}
+
+function connect(fd: number, address: Uint8Array<ArrayBuffer>, name: string): void {
+  if (retry(() => libc.connect(fd, address, address.length)) === -1) {
+    if (errno() !== Errno.EINPROGRESS) fail(`Failed to connect to '${name}'`, "connect", name);
+  }
+}
+
+/** Throws QEMU's words for a failed step, with the reason from errno. */
+function fail(words: string, syscall: string, subject: string): never {
+  const cause = new OsError(syscall, errno(), `'${subject}'`);
+  throw new Error(`${words}: ${cause.reason}`, { cause });
+}
+
+function unixAddress(path: string): Uint8Array<ArrayBuffer> {
+  const name = cstring(path);
+  if (name.length > UNIX_PATH_MAX) {
+    throw new UnixPathError(path);
+  }
+  const { bytes, view } = sockaddrUn.alloc({ family: AF_UNIX });
+  view.path.set(name);
+  return bytes;
+}
+
+/** The address family and the bytes of an IP address; undefined for other text. */
+function parseIp(host: string): { family: number; number: Uint8Array } | undefined {
+  const text = cstring(host);
+  const number = new Uint8Array(16);
+  if (libc.inet_pton(AF_INET, text, number) === 1) {
+    return { family: AF_INET, number: number.subarray(0, 4) };
+  }
+  return libc.inet_pton(AF_INET6, text, number) === 1 ? { family: AF_INET6, number } : undefined;
+}
+
+function inetAddress(
+  host: string,
+  port: number,
+): { family: number; address: Uint8Array<ArrayBuffer> } {
+  if (!Number.isInteger(port) || port < 0 || port > 0xffff) {
+    throw new RangeError(`Port ${port} is not between 0 and 65535`);
+  }
+  const ip = parseIp(host);
+  if (!ip) throw new TypeError(`Host '${host}' is not an IP address`);
+  const { bytes, view } = (ip.family === AF_INET6 ? sockaddrIn6 : sockaddrIn).alloc({
+    family: ip.family,
+    port: new Uint8Array([port >> 8, port & 0xff]),
+    address: ip.number,
+  });
+  return { family: view.family, address: bytes };
+}
+
+function readAddress(
+  fd: number,
+  call: typeof libc.getsockname,
+  name: string,
+): SocketAddress | undefined {
+  const buffer = new Uint8Array(128); // struct sockaddr_storage
+  const length = new Uint32Array([buffer.length]);
+  check(call(fd, buffer, length), name, `${fd}`);
+  const family = buffer[0] | buffer[1] << 8;
+  if (family === AF_UNIX) {
+    // An unnamed socket's address ends after the family; an abstract name starts with NUL.
+    const path = buffer.subarray(2, Math.min(length[0], buffer.length));
+    const end = path.indexOf(0);
+    return {
+      type: "unix",
+      path: new TextDecoder().decode(end === -1 ? path : path.subarray(0, end)),
+    };
+  }
+  if (family !== AF_INET && family !== AF_INET6) return undefined;
+  const view = (family === AF_INET6 ? sockaddrIn6 : sockaddrIn).view(buffer.buffer);
+  const text = new Uint8Array(46); // INET6_ADDRSTRLEN
+  const host = libc.inet_ntop(family, Uint8Array.from(view.address), text, text.length)!;
+  return {
+    type: "inet",
+    host: Deno.UnsafePointerView.getCString(host),
+    port: view.port[0] << 8 | view.port[1],
+  };
+}
+
+function getOption(fd: number, option: number, value: BufferSource): void {
+  const length = new Uint32Array([value.byteLength]);
+  check(libc.getsockopt(fd, SOL_SOCKET, option, value, length), "getsockopt", `${fd}`);
+}
+
+function intOption(fd: number, option: number): number {
+  const value = new Int32Array(1);
+  getOption(fd, option, value);
+  return value[0];
+}
+
+const SO_RCVTIMEO = 20;
+const SO_SNDTIMEO = 21;
+
+/** Makes blocking calls on a socket give up after a while, with EAGAIN. */
+export function setTimeouts(fd: number, milliseconds: number): void {
+  const timeval = new BigInt64Array([
+    BigInt(Math.floor(milliseconds / 1000)),
+    BigInt((milliseconds % 1000) * 1000),
+  ]);
+  const bytes = new Uint8Array(timeval.buffer);
+  for (const option of [SO_RCVTIMEO, SO_SNDTIMEO]) {
+    check(libc.setsockopt(fd, SOL_SOCKET, option, bytes, bytes.length), "setsockopt", `${fd}`);
+  }
+}

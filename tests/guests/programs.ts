@@ -1,0 +1,239 @@
+/**
+ * The guest programs that the demo, the tests and the benchmarks run: what each one does, its
+ * bytes, and the addresses at which a host can watch it.
+ *
+ * All but `modes` are ELF64 files of a few KiB with a PVH note, loaded at 1 MiB: write the bytes
+ * to a file and start it with `-kernel FILE`. `modes` is a 64 KiB ROM for `-bios FILE`.
+ * They print on the serial port at 0x3f8. Those that end by themselves do so through
+ * `-device isa-debug-exit,iobase=0x501,iosize=2` (the VMM's exit status is then 2 × value + 1).
+ *
+ * While a program runs, the words of {@linkcode layout} can be read from guest RAM at any time;
+ * all are 8 bytes, little-endian, written by single stores. Nothing outside of 0x8000–0x8fff,
+ * 0x100000–0x200fff, 0x300000–0x300fff and the pattern is written by any of them (`smp` with an
+ * APIC id above 59 goes a little beyond 0x200fff, `memory` writes at both ends of RAM).
+ *
+ * @module
+ */
+
+import { images } from "./images.ts";
+
+/** How a VMM enters a program. */
+export type EntryMode =
+  /** PVH: 32-bit protected mode, paging off, EBX = `struct hvm_start_info`. */
+  | "pvh"
+  /** Real mode at the reset vector, 16 bytes before 4 GiB. */
+  | "rom";
+
+/** One guest program. */
+export interface GuestProgram {
+  /** The name, as in {@linkcode programs}. */
+  name: ProgramName;
+  /** What it does, in a sentence or two. */
+  summary: string;
+  /** The file: an ELF64 executable for `pvh`, a ROM image for `rom`. */
+  bytes: Uint8Array<ArrayBuffer>;
+  /** Guest-physical address of the first byte of the file, once loaded. */
+  loadAddress: number;
+  /** How it wants to be entered. */
+  entry: EntryMode;
+  /** The least guest RAM it runs with, in MiB. */
+  minimumMemoryMiB: number;
+  /** The command line words it understands, with what they do. */
+  commandLine: Record<string, string>;
+}
+
+/** The names of all programs. */
+export type ProgramName = keyof typeof images;
+
+/** Guest-physical addresses and sizes, in bytes, from `layout.inc`. */
+export const layout = {
+  /** Incremented once an iteration (demo, counter), or once an exit or HLT (exits). */
+  counter: 0x200000,
+  /**
+   * The longest gap between two iterations so far, in TSC cycles (demo, counter). It includes the
+   * program's own interrupt handlers, tens of microseconds where kernel mode is interpreted. The
+   * host may write 0 to start over, whenever it likes.
+   */
+  maxGap: 0x200008,
+  /** LAPIC timer interrupts taken, 100 a second (demo, counter, exits in mode `h`). */
+  ticks: 0x200010,
+  /** Self-check: 0, or the first error's code: see {@linkcode describeCheck}. */
+  check: 0x200018,
+  /** kvmclock at the last timer interrupt, in ns; 0 without kvmclock (demo). */
+  clockNs: 0x200020,
+  /** The N of the last `tick N` that was queued for the console, once a second (demo, counter). */
+  seconds: 0x200028,
+  /** PIT interrupts taken through the 8259, 100 a second (counter). */
+  pitTicks: 0x200030,
+  /** CPUs that came up, the boot CPU included (smp). */
+  cpus: 0x200038,
+  /** One ASCII letter that says what `exits` does; the host may change it. */
+  mode: 0x200040,
+  /** One record for each CPU, by APIC id: its own counter, then its longest gap (smp). */
+  cpuRecords: 0x200100,
+  /** From one CPU's record to the next. */
+  cpuRecordSize: 64,
+  /** How often `reset` has booted; survives resets, back to 0 before it exits. */
+  boots: 0x300000,
+  /** Verified all the time: word i is i × 0x9e3779b97f4a7c15 mod 2⁶⁴ (demo, counter, smp). */
+  pattern: 0x400000,
+  /** The pattern's size in demo, counter_cpl0 and smp. */
+  patternBytes: 0x4000,
+  /** The pattern's size in counter_cpl3. */
+  patternBytesCpl3: 0x100000,
+  /** The port that `exits` reads and writes in modes p, r and s; no device may claim it. */
+  unclaimedPort: 0x7e,
+  /** The address that `exits` writes and reads in modes m and l; no device may claim it. */
+  unclaimedMmio: 0xd0000000,
+  /** The port of `isa-debug-exit`. */
+  debugExit: 0x501,
+} as const;
+
+/** What a value other than 0 at {@linkcode layout}'s `check` means. */
+export const checkErrors: Readonly<Record<number, string>> = {
+  1: "a general register changed",
+  2: "the pattern in memory changed",
+  3: "the TSC went backwards",
+  4: "kvmclock went backwards",
+  5: "an XMM register changed",
+  6: "MXCSR changed",
+  7: "an x87 register changed",
+  8: "the x87 control word changed",
+  9: "the FS base changed",
+  10: "the GS base changed",
+  11: "a debug register changed",
+  12: "a system-call MSR changed",
+};
+
+/** Added to the vector of an exception that a program did not expect. */
+export const CHECK_EXCEPTION = 0x100;
+
+/**
+ * Says what a value of the self-check word means.
+ *
+ * @param value the 8 bytes at `layout.check`, as a number
+ * @returns a phrase for a message
+ */
+export function describeCheck(value: number): string {
+  if (value === 0) return "no error";
+  if (value >= CHECK_EXCEPTION && value < CHECK_EXCEPTION + 32) {
+    return `exception ${value - CHECK_EXCEPTION}`;
+  }
+  return checkErrors[value] ?? `unknown code ${value}`;
+}
+
+/** The size of the ROM image of `modes`. */
+const ROM_BYTES = 0x10000;
+
+function elf(
+  name: ProgramName,
+  summary: string,
+  minimumMemoryMiB: number,
+  commandLine: Record<string, string> = {},
+): GuestProgram {
+  const bytes = Uint8Array.fromBase64(images[name]);
+  return {
+    name,
+    summary,
+    bytes,
+    loadAddress: 0x100000,
+    entry: "pvh",
+    minimumMemoryMiB,
+    commandLine,
+  };
+}
+
+/** `images` holds the end of the ROM only; what is before it is zeros. */
+function rom(name: ProgramName, summary: string, minimumMemoryMiB: number): GuestProgram {
+  const code = Uint8Array.fromBase64(images[name]);
+  const bytes = new Uint8Array(ROM_BYTES);
+  bytes.set(code, ROM_BYTES - code.length);
+  return {
+    name,
+    summary,
+    bytes,
+    loadAddress: 0x1_0000_0000 - ROM_BYTES,
+    entry: "rom",
+    minimumMemoryMiB,
+    commandLine: {},
+  };
+}
+
+/** All guest programs by name. */
+export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
+  hello: elf(
+    "hello",
+    "Prints `hello from denovo` and exits with value 0x10; without isa-debug-exit, by a triple " +
+      "fault.",
+    2,
+  ),
+  demo: elf(
+    "demo",
+    "Greets, counts, verifies itself, prints `tick N` every second, answers lines typed on the " +
+      "console with `you said: LINE`; `gap` prints the longest gap since the last `gap`, `reset` " +
+      "resets, `quit` exits with value 0.",
+    5,
+  ),
+  counter_cpl0: elf(
+    "counter_cpl0",
+    "Counts and verifies itself in kernel mode with LAPIC timer and PIT interrupts; prints " +
+      "`tick N` every second.",
+    5,
+  ),
+  counter_cpl3: elf(
+    "counter_cpl3",
+    "The same in user mode, verifying XMM and x87 registers and the FS and GS bases as well.",
+    5,
+  ),
+  smp: elf(
+    "smp",
+    "Wakes all CPUs by INIT and SIPI, prints `cpus N`, and counts on every one of them.",
+    5,
+  ),
+  exits: elf(
+    "exits",
+    "Leaves the guest over and over in the way that `mode=LETTER` says: p OUT, r IN, s REP OUTSB " +
+      "of 16, m MMIO write, l MMIO read, t none at all; the capital does it in user mode; h HLT " +
+      "with a 100 Hz timer, d HLT for ever. Without a letter it waits for one at `layout.mode`.",
+    4,
+    { "mode=LETTER": "what to do" },
+  ),
+  uart: elf(
+    "uart",
+    "Checks the 16550A's registers, mostly in loopback; prints `uart: ok` and exits with value 0, " +
+      "or `uart: fail N got X want Y` and 1.",
+    4,
+    { nodelta: "leaves out delta bits and modem interrupts in loopback (QEMU has none)" },
+  ),
+  memory: elf(
+    "memory",
+    "Checks that both ends of RAM are there and are not the same memory; prints " +
+      "`memory: ok LOW_MIB HIGH_MIB` and exits with value 0, or `memory: fail 0xADDRESS` and 1.",
+    4,
+  ),
+  rtc: elf(
+    "rtc",
+    "Prints the RTC's time as `rtc: YYYY-MM-DD HH:MM:SS`, counts 128 interrupts at 1024 Hz, " +
+      "prints `rtc: irqs ok` and exits with value 0, or `rtc: irqs fail N` and 1.",
+    4,
+  ),
+  triple: elf("triple", "Causes a triple fault at once.", 2),
+  badop: elf(
+    "badop",
+    "Prints `badop` and executes INT3 in kernel mode: KVM_EXIT_INTERNAL_ERROR where KVM cannot " +
+      "emulate it, elsewhere exits with value 0x83.",
+    4,
+  ),
+  reset: elf(
+    "reset",
+    "Prints `boot N` and resets through port 0x64, or by a triple fault, until N is 3; then " +
+      "exits with value 0.",
+    4,
+  ),
+  modes: rom(
+    "modes",
+    "Walks from the reset vector to long mode printing `real`, `protected`, `long`, each on a " +
+      "line, and exits with value 0.",
+    2,
+  ),
+};

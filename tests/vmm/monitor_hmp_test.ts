@@ -1,0 +1,294 @@
+import assert from "node:assert/strict";
+import { builtinCommands } from "../../vmm/monitor/builtin_commands.ts";
+import { defineHmp } from "../../vmm/monitor/hmp_command.ts";
+import { HmpSession } from "../../vmm/monitor/hmp.ts";
+import { FakeMachine, FakeTransport, latin1 } from "./monitor_fake_machine.ts";
+
+/** A terminal: `type` returns what a command printed, without echo and prompt. */
+function connect() {
+  const machine = new FakeMachine();
+  const table = builtinCommands();
+  const transport = new FakeTransport();
+  const session = new HmpSession(machine, table, transport);
+  const raw = async (text: string) => {
+    await session.receive(latin1(text));
+    return transport.take();
+  };
+  const type = async (line: string) => {
+    transport.take();
+    const output = await raw(`${line}\r`);
+    const start = output.indexOf("\r\n");
+    assert.ok(output.endsWith("(qemu) "));
+    return output.slice(start + 2, -"(qemu) ".length).replaceAll("\r\n", "\n");
+  };
+  return { machine, table, transport, session, raw, type };
+}
+
+Deno.test("HmpSession begins with a banner and a prompt", () => {
+  const { transport } = connect();
+  assert.equal(
+    transport.take(),
+    "Denovo 0.1.0 monitor - type 'help' for more information\r\n(qemu) ",
+  );
+});
+
+Deno.test("HmpSession runs commands and their aliases", async () => {
+  const { machine, type } = connect();
+  assert.equal(await type("stop"), "");
+  assert.equal(await type("info status"), "VM status: paused\n");
+  assert.equal(await type("c"), "");
+  assert.equal(await type("  info  status"), "VM status: running\n");
+  machine.runState = "postmigrate";
+  assert.equal(await type("info status"), "VM status: paused (postmigrate)\n");
+  machine.runState = "shutdown";
+  assert.equal(await type("cont"), "Error: Resetting the Virtual Machine is required\n");
+});
+
+Deno.test("HmpSession says what is wrong with a line", async () => {
+  const { type } = connect();
+  const cases = [
+    ["nosuch x", "unknown command: 'nosuch'\n"],
+    ["info nosuch", "unknown command: 'info nosuch'\n"],
+    [
+      "quit now",
+      'quit|q: extraneous characters at the end of line\nTry "help quit" for more information\n',
+    ],
+    [
+      "c now",
+      'cont|c: extraneous characters at the end of line\nTry "help c" for more information\n',
+    ],
+    [
+      "info status x",
+      "status: extraneous characters at the end of line\n" +
+      'Try "help info status" for more information\n',
+    ],
+    [
+      "info mtree -z",
+      'mtree: unsupported option -z\nTry "help info mtree" for more information\n',
+    ],
+    ["getfd", 'getfd: string expected\nTry "help getfd" for more information\n'],
+    ["object_add", 'object_add: string expected\nTry "help object_add" for more information\n'],
+    ['device_del "a', 'device_del: string expected\nTry "help device_del" for more information\n'],
+    ['device_del "a b"', "Error: Device 'a b' not found\n"],
+    ["device_add", "Error: Parameter 'driver' is missing\n"],
+    ["pmemsave 0 1", 'pmemsave: filename expected\nTry "help pmemsave" for more information\n'],
+    ["cpu", 'unexpected end of expression\nTry "help cpu" for more information\n'],
+    ["cpu x", "invalid char 'x' in expression\nTry \"help cpu\" for more information\n"],
+    [
+      "cpu 0x100000000",
+      "'cpu' has failed: integer is for 32-bit values\nTry \"help cpu\" for more information\n",
+    ],
+    ["xp/zz 0", "invalid char in format: 'z'\nTry \"help xp\" for more information\n"],
+  ];
+  for (const [line, text] of cases) assert.equal(await type(line), text, line);
+});
+
+Deno.test("HmpSession reads parameters of every type", async () => {
+  const { table, type } = connect();
+  table.addHmp(defineHmp({
+    name: "try",
+    parameters: [
+      { name: "d", type: "flag", letter: "d" },
+      { name: "r", type: "flag", letter: "r" },
+      { name: "on", type: "boolean" },
+      { name: "word", type: "string" },
+      { name: "all", type: "rest", optional: true },
+    ],
+    help: "",
+    run: (_context, args) => `${JSON.stringify(args)}\n`,
+  }));
+  assert.equal(await type("try on x"), '{"d":false,"r":false,"on":true,"word":"x"}\n');
+  assert.equal(
+    await type('try -d-r off "a \\"b\\"" c  d'),
+    '{"d":true,"r":true,"on":false,"word":"a \\"b\\"","all":"c  d"}\n',
+  );
+  assert.equal(await type("try -r on x"), '{"d":false,"r":true,"on":true,"word":"x"}\n');
+  assert.equal(
+    await type("try maybe x"),
+    "Expected 'on' or 'off'\nTry \"help try\" for more information\n",
+  );
+});
+
+Deno.test("HmpSession computes and prints", async () => {
+  const { type } = connect();
+  const cases = [
+    ["print 1+2*3", "0x7\n"],
+    ["p -(1+2)", "0xfffffffffffffffd\n"],
+    ["p 4+1&1", "0x5\n"],
+    ["p 2*3&1", "0x0\n"],
+    ["p 7-2-1", "0x4\n"],
+    ["p ~0", "0xffffffffffffffff\n"],
+    ["p 010", "0x8\n"],
+    ["p 'a'", "0x61\n"],
+    ["p $rip+1", "0xfff1\n"],
+    ["p/d -1", "-1\n"],
+    ["p/u -1", "18446744073709551615\n"],
+    ["p/o 65", "0101\n"],
+    ["p/c 65", "'A'\n"],
+    ["p 39", "'\\''\n"],
+    ["p 5", "'\\x05'\n"],
+    ["p/x 1 2", null, "print|p: extraneous characters at the end of line"],
+    ["p 08", null, "print|p: extraneous characters at the end of line"],
+    ["p 1+", null, "unexpected end of expression"],
+    ["p (1", null, "')' expected"],
+    ["p 1/0", null, "division by zero"],
+    ["p $nosuch", null, "unknown register"],
+    ["p 'a", null, "missing terminating ' character"],
+    ["p 18446744073709551616", null, "number too large"],
+    ["p " + "(".repeat(1000), null, "expression too deep"],
+  ] as const;
+  for (const [line, text, error] of cases) {
+    const expected = text ?? `${error}\nTry "help p" for more information\n`;
+    assert.equal(await type(line), expected, line);
+  }
+});
+
+Deno.test("HmpSession dumps physical memory in every format", async () => {
+  const { machine, type } = connect();
+  machine.ram.set([0xe9, 0x8d, 0xff, 0x66, 0x90, 0x66, 0x90, 0x66, 0x55, 0x27], 0);
+  const cases = [
+    ["xp/10xb 0", "00000000: 0xe9 0x8d 0xff 0x66 0x90 0x66 0x90 0x66\n00000008: 0x55 0x27\n"],
+    ["xp/2xh 0", "00000000: 0x8de9 0x66ff\n"],
+    ["xp 0", "00000000: 0x8de9\n"],
+    ["xp /2ub 0", "00000000: 233 141\n"],
+    ["xp/2db 0", "00000000: 233 141\n"],
+    ["xp/2dw 0", "00000000: 1728024041 1720084112\n"],
+    ["xp/1oh 0", "00000000: 0106751\n"],
+    ["xp/1ob 0x20", "00000020: 040\n"],
+    ["xp/1gx 0", "00000000: 0x6690669066ff8de9\n"],
+    ["xp/4c 7", "00000007: 'f' 'U' '\\'' '\\n'\n"],
+    ["xp/xb 0xfffffffff0", "fffffffff0: Cannot access memory\n"],
+    ["xp/16xb 0xff8", /^00000ff8:( 0x\w\w){8}\n00001000: Cannot access memory\n$/],
+    ["xp/0x 0", ""],
+    ["xp/99999999999xb 0", /^invalid count in format: 99999999999 /],
+  ] as const;
+  for (const [line, text] of cases) {
+    const output = await type(line);
+    if (typeof text === "string") assert.equal(output, text, line);
+    else assert.match(output, text, line);
+  }
+});
+
+Deno.test("HmpSession translates the addresses of x by the current vCPU's page tables", async () => {
+  const { type } = connect();
+  assert.equal(await type("x/2xb 0x10010"), "0000000000010010: 0x10 0x11\n");
+  assert.equal(await type("x/2xb 0x10"), "0000000000000010: Cannot access memory\n");
+});
+
+Deno.test("HmpSession sums memory as sum(1) does", async () => {
+  const { machine, type } = connect();
+  machine.ram.set(new TextEncoder().encode("hello world\n"));
+  // $ printf 'hello world\n' | sum -r
+  assert.equal(await type("sum 0 12"), "03762\n");
+});
+
+Deno.test("HmpSession saves memory to files", async () => {
+  const { machine, type } = connect();
+  const path = await Deno.makeTempFile();
+  assert.equal(await type(`pmemsave 16 4 "${path}"`), "");
+  assert.deepEqual(await Deno.readFile(path), Uint8Array.of(16, 17, 18, 19));
+  assert.equal(await type(`memsave 0x10020 2 "${path}"`), "");
+  assert.deepEqual(await Deno.readFile(path), Uint8Array.of(32, 33));
+  assert.equal(
+    await type(`memsave 0 16 "${path}"`),
+    "Error: Invalid addr 0x0000000000000000/size 16 specified\n",
+  );
+  assert.equal(
+    await type('pmemsave 0 16 "/nonexistent/x"'),
+    "Error: Could not open '/nonexistent/x': No such file or directory\n",
+  );
+  assert.equal(machine.calls.length, 0);
+  await Deno.remove(path);
+});
+
+Deno.test("HmpSession remembers the vCPU that cpu has set", async () => {
+  const { type } = connect();
+  assert.equal(await type("cpu 5"), "invalid CPU index\n");
+  assert.equal(await type("cpu 1"), "");
+  assert.equal(
+    await type("info cpus"),
+    "  CPU #0: thread_id=3115 model=qemu64\n* CPU #1: thread_id=3116 model=qemu64\n",
+  );
+  assert.equal(await type("info registers"), "\nCPU#1\nRAX=0000000000000001\n");
+  assert.equal(
+    await type("info registers -a"),
+    "\nCPU#0\nRAX=0000000000000000\n\nCPU#1\nRAX=0000000000000001\n",
+  );
+  assert.equal(await type("info registers 7"), "CPU#7 not available\n");
+  assert.equal(await type("info lapic 7"), "No CPU available\n");
+});
+
+Deno.test("HmpSession shows help for one command, for info's, and for all", async () => {
+  const { table, type } = connect();
+  assert.equal(await type("help stop"), "stop|s  -- stop emulation\n");
+  assert.equal(await type("? c"), "cont|c  -- resume emulation\n");
+  assert.equal(
+    await type("help info status"),
+    "info status  -- show the current VM status (running|paused)\n",
+  );
+  assert.equal(await type("help nosuch"), "unknown command: 'nosuch'\n");
+  assert.equal(await type("help info nosuch"), "unknown command: 'info nosuch'\n");
+  assert.equal(await type("help info"), await type("info"));
+  const all = (await type("help")).trimEnd().split("\n");
+  assert.deepEqual(all, [...all].sort());
+  assert.equal(all.length, table.hmpCommands.length);
+  assert.ok(all.includes("info [subcommand] -- show various information about the system state"));
+});
+
+Deno.test("HmpSession keeps what is typed while a command runs for later", async () => {
+  const { table, transport, session } = connect();
+  const slow = Promise.withResolvers<string>();
+  table.addHmp(defineHmp({ name: "slow", help: "", run: () => slow.promise }));
+  transport.take();
+  const first = session.receive(latin1("slow\r"));
+  const second = session.receive(latin1("info name\r"));
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.ok(transport.take().endsWith("slow\x1b[K\r\n"));
+  slow.resolve("done\n");
+  await Promise.all([first, second]);
+  const output = transport.take();
+  assert.ok(output.startsWith("done\r\n(qemu) "));
+  assert.ok(output.endsWith("\r\nvm1\r\n(qemu) "));
+});
+
+Deno.test("HmpSession shows the machine", async () => {
+  const { type } = connect();
+  const cases = [
+    [
+      "info block",
+      "d0 (#block111): disk.img (raw)\n    Attached to:      vb0\n    Cache mode:       writeback\n",
+    ],
+    ["info block zz", ""],
+    [
+      "info network",
+      "vn0: index=0,type=nic,model=virtio-net-device,macaddr=52:54:00:12:34:56\n" +
+      " \\ n0: index=0,type=tap,ifname=tap0\n",
+    ],
+    [
+      "info qtree",
+      'bus: main-system-bus\n  type System\n  dev: virtio-mmio, id ""\n    ioeventfd = true\n' +
+      "    mmio 00000000feb00000/0000000000000200\n    bus: virtio-mmio-bus.0\n" +
+      '      type virtio-mmio-bus\n      dev: virtio-blk-device, id "vb0"\n',
+    ],
+    ["info roms", 'addr=00000000ffff0000 size=0x010000 mem=rom name="rom1.bin"\n'],
+    [
+      "info mtree",
+      "address-space: memory\naddress-space: cpu-memory-0\n" +
+      "  0000000000000000-ffffffffffffffff (prio 0, container): system\n" +
+      "    0000000000000000-0000000000000fff (prio 0, ram): alias ram-below-4g @ram0 " +
+      "0000000000000000-0000000000000fff\n" +
+      "    0000000000000800-00000000000008ff (prio 1, rom): isa-bios\n\n",
+    ],
+    [
+      "info mtree -f",
+      'FlatView #0\n AS "memory", root: system\n AS "cpu-memory-0", root: system\n' +
+      " Root memory region: system\n" +
+      "  0000000000000000-00000000000007ff (prio 0, ram): ram0 KVM\n" +
+      "  0000000000000800-00000000000008ff (prio 1, rom): isa-bios KVM\n" +
+      "  0000000000000900-0000000000000fff (prio 0, ram): ram0 @0000000000000900 KVM\n\n",
+    ],
+  ];
+  for (const [line, text] of cases) assert.equal(await type(line), text, line);
+  const brief = await type("info qtree -b");
+  assert.ok(!brief.includes("ioeventfd") && brief.includes("virtio-blk-device"));
+});

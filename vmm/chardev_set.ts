@@ -1,0 +1,152 @@
+/**
+ * The VM's character devices: opened by id, bound to the devices that use them.
+ *
+ * @module
+ */
+import type {
+  CharacterBackend,
+  CharacterEvent,
+  CharacterFrontend,
+  KeptChardev,
+} from "../devices/chardev/backend.ts";
+import {
+  type ChardevHost,
+  openChardev,
+  resolveChardev,
+  waitForClient,
+} from "../devices/chardev/open.ts";
+import type { SinkDescription } from "../devices/chardev/sink.ts";
+import type { Reactor } from "../ffi/reactor.ts";
+import type { ChardevConfig } from "./config.ts";
+import type { DeviceSet } from "./device_set.ts";
+
+/** Character backends by id. */
+export class ChardevSet {
+  readonly #reactor: Reactor;
+  readonly #host: ChardevHost;
+  readonly #backends = new Map<string, CharacterBackend>();
+  readonly #configs = new Map<string, ChardevConfig>();
+
+  /**
+   * @param reactor watches the backends' descriptors
+   * @param host what backends ask of the VMM
+   */
+  constructor(reactor: Reactor, host: ChardevHost) {
+    this.#reactor = reactor;
+    this.#host = host;
+  }
+
+  /** All backends. */
+  get backends(): ReadonlyMap<string, CharacterBackend> {
+    return this.#backends;
+  }
+
+  /** The configuration of each backend. */
+  get configs(): ReadonlyMap<string, ChardevConfig> {
+    return this.#configs;
+  }
+
+  /**
+   * Opens backends.
+   *
+   * @param configs what to open
+   * @param kept what a predecessor left, by id
+   * @throws {Error} in QEMU's words; those opened by then stay open until `close`
+   */
+  async open(
+    configs: readonly ChardevConfig[],
+    kept?: ReadonlyMap<string, KeptChardev>,
+  ): Promise<void> {
+    for (const config of configs) {
+      if (this.#backends.has(config.id)) {
+        throw new Error(`Chardev with id '${config.id}' already exists`);
+      }
+      const inherited = config.cpr === false ? undefined : kept?.get(config.id);
+      const resolved = inherited ? config : await resolveChardev(config);
+      this.#backends.set(config.id, openChardev(resolved, this.#host, inherited));
+      this.#configs.set(config.id, config);
+    }
+  }
+
+  /** Waits for the first client of each server with `wait=on`. */
+  async waitForClients(): Promise<void> {
+    for (const backend of this.#backends.values()) {
+      await waitForClient(backend, this.#reactor, this.#host);
+    }
+  }
+
+  /** A backend by id. @throws {Error} in QEMU's words if there is none */
+  get(id: string): CharacterBackend {
+    const backend = this.#backends.get(id);
+    if (!backend) throw new Error(`Chardev '${id}' not found`);
+    return backend;
+  }
+
+  /** A backend's sink, for devices on any thread. */
+  sink(id: string): SinkDescription {
+    return this.get(id).sink;
+  }
+
+  /** Binds a frontend to a backend. @throws {Error} if the backend is taken */
+  attach(id: string, frontend: CharacterFrontend): void {
+    this.get(id).attach(this.#reactor, frontend);
+  }
+
+  /** Binds every device that has a `chardev` to it. */
+  attachDevices(devices: DeviceSet): void {
+    for (const { id, properties } of devices.devices) {
+      if (typeof properties.chardev === "string") {
+        this.attach(properties.chardev, new DeviceFrontend(devices, id));
+      }
+    }
+  }
+
+  /** Closes a backend that nobody uses. @throws {Error} in QEMU's words */
+  remove(id: string): void {
+    const backend = this.#backends.get(id);
+    if (!backend) throw new Error(`Chardev '${id}' not found`);
+    if (backend.frontendOpen) throw new Error(`Chardev '${id}' is busy`);
+    backend.close();
+    this.#backends.delete(id);
+    this.#configs.delete(id);
+  }
+
+  /** Closes all backends and leaves the host as it was found. */
+  close(): void {
+    for (const backend of this.#backends.values()) backend.close();
+    this.#backends.clear();
+  }
+
+  /** Closes all backends, but leaves to a successor what it goes on using. */
+  release(): void {
+    for (const backend of this.#backends.values()) backend.release();
+    this.#backends.clear();
+  }
+}
+
+/** A device's character side, reached from the main thread. */
+class DeviceFrontend implements CharacterFrontend {
+  readonly #devices: DeviceSet;
+  readonly #id: string;
+
+  constructor(devices: DeviceSet, id: string) {
+    this.#devices = devices;
+    this.#id = id;
+  }
+
+  inputRoom(): number {
+    return this.#devices.with(this.#id, (device) => device.inputRoom?.() ?? 0);
+  }
+
+  input(data: Uint8Array): void {
+    this.#devices.with(this.#id, (device) => device.input?.(data));
+  }
+
+  event(event: CharacterEvent): void {
+    if (event === "break") this.#devices.with(this.#id, (device) => device.inputBreak?.());
+  }
+
+  writable(): void {
+    this.#devices.with(this.#id, (device) => device.writable?.());
+  }
+}

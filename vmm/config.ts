@@ -1,0 +1,235 @@
+/**
+ * What a virtual machine is made of: plain data, from the command line or from code.
+ *
+ * @module
+ */
+import type { ChardevConfig } from "../devices/chardev/config.ts";
+import type { PropertyValue } from "../devices/device.ts";
+
+export type { ChardevConfig };
+
+/** `-machine microvm,...` */
+export interface MachineTypeConfig {
+  /** The only machine there is. */
+  readonly type: "microvm";
+  /** `memory-backend=ID`: the backend that is the machine's RAM. */
+  readonly memoryBackend?: string;
+  /** `aux-ram-share=`; undefined when not given. */
+  readonly auxRamShare?: boolean;
+  /** i8254 timer. */
+  readonly pit: boolean;
+  /** i8259 interrupt controllers. */
+  readonly pic: boolean;
+  /** MC146818 clock and CMOS. */
+  readonly rtc: boolean;
+  /** Whether `-serial` makes ISA serial ports. */
+  readonly isaSerial: boolean;
+  /** Whether the kernel is told of virtio-mmio devices on its command line. */
+  readonly autoKernelCmdline: boolean;
+  /** `x-pause-clock=`: guest time stands still during a live update, as under QEMU. */
+  readonly xPauseClock: boolean;
+  /** `x-boot=`: the boot protocol of an ELF kernel. */
+  readonly xBoot: "auto" | "pvh" | "linux64";
+}
+
+/** `-cpu MODEL,+feature,-feature,property=value` */
+export interface CpuConfig {
+  /** Name of the CPU model. */
+  readonly model: string;
+  /**
+   * Features and properties in the order in which they apply: `name=value`, then `+name`, then
+   * `-name`.
+   */
+  readonly features: readonly (readonly [name: string, value: string | boolean])[];
+}
+
+/** `-smp` */
+export interface SmpConfig {
+  /** CPUs at power-on. */
+  readonly cpus: number;
+  /** Product of the levels below. */
+  readonly maxcpus: number;
+  /** Sockets on the board. */
+  readonly sockets: number;
+  /** Dies a socket: 1. */
+  readonly dies: number;
+  /** Cores a die. */
+  readonly cores: number;
+  /** Threads a core. */
+  readonly threads: number;
+}
+
+/** `-object memory-backend-*` */
+export interface MemoryBackendConfig {
+  /** QEMU's name of the kind of memory. */
+  readonly qomType:
+    | "memory-backend-memfd"
+    | "memory-backend-file"
+    | "memory-backend-shm"
+    | "memory-backend-ram";
+  /** Unique among objects. */
+  readonly id: string;
+  /** Bytes. */
+  readonly size: number;
+  /** Whether another process can map the same memory. */
+  readonly share: boolean;
+  /** File, or directory to make one in; only memory-backend-file has it. */
+  readonly memPath?: string;
+  /** Whether all pages are allocated at the start. */
+  readonly prealloc: boolean;
+  /** Whether a memfd is made of huge pages. */
+  readonly hugetlb: boolean;
+  /** Bytes a huge page; the system's default when undefined. */
+  readonly hugetlbsize?: number;
+  /** Alignment of the mapping in bytes. */
+  readonly align?: number;
+  /** Bytes into the file. */
+  readonly offset?: number;
+  /** Whether the file is opened for reading only. */
+  readonly readonly: boolean;
+  /** Whether a memfd is sealed against changes of its size. */
+  readonly seal: boolean;
+}
+
+/** `-device loader,...` */
+export interface LoaderConfig {
+  /** File to put into memory. */
+  readonly file: string;
+  /** Guest-physical address; an ELF file has its own. */
+  readonly addr?: number;
+  /** CPU that starts at the file's entry point. */
+  readonly cpuNum?: number;
+}
+
+/** `-device DRIVER,...` */
+export interface DeviceConfig {
+  /** The device type's name. */
+  readonly driver: string;
+  /** Unique among devices. */
+  readonly id?: string;
+  /** Properties that were given, by `-device` or `-global`. */
+  readonly properties: Readonly<Record<string, PropertyValue>>;
+}
+
+/** `-mon`, `-monitor`, `-qmp` */
+export interface MonitorConfig {
+  /** QMP is `control`, HMP is `readline`. */
+  readonly mode: "control" | "readline";
+  /** Id of a character device. */
+  readonly chardev: string;
+  /** Whether QMP replies are indented. */
+  readonly pretty: boolean;
+}
+
+/** `-action` */
+export interface ActionConfig {
+  /** When the guest resets itself. */
+  readonly reboot: "reset" | "shutdown";
+  /** When the guest powers itself off. */
+  readonly shutdown: "poweroff" | "pause";
+  /** When the guest panics. */
+  readonly panic: "pause" | "shutdown" | "exit-failure" | "none";
+  /** When a watchdog fires. */
+  readonly watchdog: "reset" | "shutdown" | "poweroff" | "pause" | "debug" | "none" | "inject-nmi";
+}
+
+/** Everything that the command line can say of a VM. */
+export interface MachineConfig {
+  /** `-machine` */
+  readonly machine: MachineTypeConfig;
+  /** `-cpu` */
+  readonly cpu: CpuConfig;
+  /** `-smp` */
+  readonly smp: SmpConfig;
+  /** Bytes of RAM. */
+  readonly memory: number;
+  /** `-object`, in order. */
+  readonly objects: readonly MemoryBackendConfig[];
+  /** `-kernel`: file name. */
+  readonly kernel?: string;
+  /** `-initrd`: file name. */
+  readonly initrd?: string;
+  /** `-append`: the kernel command line. */
+  readonly append?: string;
+  /** `-bios`: file name. */
+  readonly bios?: string;
+  /** `-device loader`, in order. */
+  readonly loaders: readonly LoaderConfig[];
+  /** `-device`, in order. */
+  readonly devices: readonly DeviceConfig[];
+  /** `-chardev`, and those that `-serial`, `-monitor` and the like imply. */
+  readonly chardevs: readonly ChardevConfig[];
+  /** Ids of character devices, COM1 first; `none` for a port without one. */
+  readonly serials: readonly string[];
+  /** Monitors, in order. */
+  readonly monitors: readonly MonitorConfig[];
+  /** `-debugcon`: id of a character device. */
+  readonly debugcon?: string;
+  /** `-name`: the guest's name. */
+  readonly name?: string;
+  /** `-name process=`: the name of the VMM's process. */
+  readonly processName?: string;
+  /** `-name debug-threads=`: whether threads get names of their own. */
+  readonly debugThreads: boolean;
+  /** `-uuid`, in lower case. */
+  readonly uuid?: string;
+  /** `-pidfile`: file name. */
+  readonly pidfile?: string;
+  /** `-daemonize` */
+  readonly daemonize: boolean;
+  /** `-D`: file name. */
+  readonly logfile?: string;
+  /** `-d` */
+  readonly debugItems: readonly string[];
+  /** `-S` */
+  readonly startPaused: boolean;
+  /** `-no-reboot`: whether `actions.reboot` is `shutdown`. */
+  readonly noReboot: boolean;
+  /** `-no-shutdown`: whether `actions.shutdown` is `pause`. */
+  readonly noShutdown: boolean;
+  /** `-action`, `-no-reboot` and `-no-shutdown`. */
+  readonly actions: ActionConfig;
+  /** Arguments of `-incoming`, in order. */
+  readonly incoming: readonly string[];
+  /** `-global DRIVER.PROPERTY=VALUE` */
+  readonly globals: readonly (readonly [driver: string, property: string, value: string])[];
+  /** `-sandbox on,spawn=deny` */
+  readonly sandbox: { readonly enabled: boolean; readonly spawn: boolean };
+  /** `-trace FILE`: where timelines of live updates go. */
+  readonly traceFile?: string;
+}
+
+/** The configuration of a VM about which nothing was said. */
+export function defaultConfig(): MachineConfig {
+  return {
+    machine: {
+      type: "microvm",
+      pit: true,
+      pic: true,
+      rtc: false,
+      isaSerial: true,
+      autoKernelCmdline: true,
+      xPauseClock: false,
+      xBoot: "auto",
+    },
+    cpu: { model: "host", features: [] },
+    smp: { cpus: 1, maxcpus: 1, sockets: 1, dies: 1, cores: 1, threads: 1 },
+    memory: 128 << 20,
+    objects: [],
+    loaders: [],
+    devices: [],
+    chardevs: [],
+    serials: [],
+    monitors: [],
+    debugThreads: false,
+    daemonize: false,
+    debugItems: [],
+    startPaused: false,
+    noReboot: false,
+    noShutdown: false,
+    actions: { reboot: "reset", shutdown: "poweroff", panic: "shutdown", watchdog: "reset" },
+    incoming: [],
+    globals: [],
+    sandbox: { enabled: false, spawn: true },
+  };
+}

@@ -1,0 +1,119 @@
+/**
+ * The words through which the main thread and the vCPU threads steer each other: a vCPU's state
+ * machine and its mailbox, in one SharedArrayBuffer.
+ *
+ * A vCPU is *running*, *parked* (waiting in `Atomics.wait`) or *exited*; the main thread says by
+ * `wanted` which of these it shall be. Both sides write first and look afterwards; because Atomics
+ * are sequentially consistent, one of them always sees the other.
+ *
+ * @module
+ */
+
+/** What the main thread wants a vCPU to do. */
+export const Wanted = { PARK: 0, RUN: 1, EXIT: 2 } as const;
+
+/** What a vCPU thread does. A thread that has not started yet counts as parked. */
+export const VcpuPhase = { STARTING: 0, PARKED: 1, RUNNING: 2, EXITED: 3 } as const;
+
+/** What a thread reports to the main thread. */
+export const GuestEvent = {
+  NONE: 0,
+  RESET: 1,
+  SHUTDOWN: 2,
+  DEBUG_EXIT: 3,
+  TRIPLE_FAULT: 4,
+  INTERNAL_ERROR: 5,
+  UNKNOWN_EXIT: 6,
+  FAILED_ENTRY: 7,
+  CRASH: 8,
+  THREAD_FAILED: 9,
+} as const;
+
+// One cache line of words for each vCPU; the line after the last is the main thread's own.
+const LINE = 16;
+const WANTED = 0;
+const PHASE = 1;
+const THREAD_ID = 2;
+const EVENT = 3;
+const EVENT_ARGUMENT = 4;
+
+/** Size in bytes of the control block for `vcpus` vCPUs. */
+export function controlBlockSize(vcpus: number): number {
+  return (vcpus + 1) * LINE * 4;
+}
+
+/** One thread's words. */
+export class ThreadControl {
+  readonly #words: Int32Array<SharedArrayBuffer>;
+  readonly #base: number;
+
+  /**
+   * @param buffer the control block
+   * @param index the vCPU's index; the number of vCPUs for the main thread
+   */
+  constructor(buffer: SharedArrayBuffer, index: number) {
+    this.#words = new Int32Array(buffer);
+    this.#base = index * LINE;
+  }
+
+  /** What the vCPU shall do, a {@linkcode Wanted}. */
+  get wanted(): number {
+    return Atomics.load(this.#words, this.#base + WANTED);
+  }
+
+  set wanted(value: number) {
+    Atomics.store(this.#words, this.#base + WANTED, value);
+    Atomics.notify(this.#words, this.#base + WANTED);
+  }
+
+  /** The vCPU thread itself asks to be parked; an order to exit stands. */
+  requestPark(): void {
+    Atomics.compareExchange(this.#words, this.#base + WANTED, Wanted.RUN, Wanted.PARK);
+  }
+
+  /** What the vCPU does, a {@linkcode VcpuPhase}. */
+  get phase(): number {
+    return Atomics.load(this.#words, this.#base + PHASE);
+  }
+
+  set phase(value: number) {
+    Atomics.store(this.#words, this.#base + PHASE, value);
+    Atomics.notify(this.#words, this.#base + PHASE);
+  }
+
+  /** The vCPU thread's id; 0 before it has started. */
+  get threadId(): number {
+    return Atomics.load(this.#words, this.#base + THREAD_ID);
+  }
+
+  set threadId(value: number) {
+    Atomics.store(this.#words, this.#base + THREAD_ID, value);
+  }
+
+  /** Waits while `wanted` is `value`. */
+  waitWhileWanted(value: number): void {
+    Atomics.wait(this.#words, this.#base + WANTED, value);
+  }
+
+  /** Waits while the phase is `value`, at most `timeoutMs`; returns false after the timeout. */
+  waitWhilePhase(value: number, timeoutMs: number): boolean {
+    return Atomics.wait(this.#words, this.#base + PHASE, value, timeoutMs) !== "timed-out";
+  }
+
+  /** Leaves an event for the main thread; the first one stays until it is taken. */
+  post(event: number, argument = 0): void {
+    // The argument first: the event word is what the reader looks at.
+    if (Atomics.load(this.#words, this.#base + EVENT) !== GuestEvent.NONE) return;
+    Atomics.store(this.#words, this.#base + EVENT_ARGUMENT, argument);
+    Atomics.store(this.#words, this.#base + EVENT, event);
+  }
+
+  /** Takes the event that is there, if any. */
+  take(): { event: number; argument: number } | undefined {
+    const event = Atomics.load(this.#words, this.#base + EVENT);
+    if (event === GuestEvent.NONE) return undefined;
+    const argument = Atomics.load(this.#words, this.#base + EVENT_ARGUMENT);
+    Atomics.store(this.#words, this.#base + EVENT, GuestEvent.NONE);
+    return { event, argument };
+  }
+}

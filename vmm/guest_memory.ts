@@ -1,0 +1,249 @@
+/**
+ * Guest RAM: memory backends, and where they lie in the guest's physical address space.
+ *
+ * Every backend that can be shared is a memfd or a file mapped shared, because that is what a
+ * successor can map in place.
+ *
+ * @module
+ */
+import { OsError } from "../ffi/errno.ts";
+import { fileStatus, O, openFile, type OwnedFd, unlinkFile } from "../ffi/fd.ts";
+import type { KvmVm } from "../ffi/kvm/vm.ts";
+import {
+  addSeals,
+  makeMemfd,
+  mapAnonymous,
+  type MappedRegion,
+  mapPrivate,
+  mapShared,
+  resizeFile,
+  Seal,
+} from "../ffi/memory.ts";
+import type { MemoryBackendConfig } from "./config.ts";
+
+/** Below this address RAM is contiguous; what is left starts at 4 GiB (as QEMU's microvm). */
+export const LOW_RAM_LIMIT = 0xc000_0000;
+/** Where RAM goes on above the hole for devices. */
+export const HIGH_RAM_START = 0x1_0000_0000;
+
+/** A memory backend with its memory. */
+export interface MemoryBackend {
+  readonly config: MemoryBackendConfig;
+  /** The memfd or file; undefined for anonymous memory, which no successor can map. */
+  readonly fd?: OwnedFd;
+  readonly mapping: MappedRegion;
+}
+
+/** A range of guest physical addresses backed by host memory: one KVM memory slot. */
+export interface MemoryRegion {
+  readonly name: string;
+  /** First guest physical address. */
+  readonly gpa: number;
+  /** Bytes. */
+  readonly size: number;
+  readonly mapping: MappedRegion;
+  /** Where the region starts in its mapping. */
+  readonly offset: number;
+  readonly readonly: boolean;
+}
+
+function openBackingFile(config: MemoryBackendConfig): OwnedFd {
+  const path = config.memPath!;
+  let fd: OwnedFd;
+  try {
+    fd = openFile(path, config.readonly ? O.RDONLY : O.RDWR | O.CREAT, 0o644);
+  } catch (error) {
+    if (!(error instanceof OsError) || error.code !== "EISDIR") throw openError(path, error);
+    const file = `${path}/denovo-${config.id}-${crypto.randomUUID()}`;
+    fd = openFile(file, O.RDWR | O.CREAT | O.EXCL, 0o600);
+    unlinkFile(file);
+  }
+  const size = (config.offset ?? 0) + config.size;
+  const actual = fileStatus(fd.fd).size;
+  if (actual === 0) resizeFile(fd.fd, size);
+  else if (actual < size) {
+    fd.close();
+    throw new Error(
+      `backing store size 0x${actual.toString(16)} does not match 'size' option 0x${
+        config.size.toString(16)
+      }`,
+    );
+  }
+  return fd;
+}
+
+function openError(path: string, error: unknown): unknown {
+  if (!(error instanceof OsError)) return error;
+  return new Error(`can't open backing store ${path} for guest RAM: ${error.reason}`, {
+    cause: error,
+  });
+}
+
+function openShm(config: MemoryBackendConfig): OwnedFd {
+  const path = `/dev/shm/denovo-${config.id}-${crypto.randomUUID()}`;
+  const fd = openFile(path, O.RDWR | O.CREAT | O.EXCL, 0o600);
+  unlinkFile(path);
+  resizeFile(fd.fd, config.size);
+  return fd;
+}
+
+function openMemfd(config: MemoryBackendConfig): OwnedFd {
+  const sealing = config.seal !== false;
+  const fd = makeMemfd(config.qomType, config.size, {
+    sealing,
+    hugePageSize: config.hugetlb ? config.hugetlbsize ?? 0 : undefined,
+  });
+  // A successor must be able to trust the size: a shrunk memfd would kill it with SIGBUS.
+  if (sealing) addSeals(fd.fd, Seal.SHRINK | Seal.GROW | Seal.SEAL);
+  return fd;
+}
+
+function openMemory(config: MemoryBackendConfig): OwnedFd | undefined {
+  switch (config.qomType) {
+    case "memory-backend-file":
+      return openBackingFile(config);
+    case "memory-backend-shm":
+      return openShm(config);
+    case "memory-backend-memfd":
+      return openMemfd(config);
+    case "memory-backend-ram":
+      return config.share ? openMemfd(config) : undefined;
+  }
+}
+
+/**
+ * Makes a backend's memory, or maps memory that a predecessor left.
+ *
+ * @param config the backend
+ * @param kept the predecessor's memfd or file
+ * @throws {Error} with the reason: no such path, no huge pages, not enough memory
+ */
+export function openBackend(config: MemoryBackendConfig, kept?: OwnedFd): MemoryBackend {
+  const fd = kept ?? openMemory(config);
+  try {
+    const offset = config.offset ?? 0;
+    if (kept) checkSize(kept.fd, config, offset + config.size);
+    const mapping = fd === undefined
+      ? mapAnonymous(config.size)
+      : config.share
+      ? mapShared(fd.fd, config.size, offset)
+      : mapPrivate(fd.fd, config.size, offset);
+    if (config.prealloc && !kept) mapping.populate();
+    return { config, fd, mapping };
+  } catch (error) {
+    fd?.close();
+    throw error instanceof OsError
+      ? new Error(
+        `Cannot allocate ${config.size} bytes of guest RAM '${config.id}': ${error.reason}`,
+        {
+          cause: error,
+        },
+      )
+      : error;
+  }
+}
+
+/** What a predecessor passed may be anything: a mapping beyond the end of a file kills by SIGBUS. */
+function checkSize(fd: number, config: MemoryBackendConfig, needed: number): void {
+  const { size } = fileStatus(fd);
+  if (size >= needed) return;
+  throw new Error(
+    `Size mismatch: ${config.id}: 0x${size.toString(16)} != 0x${needed.toString(16)}`,
+  );
+}
+
+/** The guest's physical memory. */
+export class GuestMemory {
+  readonly #regions: MemoryRegion[] = [];
+
+  /**
+   * Lays a backend out below 3 GiB and above 4 GiB.
+   *
+   * @param ram the backend that is the machine's RAM
+   */
+  constructor(readonly ram: MemoryBackend) {
+    const { size } = ram.config;
+    const low = Math.min(size, LOW_RAM_LIMIT);
+    this.#add("ram-below-4g", 0, low, ram.mapping, 0);
+    if (size > low) this.#add("ram-above-4g", HIGH_RAM_START, size - low, ram.mapping, low);
+  }
+
+  /** All regions in slot order. */
+  get regions(): readonly MemoryRegion[] {
+    return this.#regions;
+  }
+
+  /** Bytes of RAM. */
+  get size(): number {
+    return this.ram.config.size;
+  }
+
+  /** Shows a backend read-only to the guest, for firmware. */
+  addRom(name: string, gpa: number, rom: MemoryBackend): void {
+    this.#add(name, gpa, rom.config.size, rom.mapping, 0, true);
+  }
+
+  /** Gives all regions to KVM as memory slots. */
+  attach(vm: KvmVm): void {
+    this.#regions.forEach((r, slot) =>
+      vm.setMemoryRegion(slot, r.gpa, r.size, r.mapping.address + r.offset, r.readonly)
+    );
+  }
+
+  /** Whether a range of guest addresses is RAM or ROM throughout. */
+  contains(gpa: number, length: number): boolean {
+    return this.#find(gpa, length) !== undefined;
+  }
+
+  /** Copies guest memory out. @throws {RangeError} if the range is not memory throughout */
+  read(gpa: number, length: number): Uint8Array<ArrayBuffer> {
+    const region = this.#region(gpa, length);
+    return region.mapping.read(region.offset + gpa - region.gpa, length);
+  }
+
+  /** Copies bytes into guest memory. @throws {RangeError} if the range is not memory throughout */
+  write(gpa: number, data: Uint8Array<ArrayBuffer>): void {
+    const region = this.#region(gpa, data.length);
+    region.mapping.write(region.offset + gpa - region.gpa, data);
+  }
+
+  /** Fills guest memory with zeros. */
+  zero(gpa: number, length: number): void {
+    if (length === 0) return;
+    const region = this.#region(gpa, length);
+    region.mapping.zero(region.offset + gpa - region.gpa, length);
+  }
+
+  /** Reads part of a file straight into guest memory; returns the bytes read. */
+  readFrom(fd: number, fileOffset: number, gpa: number, length: number): number {
+    const region = this.#region(gpa, length);
+    return region.mapping.readFrom(fd, fileOffset, region.offset + gpa - region.gpa, length);
+  }
+
+  /** Writes guest memory straight to a file. */
+  writeTo(fd: number, fileOffset: number, gpa: number, length: number): void {
+    const region = this.#region(gpa, length);
+    region.mapping.writeTo(fd, fileOffset, region.offset + gpa - region.gpa, length);
+  }
+
+  #add(
+    name: string,
+    gpa: number,
+    size: number,
+    mapping: MappedRegion,
+    offset: number,
+    readonly = false,
+  ): void {
+    this.#regions.push({ name, gpa, size, mapping, offset, readonly });
+  }
+
+  #find(gpa: number, length: number): MemoryRegion | undefined {
+    return this.#regions.find((r) => gpa >= r.gpa && gpa + length <= r.gpa + r.size);
+  }
+
+  #region(gpa: number, length: number): MemoryRegion {
+    const region = this.#find(gpa, length);
+    if (region) return region;
+    throw new RangeError(`Guest range of ${length} bytes at 0x${gpa.toString(16)} is not memory`);
+  }
+}

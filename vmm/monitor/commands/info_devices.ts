@@ -1,0 +1,68 @@
+/**
+ * `info` sub-commands about devices.
+ *
+ * @module
+ */
+import type { BlockInfo, BusInfo, DeviceInfo, NetClientInfo } from "../control.ts";
+import { defineHmp, type HmpCommand } from "../hmp_command.ts";
+
+/** The sub-commands. */
+export const infoDeviceCommands: readonly HmpCommand[] = [
+  defineHmp({
+    name: "chardev",
+    help: "show the character devices",
+    run: ({ machine }) =>
+      machine.chardevs.map(({ label, filename }) => `${label}: filename=${filename}\n`).join(""),
+  }),
+  defineHmp({
+    name: "block",
+    parameters: [{ name: "device", type: "string", optional: true }],
+    usage: "[device]",
+    help: "show info of one block device or all block devices",
+    run: ({ machine }, { device }) =>
+      machine.blockDevices
+        .filter((disk) => device === undefined || disk.device === device)
+        .map(blockText).join("\n"),
+  }),
+  defineHmp({
+    name: "network",
+    help: "show the network state",
+    run: ({ machine }) => machine.netClients.map(netClientText).join(""),
+  }),
+  defineHmp({
+    name: "qtree",
+    parameters: [{ name: "brief", type: "flag", letter: "b" }],
+    usage: "[-b]",
+    help: "show device tree (-b: brief, omit properties)",
+    run: ({ machine }, { brief }) => busText(machine.deviceTree, "", brief),
+  }),
+];
+
+function blockText({ device, nodeName, file, driver, readOnly, qdev, direct }: BlockInfo): string {
+  const name = device === "" ? nodeName : `${device} (${nodeName})`;
+  return `${name}: ${file} (${driver}${readOnly ? ", read-only" : ""})\n` +
+    (qdev === undefined ? "" : `    Attached to:      ${qdev}\n`) +
+    `    Cache mode:       writeback${direct ? ", direct" : ""}\n`;
+}
+
+function netClientText({ name, info, peer }: NetClientInfo): string {
+  return `${name}: ${info}\n${peer ? ` \\ ${peer.name}: ${peer.info}\n` : ""}`;
+}
+
+function busText({ name, type, devices }: BusInfo, indent: string, brief: boolean): string {
+  return `${indent}bus: ${name}\n${indent}  type ${type}\n` +
+    devices.map((device) => deviceText(device, `${indent}  `, brief)).join("");
+}
+
+function deviceText(device: DeviceInfo, indent: string, brief: boolean): string {
+  const hex = (value: bigint) => value.toString(16).padStart(16, "0");
+  const lines = [`${indent}dev: ${device.driver}, id "${device.id}"`];
+  if (!brief) {
+    for (const [name, value] of device.properties) lines.push(`${indent}  ${name} = ${value}`);
+    for (const { start, size } of device.mmio ?? []) {
+      lines.push(`${indent}  mmio ${hex(start)}/${hex(size)}`);
+    }
+  }
+  const buses = (device.buses ?? []).map((bus) => busText(bus, `${indent}  `, brief));
+  return `${lines.join("\n")}\n${buses.join("")}`;
+}

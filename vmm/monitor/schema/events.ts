@@ -1,0 +1,64 @@
+/**
+ * Data of the events that a VM sends (QAPI run-state.json, migration.json, qdev.json).
+ *
+ * @module
+ */
+import { z } from "zod";
+import type { EventSchemas } from "../command_table.ts";
+import { watchdogAction } from "./run_control.ts";
+
+/** QAPI ShutdownCause. */
+const shutdownCause = z.enum([
+  "none",
+  "host-error",
+  "host-qmp-quit",
+  "host-qmp-system-reset",
+  "host-signal",
+  "host-ui",
+  "guest-shutdown",
+  "guest-reset",
+  "guest-panic",
+  "subsystem-reset",
+  "snapshot-load",
+]);
+
+/** QAPI MigrationStatus. */
+export const migrationStatus = z.enum([
+  "none",
+  "setup",
+  "cancelling",
+  "cancelled",
+  "active",
+  "postcopy-device",
+  "postcopy-active",
+  "postcopy-paused",
+  "postcopy-recover-setup",
+  "postcopy-recover",
+  "completed",
+  "failing",
+  "failed",
+  "colo",
+  "pre-switchover",
+  "device",
+  "wait-unplug",
+]);
+
+const reset = z.strictObject({ guest: z.boolean(), reason: shutdownCause });
+const device = z.strictObject({ device: z.string().optional(), path: z.string() });
+
+/** The events, by name. */
+export const events = {
+  SHUTDOWN: reset,
+  POWERDOWN: undefined,
+  RESET: reset,
+  STOP: undefined,
+  RESUME: undefined,
+  SUSPEND: undefined,
+  WAKEUP: undefined,
+  WATCHDOG: z.strictObject({ action: watchdogAction }),
+  GUEST_PANICKED: z.strictObject({ action: z.enum(["pause", "poweroff", "run"]) }),
+  MIGRATION: z.strictObject({ status: migrationStatus }),
+  MIGRATION_PASS: z.strictObject({ pass: z.int() }),
+  DEVICE_DELETED: device,
+  DEVICE_UNPLUG_GUEST_ERROR: device,
+} satisfies EventSchemas;

@@ -1,0 +1,214 @@
+/**
+ * `-chardev`, and the short forms that `-serial`, `-monitor`, `-qmp` and `-debugcon` take.
+ *
+ * @module
+ */
+import type { ChardevConfig, SocketEndpoint } from "../../devices/chardev/config.ts";
+import { OptionError } from "./error.ts";
+import { parseOpts, type RawOptions } from "./grammar.ts";
+import { compact, readOptions, type Schema, type Values } from "./schema.ts";
+import { parseId, parseInteger } from "./values.ts";
+
+/** Parameters of all backends together: QEMU has one list for them, too. */
+const schema = {
+  backend: "string",
+  id: "id",
+  mux: "bool",
+  logfile: "string",
+  logappend: "bool",
+  cpr: "bool",
+  path: "string",
+  append: "bool",
+  signal: "bool",
+  host: "string",
+  port: "string",
+  server: "bool",
+  wait: "bool",
+  telnet: "bool",
+  tn3270: "bool",
+  websocket: "bool",
+  reconnect: "uint32",
+  "reconnect-ms": "uint32",
+  fd: "uint32",
+} as const satisfies Schema;
+
+type Parameters = Values<typeof schema>;
+
+/** Parameters that every backend takes. */
+const COMMON = ["backend", "id", "mux", "logfile", "logappend", "cpr"];
+
+/** Parameters that each backend takes besides. */
+const BACKENDS: Readonly<Record<ChardevConfig["backend"], readonly string[]>> = {
+  null: [],
+  stdio: ["signal"],
+  file: ["path", "append"],
+  pipe: ["path"],
+  pty: ["path"],
+  socket: [
+    "path",
+    "host",
+    "port",
+    "server",
+    "wait",
+    "telnet",
+    "tn3270",
+    "websocket",
+    "reconnect",
+    "reconnect-ms",
+  ],
+  fd: ["fd"],
+};
+
+/** What `-chardev help` prints. */
+export function chardevHelp(): string {
+  return ["Available chardev backend types: ", ...Object.keys(BACKENDS).map((name) => `  ${name}`)]
+    .join("\n");
+}
+
+function parsePort(text: string): number {
+  const port = parseInteger("port", text);
+  if (port < 0 || port > 65535) {
+    throw new OptionError(`Parameter 'port' expects a port number, not '${text}'`);
+  }
+  return port;
+}
+
+function endpoint({ path, host, port }: Parameters): SocketEndpoint {
+  if (path !== undefined && host !== undefined) {
+    throw new OptionError("None or one of 'path', 'fd' or 'host' option required.");
+  }
+  if (path) return { family: "unix", path };
+  if (port === undefined) {
+    throw new OptionError(
+      host === undefined ? "chardev: socket: no path given" : "chardev: socket: no port given",
+    );
+  }
+  return { family: "tcp", host: host ?? "", port: parsePort(port) };
+}
+
+/** Options of QEMU's sockets that would change how bytes travel and that do not exist here. */
+function refuseUnsupported(values: Parameters): void {
+  for (const name of ["telnet", "tn3270", "websocket", "reconnect", "reconnect-ms"] as const) {
+    if (values[name]) throw new OptionError(`'${name}' option is not supported`);
+  }
+}
+
+function requirePath(backend: string, values: Parameters, what: string): string {
+  if (!values.path) throw new OptionError(`chardev: ${backend}: no ${what} given`);
+  return values.path;
+}
+
+function build(id: string, values: Parameters): ChardevConfig {
+  const { mux, logfile, logappend, cpr } = values;
+  const common = { id, mux, logfile, logappend, cpr };
+  const backend = values.backend as ChardevConfig["backend"];
+  switch (backend) {
+    case "null":
+      return { backend, ...common };
+    case "stdio":
+      return { backend, ...common, signal: values.signal ?? true };
+    case "file":
+      return {
+        backend,
+        ...common,
+        path: requirePath(backend, values, "filename"),
+        append: values.append ?? false,
+      };
+    case "pipe":
+      return { backend, ...common, path: requirePath(backend, values, "device path") };
+    case "pty":
+      return { backend, ...common, path: values.path };
+    case "socket": {
+      refuseUnsupported(values);
+      const server = values.server ?? false;
+      if (!server && values.wait !== undefined) {
+        throw new OptionError("'wait' option is incompatible with socket in client connect mode");
+      }
+      return { backend, ...common, ...endpoint(values), server, wait: values.wait ?? server };
+    }
+    case "fd":
+      if (values.fd === undefined) throw new OptionError("chardev: fd: no file descriptor given");
+      return { backend, ...common, fd: values.fd };
+  }
+}
+
+function fromOptions(options: RawOptions): ChardevConfig {
+  const id = options.entries.get("id");
+  if (id === undefined) throw new OptionError("chardev: no id specified");
+  const label = parseId(String(id));
+  const backend = options.entries.get("backend");
+  if (backend === undefined) throw new OptionError(`chardev: "${label}" missing backend`);
+  if (typeof backend !== "string" || !Object.hasOwn(BACKENDS, backend)) {
+    throw new OptionError(`'${backend}' is not a valid char driver name`);
+  }
+  const allowed = [...COMMON, ...BACKENDS[backend as ChardevConfig["backend"]]];
+  const values = readOptions(options, schema);
+  const stray = Object.keys(values).find((name) => !allowed.includes(name));
+  if (stray !== undefined) throw new OptionError(`Invalid parameter '${stray}'`);
+  return compact(build(label, values));
+}
+
+/** Whether the argument of `-chardev` asks for help. */
+export function asksForChardevHelp(text: string): boolean {
+  return parseOpts(text, "backend").help;
+}
+
+/**
+ * Reads `-chardev`'s argument: `socket,id=a,path=/run/a,server=on,wait=off`.
+ *
+ * @throws OptionError in QEMU's words
+ */
+export function parseChardev(text: string): ChardevConfig {
+  return fromOptions(parseOpts(text, "backend"));
+}
+
+/** `HOST:PORT`, `:PORT` or `[IPv6]:PORT`, then options. */
+const TCP = /^(?:\[([^\]]*)\]|([^:,]*)):([^,]+)(?:,(.*))?$/s;
+
+/** Text as one QemuOpts value. */
+const escape = (value: string) => value.replaceAll(",", ",,");
+
+/** `-chardev` words for a short form's words. */
+function expand(text: string): string | undefined {
+  if (text === "null" || text === "pty" || text === "stdio") return text;
+  const [, kind, rest] = /^(file|pipe|unix|tcp):(.*)$/s.exec(text) ?? [];
+  switch (kind) {
+    case "file":
+    case "pipe":
+      return `${kind},path=${escape(rest)}`;
+    case "unix":
+      // Commas stay single: what follows the path are options.
+      return `socket,path=${rest}`;
+    case "tcp": {
+      const [, ipv6, host, port, options] = TCP.exec(rest) ?? [];
+      if (port === undefined) {
+        throw new OptionError(`address '${rest}' does not have the form HOST:PORT`);
+      }
+      const name = escape(ipv6 ?? host);
+      return `socket,host=${name},port=${port}${options === undefined ? "" : `,${options}`}`;
+    }
+  }
+  return undefined;
+}
+
+/**
+ * Reads a short form: `stdio`, `mon:stdio`, `null`, `pty`, `file:PATH`, `pipe:PATH`,
+ * `unix:PATH,server=on`, `tcp:HOST:PORT,server=on`.
+ *
+ * `mon:` makes the backend one that a monitor shares; its terminal then passes C-c on to the guest.
+ *
+ * @param text the short form
+ * @param id the new backend's id
+ * @throws OptionError in QEMU's words
+ */
+export function parseShortChardev(text: string, id: string): ChardevConfig {
+  const shared = text.startsWith("mon:");
+  const short = shared ? text.slice("mon:".length) : text;
+  const long = expand(short);
+  if (long === undefined) throw new OptionError(`'${short}' is not a valid char driver`);
+  const options = parseOpts(long, "backend");
+  const entries = new Map([...options.entries, ["id", id]]);
+  if (shared) entries.set("mux", "on");
+  if (short === "stdio" && shared) entries.set("signal", "off");
+  return fromOptions({ ...options, entries });
+}

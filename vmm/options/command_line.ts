@@ -1,0 +1,102 @@
+/**
+ * The command line: QEMU's options, read into a configuration.
+ *
+ * Text only: no file is opened and nothing of the host is looked at, so whether a kernel exists or a
+ * socket can be bound turns out later. Every mistake that the text alone shows is one line that
+ * begins with the option at fault.
+ *
+ * @example What a user types
+ * ```ts
+ * import { parseCommandLine } from "./command_line.ts";
+ * import { deviceTypes } from "../../devices/registry.ts";
+ *
+ * const { config } = parseCommandLine(["-m", "1G", "-smp", "2", "-S"], deviceTypes);
+ * ```
+ *
+ * @module
+ */
+import type { DeviceType } from "../../devices/device.ts";
+import type { MachineConfig } from "../config.ts";
+import { addDefaultConsoles } from "./console.ts";
+import { applyGlobals } from "./device.ts";
+import { Draft } from "./draft.ts";
+import { OptionError } from "./error.ts";
+import { resolveMemory } from "./memory.ts";
+import { type Option, optionGroups, type Request } from "./table.ts";
+
+export { parseChardev } from "./chardev.ts";
+export { parseDevice } from "./device.ts";
+export { OptionError } from "./error.ts";
+export { parseKeyval } from "./grammar.ts";
+export { parseObject } from "./memory_backend.ts";
+export { optionsHelp, type Request } from "./table.ts";
+export { parseSize } from "./values.ts";
+
+/** What the command line asks for: a machine, or something to print. */
+export type CommandLine =
+  | { readonly config: MachineConfig; readonly request?: undefined }
+  | { readonly request: Request; readonly config?: undefined };
+
+const options: ReadonlyMap<string, Option> = new Map(
+  optionGroups.flatMap((group) => group.options)
+    .flatMap((option) => option.names.map((name) => [name, option])),
+);
+
+/** Finds an option by what the user typed, with one dash or two. */
+function findOption(word: string): Option {
+  const name = /^--?(.*)$/s.exec(word)?.[1];
+  if (name === undefined) {
+    throw new OptionError(`${word}: unexpected argument, options begin with '-'`, true);
+  }
+  const option = options.get(name);
+  if (!option) throw new OptionError(`${word}: invalid option`, true);
+  return option;
+}
+
+/** What only shows once all options are known. */
+function finish(draft: Draft): MachineConfig {
+  const { config } = draft;
+  config.noReboot = config.actions.reboot === "shutdown";
+  config.noShutdown = config.actions.shutdown === "pause";
+  if (config.kernel === undefined) {
+    for (const name of ["append", "initrd"] as const) {
+      if (config[name] !== undefined) {
+        throw new OptionError(`-${name} only allowed with -kernel option`, true);
+      }
+    }
+  }
+  applyGlobals(draft);
+  resolveMemory(draft);
+  addDefaultConsoles(draft);
+  draft.finish();
+  return config;
+}
+
+/**
+ * Reads a command line.
+ *
+ * @param args the words after the program's name
+ * @param types the device types that `-device` may name
+ * @returns the machine's configuration, or what to print instead of running one
+ * @throws OptionError with one line for the user
+ */
+export function parseCommandLine(
+  args: readonly string[],
+  types: readonly DeviceType[],
+): CommandLine {
+  const draft = new Draft(types);
+  for (let i = 0; i < args.length; i++) {
+    const word = args[i];
+    const option = findOption(word);
+    let request: Request | void;
+    if (option.argument) {
+      const argument = args[++i];
+      if (argument === undefined) throw new OptionError(`${word}: requires an argument`, true);
+      request = draft.option(`${word} ${argument}`, () => option.run(argument, draft));
+    } else {
+      request = draft.option(word, () => option.run(draft));
+    }
+    if (request) return { request };
+  }
+  return { config: finish(draft) };
+}

@@ -1,0 +1,203 @@
+/**
+ * `-device` and `-global`.
+ *
+ * @module
+ */
+import type { DeviceType } from "../../devices/device.ts";
+import type { DeviceConfig, LoaderConfig } from "../config.ts";
+import type { Draft } from "./draft.ts";
+import { OptionError } from "./error.ts";
+import { fromJson, parseJsonOrOpts, parseOpts, type RawOptions } from "./grammar.ts";
+import { propertyHelp, type PropertyLine } from "./property_help.ts";
+import { compact, readOptions, readValue, type Schema } from "./schema.ts";
+
+const unknownProperty = (driver: string) => (name: string) =>
+  new OptionError(`Property '${driver}.${name}' not found`);
+
+/** `loader` is no device of the guest's: it puts a file into memory before the guest starts. */
+const loaderSchema = {
+  driver: "string",
+  id: "id",
+  file: "string",
+  addr: "uint64",
+  "cpu-num": "uint32",
+} as const satisfies Schema;
+
+const LOADER_HELP: readonly PropertyLine[] = [
+  { name: "file", type: "str", help: "file to load" },
+  { name: "addr", type: "uint64", help: "guest address; an ELF file has its own" },
+  { name: "cpu-num", type: "uint32", help: "CPU that starts at the file's entry point" },
+];
+
+function readLoader(options: RawOptions): LoaderConfig {
+  const values = readOptions(options, loaderSchema, unknownProperty("loader"));
+  const { file, addr, "cpu-num": cpuNum } = values;
+  if (file === undefined) {
+    throw new OptionError(
+      addr !== undefined && cpuNum === undefined
+        ? "cpu_num must be specified when setting a program counter"
+        : "please include valid arguments",
+    );
+  }
+  return compact({ file, addr, cpuNum });
+}
+
+function readDriver(options: RawOptions): string {
+  const driver = options.entries.get("driver");
+  if (driver === undefined) throw new OptionError("Parameter 'driver' is missing");
+  return String(driver);
+}
+
+function findType(driver: string, types: readonly DeviceType[]): DeviceType {
+  const type = types.find(({ name }) => name === driver);
+  if (!type) throw new OptionError(`'${driver}' is not a valid device model name`);
+  if (!type.user) throw new OptionError("Parameter 'driver' expects a pluggable device type");
+  return type;
+}
+
+function readDevice(options: RawOptions, types: readonly DeviceType[]): DeviceConfig {
+  const driver = readDriver(options);
+  const type = findType(driver, types);
+  const { driver: _driver, id, ...properties } = readOptions(
+    options,
+    { driver: "string", id: "id", ...schemaOf(type) },
+    unknownProperty(driver),
+  );
+  return compact({ driver, id: id as string | undefined, properties: properties as Properties });
+}
+
+type Properties = DeviceConfig["properties"];
+
+function schemaOf(type: DeviceType): Schema {
+  return Object.fromEntries(
+    Object.entries(type.properties).map(([name, declaration]) => [name, declaration.type]),
+  );
+}
+
+/**
+ * Reads a device: `isa-debug-exit,iobase=0xf4,iosize=4`, JSON text, or `device_add`'s arguments.
+ *
+ * @param types the device types there are
+ * @returns the device, with the properties that were given
+ * @throws OptionError in QEMU's words
+ */
+export function parseDevice(
+  input: string | Readonly<Record<string, unknown>>,
+  types: readonly DeviceType[],
+): DeviceConfig {
+  const options = typeof input === "string" ? parseJsonOrOpts(input, "driver") : fromJson(input);
+  return readDevice(options, types);
+}
+
+/** What `-device help` prints. */
+function deviceTypesHelp(types: readonly DeviceType[]): string {
+  const lines = types.filter(({ user }) => user)
+    .map(({ name, help }) => `name "${name}", desc "${help}"`);
+  return [...lines, 'name "loader", desc "Generic Loader"'].join("\n");
+}
+
+/** The help that `-device help` or `-device DRIVER,help` asks for, if the text does. */
+export function deviceHelp(text: string, types: readonly DeviceType[]): string | undefined {
+  const options = parseJsonOrOpts(text, "driver");
+  if (!options.help) return undefined;
+  if (!options.entries.has("driver")) return deviceTypesHelp(types);
+  const driver = readDriver(options);
+  if (driver === "loader") return propertyHelp(driver, LOADER_HELP);
+  const { properties } = findType(driver, types);
+  const lines = Object.entries(properties).map(([name, { type, help, default: value }]) => ({
+    name,
+    type: type === "string" || type === "chardev" ? "str" : type,
+    help,
+    default: value,
+  }));
+  return propertyHelp(driver, lines);
+}
+
+/** `-device` */
+export function device(text: string, draft: Draft): void {
+  const { config, types } = draft;
+  const options = parseJsonOrOpts(text, "driver");
+  if (readDriver(options) === "loader") {
+    const loader = readLoader(options);
+    config.loaders = [...config.loaders, loader];
+    draft.later("check", () => {
+      if ((loader.cpuNum ?? 0) >= config.smp.cpus) {
+        throw new OptionError(`Specified boot CPU#${loader.cpuNum} is nonexistent`);
+      }
+    });
+    return;
+  }
+  const device = readDevice(options, types);
+  if (device.id !== undefined && config.devices.some(({ id }) => id === device.id)) {
+    throw new OptionError(`Duplicate ID '${device.id}' for device`);
+  }
+  if (device.driver === "isa-serial") draft.defaultSerial = false;
+  const index = config.devices.length;
+  config.devices = [...config.devices, device];
+  draft.later("check", () => bindChardevs(config.devices[index], draft));
+}
+
+/** Binds the device to the backends that its properties name. */
+function bindChardevs({ driver, properties }: DeviceConfig, draft: Draft): void {
+  for (const [name, value] of Object.entries(properties)) {
+    if (findType(driver, draft.types).properties[name].type !== "chardev") continue;
+    const problem = draft.useChardev(String(value));
+    if (problem === undefined) continue;
+    throw new OptionError(
+      problem === "not found"
+        ? `Property '${driver}.${name}' can't find value '${value}'`
+        : `Property '${driver}.${name}' can't take value '${value}', it's in use`,
+    );
+  }
+}
+
+type Global = readonly [driver: string, property: string, value: string];
+
+function readGlobal(text: string): Global {
+  const [, driver, property, value] = /^([^.=]+)\.([^=]+)=(.*)$/s.exec(text) ?? [];
+  if (driver !== undefined) return [driver, property, value];
+  const values = readOptions(parseOpts(text), {
+    driver: "string",
+    property: "string",
+    value: "string",
+  });
+  if (
+    values.driver === undefined || values.property === undefined || values.value === undefined
+  ) {
+    throw new OptionError("options 'driver', 'property', and 'value' are required");
+  }
+  return [values.driver, values.property, values.value];
+}
+
+/**
+ * `-global DRIVER.PROPERTY=VALUE`: a device property's default, or one of `migration`'s settings,
+ * which the migration code checks.
+ */
+export function global(text: string, draft: Draft): void {
+  const { config, types } = draft;
+  const entry = readGlobal(text);
+  const [driver, property, value] = entry;
+  config.globals = [...config.globals, entry];
+  if (driver === "migration") return;
+  const type = types.find(({ name }) => name === driver);
+  if (!type) throw new OptionError(`global ${driver}.${property} has invalid class name`);
+  const declaration = Object.hasOwn(type.properties, property)
+    ? type.properties[property]
+    : undefined;
+  if (!declaration) throw unknownProperty(driver)(property);
+  readValue(property, declaration.type, value, false);
+}
+
+/** Gives `-device`s the properties that `-global` set and they did not; of equal ones the last. */
+export function applyGlobals({ config, types }: Draft): void {
+  config.devices = config.devices.map((device) => {
+    const type = findType(device.driver, types);
+    const defaults = config.globals
+      .filter(([driver]) => driver === device.driver)
+      .map(([_, name, value]) =>
+        [name, readValue(name, type.properties[name].type, value, false)] as const
+      );
+    const properties = { ...Object.fromEntries(defaults), ...device.properties };
+    return { ...device, properties };
+  });
+}

@@ -1,0 +1,60 @@
+/**
+ * `-m`, and how it goes together with the machine's memory backend.
+ *
+ * @module
+ */
+import { defaultConfig } from "../config.ts";
+import type { Draft } from "./draft.ts";
+import { OptionError } from "./error.ts";
+import { parseOpts } from "./grammar.ts";
+import { readOptions } from "./schema.ts";
+import { parseSize } from "./values.ts";
+
+const MIB = 2 ** 20;
+
+/** QEMU rounds the size of RAM up to this. */
+const GRANULE = 8192;
+
+/** Reads the size of RAM; a number without a suffix is in MiB. */
+function readMemory(text: string): number {
+  const size = parseSize(text) * (/^(\d+|0x[0-9a-f]+)$/i.test(text) ? MIB : 1);
+  const rounded = Math.ceil(size / GRANULE) * GRANULE;
+  if (!Number.isSafeInteger(rounded)) throw new OptionError("ram size too large");
+  return rounded || defaultConfig().memory;
+}
+
+/** `-m [size=]SIZE`; 0 is the default size. */
+export function memory(text: string, draft: Draft): void {
+  const { size } = readOptions(parseOpts(text, "size"), { size: "string" });
+  if (size === undefined) throw new OptionError("missing 'size' option value");
+  const bytes = readMemory(size);
+  draft.memory = bytes;
+  draft.config.memory = bytes;
+  // Only once all options are read is the backend known, and whether this is the last -m.
+  draft.later("check", () => {
+    const backend = findBackend(draft);
+    if (draft.memory === bytes && backend && backend.size !== bytes) {
+      throw new OptionError("Machine memory size does not match the size of the memory backend");
+    }
+  });
+}
+
+function findBackend({ config }: Draft) {
+  return config.objects.find(({ id }) => id === config.machine.memoryBackend);
+}
+
+/**
+ * Finds the machine's memory backend and takes over its size where `-m` did not give one.
+ *
+ * @throws OptionError if there is no such backend
+ */
+export function resolveMemory(draft: Draft): void {
+  const { config } = draft;
+  const id = config.machine.memoryBackend;
+  if (id === undefined) return;
+  const backend = findBackend(draft);
+  if (!backend) {
+    throw new OptionError(`-machine memory-backend=${id}: Memory backend '${id}' not found`, true);
+  }
+  if (draft.memory === undefined) config.memory = backend.size;
+}

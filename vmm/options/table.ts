@@ -1,0 +1,365 @@
+/**
+ * Every option of the command line: its name, its help and what it does.
+ *
+ * @module
+ */
+import { asksForChardevHelp, chardevHelp, parseChardev } from "./chardev.ts";
+import { debugcon, mon, monitor, qmp, qmpPretty, serial } from "./console.ts";
+import { device, deviceHelp, global } from "./device.ts";
+import type { Draft } from "./draft.ts";
+import { accel, accelHelp, cpu, machine, machineHelp } from "./machine.ts";
+import { memory } from "./memory.ts";
+import { object, objectHelp } from "./memory_backend.ts";
+import {
+  action,
+  debugItems,
+  display,
+  logItemsHelp,
+  name,
+  noReboot,
+  noShutdown,
+  sandbox,
+  trace,
+  uuid,
+  vga,
+} from "./process.ts";
+import { smp } from "./smp.ts";
+
+/** Something to print instead of running a machine; whoever runs the program knows the text. */
+export type Request =
+  | { readonly kind: "help" | "version" | "cpu-help" }
+  /** A list that the options themselves know. */
+  | {
+    readonly kind:
+      | "machine-help"
+      | "accel-help"
+      | "device-help"
+      | "object-help"
+      | "chardev-help"
+      | "log-help";
+    readonly text: string;
+  };
+
+/** An option: either a flag or something with an argument. */
+export type Option =
+  & {
+    /** Its names without the dash, the one in the help first. */
+    readonly names: readonly string[];
+    /** Its lines in `-help`. */
+    readonly help: string;
+  }
+  & (
+    | {
+      readonly argument: true;
+      /** Changes the draft, or asks for something to be printed. */
+      run(argument: string, draft: Draft): Request | void;
+    }
+    | { readonly argument: false; run(draft: Draft): Request | void }
+  );
+
+type ListKind = Extract<Request, { text: string }>["kind"];
+
+/** The request to print a list, if there is one. */
+function list(kind: ListKind, text: string | undefined): Request | undefined {
+  return text === undefined ? undefined : { kind, text };
+}
+
+/** A line of help: what is typed, then what it does, aligned as QEMU's. */
+function line(usage: string, text: string): string {
+  const indent = " ".repeat(16);
+  const [first, ...rest] = text.split("\n").map((part) => indent + part);
+  const head = usage.length < 16 ? usage.padEnd(16) + first.trimStart() : `${usage}\n${first}`;
+  return [head, ...rest].join("\n");
+}
+
+/** An option whose argument goes into the configuration as it is. */
+function text(
+  key: "kernel" | "initrd" | "append" | "bios" | "pidfile" | "logfile",
+  option: string,
+  usage: string,
+  help: string,
+): Option {
+  return {
+    names: [option],
+    help: line(usage, help),
+    argument: true,
+    run: (value, draft) => {
+      draft.config[key] = value;
+    },
+  };
+}
+
+/** An option whose argument a function reads. */
+function reads(
+  names: string | readonly string[],
+  help: string,
+  run: (argument: string, draft: Draft) => Request | void,
+): Option {
+  return { names: [names].flat(), help, argument: true, run };
+}
+
+/** An option without an argument. */
+function flag(
+  names: string | readonly string[],
+  help: string,
+  run: (draft: Draft) => Request | void,
+): Option {
+  return { names: [names].flat(), help, argument: false, run };
+}
+
+/** Options under their headings in `-help`. */
+export const optionGroups: readonly { readonly title: string; readonly options: Option[] }[] = [
+  {
+    title: "Standard options",
+    options: [
+      flag(["h", "help"], line("-h or -help", "display this help and exit"), () => ({
+        kind: "help",
+      })),
+      flag("version", line("-version", "display version information and exit"), () => ({
+        kind: "version",
+      })),
+      reads(
+        ["machine", "M"],
+        line(
+          "-machine [type=]name[,prop[=value][,...]]",
+          "selects emulated machine ('-machine help' for list,\n" +
+            "'-machine microvm,help' for its properties)",
+        ),
+        (argument, draft) =>
+          list("machine-help", machineHelp(argument)) ?? machine(argument, draft),
+      ),
+      reads(
+        "cpu",
+        line("-cpu cpu", "select CPU ('-cpu help' for list)"),
+        (argument, draft) =>
+          argument === "help" || argument === "?" ? { kind: "cpu-help" } : cpu(argument, draft),
+      ),
+      reads(
+        "accel",
+        line("-accel [accel=]kvm", "select accelerator: there is only kvm"),
+        (argument) => list("accel-help", accelHelp(argument)) ?? accel(argument),
+      ),
+      reads(
+        "smp",
+        line(
+          "-smp [[cpus=]n][,maxcpus=maxcpus][,sockets=sockets][,cores=cores][,threads=threads]",
+          "set the number of initial CPUs to 'n' [default=1]",
+        ),
+        smp,
+      ),
+      reads(
+        "m",
+        line("-m [size=]megs", "configure guest RAM [default=128]; suffixes k, M, G, T"),
+        memory,
+      ),
+      reads(
+        "name",
+        line(
+          "-name string1[,process=string2][,debug-threads=on|off]",
+          "set the name of the guest, the process's name, and\n" +
+            "whether threads get names of their own",
+        ),
+        name,
+      ),
+      reads("uuid", line("-uuid %08x-%04x-%04x-%04x-%012x", "specify machine UUID"), uuid),
+      reads(
+        "device",
+        line(
+          "-device driver[,prop[=value][,...]]",
+          "add device (based on driver)\n" +
+            "prop=value,... sets driver properties\n" +
+            "use '-device help' to print all possible drivers\n" +
+            "use '-device driver,help' to print all possible properties",
+        ),
+        (argument, draft) =>
+          list("device-help", deviceHelp(argument, draft.types)) ?? device(argument, draft),
+      ),
+      reads(
+        "global",
+        line(
+          "-global driver.property=value",
+          "set a global default for a driver property, or one of\nmigration's settings",
+        ),
+        global,
+      ),
+    ],
+  },
+  {
+    title: "Display options",
+    options: [
+      reads("display", line("-display none", "there is no display"), display),
+      flag(
+        "nographic",
+        line("-nographic", "redirect serial port and monitor to the terminal"),
+        (draft) => {
+          draft.nographic = true;
+        },
+      ),
+      reads("vga", line("-vga none", "there is no VGA card"), vga),
+    ],
+  },
+  {
+    title: "Character device options",
+    options: [
+      reads(
+        "chardev",
+        [
+          "-chardev help",
+          "-chardev null,id=id",
+          "-chardev stdio,id=id[,signal=on|off]",
+          "-chardev file,id=id,path=path[,append=on|off]",
+          "-chardev pipe,id=id,path=path",
+          "-chardev pty,id=id[,path=path]",
+          "-chardev socket,id=id,path=path[,server=on|off][,wait=on|off] (unix)",
+          "-chardev socket,id=id[,host=host],port=port[,server=on|off][,wait=on|off] (tcp)",
+          "-chardev fd,id=id,fd=fd",
+          "         [,mux=on|off][,logfile=PATH][,logappend=on|off][,cpr=on|off] (all)",
+        ].join("\n"),
+        (argument, draft) => {
+          if (asksForChardevHelp(argument)) return { kind: "chardev-help", text: chardevHelp() };
+          draft.addChardev(parseChardev(argument));
+        },
+      ),
+    ],
+  },
+  {
+    title: "Boot Image or Kernel specific",
+    options: [
+      text("bios", "bios", "-bios file", "set the filename for the BIOS"),
+      text("kernel", "kernel", "-kernel bzImage", "use 'bzImage' as kernel image"),
+      text("append", "append", "-append cmdline", "use 'cmdline' as kernel command line"),
+      text("initrd", "initrd", "-initrd file", "use 'file' as initial ram disk"),
+    ],
+  },
+  {
+    title: "Debug/Expert options",
+    options: [
+      reads("serial", line("-serial dev", "redirect the serial port to char device 'dev'"), serial),
+      reads("monitor", line("-monitor dev", "redirect the monitor to char device 'dev'"), monitor),
+      reads("qmp", line("-qmp dev", "like -monitor but opens in 'control' mode"), qmp),
+      reads(
+        "qmp-pretty",
+        line("-qmp-pretty dev", "like -qmp but uses pretty JSON formatting"),
+        qmpPretty,
+      ),
+      reads("mon", "-mon [chardev=]name[,mode=readline|control][,pretty[=on|off]]", mon),
+      reads(
+        "debugcon",
+        line("-debugcon dev", "redirect the debug console to char device 'dev'"),
+        debugcon,
+      ),
+      text("pidfile", "pidfile", "-pidfile file", "write PID to 'file'"),
+      flag(
+        "S",
+        line("-S", "freeze CPU at startup (use 'c' to start execution)"),
+        (draft) => {
+          draft.config.startPaused = true;
+        },
+      ),
+      reads(
+        "d",
+        line(
+          "-d item1,...",
+          "enable logging of specified items (use '-d help' for a list of log items)",
+        ),
+        (argument, draft) =>
+          argument === "help" || argument === "?"
+            ? { kind: "log-help", text: logItemsHelp() }
+            : debugItems(argument, draft),
+      ),
+      text("logfile", "D", "-D logfile", "output log to logfile (default stderr)"),
+      flag("enable-kvm", line("-enable-kvm", "use KVM, which is always used"), () => {}),
+      flag("no-reboot", line("-no-reboot", "exit instead of rebooting"), noReboot),
+      flag("no-shutdown", line("-no-shutdown", "stop before shutdown"), noShutdown),
+      reads(
+        "action",
+        [
+          line("-action reboot=reset|shutdown", "action when guest reboots [default=reset]"),
+          line(
+            "-action shutdown=poweroff|pause",
+            "action when guest shuts down [default=poweroff]",
+          ),
+          line(
+            "-action panic=pause|shutdown|exit-failure|none",
+            "action when guest panics [default=shutdown]",
+          ),
+          line(
+            "-action watchdog=reset|shutdown|poweroff|inject-nmi|pause|debug|none",
+            "action when watchdog fires [default=reset]",
+          ),
+        ].join("\n"),
+        action,
+      ),
+      flag(
+        "daemonize",
+        line("-daemonize", "daemonize after initializing"),
+        (draft) => {
+          draft.config.daemonize = true;
+        },
+      ),
+      reads(
+        "incoming",
+        [
+          "-incoming tcp:[host]:port",
+          line("-incoming unix:socketpath", "listen on the address for an incoming migration"),
+          "-incoming file:path[,offset=offset]",
+          "-incoming fd:fd",
+          line(
+            "-incoming exec:cmdline",
+            "accept incoming migration from a file, an open\n" +
+              "descriptor or a command's output",
+          ),
+          line("-incoming defer", "wait for the URI to be specified via migrate_incoming"),
+          line(
+            "-incoming <channel>",
+            "a channel as JSON or as dotted keys; channel-type=cpr is\n" +
+              "the channel that brings memory and descriptors",
+          ),
+        ].join("\n"),
+        (argument, draft) => {
+          draft.config.incoming = [...draft.config.incoming, argument];
+        },
+      ),
+      flag("nodefaults", line("-nodefaults", "don't create default devices"), (draft) => {
+        draft.defaultSerial = false;
+        draft.defaultMonitor = false;
+      }),
+      reads(
+        "sandbox",
+        line(
+          "-sandbox on[,spawn=allow|deny]",
+          "forbid system calls (default 'off');\n'spawn' allows or denies to start other programs",
+        ),
+        sandbox,
+      ),
+      flag(
+        "no-user-config",
+        line("-no-user-config", "accepted: there are no user-provided config files"),
+        () => {},
+      ),
+      reads("trace", line("-trace [file=]FILE", "write timelines of live updates to FILE"), trace),
+    ],
+  },
+  {
+    title: "Generic object creation",
+    options: [
+      reads(
+        "object",
+        line(
+          "-object TYPENAME[,PROP1=VALUE1,...]",
+          "create a memory backend of type TYPENAME; the 'id' property must\n" +
+            "be set ('-object help' for list, '-object TYPENAME,help' for properties)",
+        ),
+        (argument, draft) => list("object-help", objectHelp(argument)) ?? object(argument, draft),
+      ),
+    ],
+  },
+];
+
+/** What `-help` prints after the version. */
+export function optionsHelp(): string {
+  const groups = optionGroups.map(({ title, options }) =>
+    [`${title}:`, ...options.map(({ help }) => help)].join("\n")
+  );
+  return ["usage: denovo [options]", ...groups].join("\n\n");
+}

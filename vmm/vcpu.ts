@@ -1,0 +1,107 @@
+/**
+ * A vCPU from the main thread: its Worker, and the state machine that runs, parks and ends it.
+ *
+ * @module
+ */
+import type { KvmVcpu } from "../ffi/kvm/vcpu.ts";
+import { kickThread } from "../ffi/process.ts";
+import { GuestEvent, ThreadControl, VcpuPhase, Wanted } from "./control_block.ts";
+import type { DeviceSetDescription } from "./device_thread.ts";
+import type { VcpuThreadDescription } from "./vcpu_worker.ts";
+
+/** Milliseconds after which a kick is repeated: only a safety net, one kick is enough. */
+const KICK_AGAIN_MS = 20;
+/** Milliseconds after which a vCPU that does not park is a defect. */
+const PARK_LIMIT_MS = 10_000;
+
+/** The Worker's module: TypeScript in the source tree, JavaScript beside the bundle. */
+const workerUrl = new URL(
+  import.meta.url.endsWith(".ts") ? "./vcpu_worker.ts" : "./vcpu_worker.js",
+  import.meta.url,
+);
+
+/** One vCPU. */
+export class Vcpu {
+  /** The vCPU's control words. */
+  readonly control: ThreadControl;
+  #worker: Worker | undefined;
+
+  /**
+   * @param index 0 for the boot processor
+   * @param kvm the vCPU in KVM
+   * @param controlBlock the machine's control block
+   */
+  constructor(
+    readonly index: number,
+    readonly kvm: KvmVcpu,
+    readonly controlBlock: SharedArrayBuffer,
+  ) {
+    this.control = new ThreadControl(controlBlock, index);
+  }
+
+  /** Starts the vCPU's thread, parked. Returns at once; the thread is ready some 10 ms later. */
+  startThread(devices: DeviceSetDescription, onFailure: (reason: string) => void): void {
+    const worker = new Worker(workerUrl, { type: "module", name: `vcpu${this.index}` });
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.control.post(GuestEvent.THREAD_FAILED);
+      onFailure(event.message);
+    };
+    const description: VcpuThreadDescription = {
+      index: this.index,
+      fd: this.kvm.fd.fd,
+      runAddress: this.kvm.runMapping.address,
+      runSize: this.kvm.runMapping.size,
+      control: this.controlBlock,
+      devices,
+    };
+    worker.postMessage(description);
+    this.#worker = worker;
+  }
+
+  /** The thread's id, 0 until it has started. */
+  get threadId(): number {
+    return this.control.threadId;
+  }
+
+  /** Lets the vCPU run. */
+  resume(): void {
+    this.kvm.run.immediateExit = false;
+    this.control.wanted = Wanted.RUN;
+  }
+
+  /** Asks the vCPU to park, without waiting. */
+  kick(wanted: number = Wanted.PARK): void {
+    this.control.wanted = wanted;
+    if (this.control.phase !== VcpuPhase.RUNNING) return;
+    this.kvm.run.immediateExit = true;
+    kickThread(this.control.threadId);
+  }
+
+  /** Waits until the vCPU no longer runs. @throws {Error} if it does not park in ten seconds */
+  awaitParked(): void {
+    for (let waited = 0; this.control.phase === VcpuPhase.RUNNING; waited += KICK_AGAIN_MS) {
+      if (waited >= PARK_LIMIT_MS) {
+        throw new Error(`CPU ${this.index} did not stop within ${PARK_LIMIT_MS / 1000} s`);
+      }
+      if (!this.control.waitWhilePhase(VcpuPhase.RUNNING, KICK_AGAIN_MS)) {
+        kickThread(this.control.threadId);
+      }
+    }
+  }
+
+  /** Ends the thread. The vCPU in KVM stays open. */
+  async endThread(): Promise<void> {
+    this.kick(Wanted.EXIT);
+    const started = this.control.phase !== VcpuPhase.STARTING;
+    if (!started) {
+      // The thread has not taken its message: it can still be terminated, it is not inside KVM.
+      this.#worker?.terminate();
+    } else {
+      while (this.control.phase !== VcpuPhase.EXITED) {
+        await new Promise((resolve) => setTimeout(resolve, 0));
+      }
+    }
+    this.#worker = undefined;
+  }
+}

@@ -1,0 +1,123 @@
+/**
+ * The vCPU loop: enter the guest, handle the exit, look whether someone wants the vCPU parked.
+ *
+ * @module
+ */
+import { Exit, type RunPage } from "../ffi/kvm/run.ts";
+import { RunResult, runVcpu } from "../ffi/kvm/vcpu.ts";
+import type { Bus } from "./bus.ts";
+import { GuestEvent, type ThreadControl, VcpuPhase, Wanted } from "./control_block.ts";
+
+/** What a vCPU thread works with. */
+export interface VcpuThread {
+  /** The vCPU's descriptor. */
+  readonly fd: number;
+  readonly run: RunPage;
+  readonly bus: Bus;
+  readonly control: ThreadControl;
+  /** Tells the main thread that this thread's mailbox holds an event. */
+  notify(): void;
+}
+
+/** Runs the vCPU until it is told to exit. */
+export function vcpuLoop(vcpu: VcpuThread): void {
+  while (waitForWork(vcpu)) {
+    while (vcpu.control.wanted === Wanted.RUN) {
+      if (runVcpu(vcpu.fd) === RunResult.EXIT) handleExit(vcpu);
+    }
+    finishPendingAccess(vcpu);
+  }
+  vcpu.control.phase = VcpuPhase.EXITED;
+}
+
+/** Parks until the vCPU shall run; false when it shall exit. */
+function waitForWork({ control }: VcpuThread): boolean {
+  control.phase = VcpuPhase.PARKED;
+  while (control.wanted === Wanted.PARK) control.waitWhileWanted(Wanted.PARK);
+  control.phase = VcpuPhase.RUNNING;
+  return control.wanted !== Wanted.EXIT;
+}
+
+/**
+ * KVM completes a port or memory access at the next KVM_RUN. State that is read before that would
+ * repeat or lose the access (Documentation/virt/kvm/api.rst, KVM_RUN), so complete it now; an
+ * access in several pieces exits once for each.
+ */
+function finishPendingAccess(vcpu: VcpuThread): void {
+  vcpu.run.immediateExit = true;
+  while (runVcpu(vcpu.fd) === RunResult.EXIT) handleExit(vcpu);
+  vcpu.run.immediateExit = false;
+}
+
+function handleExit(vcpu: VcpuThread): void {
+  switch (vcpu.run.exitReason) {
+    case Exit.IO:
+      return handlePortAccess(vcpu.run, vcpu.bus);
+    case Exit.MMIO:
+      return handleMemoryAccess(vcpu.run, vcpu.bus);
+    case Exit.INTR:
+    case Exit.IRQ_WINDOW_OPEN:
+      return;
+    case Exit.SHUTDOWN:
+      return report(vcpu, GuestEvent.TRIPLE_FAULT);
+    case Exit.SYSTEM_EVENT:
+      return report(vcpu, systemEvents[vcpu.run.systemEventType] ?? GuestEvent.CRASH);
+    case Exit.INTERNAL_ERROR:
+      return report(vcpu, GuestEvent.INTERNAL_ERROR, vcpu.run.internalSuberror);
+    case Exit.FAIL_ENTRY:
+      return report(vcpu, GuestEvent.FAILED_ENTRY, vcpu.run.internalSuberror);
+    default:
+      return report(vcpu, GuestEvent.UNKNOWN_EXIT, vcpu.run.exitReason);
+  }
+}
+
+/** KVM_SYSTEM_EVENT_SHUTDOWN, _RESET, _CRASH (linux/kvm.h). */
+const systemEvents: Record<number, number> = {
+  1: GuestEvent.SHUTDOWN,
+  2: GuestEvent.RESET,
+  3: GuestEvent.CRASH,
+};
+
+/** Leaves the decision to the main thread, and runs no guest code until it is made. */
+function report(vcpu: VcpuThread, event: number, argument = 0): void {
+  vcpu.control.requestPark();
+  vcpu.control.post(event, argument);
+  vcpu.notify();
+}
+
+function handlePortAccess(run: RunPage, bus: Bus): void {
+  const port = run.ioPort;
+  const size = run.ioSize;
+  const count = run.ioCount;
+  if (run.ioIsWrite) {
+    for (let i = 0; i < count; i++) bus.writePort(port, size, run.ioGet(i, size));
+  } else {
+    for (let i = 0; i < count; i++) run.ioPut(i, size, bus.readPort(port, size));
+  }
+}
+
+function handleMemoryAccess(run: RunPage, bus: Bus): void {
+  const address = run.mmioAddress;
+  const length = run.mmioLength;
+  const write = run.mmioIsWrite;
+  // Devices know accesses of 1, 2 and 4 bytes: 8 is two of 4, an odd length is bytes.
+  const step = length === 8 ? 4 : length === 3 || length > 4 ? 1 : length;
+  if (step === length) {
+    if (write) bus.writeMemory(address, step, mask(run.mmioGet(0), step));
+    else run.mmioPut(0, bus.readMemory(address, step));
+    return;
+  }
+  for (let i = 0; i < length; i += step) {
+    const word = i >> 2;
+    const shift = (i & 3) * 8;
+    if (write) bus.writeMemory(address + i, step, mask(run.mmioGet(word) >>> shift, step));
+    else {
+      const kept = step === 4 ? 0 : run.mmioGet(word) & ~(0xff << shift);
+      run.mmioPut(word, kept | (bus.readMemory(address + i, step) << shift));
+    }
+  }
+}
+
+function mask(value: number, size: number): number {
+  return size === 1 ? value & 0xff : size === 2 ? value & 0xffff : value >>> 0;
+}

@@ -1,0 +1,152 @@
+/**
+ * A vCPU's architectural state as KVM keeps it, in the order in which it is read and written.
+ *
+ * The restore order is KVM's (Documentation/virt/kvm/api.rst): what depends on CPUID after CPUID,
+ * the LAPIC before the MSRs (the TSC deadline arms its timer), pending events last.
+ *
+ * @module
+ */
+import { OsError } from "../ffi/errno.ts";
+import { Capability, KVM } from "../ffi/kvm/ioctl.ts";
+import {
+  kvmDebugregs,
+  kvmLapicState,
+  kvmMpState,
+  kvmMsrEntry,
+  kvmRegs,
+  kvmSregs,
+  kvmVcpuEvents,
+  kvmXcrs,
+  kvmXsave,
+} from "../ffi/kvm/structs.ts";
+import type { KvmSystem } from "../ffi/kvm/system.ts";
+import type { KvmVcpu } from "../ffi/kvm/vcpu.ts";
+
+/** IA32_TSC_DEADLINE: written last, because it arms the LAPIC timer against the restored TSC. */
+const MSR_TSC_DEADLINE = 0x6e0;
+const MSR_HEAD = 8;
+
+/** The parts of a vCPU's state, each one struct of the kernel ABI. */
+export const vcpuParts = [
+  "mp_state",
+  "regs",
+  "sregs",
+  "xsave",
+  "xcrs",
+  "debugregs",
+  "lapic",
+  "msrs",
+  "vcpu_events",
+] as const;
+
+/** Name of one part. */
+export type VcpuPart = typeof vcpuParts[number];
+
+const requests: Record<VcpuPart, { get: number; set: number }> = {
+  mp_state: { get: KVM.GET_MP_STATE, set: KVM.SET_MP_STATE },
+  regs: { get: KVM.GET_REGS, set: KVM.SET_REGS },
+  sregs: { get: KVM.GET_SREGS, set: KVM.SET_SREGS },
+  xsave: { get: KVM.GET_XSAVE, set: KVM.SET_XSAVE },
+  xcrs: { get: KVM.GET_XCRS, set: KVM.SET_XCRS },
+  debugregs: { get: KVM.GET_DEBUGREGS, set: KVM.SET_DEBUGREGS },
+  lapic: { get: KVM.GET_LAPIC, set: KVM.SET_LAPIC },
+  msrs: { get: KVM.GET_MSRS, set: KVM.SET_MSRS },
+  vcpu_events: { get: KVM.GET_VCPU_EVENTS, set: KVM.SET_VCPU_EVENTS },
+};
+
+/** What this host's KVM can save of a vCPU. */
+export interface VcpuStateLayout {
+  /** Bytes of XSAVE state; above 4096 the host has states that need KVM_GET_XSAVE2. */
+  readonly xsaveSize: number;
+  /** The MSRs that can be read, the TSC deadline last. */
+  readonly msrs: Uint32Array;
+}
+
+/** Asks KVM for the state layout; `vcpu` is any vCPU whose CPUID is set. */
+export function vcpuStateLayout(kvm: KvmSystem, vcpu: KvmVcpu): VcpuStateLayout {
+  const listed = [...kvm.msrIndexList()].filter((index) => index !== MSR_TSC_DEADLINE);
+  return {
+    xsaveSize: Math.max(kvmXsave.size, kvm.capability(Capability.XSAVE2)),
+    msrs: readableMsrs(vcpu, [...listed, MSR_TSC_DEADLINE]),
+  };
+}
+
+/** KVM_GET_MSRS stops at the first MSR that it cannot read: drop it and ask again. */
+function readableMsrs(vcpu: KvmVcpu, wanted: number[]): Uint32Array {
+  let rest = wanted;
+  const readable: number[] = [];
+  while (rest.length > 0) {
+    const buffer = msrBuffer(rest);
+    const done = vcpu.transfer(KVM.GET_MSRS, buffer);
+    readable.push(...rest.slice(0, done));
+    rest = rest.slice(done + 1);
+  }
+  return Uint32Array.from(readable);
+}
+
+function msrBuffer(indices: ArrayLike<number>): Uint8Array<ArrayBuffer> {
+  const buffer = new Uint8Array(MSR_HEAD + indices.length * kvmMsrEntry.size);
+  const data = new DataView(buffer.buffer);
+  data.setUint32(0, indices.length, true);
+  for (let i = 0; i < indices.length; i++) {
+    data.setUint32(MSR_HEAD + i * kvmMsrEntry.size, indices[i], true);
+  }
+  return buffer;
+}
+
+/** One vCPU's state in buffers that are made once and filled again and again. */
+export class VcpuState {
+  /** The bytes of each part, as the kernel's structs lay them out. */
+  readonly parts: Readonly<Record<VcpuPart, Uint8Array<ArrayBuffer>>>;
+  readonly #getXsave: number;
+
+  /** Makes empty buffers for a host's layout. */
+  constructor(layout: VcpuStateLayout) {
+    this.#getXsave = layout.xsaveSize > kvmXsave.size ? KVM.GET_XSAVE2 : KVM.GET_XSAVE;
+    this.parts = {
+      mp_state: new Uint8Array(kvmMpState.size),
+      regs: new Uint8Array(kvmRegs.size),
+      sregs: new Uint8Array(kvmSregs.size),
+      xsave: new Uint8Array(layout.xsaveSize),
+      xcrs: new Uint8Array(kvmXcrs.size),
+      debugregs: new Uint8Array(kvmDebugregs.size),
+      lapic: new Uint8Array(kvmLapicState.size),
+      msrs: msrBuffer(layout.msrs),
+      vcpu_events: new Uint8Array(kvmVcpuEvents.size),
+    };
+  }
+
+  /** Reads the state of a parked vCPU. @throws {OsError} */
+  save(vcpu: KvmVcpu): void {
+    for (const part of vcpuParts) {
+      const request = part === "xsave" ? this.#getXsave : requests[part].get;
+      const done = vcpu.transfer(request, this.parts[part]);
+      if (part === "msrs") this.#checkMsrs(done, "KVM_GET_MSRS");
+    }
+  }
+
+  /** Writes the state into a parked vCPU. @throws {OsError} if KVM refuses a part */
+  restore(vcpu: KvmVcpu): void {
+    for (const part of vcpuParts) {
+      const done = vcpu.transfer(requests[part].set, this.parts[part]);
+      if (part === "msrs") this.#checkMsrs(done, "KVM_SET_MSRS");
+    }
+  }
+
+  /** The value of an MSR that was saved, or undefined. */
+  msr(index: number): bigint | undefined {
+    const { msrs } = this.parts;
+    for (let at = MSR_HEAD; at < msrs.length; at += kvmMsrEntry.size) {
+      const entry = kvmMsrEntry.view(msrs.buffer, at);
+      if (entry.index === index) return entry.data;
+    }
+  }
+
+  #checkMsrs(done: number, syscall: string): void {
+    const { msrs } = this.parts;
+    const count = new DataView(msrs.buffer).getUint32(0, true);
+    if (done === count) return;
+    const index = kvmMsrEntry.view(msrs.buffer, MSR_HEAD + done * kvmMsrEntry.size).index;
+    throw new OsError(syscall, 22, `0x${index.toString(16)}`);
+  }
+}

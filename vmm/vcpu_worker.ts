@@ -1,0 +1,54 @@
+/**
+ * A vCPU thread's entry: builds the thread's view of the machine and runs the vCPU loop.
+ *
+ * @module
+ */
+import { signalEventfd } from "../ffi/event.ts";
+import { RunPage } from "../ffi/kvm/run.ts";
+import { nameThread, threadId } from "../ffi/process.ts";
+import { GuestEvent, ThreadControl, VcpuPhase } from "./control_block.ts";
+import { type DeviceSetDescription, DeviceThread } from "./device_thread.ts";
+import { vcpuLoop } from "./vcpu_loop.ts";
+
+/** What the main thread sends to a vCPU thread, once. */
+export interface VcpuThreadDescription {
+  readonly index: number;
+  readonly fd: number;
+  /** Where the kvm_run page is mapped. */
+  readonly runAddress: number;
+  readonly runSize: number;
+  readonly control: SharedArrayBuffer;
+  readonly devices: DeviceSetDescription;
+}
+
+/** The part of DedicatedWorkerGlobalScope that is used here. */
+interface WorkerScope {
+  onmessage: ((event: MessageEvent<VcpuThreadDescription>) => void) | null;
+  close(): void;
+}
+
+const scope = globalThis as unknown as WorkerScope;
+
+scope.onmessage = ({ data }) => {
+  const control = new ThreadControl(data.control, data.index);
+  const notify = () => signalEventfd(data.devices.eventFd);
+  control.threadId = threadId();
+  nameThread(`CPU ${data.index}/KVM`);
+  try {
+    vcpuLoop({
+      fd: data.fd,
+      run: new RunPage(data.runAddress, data.runSize),
+      bus: new DeviceThread(data.devices, control).bus,
+      control,
+      notify,
+    });
+  } catch (error) {
+    // A defect of ours, never the guest's doing: stop this vCPU and say so; the VM is not killed.
+    console.error(`denovo: CPU ${data.index}: ${(error as Error).stack ?? error}`);
+    control.requestPark();
+    control.post(GuestEvent.THREAD_FAILED);
+    control.phase = VcpuPhase.EXITED;
+    notify();
+  }
+  scope.close();
+};

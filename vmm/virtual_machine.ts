@@ -1,0 +1,387 @@
+/**
+ * A virtual machine as its owner sees it: created, started, stopped, reset, closed.
+ *
+ * @module
+ */
+import type { KeptChardev } from "../devices/chardev/backend.ts";
+import type { OwnedFd } from "../ffi/fd.ts";
+import { exitName } from "../ffi/kvm/run.ts";
+import { Reactor } from "../ffi/reactor.ts";
+import { ChardevSet } from "./chardev_set.ts";
+import { defaultConfig, type MachineConfig, type MemoryBackendConfig } from "./config.ts";
+import { GuestEvent } from "./control_block.ts";
+import { dumpRegisters } from "./dump/registers.ts";
+import { EventHub } from "./events.ts";
+import { type MemoryBackend, openBackend } from "./guest_memory.ts";
+import { Machine, type MachineEvent } from "./machine.ts";
+import { needsReset, type RunState } from "./run_state.ts";
+
+/** The id of the RAM that the machine makes itself. */
+export const DEFAULT_RAM_ID = "microvm.ram";
+
+/** The id of the memory behind `-bios`. */
+export const ROM_ID = "pc.bios";
+
+/** What a predecessor leaves to its successor in the way of descriptors. */
+export interface KeptResources {
+  /** Memory backends' memfds and files, by id. */
+  readonly memory: ReadonlyMap<string, OwnedFd>;
+  /** Character backends, by id. */
+  readonly chardevs: ReadonlyMap<string, KeptChardev>;
+}
+
+/** How a VM is created. */
+export interface CreateOptions {
+  /** Wait for the state of a predecessor instead of booting. */
+  readonly incoming?: boolean;
+  /** Descriptors from a predecessor. */
+  readonly kept?: KeptResources;
+  /** Takes lines for the user: warnings, the names of pseudo-terminals. */
+  readonly notice?: (text: string) => void;
+}
+
+/** A virtual machine. */
+export class VirtualMachine implements AsyncDisposable {
+  readonly config: MachineConfig;
+  /** Events with QEMU's names and data. */
+  readonly events: EventHub = new EventHub();
+  /** Watches descriptors on the main thread. */
+  readonly reactor: Reactor;
+  readonly chardevs: ChardevSet;
+  readonly machine: Machine;
+  /** All memory backends, the machine's RAM among them. */
+  readonly backends: Map<string, MemoryBackend>;
+  /** Resolves with the exit status when the VM has ended: by the guest, by `quit` or by `close`. */
+  readonly exited: Promise<number>;
+  /** Asked before vCPUs are let run; an error message means no. */
+  guard: (() => string | undefined) | undefined;
+  /** What `set-action`, `-action`, `-no-reboot` and `-no-shutdown` say. */
+  actions: MachineConfig["actions"];
+  #runState: RunState;
+  #resolveExited!: (status: number) => void;
+  #ended = false;
+  #closed = false;
+  #startOnArrival: boolean;
+  readonly #notice: (text: string) => void;
+  readonly #parts: Parts;
+
+  private constructor(config: MachineConfig, options: CreateOptions, parts: Parts) {
+    this.config = config;
+    this.#parts = parts;
+    this.reactor = parts.reactor;
+    this.chardevs = parts.chardevs;
+    this.backends = parts.backends;
+    this.actions = {
+      ...config.actions,
+      ...(config.noReboot ? { reboot: "shutdown" } : {}),
+      ...(config.noShutdown ? { shutdown: "pause" } : {}),
+    };
+    this.#notice = options.notice ?? ((text) => console.error(text));
+    this.#runState = options.incoming ? "inmigrate" : "prelaunch";
+    this.#startOnArrival = !config.startPaused;
+    this.exited = new Promise((resolve) => this.#resolveExited = resolve);
+    this.machine = new Machine(config, {
+      reactor: this.reactor,
+      ram: this.backends.get(config.machine.memoryBackend ?? DEFAULT_RAM_ID)!,
+      incoming: options.incoming ?? false,
+      rom: (size) => parts.openRom(size, options.kept),
+      sink: (id) => this.chardevs.sink(id),
+      onEvent: (event) => this.#handle(event),
+    });
+    for (const warning of this.machine.cpus.warnings) this.#notice(warning);
+    this.chardevs.attachDevices(this.machine.devices);
+  }
+
+  /**
+   * Creates a VM; its guest does not run before `start`.
+   *
+   * @param config what it is made of; what is left out has QEMU's defaults
+   * @param options for a VM that takes over from a predecessor
+   * @throws {Error} that says what is wrong with the configuration or lacking on the host
+   */
+  static async create(
+    config: Partial<MachineConfig>,
+    options: CreateOptions = {},
+  ): Promise<VirtualMachine> {
+    const full = { ...defaultConfig(), ...config };
+    const parts = new Parts(options, () => vm?.quit("host-ui"));
+    let vm: VirtualMachine | undefined;
+    try {
+      parts.openBackends(full, options.kept);
+      await parts.chardevs.open(full.chardevs, options.kept?.chardevs);
+      vm = new VirtualMachine(full, options, parts);
+      vm.machine.startThreads();
+      return vm;
+    } catch (error) {
+      await (vm ?? parts).close();
+      throw error;
+    }
+  }
+
+  /** The run state, with QEMU's names. */
+  get runState(): RunState {
+    return this.#runState;
+  }
+
+  /** Whether the guest runs. */
+  get running(): boolean {
+    return this.#runState === "running";
+  }
+
+  /** Whether the guest starts by itself once a predecessor's state has arrived. */
+  get startsOnArrival(): boolean {
+    return this.#startOnArrival;
+  }
+
+  /** Starts the guest, unless the configuration says to wait (`-S`). */
+  start(): void {
+    if (!this.config.startPaused) this.cont();
+  }
+
+  /**
+   * Lets the guest run.
+   *
+   * @throws {Error} if it must not: after a crash, or because another VMM owns it
+   */
+  cont(): void {
+    if (this.running) return;
+    if (this.#runState === "inmigrate") {
+      this.#startOnArrival = true;
+      return;
+    }
+    if (needsReset.has(this.#runState)) {
+      throw new Error("Resetting the Virtual Machine is required");
+    }
+    const refusal = this.guard?.();
+    if (refusal !== undefined) throw new Error(refusal);
+    this.resume();
+  }
+
+  /** Lets the vCPUs run, whatever the run state; for those who have checked it. */
+  resume(): void {
+    this.#runState = "running";
+    this.events.emit("RESUME");
+    this.machine.resume();
+  }
+
+  /** Stops the guest; `cont` lets it go on. In `inmigrate` it only takes back the automatic start. */
+  stop(): void {
+    if (this.#runState === "inmigrate") this.#startOnArrival = false;
+    else this.pause("paused");
+  }
+
+  /** Stops the guest into a run state. Without effect when it does not run. */
+  pause(state: RunState): void {
+    if (!this.running) return;
+    this.machine.park();
+    // While a person has the guest stopped its time stands still; over a live update it goes on.
+    if (state !== "finish-migrate" || this.config.machine.xPauseClock) {
+      this.machine.hardware.freezeClock();
+    }
+    this.#runState = state;
+    this.events.emit("STOP");
+  }
+
+  /** Changes the run state of a VM that does not run. */
+  setRunState(state: RunState): void {
+    this.#runState = state;
+  }
+
+  /** Whether a successor takes a character device over with its connection. */
+  keepsChardev(id: string): boolean {
+    return this.chardevs.configs.get(id)?.cpr !== false;
+  }
+
+  /** Lets the character devices go on after their state came: output that waits, input that may. */
+  wakeFrontends(): void {
+    for (const { id } of this.machine.devices.devices) {
+      this.machine.devices.with(id, (device) => device.writable?.());
+    }
+  }
+
+  /** Resets the machine; it goes on in the run state it was in, or paused after a crash. */
+  reset(reason = "host-qmp-system-reset"): void {
+    const refusal = this.guard?.();
+    if (refusal !== undefined) throw new Error(refusal);
+    const wasRunning = this.running;
+    this.machine.park();
+    this.machine.reset();
+    this.events.emit("RESET", { guest: reason.startsWith("guest"), reason });
+    if (needsReset.has(this.#runState)) this.#runState = "paused";
+    else if (wasRunning) this.machine.resume();
+  }
+
+  /** Asks the guest to power down: without ACPI there is nobody to ask, only the event is sent. */
+  powerdown(): void {
+    this.events.emit("POWERDOWN");
+  }
+
+  /** Sends every vCPU a non-maskable interrupt. */
+  injectNmi(): void {
+    const wasRunning = this.running;
+    this.machine.park();
+    for (const vcpu of this.machine.vcpus) vcpu.kvm.nmi();
+    if (wasRunning) this.machine.resume();
+  }
+
+  /** Ends the VM as QEMU's `quit` does: event SHUTDOWN, exit status 0. */
+  quit(reason = "host-qmp-quit"): void {
+    if (this.#ended) return;
+    this.events.emit("SHUTDOWN", { guest: reason.startsWith("guest"), reason });
+    this.#end(0);
+  }
+
+  /** Closes everything: threads, descriptors, mappings. The guest is gone. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#end(0);
+    await this.machine.close();
+    await this.#parts.close();
+  }
+
+  /** Closes the VM at the end of an `await using` scope. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** The vCPUs stop here, so that nothing happens between the end and `close`. */
+  #end(status: number): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    if (this.running) this.machine.park();
+    this.#runState = "shutdown";
+    this.#resolveExited(status);
+  }
+
+  #handle({ event, argument, vcpu }: MachineEvent): void {
+    if (this.#ended) return;
+    switch (event) {
+      case GuestEvent.RESET:
+      case GuestEvent.TRIPLE_FAULT:
+        return this.#guestReset();
+      case GuestEvent.SHUTDOWN:
+        return this.#guestShutdown("guest-shutdown");
+      case GuestEvent.DEBUG_EXIT:
+        return this.#end(argument & 0xff);
+      case GuestEvent.CRASH:
+        return this.#panic();
+      case GuestEvent.THREAD_FAILED:
+        return this.#internalError(`CPU ${vcpu?.index} thread failed`);
+    }
+    const data = vcpu!.kvm.run.internalData.map((word, i) =>
+      `\nextra data[${i}]: 0x${word.toString(16).padStart(16, "0")}`
+    );
+    const text = event === GuestEvent.INTERNAL_ERROR
+      ? `KVM internal error. Suberror: ${argument}${data.join("")}`
+      : event === GuestEvent.FAILED_ENTRY
+      ? `KVM: entry failed, hardware error 0x${argument.toString(16)}`
+      : `KVM: unexpected exit ${exitName(argument)}`;
+    this.#internalError(`${text}\n${dumpRegisters(vcpu!.kvm)}${this.#codeAt(vcpu!.index)}`);
+  }
+
+  #guestReset(): void {
+    if (this.actions.reboot === "shutdown") this.#guestShutdown("guest-reset");
+    else this.reset("guest-reset");
+  }
+
+  #guestShutdown(reason: string): void {
+    if (this.actions.shutdown === "poweroff") return this.quit(reason);
+    this.pause("shutdown");
+    this.events.emit("SHUTDOWN", { guest: true, reason });
+  }
+
+  #panic(): void {
+    this.events.emit("GUEST_PANICKED", {
+      action: this.actions.panic === "pause" ? "pause" : "poweroff",
+    });
+    switch (this.actions.panic) {
+      case "pause":
+        return this.pause("guest-panicked");
+      case "exit-failure":
+        return this.#end(1);
+      case "shutdown":
+        return this.#guestShutdown("guest-panic");
+    }
+  }
+
+  #internalError(text: string): void {
+    this.pause("internal-error");
+    this.#notice(text);
+  }
+
+  /** The bytes around the instruction pointer, as QEMU prints them after the registers. */
+  #codeAt(index: number): string {
+    const { kvm } = this.machine.vcpus[index];
+    const { rip, base } = kvm.instructionPointer();
+    const at = kvm.translate(base + rip);
+    if (at === undefined || !this.machine.memory.contains(Number(at), 16)) return "";
+    const bytes = this.machine.memory.read(Number(at), 16);
+    const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"));
+    return `Code=<${hex[0]}> ${hex.slice(1).join(" ")}`;
+  }
+}
+
+/** What a VM has besides its machine, and what is left to close when making the machine fails. */
+class Parts {
+  readonly reactor = new Reactor();
+  readonly chardevs: ChardevSet;
+  readonly backends = new Map<string, MemoryBackend>();
+
+  constructor(options: CreateOptions, quit: () => void) {
+    const notice = options.notice ?? ((text: string) => console.error(text));
+    this.chardevs = new ChardevSet(this.reactor, { notice, quit });
+  }
+
+  /** All backends: those of `-object`, and the machine's own RAM if none of them is that. */
+  openBackends(config: MachineConfig, kept?: KeptResources): void {
+    const wanted = [...config.objects];
+    if (config.machine.memoryBackend === undefined) wanted.push(defaultRam(config));
+    for (const object of wanted) {
+      const inherited = object.share ? kept?.memory.get(object.id) : undefined;
+      this.backends.set(object.id, openBackend(object, inherited));
+    }
+  }
+
+  /** The firmware's memory: a memfd as well, so that a successor shows the guest the same bytes. */
+  openRom(size: number, kept?: KeptResources): MemoryBackend {
+    const config = sharedMemfd(ROM_ID, size);
+    const rom = openBackend(config, kept?.memory.get(ROM_ID));
+    this.backends.set(ROM_ID, rom);
+    return rom;
+  }
+
+  async close(): Promise<void> {
+    for (const backend of this.backends.values()) closeBackend(backend);
+    this.chardevs.close();
+    await this.reactor.close();
+  }
+}
+
+/**
+ * RAM without a backend of the user's is a memfd, so that a live update works without any further
+ * option; `aux-ram-share=off` makes it private, as it is in QEMU.
+ */
+function defaultRam({ machine, memory }: MachineConfig): MemoryBackendConfig {
+  const shared = sharedMemfd(DEFAULT_RAM_ID, memory);
+  if (machine.auxRamShare !== false) return shared;
+  return { ...shared, qomType: "memory-backend-ram", share: false };
+}
+
+function sharedMemfd(id: string, size: number): MemoryBackendConfig {
+  return {
+    qomType: "memory-backend-memfd",
+    id,
+    size,
+    share: true,
+    prealloc: false,
+    hugetlb: false,
+    readonly: false,
+    seal: true,
+  };
+}
+
+function closeBackend(backend: MemoryBackend): void {
+  backend.mapping.close();
+  backend.fd?.close();
+}
