@@ -16,7 +16,7 @@ import type { Channel } from "./channel.ts";
 import { collectFds, decodeFds, encodeFds, type KeptFd, type ReceivedTable } from "./fd_table.ts";
 import type { Migration } from "./migration.ts";
 import { bufferSource, encodeStream, readSections, StateError } from "./stream.ts";
-import { stateSections } from "./vm_state.ts";
+import { type GuestRun, stateSections } from "./vm_state.ts";
 
 /** Names the descriptor of the state memfd to the new image. */
 export const EXEC_STATE = "DENOVO_CPR_EXEC_STATE";
@@ -50,9 +50,9 @@ export class ExecHandover implements Disposable {
    *
    * @throws {Error} when the state cannot be written or the command not be executed
    */
-  run(migration: Migration, channel: Channel, wasRunning: boolean): never {
+  run(migration: Migration, channel: Channel, guest: GuestRun): never {
     migration.transferBegins();
-    const bytes = encodeStream(stateSections(this.vm.machine, wasRunning));
+    const bytes = encodeStream(stateSections(this.vm.machine, guest));
     channel.sink(bytes);
     migration.transferred = bytes.length;
     channel.finish();

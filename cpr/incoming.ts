@@ -4,6 +4,7 @@
  * @module
  */
 import { accept, listenUnix, peerCredentials, setTimeouts } from "../ffi/socket.ts";
+import { monotonicNs } from "../ffi/event.ts";
 import { duplicate, OwnedFd, setNonblocking } from "../ffi/fd.ts";
 import { receiveMessage } from "../ffi/socket_message.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
@@ -113,6 +114,8 @@ export class Incoming {
   readonly #migration: Migration;
   readonly #fds: FdRegistry;
   readonly #ownership: Ownership | undefined;
+  /** The pause end to end, nanoseconds; known once the guest runs here. */
+  pauseNs: number | undefined;
   #connection: OwnedFd | undefined;
   #started = false;
 
@@ -190,7 +193,10 @@ export class Incoming {
         throw new Error("The old VMM has taken the guest back");
       }
       vm.setRunState("paused");
-      if (state.wasRunning && vm.startsOnArrival) vm.resume();
+      if (state.wasRunning && vm.startsOnArrival) {
+        vm.resume();
+        this.pauseNs = Number(monotonicNs() - state.stoppedNs);
+      }
     } catch (error) {
       if (this.#ownership) refuse(channel, error as Error);
       throw error;

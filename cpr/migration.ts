@@ -4,7 +4,12 @@
  * @module
  */
 import type { EventHub } from "../vmm/events.ts";
-import { type Capability, defaultParameters, type MigrationParameters } from "./parameters.ts";
+import {
+  type Capability,
+  capabilityNames,
+  defaultParameters,
+  type MigrationParameters,
+} from "./parameters.ts";
 import type { RamStatistics } from "./ram.ts";
 
 /** QAPI MigrationStatus, as far as Denovo uses it. */
@@ -85,6 +90,26 @@ export class Migration {
     return inProgress.has(this.#status);
   }
 
+  /**
+   * Sets a capability or parameter as `-global migration.KEY=VALUE` does.
+   *
+   * @throws {Error} in QEMU's words
+   */
+  setGlobal(key: string, value: string): void {
+    const capability = capabilityNames.find((name) => name === key || `x-${name}` === key);
+    const on = parseSwitch(value);
+    if (capability !== undefined && on !== undefined) {
+      if (on) this.capabilities.add(capability);
+      else this.capabilities.delete(capability);
+    } else if (capability !== undefined) {
+      throw new Error(
+        `-global migration.${key}=${value}: Parameter '${key}' expects 'on' or 'off'`,
+      );
+    } else {throw new Error(
+        `-global migration.${key}=${value}: Property 'migration.${key}' not found`,
+      );}
+  }
+
   /** Starts over: status setup, no error, clocks at zero. */
   begin(): void {
     this.error = undefined;
@@ -125,4 +150,9 @@ export class Migration {
     this.continueHook = undefined;
     this.status = "cancelled";
   }
+}
+
+function parseSwitch(value: string): boolean | undefined {
+  if (["on", "yes", "true", "y"].includes(value)) return true;
+  return ["off", "no", "false", "n"].includes(value) ? false : undefined;
 }

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { monotonicNs } from "../ffi/event.ts";
 import type { OwnedFd } from "../ffi/fd.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
@@ -23,7 +24,7 @@ import {
   readAnswer,
   sendDescriptors,
 } from "./transfer.ts";
-import { copySections } from "./vm_state.ts";
+import { copySections, type GuestRun } from "./vm_state.ts";
 
 /** What goes on after `migrate` was answered. */
 export type Continuation = () => Promise<void>;
@@ -35,6 +36,7 @@ export class Outgoing {
   readonly #vm: VirtualMachine;
   readonly #migration: Migration;
   readonly #fds: FdRegistry;
+  #guest: GuestRun = { wasRunning: false, stoppedNs: 0n };
 
   /**
    * @param vm the VM
@@ -98,12 +100,12 @@ export class Outgoing {
 
   #prepareExec(channel: Channel): Continuation {
     const handover = new ExecHandover(this.#vm, this.#migration.parameters["cpr-exec-command"]);
-    const wasRunning = this.#pause();
+    this.#pause();
     return () =>
       this.#guarded(() => {
         using _handover = handover;
         using _channel = channel;
-        return Promise.resolve(handover.run(this.#migration, channel, wasRunning));
+        return Promise.resolve(handover.run(this.#migration, channel, this.#guest));
       });
   }
 
@@ -111,14 +113,14 @@ export class Outgoing {
   #stopAndCopy(channel: Channel): void {
     using _channel = channel;
     const migration = this.#migration;
-    const wasRunning = this.#pause() || this.#wasRunning;
+    this.#pause();
     migration.transferBegins();
     migration.ram = { total: 0, duplicate: 0, normal: 0 };
     const writer = new SectionWriter((data) => {
       channel.sink(data);
       migration.transferred += data.length;
     });
-    for (const section of copySections(this.#vm.machine, wasRunning, migration.ram)) {
+    for (const section of copySections(this.#vm.machine, this.#guest, migration.ram)) {
       writer.write(section);
     }
     writer.end();
@@ -152,26 +154,22 @@ export class Outgoing {
   ): Promise<void> {
     const { reactor } = this.#vm;
     let channel: Channel | undefined;
-    let handedOver = false;
-    this.#wasRunning = this.#vm.running;
+    this.#guest = { wasRunning: this.#vm.running, stoppedNs: monotonicNs() };
     try {
       // With `-incoming defer` a person may type for hours before the successor listens.
       await awaitInput(reactor, socket.fd, cancel);
+      await this.#beforeSwitchover();
       channel = await openOutgoing(main, this.#fds);
       const limit = AbortSignal.any([cancel, AbortSignal.timeout(PEER_LIMIT_MS)]);
       await awaitInput(reactor, channel.fd.fd, limit);
       readAnswer(channel, Answer.READY);
-      await this.#beforeSwitchover();
       this.#migration.cancelHook = undefined;
       handOver(this.#vm, this.#migration, channel, ownership);
-      handedOver = true;
       await awaitInput(reactor, channel.fd.fd, AbortSignal.timeout(PEER_LIMIT_MS));
       readAnswer(channel, Answer.DONE);
       this.#handedOver(ownership);
     } catch (error) {
-      const lost = handedOver || ownership.owner !== Owner.OLD
-        ? !ownership.swap(Owner.HANDED_OVER, Owner.OLD)
-        : false;
+      const lost = ownership.owner !== Owner.OLD && !ownership.swap(Owner.HANDED_OVER, Owner.OLD);
       if (lost) this.#handedOver(ownership);
       else if (error instanceof Cancelled) this.#migration.cancelled();
       else this.#migration.fail(error, () => this.#resume());
@@ -203,21 +201,18 @@ export class Outgoing {
     this.#migration.continueHook = undefined;
   }
 
-  #wasRunning = false;
-
-  #pause(): boolean {
-    const wasRunning = this.#vm.running;
-    if (this.#migration.times.stopped === undefined) {
-      this.#wasRunning = wasRunning;
-      this.#migration.times.stopped = performance.now();
-    }
-    this.#vm.pause("finish-migrate");
-    return wasRunning;
+  /** Stops the guest, unless this migration has done so. */
+  #pause(): void {
+    if (this.#vm.runState === "finish-migrate") return;
+    this.#guest = { wasRunning: this.#vm.running, stoppedNs: monotonicNs() };
+    this.#migration.times.stopped = performance.now();
+    if (this.#vm.running) this.#vm.pause("finish-migrate");
+    else this.#vm.setRunState("finish-migrate");
   }
 
   #resume(): void {
     if (this.#vm.runState !== "finish-migrate") return;
-    if (this.#wasRunning) this.#vm.resume();
+    if (this.#guest.wasRunning) this.#vm.resume();
     else this.#vm.setRunState("paused");
   }
 
@@ -239,16 +234,17 @@ export class Outgoing {
     }
   }
 
-  /** RAM that a successor cannot map would read as zeros there. */
   #checkShared(): void {
-    for (const [id, { fd, config }] of this.#vm.backends) {
-      if (fd && config.share) continue;
-      throw new Error(
-        `Memory region ${id} is not compatible with CPR. share=on is required for memory-backend` +
-          " objects, and aux-ram-share=on is required.",
-      );
-    }
+    for (const reason of sharingBlockers(this.#vm)) throw new Error(reason);
   }
+}
+
+/** RAM that a successor cannot map would read as zeros there: the reasons, in QEMU's words. */
+export function sharingBlockers(vm: VirtualMachine): string[] {
+  return [...vm.backends].filter(([, { fd, config }]) => !fd || !config.share).map(([id]) =>
+    `Memory region ${id} is not compatible with CPR. share=on is required for memory-backend` +
+    " objects, and aux-ram-share=on is required."
+  );
 }
 
 function mainOf(channels: readonly MigrationChannel[]): MigrationAddress {

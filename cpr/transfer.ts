@@ -21,7 +21,7 @@
  *
  * @module
  */
-import { Epoll } from "../ffi/event.ts";
+import { Epoll, monotonicNs } from "../ffi/event.ts";
 import { type OwnedFd, readFd } from "../ffi/fd.ts";
 import { connectUnix, setTimeouts } from "../ffi/socket.ts";
 import { sendMessage } from "../ffi/socket_message.ts";
@@ -32,7 +32,7 @@ import { collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
 import type { Migration } from "./migration.ts";
 import { Owner, type Ownership } from "./ownership.ts";
 import { encodeStream } from "./stream.ts";
-import { stateSections } from "./vm_state.ts";
+import { type GuestRun, stateSections } from "./vm_state.ts";
 
 /** What the successor answers on the main channel. */
 export const Answer = { READY: 0x52, DONE: 0x44, ERROR: 0x45 } as const;
@@ -106,7 +106,6 @@ export function readAnswer(channel: Channel, expected: number): void {
 /**
  * The pause, on the old side: from the guest's last instruction here to its state on the way.
  *
- * @returns whether the guest ran
  * @throws {Error} if the state cannot be sent; the guest is stopped but still ours
  */
 export function handOver(
@@ -115,11 +114,11 @@ export function handOver(
   channel: Channel,
   ownership: Ownership,
 ): void {
-  const wasRunning = vm.running;
+  const guest: GuestRun = { wasRunning: vm.running, stoppedNs: monotonicNs() };
   migration.times.stopped = performance.now();
   vm.pause("finish-migrate");
   migration.transferBegins();
-  const bytes = encodeStream(stateSections(vm.machine, wasRunning));
+  const bytes = encodeStream(stateSections(vm.machine, guest));
   // From here on only the winner of the next swap may run the guest.
   ownership.swap(Owner.OLD, Owner.HANDED_OVER);
   channel.sink(bytes);

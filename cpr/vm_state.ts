@@ -3,34 +3,49 @@
  *
  * @module
  */
+import { struct, u64, u8 } from "../ffi/struct.ts";
 import type { Machine } from "../vmm/machine.ts";
 import { checkState, type LoadedState, saveMachine } from "./machine_state.ts";
 import { loadRam, RAM_SECTION, ramSections, type RamStatistics } from "./ram.ts";
 import { type ByteSource, readSections, type Section, StateError } from "./stream.ts";
 
 const GLOBAL_STATE = "globalstate";
+/** What a stream says of the VM besides its machine. */
+const globalState = struct("globalstate", {
+  /** When the guest stopped, CLOCK_MONOTONIC of this host. */
+  stopped_ns: u64,
+  was_running: u8,
+});
+
+/** What is known of the guest when its state is taken. */
+export interface GuestRun {
+  /** Whether it ran when the migration began. */
+  readonly wasRunning: boolean;
+  /** When it stopped, nanoseconds of CLOCK_MONOTONIC. */
+  readonly stoppedNs: bigint;
+}
 
 /** The sections of a parked VM, RAM left in place. */
-export function stateSections(machine: Machine, wasRunning: boolean): Section[] {
-  const data = new Uint8Array([wasRunning ? 1 : 0]);
+export function stateSections(machine: Machine, run: GuestRun): Section[] {
+  const { bytes: data } = globalState.alloc({
+    stopped_ns: run.stoppedNs,
+    was_running: run.wasRunning ? 1 : 0,
+  });
   return [{ name: GLOBAL_STATE, id: "", version: 1, data }, ...saveMachine(machine)];
 }
 
 /** The sections of a parked VM with its RAM. */
 export function* copySections(
   machine: Machine,
-  wasRunning: boolean,
+  run: GuestRun,
   statistics: RamStatistics,
 ): Generator<Section> {
   yield* ramSections(machine.memory, statistics);
-  yield* stateSections(machine, wasRunning);
+  yield* stateSections(machine, run);
 }
 
 /** A VM's state that was read and checked. */
-export interface ReadVm extends LoadedState {
-  /** Whether the guest ran when the migration began. */
-  readonly wasRunning: boolean;
-}
+export interface ReadVm extends LoadedState, GuestRun {}
 
 /**
  * Reads a VM's stream to its end and checks it. RAM goes into memory as it comes; nothing else is
@@ -45,7 +60,10 @@ export function readVm(machine: Machine, source: ByteSource): ReadVm {
     else rest.push(section);
   }
   const global = rest.find((section) => section.name === GLOBAL_STATE);
-  if (global?.data.length !== 1) throw new StateError(`Section '${GLOBAL_STATE}' is missing`);
+  if (global?.data.length !== globalState.size) {
+    throw new StateError(`Section '${GLOBAL_STATE}' is missing`);
+  }
   const state = checkState(machine, rest.filter((section) => section !== global));
-  return { wasRunning: global.data[0] === 1, apply: () => state.apply() };
+  const { was_running, stopped_ns } = globalState.view(global.data.buffer, global.data.byteOffset);
+  return { wasRunning: was_running === 1, stoppedNs: stopped_ns, apply: () => state.apply() };
 }

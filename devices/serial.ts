@@ -2,9 +2,9 @@
  * `isa-serial`: a National PC16550D UART at an ISA address.
  *
  * Register and section numbers are those of the PC16550D data sheet (National, June 1995). The line
- * is infinitely fast: a byte written to THR is with the host before the next instruction, and the
- * character timeout of the receiver FIFO, four character times on a real line, is over at once.
- * Only a host that takes no bytes makes the transmitter wait, which the guest sees in LSR.
+ * is infinitely fast: a byte written to THR is with the host before the next instruction. Only a
+ * host that takes no bytes makes the transmitter wait, which the guest sees in LSR. The divisor
+ * decides nothing but how long the receiver FIFO's character timeout is.
  *
  * @module
  */
@@ -18,28 +18,10 @@ import {
   type PropertyValue,
 } from "./device.ts";
 import { ByteDevice, isaIrq, isaPort } from "./isa.ts";
+import { FIFO_SIZE, Receiver, receiverState } from "./serial_receiver.ts";
+import { FCR, IER, IIR, IIR_FIFOS, LCR, LSR, MCR, MSR, TRIGGERS } from "./serial_registers.ts";
+import { CharacterTimeout, characterTimeout } from "./serial_timeout.ts";
 
-/** IER bits (8.7): receiver data, transmitter holding register empty, line status, modem status. */
-const IER = { RDA: 0x01, THRE: 0x02, RLS: 0x04, MS: 0x08 } as const;
-/** Interrupt identification (8.6, table IV), highest priority first. */
-const IIR = { RLS: 0x06, RDA: 0x04, TIMEOUT: 0x0c, THRE: 0x02, MS: 0x00, NONE: 0x01 } as const;
-/** IIR bits that say the FIFOs are on. */
-const IIR_FIFOS = 0xc0;
-/** FCR bits (8.5); trigger level in the two highest. */
-const FCR = { ENABLE: 0x01, CLEAR_RECEIVER: 0x02, CLEAR_TRANSMITTER: 0x04, KEPT: 0xc9 } as const;
-/** LCR bits (8.1). */
-const LCR = { BREAK: 0x40, DLAB: 0x80 } as const;
-/** MCR bits (8.8). */
-const MCR = { DTR: 0x01, RTS: 0x02, OUT1: 0x04, OUT2: 0x08, LOOP: 0x10, ALL: 0x1f } as const;
-/** LSR bits (8.4). */
-const LSR = { DR: 0x01, OE: 0x02, FE: 0x08, BI: 0x10, THRE: 0x20, TEMT: 0x40, FIFO: 0x80 } as const;
-const LSR_ERRORS = 0x1e;
-/** MSR bits (8.9); each delta is its line shifted right by four. */
-const MSR = { CTS: 0x10, DSR: 0x20, RI: 0x40, DCD: 0x80, DELTAS: 0x0f } as const;
-
-/** Receiver FIFO trigger levels in bytes, by FCR bits 7 and 6. */
-const TRIGGERS = [1, 4, 8, 14];
-const FIFO_SIZE = 16;
 /** A break holds the line low through the stop bit as well: both errors are true of it. */
 const BREAK_ERRORS = LSR.BI | LSR.FE;
 /** 9600 baud: the latch survives a reset on the chip (table I) and has no defined first value. */
@@ -58,39 +40,36 @@ const state = struct("isa-serial", {
   lcr: u8,
   mcr: u8,
   scr: u8,
-  /** OE, PE, FE and BI as LSR shows them until it is read. */
-  lineErrors: u8,
   /** The low half of MSR until it is read. */
   modemDeltas: u8,
   /** THR has become empty and neither IIR nor THR was touched since. */
   thrInterrupt: u8,
   irqLevel: u8,
   divisor: u16,
-  receiver: byteFifo(FIFO_SIZE),
-  /** The LSR errors of each byte in `receiver`. */
-  receiverErrors: byteFifo(FIFO_SIZE),
+  receiver: receiverState,
   /**
    * Bytes that the host has not taken. All 16 places serve in 16450 mode too: guests that write
    * without looking at LSR, as early boot code does, then outlive a short stall of the host.
    */
   transmitter: byteFifo(FIFO_SIZE),
+  timeout: characterTimeout,
 });
 
 class Serial extends ByteDevice implements Device {
   readonly #state: View<typeof state.fields>;
   readonly #context: DeviceContext;
-  readonly #receiver: ByteFifo;
-  readonly #errors: ByteFifo;
+  readonly #receiver: Receiver;
   readonly #transmitter: ByteFifo;
+  readonly #timeout: CharacterTimeout;
   readonly #byte = new Uint8Array(1);
 
   constructor(view: View<typeof state.fields>, context: DeviceContext) {
     super();
     this.#state = view;
     this.#context = context;
-    this.#receiver = new ByteFifo(view.receiver);
-    this.#errors = new ByteFifo(view.receiverErrors);
+    this.#receiver = new Receiver(view.receiver);
     this.#transmitter = new ByteFifo(view.transmitter);
+    this.#timeout = new CharacterTimeout(view.timeout, context);
   }
 
   protected readByte(_range: number, offset: number): number {
@@ -150,12 +129,12 @@ class Serial extends ByteDevice implements Device {
       s.lcr =
       s.mcr =
       s.scr =
-      s.lineErrors =
       s.modemDeltas =
       s.thrInterrupt =
         0;
     s.divisor = POWER_ON_DIVISOR;
-    this.#clearReceiver();
+    this.#receiver.reset();
+    this.#timeout.stop();
     this.#transmitter.clear();
     this.#driveIrq();
     this.#context.chardev.acceptInput();
@@ -171,13 +150,13 @@ class Serial extends ByteDevice implements Device {
     // Whatever the mode, 16 places exist: no byte from the host is lost to a change of the mode
     // between inputRoom() and here.
     for (const byte of data) this.#receive(byte, 0, FIFO_SIZE);
-    this.#driveIrq();
+    this.#received();
   }
 
   inputBreak(): void {
     if (this.#state.mcr & MCR.LOOP) return;
     this.#receive(0, BREAK_ERRORS, FIFO_SIZE);
-    this.#driveIrq();
+    this.#received();
   }
 
   writable(): void {
@@ -187,29 +166,29 @@ class Serial extends ByteDevice implements Device {
     this.#driveIrq();
   }
 
+  timer(nowNs: bigint): void {
+    this.#timeout.timer(nowNs);
+    this.#driveIrq();
+  }
+
   restored(): void {
     const s = this.#state;
     s.ier &= 0x0f;
     s.fcr &= s.fcr & FCR.ENABLE ? FCR.KEPT : 0;
     s.mcr &= MCR.ALL;
-    s.lineErrors &= LSR_ERRORS;
     s.modemDeltas &= MSR.DELTAS;
     s.thrInterrupt &= 1;
     this.#receiver.normalise();
-    this.#errors.normalise();
     this.#transmitter.normalise();
-    if (this.#errors.length !== this.#receiver.length) {
-      this.#errors.clear();
-      for (let i = 0; i < this.#receiver.length; i++) this.#errors.push(0);
-    }
+    this.#timeout.restored();
     s.irqLevel = Number(this.#interruptId() !== IIR.NONE);
     this.#context.setIrq(s.irqLevel === 1);
   }
 
   #readRbr(): number {
     const byte = this.#receiver.shift();
-    this.#errors.shift();
-    this.#exposeErrors();
+    this.#timeout.stop();
+    if (this.#waitsBelowTrigger()) this.#startTimeout();
     this.#driveIrq();
     // Once per emptied FIFO, not once per byte: each call may wake the I/O thread.
     if (this.#receiver.length === 0) this.#context.chardev.acceptInput();
@@ -227,13 +206,13 @@ class Serial extends ByteDevice implements Device {
 
   #readLsr(): number {
     const s = this.#state;
-    let lsr = s.lineErrors;
+    const errors = this.#receiver.lineErrors;
+    let lsr = errors;
     if (this.#receiver.length > 0) lsr |= LSR.DR;
     if (this.#transmitter.length === 0) lsr |= LSR.THRE | LSR.TEMT;
-    if (s.fcr & FCR.ENABLE && this.#errorsQueued()) lsr |= LSR.FIFO;
-    if (s.lineErrors) {
-      s.lineErrors = 0;
-      this.#errors.put(0, 0);
+    if (s.fcr & FCR.ENABLE && this.#receiver.hasErrors) lsr |= LSR.FIFO;
+    if (errors) {
+      this.#receiver.forgetErrors();
       this.#driveIrq();
     }
     return lsr;
@@ -254,10 +233,15 @@ class Serial extends ByteDevice implements Device {
     // Low before high again: the interrupt controller needs an edge for the next THRE interrupt.
     s.thrInterrupt = 0;
     if (s.irqLevel) this.#driveIrq();
-    if (s.mcr & MCR.LOOP) this.#receive(byte, 0, this.#capacity());
+    if (s.mcr & MCR.LOOP) this.#loopBack(byte);
     else this.#transmit(byte);
     if (this.#transmitter.length === 0) s.thrInterrupt = 1;
     if (s.ier) this.#driveIrq();
+  }
+
+  #loopBack(byte: number): void {
+    this.#receive(byte, 0, this.#capacity());
+    this.#received();
   }
 
   #transmit(byte: number): void {
@@ -277,6 +261,7 @@ class Serial extends ByteDevice implements Device {
     const enabled = value & ~s.ier;
     s.ier = value;
     if (enabled & IER.THRE && this.#transmitter.length === 0) s.thrInterrupt = 1;
+    this.#ensureTimeout();
     this.#driveIrq();
   }
 
@@ -291,9 +276,11 @@ class Serial extends ByteDevice implements Device {
       this.#transmitter.clear();
     }
     if (modeChange || (on && value & FCR.CLEAR_RECEIVER)) {
-      this.#clearReceiver();
+      this.#receiver.clear();
+      this.#timeout.stop();
       this.#context.chardev.acceptInput();
     }
+    this.#ensureTimeout();
     this.#driveIrq();
   }
 
@@ -301,13 +288,8 @@ class Serial extends ByteDevice implements Device {
     const s = this.#state;
     const breakStarts = value & ~s.lcr & LCR.BREAK;
     s.lcr = value;
-    if (!breakStarts) return;
-    if (s.mcr & MCR.LOOP) {
-      this.#receive(0, BREAK_ERRORS, this.#capacity());
-      this.#driveIrq();
-    } else {
-      this.#context.chardev.sendBreak();
-    }
+    // 8.1 bit 6 acts on SOUT alone, and 8.8 bit 4 takes SOUT out of the loop.
+    if (breakStarts && !(s.mcr & MCR.LOOP)) this.#context.chardev.sendBreak();
   }
 
   #writeMcr(value: number): void {
@@ -335,40 +317,39 @@ class Serial extends ByteDevice implements Device {
   }
 
   #receive(byte: number, errors: number, capacity: number): void {
-    if (this.#receiver.length >= capacity) {
-      this.#state.lineErrors |= LSR.OE;
-      // 8.4 bit 1: a full FIFO keeps what it has, RBR alone is overwritten.
-      if (this.#state.fcr & FCR.ENABLE) return;
-      this.#receiver.put(this.#receiver.length - 1, byte);
-      this.#errors.put(this.#receiver.length - 1, errors);
-    } else {
-      this.#receiver.push(byte);
-      this.#errors.push(errors);
-    }
-    if (this.#receiver.length === 1) this.#exposeErrors();
+    this.#receiver.receive(byte, errors, capacity, (this.#state.fcr & FCR.ENABLE) !== 0);
   }
 
-  /** Errors show in LSR when their byte comes to the top of the FIFO (8.4). */
-  #exposeErrors(): void {
-    if (this.#receiver.length > 0) this.#state.lineErrors |= this.#errors.at(0) & LSR_ERRORS;
+  /** After bytes came: a timeout that has not come yet counts from the latest of them. */
+  #received(): void {
+    if (this.#waitsBelowTrigger() && !this.#timeout.due) this.#startTimeout();
+    this.#driveIrq();
   }
 
-  #errorsQueued(): boolean {
-    for (let i = 0; i < this.#receiver.length; i++) if (this.#errors.at(i)) return true;
-    return false;
+  /** Whether there are bytes that only the timeout reports; a guest that polls needs none. */
+  #waitsBelowTrigger(): boolean {
+    const { ier, fcr } = this.#state;
+    if (!(fcr & FCR.ENABLE && ier & IER.RDA)) return false;
+    const { length } = this.#receiver;
+    return length > 0 && length < TRIGGERS[fcr >> 6];
   }
 
-  #clearReceiver(): void {
-    this.#receiver.clear();
-    this.#errors.clear();
+  #startTimeout(): void {
+    this.#timeout.start(this.#state.divisor, this.#state.lcr);
+  }
+
+  /** After a mode change: bytes that have become the timeout's to report. */
+  #ensureTimeout(): void {
+    if (this.#timeout.idle && this.#waitsBelowTrigger()) this.#startTimeout();
   }
 
   #interruptId(): number {
-    const { ier, fcr, lineErrors, thrInterrupt, modemDeltas } = this.#state;
-    if (ier & IER.RLS && lineErrors) return IIR.RLS;
+    const { ier, fcr, thrInterrupt, modemDeltas } = this.#state;
+    if (ier & IER.RLS && this.#receiver.lineErrors) return IIR.RLS;
     if (ier & IER.RDA && this.#receiver.length > 0) {
       const trigger = fcr & FCR.ENABLE ? TRIGGERS[fcr >> 6] : 1;
-      return this.#receiver.length >= trigger ? IIR.RDA : IIR.TIMEOUT;
+      if (this.#receiver.length >= trigger) return IIR.RDA;
+      if (this.#timeout.due) return IIR.TIMEOUT;
     }
     if (ier & IER.THRE && thrInterrupt) return IIR.THRE;
     if (ier & IER.MS && modemDeltas) return IIR.MS;

@@ -153,6 +153,9 @@ const table = {
   // int tcgetattr(int fd, struct termios *t); int tcsetattr(int fd, int when, struct termios *t)
   tcgetattr: { parameters: ["i32", "buffer"], result: "i32" },
   tcsetattr: { parameters: ["i32", "i32", "buffer"], result: "i32" },
+  // pid_t tcgetpgrp(int fd); pid_t getpgrp(void)
+  tcgetpgrp: { parameters: ["i32"], result: "i32" },
+  getpgrp: { parameters: [], result: "i32" },
   // int tcsendbreak(int fd, int duration)
   tcsendbreak: { parameters: ["i32", "i32"], result: "i32" },
   // int isatty(int fd)

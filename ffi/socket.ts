@@ -73,11 +73,16 @@ export type SocketAddress =
 
 /** A path that does not fit into struct sockaddr_un. */
 export class UnixPathError extends RangeError {
+  /** The class's name. */
   override readonly name = "UnixPathError";
   /** The line that QEMU prints below the message. */
   readonly hint = `Path must be less than ${UNIX_PATH_MAX} bytes`;
 
-  /** @param path the path that is too long */
+  /**
+   * Makes the error.
+   *
+   * @param path the path that is too long
+   */
   constructor(path: string) {
     super(`UNIX socket path '${path}' is too long`);
   }
@@ -240,8 +245,11 @@ export function shutdownSocket(fd: number): void {
 
 /** A process at the other end of a UNIX socket, when it connected or listened. */
 export interface PeerCredentials {
+  /** Process id. */
   readonly pid: number;
+  /** Effective user id. */
   readonly uid: number;
+  /** Effective group id. */
   readonly gid: number;
 }
 

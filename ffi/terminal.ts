@@ -53,6 +53,12 @@ export function isTerminal(fd: number): boolean {
   return libc.isatty(fd) === 1;
 }
 
+/** Whether a terminal is this process's own, but another job of the shell's is in the foreground. */
+export function isBackground(fd: number): boolean {
+  const foreground = libc.tcgetpgrp(fd);
+  return foreground !== -1 && foreground !== libc.getpgrp();
+}
+
 /** A terminal's settings: the bytes of its struct termios. @throws {OsError} */
 export function getTermios(fd: number): Uint8Array<ArrayBuffer> {
   const settings = new Uint8Array(termios.size);

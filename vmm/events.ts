@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { realtimeNs } from "../ffi/event.ts";
 
 /** One event. */
 export interface VmEvent {
@@ -29,8 +30,8 @@ export class EventHub {
 
   /** Sends an event to all listeners, now. */
   emit(name: string, data?: Record<string, unknown>): void {
-    const now = Date.now() * 1000 + Math.floor((performance.now() * 1000) % 1000);
-    const timestamp = { seconds: Math.floor(now / 1e6), microseconds: now % 1e6 };
+    const now = realtimeNs() / 1000n;
+    const timestamp = { seconds: Number(now / 1_000_000n), microseconds: Number(now % 1_000_000n) };
     const event: VmEvent = data ? { name, data, timestamp } : { name, timestamp };
     for (const listener of this.#listeners) listener(event);
   }

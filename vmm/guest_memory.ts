@@ -19,12 +19,8 @@ import {
   resizeFile,
   Seal,
 } from "../ffi/memory.ts";
+import { HIGH_RAM_START, LOW_RAM_LIMIT } from "./boot/e820.ts";
 import type { MemoryBackendConfig } from "./config.ts";
-
-/** Below this address RAM is contiguous; what is left starts at 4 GiB (as QEMU's microvm). */
-export const LOW_RAM_LIMIT = 0xc000_0000;
-/** Where RAM goes on above the hole for devices. */
-export const HIGH_RAM_START = 0x1_0000_0000;
 
 /** A memory backend with its memory. */
 export interface MemoryBackend {

@@ -8,11 +8,8 @@ import { kvmClockData, kvmIrqchip, kvmPitState2 } from "../ffi/kvm/structs.ts";
 import { type CpuidEntry, KvmSystem } from "../ffi/kvm/system.ts";
 import { KvmVcpu } from "../ffi/kvm/vcpu.ts";
 import { KvmVm } from "../ffi/kvm/vm.ts";
+import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS } from "./boot/e820.ts";
 import { VcpuState, type VcpuStateLayout, vcpuStateLayout } from "./vcpu_state.ts";
-
-/** Pages that KVM on Intel needs below 4 GiB, where QEMU has them as well. */
-const IDENTITY_MAP_ADDRESS = 0xfffb_c000;
-const TSS_ADDRESS = IDENTITY_MAP_ADDRESS + 0x1000;
 
 /** In-kernel chips by their KVM_IRQCHIP_* numbers. */
 export const irqchips = ["pic_master", "pic_slave", "ioapic"] as const;
@@ -46,8 +43,8 @@ export class Hardware implements Disposable {
     const vcpus: KvmVcpu[] = [];
     this.vcpus = vcpus;
     try {
-      this.vm.setIdentityMapAddress(IDENTITY_MAP_ADDRESS);
-      this.vm.setTssAddress(TSS_ADDRESS);
+      this.vm.setIdentityMapAddress(KVM_IDENTITY_MAP_ADDRESS);
+      this.vm.setTssAddress(KVM_TSS_ADDRESS);
       this.vm.createIrqchip();
       if (options.pit) this.vm.createPit();
       const size = kvm.vcpuMmapSize();

@@ -16,7 +16,7 @@ import { type CpuTables, cpuTables } from "./cpu/tables.ts";
 import { type DeviceRequest, DeviceSet } from "./device_set.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { Hardware } from "./hardware.ts";
-import { BootImages, startVcpu } from "./power_on.ts";
+import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
 import { Vcpu } from "./vcpu.ts";
 
 /** An event that a vCPU or a device left for the main thread. */
@@ -56,6 +56,7 @@ export class Machine {
   readonly #event: OwnedFd = makeEventfd();
   readonly #control: ThreadControl;
   readonly #parts: MachineParts;
+  #roms: readonly LoadedImage[] = [];
   /** What to undo, last first. */
   readonly #cleanup = new DisposableStack();
 
@@ -148,9 +149,15 @@ export class Machine {
   }
 
   #start(images: BootImages): void {
+    this.#roms = images.loaded;
     this.devices.reset();
     images.load(this.memory);
     for (const [index, start] of images.plan.starts) startVcpu(this.vcpus[index].kvm, start);
+  }
+
+  /** The images in memory, for `info roms`. */
+  get roms(): readonly LoadedImage[] {
+    return this.#roms;
   }
 
   #images(): BootImages {

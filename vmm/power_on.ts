@@ -10,7 +10,7 @@ import { kvmMpState, kvmRegs, kvmSregs } from "../ffi/kvm/structs.ts";
 import type { KvmVcpu } from "../ffi/kvm/vcpu.ts";
 import { type BootPlan, planBoot } from "./boot/boot.ts";
 import type { CpuStart } from "./boot/cpu_start.ts";
-import { BootError, type ImageFile, type Segment } from "./boot/image.ts";
+import { BootError, type ImageFile, type Segment, segmentLength } from "./boot/image.ts";
 import type { MachineConfig } from "./config.ts";
 import type { GuestMemory } from "./guest_memory.ts";
 
@@ -45,6 +45,15 @@ class OpenImage implements ImageFile, Disposable {
   [Symbol.dispose](): void {
     this.fd.close();
   }
+}
+
+/** An image in guest memory. */
+export interface LoadedImage {
+  readonly name: string;
+  readonly address: bigint;
+  /** Bytes. */
+  readonly size: number;
+  readonly memory: "ram" | "rom";
 }
 
 /** What the MP table says of the processors. */
@@ -87,6 +96,20 @@ export class BootImages implements Disposable {
       this[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** What `load` and `loadRom` put into memory. */
+  get loaded(): LoadedImage[] {
+    const { rom, segments } = this.plan;
+    const inRam = segments.map((segment): LoadedImage => ({
+      name: segment.name,
+      address: BigInt(segment.gpa),
+      size: segmentLength(segment),
+      memory: "ram",
+    }));
+    if (!rom) return inRam;
+    const name = rom.file.path;
+    return [...inRam, { name, address: BigInt(rom.gpa), size: rom.size, memory: "rom" }];
   }
 
   /** Writes all segments into guest RAM. @throws {Error} if a file became shorter meanwhile */

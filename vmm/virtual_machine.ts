@@ -36,6 +36,8 @@ export interface CreateOptions {
   readonly incoming?: boolean;
   /** Descriptors from a predecessor. */
   readonly kept?: KeptResources;
+  /** Leave it to the caller to call `attachDevices`, after monitors that share a multiplexer. */
+  readonly detached?: boolean;
   /** Takes lines for the user: warnings, the names of pseudo-terminals. */
   readonly notice?: (text: string) => void;
 }
@@ -73,8 +75,8 @@ export class VirtualMachine implements AsyncDisposable {
     this.backends = parts.backends;
     this.actions = {
       ...config.actions,
-      ...(config.noReboot ? { reboot: "shutdown" } : {}),
-      ...(config.noShutdown ? { shutdown: "pause" } : {}),
+      ...(config.noReboot && { reboot: "shutdown" as const }),
+      ...(config.noShutdown && { shutdown: "pause" as const }),
     };
     this.#notice = options.notice ?? ((text) => console.error(text));
     this.#runState = options.incoming ? "inmigrate" : "prelaunch";
@@ -89,7 +91,6 @@ export class VirtualMachine implements AsyncDisposable {
       onEvent: (event) => this.#handle(event),
     });
     for (const warning of this.machine.cpus.warnings) this.#notice(warning);
-    this.chardevs.attachDevices(this.machine.devices);
   }
 
   /**
@@ -111,6 +112,7 @@ export class VirtualMachine implements AsyncDisposable {
       await parts.chardevs.open(full.chardevs, options.kept?.chardevs);
       vm = new VirtualMachine(full, options, parts);
       vm.machine.startThreads();
+      if (!options.detached) vm.attachDevices();
       return vm;
     } catch (error) {
       await (vm ?? parts).close();
@@ -187,6 +189,14 @@ export class VirtualMachine implements AsyncDisposable {
     this.#runState = state;
   }
 
+  /**
+   * Lets the devices read from their character devices. Of several users of a multiplexer the last
+   * to be bound has the focus, so this comes after the monitors.
+   */
+  attachDevices(): void {
+    this.chardevs.attachDevices(this.machine.devices);
+  }
+
   /** Whether a successor takes a character device over with its connection. */
   keepsChardev(id: string): boolean {
     return this.chardevs.configs.get(id)?.cpr !== false;
@@ -218,10 +228,18 @@ export class VirtualMachine implements AsyncDisposable {
 
   /** Sends every vCPU a non-maskable interrupt. */
   injectNmi(): void {
-    const wasRunning = this.running;
+    this.whileParked(() => this.machine.vcpus.forEach((vcpu) => vcpu.kvm.nmi()));
+  }
+
+  /** Looks at the vCPUs: stops them for as long as `look` takes, without anyone noticing. */
+  whileParked<T>(look: () => T): T {
+    if (!this.running) return look();
     this.machine.park();
-    for (const vcpu of this.machine.vcpus) vcpu.kvm.nmi();
-    if (wasRunning) this.machine.resume();
+    try {
+      return look();
+    } finally {
+      this.machine.resume();
+    }
   }
 
   /** Ends the VM as QEMU's `quit` does: event SHUTDOWN, exit status 0. */
@@ -229,6 +247,12 @@ export class VirtualMachine implements AsyncDisposable {
     if (this.#ended) return;
     this.events.emit("SHUTDOWN", { guest: reason.startsWith("guest"), reason });
     this.#end(0);
+  }
+
+  /** Says what went wrong while the guest was not here yet, and ends the VM if it shall. */
+  fail(text: string, end: boolean): void {
+    this.#notice(text);
+    if (end) this.#end(1);
   }
 
   /** Closes everything: threads, descriptors, mappings. The guest is gone. */
@@ -330,7 +354,8 @@ class Parts {
 
   constructor(options: CreateOptions, quit: () => void) {
     const notice = options.notice ?? ((text: string) => console.error(text));
-    this.chardevs = new ChardevSet(this.reactor, { notice, quit });
+    // The program listens for signals itself and closes the VM: the terminal is put back then.
+    this.chardevs = new ChardevSet(this.reactor, { notice, quit, terminate: () => {} });
   }
 
   /** All backends: those of `-object`, and the machine's own RAM if none of them is that. */

@@ -44,6 +44,7 @@ export interface KeptChardev {
 export interface KeptFd {
   /** Unique within the backend. */
   readonly name: string;
+  /** Its number in this process. */
   readonly fd: number;
 }
 
@@ -65,6 +66,8 @@ export interface CharacterBackend extends CharacterSink {
    * @throws {Error} in QEMU's words when the backend is in use
    */
   attach(reactor: Reactor, frontend: CharacterFrontend): void;
+  /** Tells the frontend that a break condition has come (`chardev-send-break`). */
+  receiveBreak(): void;
   /** The open descriptors that a successor takes over. */
   keptFds(): KeptFd[];
   /** What a successor must know besides. */

@@ -20,11 +20,13 @@ export interface ChardevCommon {
 
 /** Drops all output. */
 export interface NullConfig extends ChardevCommon {
+  /** The kind of backend. */
   readonly backend: "null";
 }
 
 /** The process's stdin and stdout. */
 export interface StdioConfig extends ChardevCommon {
+  /** The kind of backend. */
   readonly backend: "stdio";
   /** Whether C-c, C-\ and C-z send signals to the VMM rather than bytes to the guest. */
   readonly signal: boolean;
@@ -32,7 +34,9 @@ export interface StdioConfig extends ChardevCommon {
 
 /** Output into a file. */
 export interface FileConfig extends ChardevCommon {
+  /** The kind of backend. */
   readonly backend: "file";
+  /** The file, which is made if it does not exist. */
   readonly path: string;
   /** Append to the file instead of emptying it. */
   readonly append: boolean;
@@ -40,12 +44,15 @@ export interface FileConfig extends ChardevCommon {
 
 /** A pair of FIFOs `path.in` and `path.out`, or one FIFO `path` for both directions. */
 export interface PipeConfig extends ChardevCommon {
+  /** The kind of backend. */
   readonly backend: "pipe";
+  /** The FIFOs, which must exist, or the part of their names that they share. */
   readonly path: string;
 }
 
 /** A new pseudo-terminal. */
 export interface PtyConfig extends ChardevCommon {
+  /** The kind of backend. */
   readonly backend: "pty";
   /** A symbolic link to make to the slave. */
   readonly path?: string;
@@ -68,7 +75,9 @@ export type SocketConfig = ChardevCommon & SocketEndpoint & {
 
 /** A socket that was opened by whoever started the VMM: connected, or listening. */
 export interface FdConfig extends ChardevCommon {
+  /** The kind of backend. */
   readonly backend: "fd";
+  /** The descriptor's number in this process. */
   readonly fd: number;
 }
 

@@ -10,7 +10,11 @@ import type { KeptFd } from "./backend.ts";
 export class FdTable {
   readonly #fds: Map<string, OwnedFd>;
 
-  /** @param kept descriptors that a predecessor left; the table owns them from now on */
+  /**
+   * Makes a table.
+   *
+   * @param kept descriptors that a predecessor left; the table owns them from now on
+   */
   constructor(kept: ReadonlyMap<string, OwnedFd> = new Map()) {
     this.#fds = new Map(kept);
   }
@@ -48,7 +52,11 @@ export class FdTable {
     return [...this.#fds].map(([name, { fd }]) => ({ name, fd }));
   }
 
-  /** @throws {Error} if there are descriptors under other names than these */
+  /**
+   * Refuses descriptors that the backend has no use for.
+   *
+   * @throws {Error} if there are descriptors under other names than these
+   */
   expectOnly(owner: string, names: readonly string[]): void {
     for (const name of this.#fds.keys()) {
       if (!names.includes(name)) {

@@ -10,6 +10,7 @@ import { openOrExplain, StreamBackend } from "./stream_backend.ts";
 
 /** Writes output to a file and gives no input. */
 export class FileBackend extends StreamBackend {
+  /** What `query-chardev` prints. */
   readonly filename = "file";
 
   /**
@@ -31,5 +32,6 @@ export class FileBackend extends StreamBackend {
     });
   }
 
+  /** There is no input. */
   protected inputEnded(): void {}
 }

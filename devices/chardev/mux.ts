@@ -55,6 +55,8 @@ export class Mux implements CharacterBackend {
   readonly #restored: ChardevState;
 
   /**
+   * Makes a multiplexer without frontends.
+   *
    * @param label the multiplexer's id
    * @param base the backend, which has no frontend
    * @param quit called by C-a x
@@ -112,6 +114,10 @@ export class Mux implements CharacterBackend {
     this.base.sendBreak();
   }
 
+  receiveBreak(): void {
+    this.#ports[this.#focus]?.frontend.event("break");
+  }
+
   keptFds(): KeptFd[] {
     return this.base.keptFds();
   }
@@ -148,7 +154,7 @@ export class Mux implements CharacterBackend {
         this.#deliver();
       },
       event: (event) => {
-        if (event === "break") this.#ports[this.#focus]?.frontend.event(event);
+        if (event === "break") this.receiveBreak();
         else for (const { frontend } of this.#ports) frontend.event(event);
       },
       writable: () => {
@@ -183,7 +189,7 @@ export class Mux implements CharacterBackend {
         break;
       case "b":
         this.#deliver();
-        this.#ports[this.#focus].frontend.event("break");
+        this.receiveBreak();
         break;
       case "c":
         this.#setFocus((this.#focus + 1) % this.#ports.length);

@@ -9,6 +9,7 @@ import { StreamBackend } from "./stream_backend.ts";
 
 /** Drops output (into the log file, if there is one) and gives no input. */
 export class NullBackend extends StreamBackend {
+  /** What `query-chardev` prints. */
   readonly filename = "null";
 
   /** Makes the backend. */
@@ -16,5 +17,6 @@ export class NullBackend extends StreamBackend {
     super(config, kept, []);
   }
 
+  /** There is no input. */
   protected inputEnded(): void {}
 }

@@ -14,6 +14,7 @@ const FLAGS = O.RDWR | O.NONBLOCK;
 
 /** Reads from `PATH.in` and writes to `PATH.out`, or uses `PATH` for both. */
 export class PipeBackend extends StreamBackend {
+  /** What `query-chardev` prints. */
   readonly filename = "pipe";
 
   /**
@@ -30,6 +31,7 @@ export class PipeBackend extends StreamBackend {
     });
   }
 
+  /** Reading failed. */
   protected inputEnded(): void {
     this.endInput();
   }

@@ -42,27 +42,33 @@ export class PtyBackend extends StreamBackend {
     this.#master = master;
   }
 
+  /** What `query-chardev` prints. */
   get filename(): string {
     return `pty:${this.path}`;
   }
 
+  /** Looks whether somebody has opened the slave. */
   protected override started(): void {
     this.#awaitOpening();
   }
 
+  /** The slave was closed. */
   protected inputEnded(): void {
     this.disconnect();
     this.#awaitOpening();
   }
 
+  /** The slave was closed, but not all that was typed is read. */
   protected override peerGone(): void {
     this.#awaitOpening();
   }
 
+  /** Stops looking at the slave. */
   protected override stopped(): void {
     clearInterval(this.#probe);
   }
 
+  /** Removes the symbolic link. */
   protected override restoreHost(): void {
     if (this.#link !== undefined) unlinkFile(this.#link);
   }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { getTermios, makeRaw, setTermios } from "../../ffi/terminal.ts";
+import { getTermios, isBackground, makeRaw, setTermios } from "../../ffi/terminal.ts";
 
 /** The signals that ask a process to end. */
 export type TerminationSignal = "SIGINT" | "SIGTERM" | "SIGHUP";
@@ -26,6 +26,8 @@ export class RawTerminal {
   readonly original: Uint8Array<ArrayBuffer>;
   readonly #fd: number;
   readonly #options: RawTerminalOptions;
+  /** The settings that are ours: whoever has changed them since has his reasons. */
+  #raw: Uint8Array<ArrayBuffer> | undefined;
 
   /**
    * Makes a terminal raw.
@@ -36,6 +38,7 @@ export class RawTerminal {
     this.#fd = fd;
     this.#options = options;
     this.original = options.original ?? getTermios(fd);
+    if (options.original) this.#raw = getTermios(fd);
     this.#enter();
     // A shell puts its own settings in place while the process is suspended.
     Deno.addSignalListener("SIGCONT", this.#enter);
@@ -61,12 +64,17 @@ export class RawTerminal {
   }
 
   readonly #enter = (): void => {
+    // Brought to the foreground, the process gets SIGCONT.
+    if (isBackground(this.#fd)) return;
     setTermios(this.#fd, makeRaw(this.original, { signals: this.#options.signals }));
+    this.#raw = getTermios(this.#fd);
   };
 
   readonly #putBack = (): void => {
     try {
-      setTermios(this.#fd, this.original);
+      if (this.#raw && equal(this.#raw, getTermios(this.#fd))) {
+        setTermios(this.#fd, this.original);
+      }
     } catch {
       // The terminal has gone (a hang-up): nothing is left to be put back.
     }
@@ -84,4 +92,8 @@ export class RawTerminal {
     SIGTERM: () => this.#terminated("SIGTERM"),
     SIGHUP: () => this.#terminated("SIGHUP"),
   };
+}
+
+function equal(a: Uint8Array, b: Uint8Array): boolean {
+  return a.every((byte, i) => byte === b[i]);
 }

@@ -65,6 +65,7 @@ export class SocketBackend extends StreamBackend {
     if (connection !== undefined) this.#use(connection);
   }
 
+  /** What `query-chardev` prints. */
   get filename(): string {
     return this.#connectionName ?? `disconnected:${this.#address}`;
   }
@@ -83,26 +84,31 @@ export class SocketBackend extends StreamBackend {
     return this.#waiting.promise;
   }
 
+  /** Whether there is a connection: a client that lost its own does not connect again. */
   override saveState(): ChardevState {
     return { connected: this.fds.get("connection") !== undefined };
   }
 
+  /** Begins to accept clients. */
   protected override started(reactor: Reactor): void {
     this.#reactor = reactor;
     this.#listen();
   }
 
+  /** The peer has hung up. */
   protected inputEnded(): void {
     this.#hangUp();
     this.#listen();
   }
 
+  /** The client has hung up, but not all that it sent is read. */
   protected override peerGone(): void {
     // The next client shall not have to wait until the guest has read what this one left.
     this.#connectionName = undefined;
     this.#listen();
   }
 
+  /** Stops listening. */
   protected override stopped(): void {
     this.#unlisten();
     this.#reactor = undefined;
@@ -110,6 +116,7 @@ export class SocketBackend extends StreamBackend {
     this.#waiting?.reject(new Error(`Chardev '${this.label}' was closed`));
   }
 
+  /** Hangs up and removes the socket file. */
   protected override restoreHost(): void {
     const connection = this.fds.get("connection");
     if (connection !== undefined) shutdownSocket(connection);

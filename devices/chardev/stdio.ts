@@ -16,6 +16,7 @@ let owner: StdioBackend | undefined;
 
 /** Reads stdin, in raw mode if it is a terminal, and writes to stdout. */
 export class StdioBackend extends StreamBackend {
+  /** What `query-chardev` prints. */
   readonly filename = "stdio";
   /** Descriptors that were made non-blocking for everyone who shares them. */
   readonly #shared: number[] = [];
@@ -43,23 +44,28 @@ export class StdioBackend extends StreamBackend {
     });
   }
 
+  /** The settings that the terminal had at first. */
   override saveState(): ChardevState {
     return this.#terminal ? { termios: this.#terminal.original.toHex() } : {};
   }
 
+  /** Lets go of stdin and stdout; a terminal stays raw. */
   override release(): void {
     this.#terminal?.release();
     super.release();
   }
 
+  /** Stdin is at its end. */
   protected inputEnded(): void {
     this.endInput();
   }
 
+  /** Lets another backend have stdin and stdout. */
   protected override stopped(): void {
     if (owner === this) owner = undefined;
   }
 
+  /** Puts the terminal back. */
   protected override restoreHost(): void {
     this.#terminal?.restore();
     for (const fd of this.#shared) setNonblocking(fd, false);

@@ -50,6 +50,8 @@ export abstract class StreamBackend implements CharacterBackend {
   #closed = false;
 
   /**
+   * Takes over what was kept, and opens the log file.
+   *
    * @param config the configuration
    * @param kept what a predecessor left
    * @param names the names that the backend's descriptors may have
@@ -118,6 +120,10 @@ export abstract class StreamBackend implements CharacterBackend {
 
   sendBreak(): void {
     this.#sink.sendBreak();
+  }
+
+  receiveBreak(): void {
+    this.#frontend?.event("break");
   }
 
   /** Makes the next `acceptInput()` ask the frontend for room again, on the main thread. */

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { Mux } from "../../devices/chardev/mux.ts";
 import { openChardev, resolveChardev, waitForClient } from "../../devices/chardev/open.ts";
 import type { CharacterBackend, KeptChardev } from "../../devices/chardev/backend.ts";
-import { type ChardevConfig } from "../../devices/chardev/config.ts";
+import type { ChardevConfig } from "../../devices/chardev/config.ts";
 import { duplicate, isOpen, pollFd, POLLHUP, POLLIN, readFd } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import {
+  accept,
   connectTcp,
   connectUnix,
   listenUnix,
@@ -272,7 +274,6 @@ Deno.test("a socket client connects at once and stays away after the server hang
   const frontend = new Recorder();
   assert.equal(backend.filename, "unix:");
   backend.attach(reactor, frontend);
-  const { accept } = await import("../../ffi/socket.ts");
   const peer = accept(listener.fd)!;
   say(peer.fd, "hi");
   await until(() => frontend.text === "hi");

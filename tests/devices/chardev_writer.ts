@@ -13,7 +13,8 @@ interface Job {
 
 const line = new TextEncoder().encode("abcdefghijklmnopqrstuvwxyz\n");
 
-self.onmessage = ({ data }: MessageEvent<Job>) => {
+addEventListener("message", (message) => {
+  const { data } = message as MessageEvent<Job>;
   const sink = openSink(data.sink);
   const { progress, untilBlocked } = data;
   while (Atomics.load(progress, 1) === 0) {
@@ -22,4 +23,4 @@ self.onmessage = ({ data }: MessageEvent<Job>) => {
     if (taken < line.length && untilBlocked) break;
   }
   Atomics.store(progress, 1, 2);
-};
+});

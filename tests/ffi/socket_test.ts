@@ -5,7 +5,7 @@ import {
   fileStatus,
   isOpen,
   makePipe,
-  OwnedFd,
+  type OwnedFd,
   pollFd,
   POLLIN,
   POLLOUT,

@@ -45,7 +45,11 @@ export const NOTES = 0x400;
 export const CODE = 0x1000;
 
 /** An ELF64 file of 8 KiB with these program headers; `notes` go to offset {@linkcode NOTES}. */
-export function elf(entry: bigint, phdrs: readonly Phdr[], notes = new Uint8Array()): Uint8Array {
+export function elf(
+  entry: bigint,
+  phdrs: readonly Phdr[],
+  notes: Uint8Array = new Uint8Array(),
+): Uint8Array {
   const bytes = new Uint8Array(0x2000).fill(0xf4, CODE);
   const view = new DataView(bytes.buffer);
   bytes.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);

@@ -83,6 +83,14 @@ Deno.test("HmpSession says what is wrong with a line", async () => {
   for (const [line, text] of cases) assert.equal(await type(line), text, line);
 });
 
+Deno.test("HmpSession shows the lines typed so far", async () => {
+  const { type } = connect();
+  await type("stop");
+  await type("cont");
+  await type("stop");
+  assert.equal(await type("info history"), "0: 'cont'\n1: 'stop'\n2: 'info history'\n");
+});
+
 Deno.test("HmpSession reads parameters of every type", async () => {
   const { table, type } = connect();
   table.addHmp(defineHmp({
@@ -152,7 +160,8 @@ Deno.test("HmpSession dumps physical memory in every format", async () => {
     ["xp 0", "00000000: 0x8de9\n"],
     ["xp /2ub 0", "00000000: 233 141\n"],
     ["xp/2db 0", "00000000: 233 141\n"],
-    ["xp/2dw 0", "00000000: 1728024041 1720084112\n"],
+    ["xp/2dw 0xfc", "000000fc: 4294901244   50462976\n"],
+    ["xp/1dg 0xf8", "000000f8:     -283686952306184\n"],
     ["xp/1oh 0", "00000000: 0106751\n"],
     ["xp/1ob 0x20", "00000020: 040\n"],
     ["xp/1gx 0", "00000000: 0x6690669066ff8de9\n"],

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { e820Map, ramRanges } from "./e820.ts";
+import { e820Map, ONE_MIB, ramRanges } from "./e820.ts";
 import {
   BootError,
   type BytesSegment,
@@ -81,7 +81,7 @@ export function cmdlineSegment(cmdline: string, max: number): BytesSegment {
 }
 
 /**
- * Places an initrd as high as it may lie, on a page boundary, above the kernel.
+ * Places an initrd as high as it may lie, on a page boundary, above the kernel and 1 MiB.
  *
  * @param request the initrd and the size of RAM
  * @param kernel what is loaded for the kernel
@@ -97,7 +97,7 @@ export function initrdSegment(
   if (!initrd || initrd.size === 0) return undefined;
   const top = Math.min(addrMax + 1, ramRanges(ramSize)[0].size);
   const below = kernel.filter((segment) => segment.gpa < top).map(segmentEnd);
-  const floor = Math.ceil(Math.max(0, ...below) / 4096) * 4096;
+  const floor = Math.ceil(Math.max(ONE_MIB, ...below) / 4096) * 4096;
   const gpa = Math.floor((top - initrd.size) / 4096) * 4096;
   if (gpa < floor) {
     const max = Math.max(0, top - floor);

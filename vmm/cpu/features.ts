@@ -113,14 +113,6 @@ export class FeatureSet {
     return this.#words[at] ?? 0;
   }
 
-  /** The highest leaf with a bit set from `base` on: 0 (basic) or 0x8000_0000 (extended). */
-  highestLeaf(base: number): number {
-    const leaves = featureWords
-      .filter(({ leaf }, i) => this.#words[i] !== 0 && leaf >= base && leaf - base < 0x4000_0000)
-      .map(({ leaf }) => leaf);
-    return Math.max(base, ...leaves);
-  }
-
   /** What is in both sets. */
   and(other: FeatureSet): FeatureSet {
     return this.#combine(other, (a, b) => a & b);
@@ -147,12 +139,20 @@ export class FeatureSet {
     );
   }
 
+  /** Whether nothing is in the set. */
+  get empty(): boolean {
+    return this.#words.every((bits) => bits === 0);
+  }
+
   /** Each bit in QEMU's words, `CPUID[eax=01h].ECX.cx16 [bit 13]`, in the order of the words. */
   describe(): string[] {
-    return featureWords.flatMap((word, i) => {
-      const bits = Array.from({ length: 32 }, (_, bit) => bit);
-      return bits.filter((bit) => this.#words[i] >>> bit & 1).map((bit) => describeBit(word, bit));
+    const lines: string[] = [];
+    this.#words.forEach((bits, i) => {
+      for (let bit = 0; bits >>> bit !== 0 && bit < 32; bit++) {
+        if (bits >>> bit & 1) lines.push(describeBit(featureWords[i], bit));
+      }
     });
+    return lines;
   }
 
   #combine(other: FeatureSet, operation: (a: number, b: number) => number): FeatureSet {

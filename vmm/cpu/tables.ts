@@ -1,28 +1,72 @@
-import { type CpuidEntry, KvmSystem } from "../../ffi/kvm/system.ts";
+/**
+ * The CPUs of a machine: APIC ids and CPUID tables for KVM.
+ *
+ * @module
+ */
+import { Capability } from "../../ffi/kvm/ioctl.ts";
+import type { CpuidEntry, KvmSystem } from "../../ffi/kvm/system.ts";
 import type { MachineConfig } from "../config.ts";
+import { buildCpuid } from "./cpuid.ts";
+import { type CpuDefinition, defineCpu, type HostCpu, isAmd } from "./definition.ts";
+import { findCpuid } from "./features.ts";
+import { apicId } from "./topology.ts";
+
+/** The vCPUs as KVM is told of them. */
 export interface CpuTables {
+  /** One entry a vCPU: its APIC id and its CPUID leaves. */
   readonly vcpus: readonly { readonly apicId: number; readonly cpuid: readonly CpuidEntry[] }[];
+  /** What the user should know, in QEMU's words. */
   readonly warnings: readonly string[];
 }
-export function cpuTables(config: MachineConfig, kvm: KvmSystem): CpuTables {
+
+/**
+ * Works out the vCPUs that `-cpu` and `-smp` ask for on this host.
+ *
+ * @throws {OptionError} if `-cpu` is wrong, or asks with `enforce` for what the host lacks
+ * @throws {RangeError} if an APIC id does not fit into 8 bits
+ */
+export function cpuTables(
+  { cpu: config, smp }: Pick<MachineConfig, "cpu" | "smp">,
+  kvm: KvmSystem,
+): CpuTables {
+  const host = hostCpu(kvm);
+  const cpu = defineCpu(config, host);
+  const vcpus = Array.from({ length: smp.cpus }, (_, index) => {
+    const id = apicId(smp, index);
+    return { apicId: id, cpuid: buildCpuid(cpu, host.supported, smp, id) };
+  });
+  return { vcpus, warnings: [...cpu.warnings, ...threadWarnings(cpu, smp.threads)] };
+}
+
+/** What this host can give to a guest. */
+export function hostCpu(kvm: KvmSystem): HostCpu {
   const supported = kvm.supportedCpuid();
+  const hasBrand = (findCpuid(supported, 0x8000_0002)?.eax ?? 0) !== 0;
   return {
-    warnings: [],
-    vcpus: Array.from(
-      { length: config.smp.cpus },
-      (_, apicId) => ({
-        apicId,
-        cpuid: supported.map((e) => ({
-          ...e,
-          ...(e.function === 1
-            ? {
-              ebx: ((e.ebx & 0xffffff) | (apicId << 24)) >>> 0,
-              ecx: (e.ecx & ~(1 << 13) | (1 << 31) | (1 << 24)) >>> 0,
-            }
-            : {}),
-          ...(e.function === 0xb ? { edx: apicId } : {}),
-        })),
-      }),
-    ),
+    supported,
+    tscDeadline: kvm.capability(Capability.TSC_DEADLINE_TIMER) !== 0,
+    modelId: hasBrand ? undefined : brandFromProc(),
   };
+}
+
+/** The host's brand string where KVM keeps it to itself; undefined if /proc has none either. */
+function brandFromProc(): string | undefined {
+  const head = new Uint8Array(1024);
+  try {
+    using file = Deno.openSync("/proc/cpuinfo");
+    file.readSync(head);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+  return /^model name\s*: (.*)$/m.exec(new TextDecoder().decode(head))?.[1];
+}
+
+/** AMD guests look for threads in the leaves that come with topoext. */
+function threadWarnings({ vendor, features }: CpuDefinition, threads: number): string[] {
+  if (threads === 1 || !isAmd(vendor) || features.has("topoext")) return [];
+  return [
+    `warning: This family of AMD CPU doesn't support hyperthreading(${threads}). Please ` +
+    "configure -smp options properly or try enabling topoext feature.",
+  ];
 }

@@ -49,9 +49,13 @@ export function threadsPerSocket({ dies, cores, threads }: CpuTopology): number 
 
 /** A vCPU's place. */
 export interface CpuPlace {
+  /** Socket on the board. */
   readonly socket: number;
+  /** Die in its socket. */
   readonly die: number;
+  /** Core in its die. */
   readonly core: number;
+  /** Thread in its core. */
   readonly thread: number;
 }
 

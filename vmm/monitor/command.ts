@@ -16,7 +16,9 @@ import { parseArguments } from "./validate.ts";
 
 /** A command's arguments and result; absent means none. */
 export interface CommandSchema {
+  /** An object schema. */
   readonly args?: z.ZodType;
+  /** Any schema. */
   readonly returns?: z.ZodType;
 }
 
@@ -32,6 +34,7 @@ export type CommandResult<S extends CommandSchema> = S extends
 export interface HmpFace<P extends readonly HmpParameter[]> {
   /** If it differs from the QMP name. */
   readonly name?: string;
+  /** Other names. */
   readonly aliases?: readonly string[];
   /** In the order typed; the names are those of QMP's arguments, unless `run` is given. */
   readonly parameters?: P;
@@ -48,6 +51,7 @@ export interface CommandDefinition<
   S extends CommandSchema,
   P extends readonly HmpParameter[],
 > {
+  /** QMP name. */
   readonly name: string;
   /** One line. */
   readonly help: string;
@@ -55,14 +59,19 @@ export interface CommandDefinition<
   readonly schema?: () => Promise<S>;
   /** Run states in which the command may be used; all if absent. */
   readonly allowedIn?: readonly RunState[];
+  /** Without it the command is QMP only. */
   readonly hmp?: HmpFace<P>;
+  /** Does the work; what it throws becomes the error reply. */
   handler(context: CommandContext, args: CommandArguments<S>): Awaitable<CommandResult<S>>;
 }
 
 /** A command of the table. */
 export interface Command {
+  /** QMP name. */
   readonly name: string;
+  /** One line. */
   readonly help: string;
+  /** The command as HMP has it. */
   readonly hmp?: HmpCommand;
   /** Loads the schemas. */
   schema(): Promise<CommandSchema>;

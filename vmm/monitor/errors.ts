@@ -14,11 +14,14 @@ export type ErrorClass =
 
 /** A command's failure as QMP reports it: `message` is the reply's `desc`. */
 export class QmpError extends Error {
+  /** The class's name. */
   override readonly name = "QmpError";
   /** The reply's `class`. */
   readonly errorClass: ErrorClass;
 
   /**
+   * An error with its reply's members.
+   *
    * @param desc one sentence for humans
    * @param errorClass what programs may act on
    */

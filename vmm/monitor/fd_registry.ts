@@ -8,13 +8,17 @@ import { QmpError } from "./errors.ts";
 
 /** One descriptor of a set. */
 export interface FdsetMember {
+  /** Descriptor number. */
   readonly fd: number;
+  /** The note given with `add-fd`. */
   readonly opaque?: string;
 }
 
 /** A set of descriptors: duplicates of one file with different access modes. */
 export interface FdsetInfo {
+  /** Id of the set. */
   readonly fdsetId: number;
+  /** Its descriptors, oldest first. */
   readonly fds: readonly FdsetMember[];
 }
 

@@ -11,6 +11,7 @@ const chunkBytes = 1n << 20n;
 
 /** One piece of a range of guest memory. */
 export interface Chunk {
+  /** Guest address. */
   readonly address: bigint;
   /** Bytes. */
   readonly length: number;
@@ -34,6 +35,7 @@ export async function* chunksOf(address: bigint, size: bigint): AsyncGenerator<C
 export async function readVirtual(
   machine: MachineControl,
   cpuIndex: number,
+  /** Guest address. */
   address: bigint,
   length: number,
 ): Promise<Uint8Array<ArrayBuffer> | undefined> {

@@ -5,7 +5,7 @@
  */
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { CommandTable } from "./command_table.ts";
-import { type CommandContext, newSession } from "./context.ts";
+import { type CommandContext, Deferred, newSession } from "./context.ts";
 import type { MachineControl } from "./control.ts";
 import { completions, executeLine } from "./hmp_line.ts";
 import { Readline } from "./readline.ts";
@@ -24,6 +24,7 @@ export class HmpSession {
   readonly #context: CommandContext;
   readonly #transport: ByteTransport;
   readonly #fds = new PassedFds();
+  readonly #deferred = new Deferred();
   readonly #readline: Readline;
   #queue: Promise<void> = Promise.resolve();
   #closed = false;
@@ -36,7 +37,7 @@ export class HmpSession {
       complete: (line) => completions(table, line),
     });
     const { history } = this.#readline;
-    const session = { ...newSession(() => this.#fds.take()), history };
+    const session = { ...newSession(this.#deferred, () => this.#fds.take()), history };
     this.#context = { machine, table, session };
     this.#print(`Denovo ${denovoVersion} monitor - type 'help' for more information\n`);
     this.#readline.start();
@@ -72,6 +73,7 @@ export class HmpSession {
       if (line === undefined) continue;
       this.#print(await executeLine(this.#context, new TextDecoder().decode(toBytes(line))));
       this.#readline.start();
+      this.#deferred.run();
     }
   }
 

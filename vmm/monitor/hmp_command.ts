@@ -8,6 +8,7 @@ import type { Awaitable } from "./control.ts";
 
 /** One parameter of an HMP command, in the order typed. */
 export interface HmpParameter {
+  /** Name of the argument. */
   readonly name: string;
   /**
    * `string`: a word, or text in double quotes. `filename`: the same with a message of its own.
@@ -15,6 +16,7 @@ export interface HmpParameter {
    * `boolean`: on or off. `flag`: `-x`, where x is `letter`. `format`: `/fmt`, for `x` and `print`.
    */
   readonly type: keyof HmpValues;
+  /** Whether the line may end before it. */
   readonly optional?: boolean;
   /** The letter of a flag. */
   readonly letter?: string;
@@ -22,13 +24,21 @@ export interface HmpParameter {
 
 /** Values of parameters, by type. */
 export interface HmpValues {
+  /** A word or quoted text. */
   string: string;
+  /** The same. */
   filename: string;
+  /** Text to the end of the line. */
   rest: string;
+  /** From 0 to 2^32 - 1. */
   int: number;
+  /** Signed, 64 bits. */
   long: bigint;
+  /** Whether on. */
   boolean: boolean;
+  /** Whether given. */
   flag: boolean;
+  /** How to show values, and how many. */
   format: DumpFormat & { readonly count: number };
 }
 
@@ -47,21 +57,31 @@ export type HmpRun<P extends readonly HmpParameter[]> = (
 
 /** What {@linkcode defineHmp} takes. */
 export interface HmpDefinition<P extends readonly HmpParameter[]> {
+  /** First name. */
   readonly name: string;
+  /** Other names. */
   readonly aliases?: readonly string[];
+  /** In the order typed. */
   readonly parameters?: P;
   /** The parameters as help shows them. */
   readonly usage?: string;
+  /** What it does. */
   readonly help: string;
+  /** Does the work. */
   readonly run: HmpRun<P>;
 }
 
 /** An HMP command, or one of `info`'s. */
 export interface HmpCommand {
+  /** First name. */
   readonly name: string;
+  /** Other names. */
   readonly aliases: readonly string[];
+  /** In the order typed. */
   readonly parameters: readonly HmpParameter[];
+  /** The parameters as help shows them. */
   readonly usage: string;
+  /** What it does. */
   readonly help: string;
   /** Runs the command with arguments that its parameters have produced. */
   run(context: CommandContext, args: Record<string, unknown>): Awaitable<string | void>;

@@ -37,8 +37,16 @@ function unwrap(schema: z.core.$ZodType): { inner: z.core.$ZodType; optional: bo
   return { inner: unwrap(def.innerType).inner, optional: true };
 }
 
+/** An option's members; of a union in a union those that all of its options have. */
 function shapeOf(schema: z.core.$ZodType): Shape {
   const { def } = (schema as Schema)._zod;
+  if (def.type === "union") {
+    const [first, ...others] = def.options.map(shapeOf);
+    const shared = Object.entries(first).filter(([name, member]) =>
+      others.every((shape) => shape[name] === member)
+    );
+    return Object.fromEntries(shared);
+  }
   if (def.type !== "object") throw new TypeError(`Cannot describe a union of '${def.type}'`);
   return def.shape;
 }
@@ -143,6 +151,7 @@ class TypeCollector {
     return this.#add({ members: this.#members(shape), "meta-type": "object" });
   }
 
+  /** A member whose schema object all options share belongs to the union, others to the variants. */
   #union(options: readonly z.core.$ZodType[], tag: string | undefined): string {
     if (tag === undefined) return this.#alternate(options);
     const shapes = options.map(shapeOf);
@@ -155,8 +164,9 @@ class TypeCollector {
       );
     const base = Object.fromEntries(common.map((name) => [name, first[name]]));
     const tagType = this.#enumeration(shapes.flatMap((shape) => valuesOf(shape[tag])));
-    const variants = shapes.flatMap((shape) => {
-      const type = this.#object(without(shape));
+    const variants = shapes.flatMap((shape, i) => {
+      const nested = (options[i] as Schema)._zod.def.type === "union";
+      const type = nested ? this.typeName(options[i]) : this.#object(without(shape));
       return valuesOf(shape[tag]).map((value) => ({ case: value, type }));
     });
     const members = [{ name: tag, type: tagType }, ...this.#members(base)];

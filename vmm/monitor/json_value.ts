@@ -16,6 +16,7 @@ export type JsonValue =
 
 /** A JSON object. Undefined members do not appear in the text. */
 export interface JsonObject {
+  /** A member. */
   readonly [name: string]: JsonValue | undefined;
 }
 

@@ -6,6 +6,7 @@
 
 /** What is wrong with a command line; the message is printed as it is. */
 export class HmpSyntaxError extends Error {
+  /** The class's name. */
   override readonly name = "HmpSyntaxError";
 }
 

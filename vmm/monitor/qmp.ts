@@ -9,7 +9,7 @@
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { VmEvent } from "../events.ts";
 import type { CommandTable } from "./command_table.ts";
-import { type CommandContext, newSession } from "./context.ts";
+import { type CommandContext, Deferred, newSession } from "./context.ts";
 import type { MachineControl } from "./control.ts";
 import { QmpError, toQmpError } from "./errors.ts";
 import { type JsonItem, JsonStream } from "./json.ts";
@@ -38,6 +38,7 @@ export class QmpSession {
   readonly #pretty: boolean;
   readonly #json = new JsonStream();
   readonly #fds = new PassedFds();
+  readonly #deferred = new Deferred();
   readonly #unsubscribe: () => void;
   #negotiated = false;
   #queue: Promise<void> = Promise.resolve();
@@ -52,7 +53,7 @@ export class QmpSession {
   ) {
     this.#transport = transport;
     this.#pretty = options.pretty ?? false;
-    this.#context = { machine, table, session: newSession(() => this.#fds.take()) };
+    this.#context = { machine, table, session: newSession(this.#deferred, () => this.#fds.take()) };
     this.#unsubscribe = machine.events.subscribe((event) => this.#sendEvent(event));
     const version = { qemu: qemuVersion, package: packageName };
     this.#send({ QMP: { version, capabilities: [] } });
@@ -90,6 +91,7 @@ export class QmpSession {
     for (const item of this.#json.feed(bytes)) {
       if (this.#closed) return;
       this.#send(await this.#answer(item));
+      this.#deferred.run();
     }
   }
 

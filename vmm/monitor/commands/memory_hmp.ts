@@ -108,9 +108,8 @@ function item(value: bigint, size: DumpFormat["size"], format: DumpFormat["forma
     case "u":
       return value.toString().padStart(decimalDigits[size]);
     case "d":
-      // QEMU shows items below 32 bits unsigned.
-      return (size < 4 ? value : BigInt.asIntN(size * 8, value)).toString()
-        .padStart(decimalDigits[size]);
+      // QEMU shows items below 64 bits unsigned.
+      return (size < 8 ? value : BigInt.asIntN(64, value)).toString().padStart(decimalDigits[size]);
     case "c":
       return character(value);
   }

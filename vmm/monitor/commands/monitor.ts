@@ -46,7 +46,8 @@ export const monitorCommands: readonly Command[] = [
         throw new QmpError("Parameter 'cpu-index' expects a CPU number");
       }
       // Each command starts from a session's initial state, but may take a descriptor from this one.
-      const session = { ...newSession(() => context.session.takeFd()), cpuIndex };
+      const { takeFd, afterReply } = context.session;
+      const session = { ...newSession(), takeFd, afterReply, cpuIndex };
       const text = await executeLine({ ...context, session }, line);
       return text.replaceAll("\n", "\r\n");
     },

@@ -19,32 +19,36 @@ export const deviceAdd = {
 /** `device_del`, `object-del` and `chardev-remove` */
 export const byId = { args: z.strictObject({ id: z.string() }) };
 
-/** QAPI MemoryBackendProperties, the part that Denovo has, and the members of all objects. */
-const memoryBackend = z.strictObject({
-  id: z.string(),
-  prealloc: z.boolean().optional(),
-  share: z.boolean().optional(),
-  size,
-});
+/** The id of any object: the one member that the union of object types has for all of them. */
+const id = z.string();
+
+/** QAPI MemoryBackendProperties, the part that Denovo has; each type has members of its own. */
+const memoryBackend = () =>
+  z.strictObject({
+    id,
+    prealloc: z.boolean().optional(),
+    share: z.boolean().optional(),
+    size: size(),
+  });
 
 /** `object-add` */
 export const objectAdd = {
   args: z.discriminatedUnion("qom-type", [
-    memoryBackend.extend({
+    memoryBackend().extend({
       "qom-type": z.literal("memory-backend-file"),
-      align: size.optional(),
-      offset: size.optional(),
+      align: size().optional(),
+      offset: size().optional(),
       "mem-path": z.string(),
       readonly: z.boolean().optional(),
     }),
-    memoryBackend.extend({
+    memoryBackend().extend({
       "qom-type": z.literal("memory-backend-memfd"),
       hugetlb: z.boolean().optional(),
-      hugetlbsize: size.optional(),
+      hugetlbsize: size().optional(),
       seal: z.boolean().optional(),
     }),
-    memoryBackend.extend({ "qom-type": z.literal("memory-backend-ram") }),
-    memoryBackend.extend({ "qom-type": z.literal("memory-backend-shm") }),
+    memoryBackend().extend({ "qom-type": z.literal("memory-backend-ram") }),
+    memoryBackend().extend({ "qom-type": z.literal("memory-backend-shm") }),
   ]),
 };
 

@@ -18,4 +18,4 @@ export const int64 = z.union([
 const notSize = { error: "Parameter '%' expects uint64" };
 
 /** QAPI's `size`: a number of bytes. */
-export const size = z.int(notSize).min(0, notSize);
+export const size = () => z.int(notSize).min(0, notSize);

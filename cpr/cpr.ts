@@ -1,0 +1,101 @@
+/**
+ * Live update of one VM: its migration state, what drives it, and the commands for both.
+ *
+ * `mod.ts` wires this into the monitor's tables, so that `vmm` never has to know of it.
+ *
+ * @module
+ */
+import type { CommandTable } from "../vmm/monitor/command_table.ts";
+import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
+import type { VirtualMachine } from "../vmm/virtual_machine.ts";
+import type { MigrationAddress, MigrationChannel } from "./address.ts";
+import { migrationCommands, migrationHmpCommands, migrationInfoCommands } from "./commands.ts";
+import type { ReceivedTable } from "./fd_table.ts";
+import { Incoming } from "./incoming.ts";
+import { Migration } from "./migration.ts";
+import { type Continuation, Outgoing, sharingBlockers } from "./outgoing.ts";
+import type { OwnedFd } from "../ffi/fd.ts";
+
+/** Live update of one VM. */
+export class Cpr {
+  readonly migration: Migration;
+  /** Set in a VM that was started with `-incoming`. */
+  readonly incoming: Incoming | undefined;
+  readonly #vm: VirtualMachine;
+  readonly #outgoing: Outgoing;
+
+  /**
+   * @param vm the VM
+   * @param fds the descriptors that `getfd` named
+   * @param received what a predecessor handed over, in a VM that waits for its state
+   */
+  constructor(
+    vm: VirtualMachine,
+    fds: FdRegistry,
+    received?: ReceivedTable & { readonly connection?: OwnedFd },
+  ) {
+    this.#vm = vm;
+    this.migration = new Migration(vm.events);
+    applyGlobals(this.migration, vm.config.globals);
+    this.#outgoing = new Outgoing(vm, this.migration, fds);
+    if (vm.runState === "inmigrate") {
+      this.incoming = new Incoming(vm, this.migration, fds, received);
+    }
+  }
+
+  /** The pause of the update that brought the guest here, nanoseconds; undefined if none did. */
+  get pauseNs(): number | undefined {
+    return this.incoming?.pauseNs;
+  }
+
+  /** What keeps the VM from a live update, as `blocked-reasons` says it. */
+  readonly blockers = (): string[] => sharingBlockers(this.#vm);
+
+  /** Adds the migration commands and events to a monitor's table. */
+  register(table: CommandTable): void {
+    table.add(...migrationCommands(this))
+      .addHmp(...migrationHmpCommands(this))
+      .addInfo(...migrationInfoCommands(this))
+      .addEvents(async () => (await import("./schema.ts")).migrationEvents);
+  }
+
+  /** Begins an outgoing migration; what is returned goes on after the command was answered. */
+  migrate(channels: readonly MigrationChannel[]): Promise<Continuation> {
+    return this.#outgoing.begin(channels);
+  }
+
+  /**
+   * Begins an incoming migration.
+   *
+   * @param exitOnError end the VM if the state cannot be loaded
+   * @throws {Error} if this VM waits for none, or the channel cannot be opened
+   */
+  async migrateIncoming(address: MigrationAddress, exitOnError: boolean): Promise<Continuation> {
+    if (!this.incoming) throw new Error("'-incoming' was not specified on the command line");
+    const load = await this.incoming.start(address);
+    return async () => {
+      const result = await load();
+      if (!result.ok) {
+        this.#vm.fail(`load of migration failed: ${result.error.message}`, exitOnError);
+      }
+    };
+  }
+
+  /** Cancels an outgoing migration while that can be done; without effect afterwards. */
+  cancel(): void {
+    const { cancelHook } = this.migration;
+    if (!cancelHook) return;
+    this.migration.status = "cancelling";
+    cancelHook();
+  }
+}
+
+/** `-global migration.KEY=VALUE`: capabilities by their names with the prefix `x-`, or without. */
+function applyGlobals(
+  migration: Migration,
+  globals: readonly (readonly [driver: string, property: string, value: string])[],
+): void {
+  for (const [driver, property, value] of globals) {
+    if (driver === "migration") migration.setGlobal(property, value);
+  }
+}

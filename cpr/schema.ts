@@ -1,0 +1,141 @@
+/**
+ * Schemas of the migration commands (QAPI migration.json, sockets.json).
+ *
+ * Loaded with the first migration command: importing zod costs milliseconds.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { migrationStatuses } from "./migration.ts";
+import { capabilityNames, migrationModes } from "./parameters.ts";
+
+const status = z.enum(migrationStatuses);
+const capability = z.enum(capabilityNames);
+const capabilityStatus = z.strictObject({ capability, state: z.boolean() });
+const integer = () => z.int().min(0);
+
+const socket = { transport: z.literal("socket") };
+/** QAPI MigrationAddress: the union of sockets, commands and files. */
+export const migrationAddress = z.discriminatedUnion("transport", [
+  z.discriminatedUnion("type", [
+    z.strictObject({ ...socket, type: z.literal("inet"), host: z.string(), port: z.string() }),
+    z.strictObject({ ...socket, type: z.literal("unix"), path: z.string() }),
+    z.strictObject({ ...socket, type: z.literal("fd"), str: z.string() }),
+  ]),
+  z.strictObject({ transport: z.literal("exec"), args: z.array(z.string()) }),
+  z.strictObject({ transport: z.literal("file"), filename: z.string(), offset: integer() }),
+]);
+
+/** QAPI MigrationChannel. */
+export const migrationChannel = z.strictObject({
+  "channel-type": z.enum(["main", "cpr"]),
+  addr: migrationAddress,
+});
+
+const parameterMembers = {
+  "announce-initial": integer(),
+  "announce-max": integer(),
+  "announce-rounds": integer(),
+  "announce-step": integer(),
+  "throttle-trigger-threshold": integer(),
+  "cpu-throttle-initial": integer(),
+  "cpu-throttle-increment": integer(),
+  "cpu-throttle-tailslow": z.boolean(),
+  "tls-creds": z.string(),
+  "tls-hostname": z.string(),
+  "tls-authz": z.string(),
+  "max-bandwidth": integer(),
+  "avail-switchover-bandwidth": integer(),
+  "downtime-limit": z.int(),
+  "x-checkpoint-delay": integer(),
+  "multifd-channels": integer(),
+  "xbzrle-cache-size": integer(),
+  "max-postcopy-bandwidth": integer(),
+  "max-cpu-throttle": integer(),
+  "multifd-compression": z.enum(["none", "zlib"]),
+  "multifd-zlib-level": integer(),
+  "multifd-qatzip-level": integer(),
+  "multifd-zstd-level": integer(),
+  "x-vcpu-dirty-limit-period": integer(),
+  "vcpu-dirty-limit": integer(),
+  mode: z.enum(migrationModes),
+  "zero-page-detection": z.enum(["none", "legacy", "multifd"]),
+  "direct-io": z.boolean(),
+  "x-rdma-chunk-size": integer(),
+  "cpr-exec-command": z.array(z.string()),
+};
+const parameters = z.strictObject(parameterMembers);
+
+/** `migrate-set-parameters` */
+export const migrateSetParameters = { args: parameters.partial() };
+/** `query-migrate-parameters` */
+export const queryMigrateParameters = { returns: parameters };
+/** `migrate-set-capabilities` */
+export const migrateSetCapabilities = {
+  args: z.strictObject({ capabilities: z.array(capabilityStatus) }),
+};
+/** `query-migrate-capabilities` */
+export const queryMigrateCapabilities = { returns: z.array(capabilityStatus) };
+
+/** `migrate` */
+export const migrate = {
+  args: z.strictObject({
+    uri: z.string().optional(),
+    channels: z.array(migrationChannel).optional(),
+    resume: z.boolean().optional(),
+  }),
+};
+/** `migrate-incoming` */
+export const migrateIncoming = {
+  args: z.strictObject({
+    uri: z.string().optional(),
+    channels: z.array(migrationChannel).optional(),
+    "exit-on-error": z.boolean().optional(),
+  }),
+};
+/** `migrate-continue` */
+export const migrateContinue = { args: z.strictObject({ state: status }) };
+
+const statistics = z.strictObject({
+  transferred: integer(),
+  remaining: integer(),
+  total: integer(),
+  duplicate: integer(),
+  normal: integer(),
+  "normal-bytes": integer(),
+  "dirty-pages-rate": integer(),
+  mbps: z.number(),
+  "dirty-sync-count": integer(),
+  "postcopy-requests": integer(),
+  "page-size": integer(),
+  "multifd-bytes": integer(),
+  "pages-per-second": integer(),
+  "precopy-bytes": integer(),
+  "downtime-bytes": integer(),
+  "postcopy-bytes": integer(),
+  "dirty-sync-missed-zero-copy": integer(),
+});
+
+/** `query-migrate` */
+export const queryMigrate = {
+  returns: z.strictObject({
+    status: status.optional(),
+    ram: statistics.optional(),
+    "total-time": integer().optional(),
+    downtime: integer().optional(),
+    "setup-time": integer().optional(),
+    "error-desc": z.string().optional(),
+    "blocked-reasons": z.array(z.string()).optional(),
+    "socket-address": z.array(
+      z.strictObject({ type: z.literal("inet"), host: z.string(), port: z.string() }),
+    ).optional(),
+    /** Denovo's own: the guest's pause end to end, in microseconds. */
+    "x-pause": integer().optional(),
+  }),
+};
+
+/** Data of the migration events. */
+export const migrationEvents = {
+  MIGRATION: z.strictObject({ status }),
+  MIGRATION_PASS: z.strictObject({ pass: z.int() }),
+};

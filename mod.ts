@@ -1,0 +1,169 @@
+/**
+ * Denovo: a KVM virtual machine monitor that can be replaced under a running guest.
+ *
+ * As a program it takes QEMU's options: `deno run -A mod.ts -kernel vmlinux -nographic`. As a library
+ * it gives {@linkcode VirtualMachine}.
+ *
+ * @example Run a guest and read its console
+ * ```ts no-run
+ * import { VirtualMachine } from "@denovo/vmm";
+ *
+ * await using vm = await VirtualMachine.create({ kernel: "vmlinux", append: "console=ttyS0" });
+ * vm.start();
+ * for await (const text of vm.console.readable.pipeThrough(new TextDecoderStream())) {
+ *   console.log(text);
+ *   if (text.includes("login:")) break;
+ * }
+ * ```
+ *
+ * @module
+ */
+import { deviceTypes } from "./devices/registry.ts";
+import type { TerminationSignal } from "./devices/chardev/raw_terminal.ts";
+import { Reactor } from "./ffi/reactor.ts";
+import { Cpr } from "./cpr/cpr.ts";
+import { receiveExec } from "./cpr/exec.ts";
+import { receiveCpr, type ReceivedCpr } from "./cpr/incoming.ts";
+import { type IncomingOptions, parseIncoming } from "./cpr/incoming_options.ts";
+import type { ReceivedTable } from "./cpr/fd_table.ts";
+import type { MachineConfig } from "./vmm/config.ts";
+import { daemonIsUp, isDaemonChild, startDaemon, takeReadyFd, writePidfile } from "./vmm/daemon.ts";
+import { MachineView } from "./vmm/machine_view.ts";
+import { denovoVersion } from "./vmm/monitor/version.ts";
+import { optionsHelp, parseCommandLine, type Request } from "./vmm/options/command_line.ts";
+import { VirtualMachine } from "./vmm/virtual_machine.ts";
+
+export type {
+  ActionConfig,
+  ChardevConfig,
+  CpuConfig,
+  DeviceConfig,
+  LoaderConfig,
+  MachineConfig,
+  MachineTypeConfig,
+  MemoryBackendConfig,
+  MonitorConfig,
+  SmpConfig,
+} from "./vmm/config.ts";
+export { defaultConfig } from "./vmm/config.ts";
+export type { VmEvent, VmEventListener } from "./vmm/events.ts";
+export { EventHub } from "./vmm/events.ts";
+export type { RunState } from "./vmm/run_state.ts";
+export type { CreateOptions, KeptResources } from "./vmm/virtual_machine.ts";
+export { VirtualMachine };
+
+/**
+ * The program: QEMU's options in, exit status out.
+ *
+ * @param args the options
+ * @returns the exit status; errors go to stderr, one line each
+ */
+export async function main(args: readonly string[]): Promise<number> {
+  try {
+    const { config, request } = parseCommandLine([...args], deviceTypes);
+    if (request) return await printRequest(request);
+    if (config.daemonize && !isDaemonChild()) return startDaemon();
+    return await runMachine(config);
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    console.error(`denovo: ${error.message}`);
+    return 1;
+  }
+}
+
+async function printRequest(request: Request): Promise<number> {
+  switch (request.kind) {
+    case "help":
+      console.log(optionsHelp());
+      return 0;
+    case "version":
+      console.log(`Denovo virtual machine monitor version ${denovoVersion}`);
+      return 0;
+    case "cpu-help":
+      console.log((await import("./vmm/cpu/help.ts")).cpuHelp());
+      return 0;
+    default:
+      console.log(request.text);
+      return 0;
+  }
+}
+
+/** Runs one VM from its start, or from its predecessor's state, to its end. */
+async function runMachine(config: MachineConfig): Promise<number> {
+  const ready = takeReadyFd();
+  const incoming = await parseIncoming(config.incoming);
+  const received = incoming && await receiveFromPredecessor(incoming);
+  const log = config.logfile === undefined ? undefined : openLog(config.logfile);
+  const vm = await VirtualMachine.create(config, {
+    incoming: incoming !== undefined,
+    kept: received?.kept,
+    detached: true,
+    notice: (text) => (log ?? console.error)(text),
+  });
+  const signals = listenForSignals(vm);
+  const removePidfile = config.pidfile === undefined ? undefined : writePidfile(config.pidfile);
+  try {
+    const view = new MachineView(vm);
+    const cpr = new Cpr(vm, view.fds, received);
+    if (!incoming) {
+      await vm.chardevs.waitForClients();
+      vm.start();
+    } else if (incoming.main !== "defer") {
+      void (await cpr.migrateIncoming(incoming.main, true))();
+    }
+    await openConsoles(vm, view, cpr);
+    if (ready) daemonIsUp(ready);
+    return await vm.exited;
+  } finally {
+    removePidfile?.();
+    signals();
+    await vm.close();
+  }
+}
+
+/** Monitors are loaded after the guest runs: its first instruction does not wait for them. */
+async function openConsoles(vm: VirtualMachine, view: MachineView, cpr: Cpr): Promise<void> {
+  if (vm.config.monitors.length > 0) {
+    const { openMonitors } = await import("./vmm/monitors.ts");
+    const { builtinCommands } = await import("./vmm/monitor/builtin_commands.ts");
+    const table = builtinCommands();
+    cpr.register(table);
+    openMonitors(vm.config.monitors, { chardevs: vm.chardevs, machine: view, table });
+  }
+  vm.attachDevices();
+}
+
+/** The descriptors come first: the machine is built from them. */
+async function receiveFromPredecessor(
+  incoming: IncomingOptions,
+): Promise<ReceivedTable | ReceivedCpr | undefined> {
+  const fromExec = receiveExec();
+  if (fromExec || !incoming.cpr) return fromExec;
+  const reactor = new Reactor();
+  try {
+    return await receiveCpr(incoming.cpr, reactor);
+  } finally {
+    await reactor.close();
+  }
+}
+
+function openLog(path: string): (text: string) => void {
+  Deno.writeTextFileSync(path, "");
+  return (text) => Deno.writeTextFileSync(path, `${text}\n`, { append: true });
+}
+
+/** SIGINT, SIGTERM and SIGHUP end the VM as QEMU's do. Returns what takes the listeners away. */
+function listenForSignals(vm: VirtualMachine): () => void {
+  const signals: TerminationSignal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+  const listeners = signals.map((signal) => {
+    const listener = () => {
+      console.error(`denovo: terminating on signal ${signal}`);
+      vm.quit("host-signal");
+    };
+    Deno.addSignalListener(signal, listener);
+    return () => Deno.removeSignalListener(signal, listener);
+  });
+  return () => listeners.forEach((remove) => remove());
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

@@ -1,0 +1,285 @@
+import assert from "node:assert/strict";
+import { builtinCommands } from "../../vmm/monitor/builtin_commands.ts";
+import { CommandTable } from "../../vmm/monitor/command_table.ts";
+import { type CommandContext, newSession } from "../../vmm/monitor/context.ts";
+import { defineCommand } from "../../vmm/monitor/command.ts";
+import { defineHmp } from "../../vmm/monitor/hmp_command.ts";
+import { completions, executeLine } from "../../vmm/monitor/hmp_line.ts";
+import { type SchemaInfo, schemaInfo } from "../../vmm/monitor/introspect.ts";
+import { denovoVersion } from "../../vmm/monitor/version.ts";
+import type { JsonObject } from "../../vmm/monitor/json_value.ts";
+import { FakeMachine } from "./monitor_fake_machine.ts";
+
+function makeContext(table = builtinCommands()): CommandContext & { machine: FakeMachine } {
+  return { machine: new FakeMachine(), table, session: newSession() };
+}
+
+/** Executes a command of the built-in table on a fake machine. */
+function execute(name: string, args: JsonObject = {}) {
+  const context = makeContext();
+  return context.table.execute(context, name, args);
+}
+
+Deno.test("CommandTable lists each command once, sorted", async () => {
+  const names = (await execute("query-commands") as { name: string }[]).map(({ name }) => name);
+  assert.deepEqual(names, [...new Set(names)].sort());
+  for (const name of ["qmp_capabilities", "stop", "query-qmp-schema", "add-fd"]) {
+    assert.ok(names.includes(name), name);
+  }
+  assert.ok(!names.some((name) => name.includes("migrate")));
+});
+
+Deno.test("CommandTable.add() refuses a name that is taken", () => {
+  const again = defineCommand({ name: "stop", help: "", handler: () => {} });
+  assert.throws(() => builtinCommands().add(again), RangeError);
+  const alias = defineHmp({ name: "sleep", aliases: ["s"], help: "", run: () => {} });
+  assert.throws(() => builtinCommands().addHmp(alias), RangeError);
+});
+
+Deno.test("CommandTable takes commands of other layers, with schemas, HMP and info", async () => {
+  const { z } = await import("zod");
+  const table = builtinCommands().add(defineCommand({
+    name: "migrate-incoming",
+    help: "continue an incoming migration",
+    schema: () =>
+      Promise.resolve({
+        args: z.strictObject({ uri: z.string() }),
+        returns: z.strictObject({ length: z.int() }),
+      }),
+    handler: async (_context, { uri }) => await Promise.resolve({ length: uri.length }),
+    hmp: {
+      name: "migrate_incoming",
+      parameters: [{ name: "uri", type: "string" }],
+      usage: "uri",
+    },
+  })).addInfo(defineHmp({ name: "migrate", help: "show it", run: () => "Status: none\n" }))
+    .addEvents(() => Promise.resolve({ TRIED: z.strictObject({ uri: z.string() }) }));
+  const context = makeContext(table);
+  assert.deepEqual(await table.execute(context, "migrate-incoming", { uri: "abc" }), { length: 3 });
+  assert.equal(await executeLine(context, "migrate_incoming x"), "");
+  assert.equal(
+    await executeLine(context, "migrate_incoming"),
+    'migrate_incoming: string expected\nTry "help migrate_incoming" for more information\n',
+  );
+  assert.equal(
+    await executeLine(context, "help migrate_incoming"),
+    "migrate_incoming uri -- continue an incoming migration\n",
+  );
+  assert.equal(await executeLine(context, "info migrate"), "Status: none\n");
+  const names = (await schemaInfo(table)).map(({ name }) => name);
+  assert.ok(names.includes("migrate-incoming") && names.includes("TRIED"));
+});
+
+Deno.test("Results of all queries fit their schemas", async () => {
+  const table = builtinCommands();
+  for (const { name, schema } of table.commands.filter(({ name }) => name.startsWith("query-"))) {
+    const { returns } = await schema();
+    assert.ok(returns, `${name} returns nothing`);
+    const result = returns.safeParse(await execute(name));
+    assert.ok(result.success, `${name}: ${result.error?.message}`);
+  }
+});
+
+Deno.test("Queries answer in QEMU's shapes", async () => {
+  assert.deepEqual(await execute("query-kvm"), { enabled: true, present: true });
+  assert.deepEqual(await execute("query-name"), { name: "vm1" });
+  assert.deepEqual(await execute("query-target"), { arch: "x86_64" });
+  assert.deepEqual((await execute("query-cpus-fast") as unknown[])[1], {
+    "thread-id": 3116,
+    props: { "core-id": 1, "die-id": 0, "thread-id": 0, "socket-id": 0 },
+    "qom-type": "qemu64-x86_64-cpu",
+    "qom-path": "/machine/unattached/device[1]",
+    "cpu-index": 1,
+    target: "x86_64",
+  });
+  assert.deepEqual(await execute("query-memdev"), [{
+    share: true,
+    reserve: true,
+    prealloc: false,
+    "host-nodes": [],
+    size: 268435456,
+    merge: true,
+    dump: true,
+    policy: "default",
+    id: "ram0",
+  }]);
+  assert.deepEqual(await execute("query-memory-size-summary"), {
+    "base-memory": 268435456,
+    "plugged-memory": 0,
+  });
+  assert.deepEqual(await execute("query-chardev"), [{
+    "frontend-open": true,
+    filename: "unix:run/tr-old.qmp,server=on",
+    label: "compat_monitor0",
+  }]);
+});
+
+Deno.test("memsave and pmemsave check what they are given", async () => {
+  const args = { val: 0, size: 1, filename: "/nonexistent/x" };
+  await assert.rejects(execute("memsave", { ...args, "cpu-index": 9 }), {
+    message: "Parameter 'cpu-index' expects a CPU number",
+  });
+  await assert.rejects(execute("pmemsave", { ...args, size: -1 }), {
+    message: "Parameter 'size' expects a non-negative value",
+  });
+});
+
+Deno.test("pmemsave writes zeros for what is no memory", async () => {
+  const filename = await Deno.makeTempFile();
+  await execute("pmemsave", { val: 0xfe0000000000, size: (1 << 20) + 3, filename });
+  const saved = await Deno.readFile(filename);
+  assert.equal(saved.length, (1 << 20) + 3);
+  assert.ok(saved.every((byte) => byte === 0));
+  await Deno.remove(filename);
+});
+
+Deno.test("set-action and inject-nmi reach the machine", async () => {
+  const context = makeContext();
+  await context.table.execute(context, "set-action", { reboot: "shutdown", panic: "pause" });
+  await context.table.execute(context, "inject-nmi");
+  assert.deepEqual(context.machine.calls, [
+    ["setActions", { reboot: "shutdown", panic: "pause" }],
+    ["injectNmi"],
+  ]);
+});
+
+Deno.test("chardev-add makes a backend's configuration of QAPI's", async () => {
+  const context = makeContext();
+  const add = (type: string, data: JsonObject) =>
+    context.table.execute(context, "chardev-add", { id: "c", backend: { type, data } });
+  const socket = (addr: JsonObject, options = {}) => add("socket", { addr, ...options });
+  await add("null", { logfile: "log", logappend: true });
+  await add("file", { out: "f" });
+  await add("pty", { path: "link" });
+  await socket({ type: "unix", data: { path: "s" } }, { server: false });
+  await socket({ type: "inet", data: { host: "::1", port: "0" } }, { wait: true });
+  await socket({ type: "fd", data: { str: "7" } });
+  assert.deepEqual(context.machine.calls.map(([, config]) => config), [
+    { id: "c", logfile: "log", logappend: true, backend: "null" },
+    { id: "c", backend: "file", path: "f", append: false },
+    { id: "c", backend: "pty", path: "link" },
+    { id: "c", family: "unix", path: "s", backend: "socket", server: false, wait: false },
+    { id: "c", family: "tcp", host: "::1", port: 0, backend: "socket", server: true, wait: true },
+    { id: "c", backend: "fd", fd: 7 },
+  ]);
+  await assert.rejects(socket({ type: "inet", data: { host: "", port: "65536" } }), {
+    message: "Cannot use port '65536': expected 0 to 65535",
+  });
+  await assert.rejects(socket({ type: "fd", data: { str: "nope" } }), {
+    message: "File descriptor named 'nope' has not been found",
+  });
+});
+
+Deno.test("HMP's hotplug commands hand on the options as typed", async () => {
+  const context = makeContext();
+  await executeLine(context, "chardev-add socket,id=c,path=/x y");
+  await executeLine(context, "object_add memory-backend-ram,id=m,size=1M");
+  assert.deepEqual(context.machine.calls, [
+    ["chardevAddOptions", "socket,id=c,path=/x y"],
+    ["objectAddOptions", "memory-backend-ram,id=m,size=1M"],
+  ]);
+});
+
+Deno.test("human-monitor-command prints with carriage returns and keeps no state", async () => {
+  const context = makeContext();
+  const human = (line: string, cpu = {}) =>
+    context.table.execute(context, "human-monitor-command", { "command-line": line, ...cpu });
+  assert.equal(await human("info status"), "VM status: running\r\n");
+  assert.equal(await human("nope"), "unknown command: 'nope'\r\n");
+  assert.equal(await human("stop"), "");
+  assert.equal(await human("info history"), "");
+  assert.equal(await human("cpu 1"), "");
+  assert.match(await human("info cpus") as string, /^\* CPU #0: .*\r\n {2}CPU #1: .*\r\n$/);
+  assert.match(await human("info cpus", { "cpu-index": 1 }) as string, /\* CPU #1: /);
+  await assert.rejects(human("info cpus", { "cpu-index": 5 }), {
+    message: "Parameter 'cpu-index' expects a CPU number",
+  });
+});
+
+Deno.test("completions() knows names, aliases, info's and help's words", () => {
+  const table = builtinCommands();
+  assert.deepEqual(completions(table, "sto"), ["stop"]);
+  assert.deepEqual(completions(table, "info me"), ["memdev", "memory_size_summary"]);
+  assert.deepEqual(completions(table, "help info stat"), ["status"]);
+  assert.deepEqual(completions(table, "? qu"), ["quit"]);
+  assert.deepEqual(completions(table, "stop x"), []);
+  assert.ok(completions(table, "").includes("c"));
+});
+
+Deno.test("query-qmp-schema defines every type that it refers to", async () => {
+  const entries = await schemaInfo(builtinCommands());
+  const names = new Set(entries.map(({ name }) => name));
+  assert.equal(names.size, entries.length);
+  const references = entries.flatMap((entry): string[] => {
+    switch (entry["meta-type"]) {
+      case "command":
+        return [entry["arg-type"], entry["ret-type"]];
+      case "event":
+        return [entry["arg-type"]];
+      case "array":
+        return [entry["element-type"]];
+      case "object":
+        return [...entry.members, ...entry.variants ?? []].map(({ type }) => type);
+      case "alternate":
+        return entry.members.map(({ type }) => type);
+      default:
+        return [];
+    }
+  });
+  for (const name of references) assert.ok(names.has(name), name);
+});
+
+Deno.test("query-qmp-schema describes unions by their tag", async () => {
+  const entries = new Map<string, SchemaInfo>(
+    (await schemaInfo(builtinCommands())).map((entry) => [entry.name, entry]),
+  );
+  const command = entries.get("object-add");
+  assert.ok(command?.["meta-type"] === "command");
+  const args = entries.get(command["arg-type"]);
+  assert.ok(args?.["meta-type"] === "object");
+  assert.equal(args.tag, "qom-type");
+  assert.deepEqual(args.members.map(({ name }) => name), ["qom-type", "id"]);
+  const file = args.variants?.find((variant) => variant.case === "memory-backend-file");
+  const members = entries.get(file!.type);
+  assert.ok(members?.["meta-type"] === "object");
+  assert.deepEqual(members.members, [
+    { name: "prealloc", default: null, type: "bool" },
+    { name: "share", default: null, type: "bool" },
+    { name: "size", type: "int" },
+    { name: "align", default: null, type: "int" },
+    { name: "offset", default: null, type: "int" },
+    { name: "mem-path", type: "str" },
+    { name: "readonly", default: null, type: "bool" },
+  ]);
+});
+
+Deno.test("denovoVersion is that of deno.json", async () => {
+  const config = await Deno.readTextFile(new URL("../../deno.json", import.meta.url));
+  assert.equal(JSON.parse(config).version, denovoVersion);
+});
+
+Deno.test("The command table loads without zod", async () => {
+  const seen = new Set<string>();
+  const visit = async (url: URL) => {
+    if (seen.has(url.href)) return;
+    seen.add(url.href);
+    const source = await Deno.readTextFile(url);
+    for (const [, names, from] of source.matchAll(/^(?:im|ex)port ([^;]*?)from "([^"]+)";/gms)) {
+      if (names.startsWith("type ")) continue;
+      assert.notEqual(from, "zod", `${url.href} imports zod`);
+      if (from.startsWith(".")) await visit(new URL(from, url));
+    }
+  };
+  for (const module of ["builtin_commands", "qmp", "hmp"]) {
+    await visit(new URL(`../../vmm/monitor/${module}.ts`, import.meta.url));
+  }
+  assert.ok(seen.size > 20);
+});
+
+Deno.test("CommandTable without commands says that it has none", async () => {
+  const table = new CommandTable();
+  await assert.rejects(table.execute(makeContext(table), "stop"), {
+    errorClass: "CommandNotFound",
+    message: "The command stop has not been found",
+  });
+});

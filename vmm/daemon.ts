@@ -1,0 +1,92 @@
+/**
+ * `-daemonize` and `-pidfile`.
+ *
+ * A process with threads cannot fork, so the parent starts itself anew in a session of its own and
+ * waits until the VM is up there.
+ *
+ * @module
+ */
+import { OsError } from "../ffi/errno.ts";
+import {
+  makePipe,
+  O,
+  openFile,
+  OwnedFd,
+  readFd,
+  redirect,
+  setCloexec,
+  unlinkFile,
+  writeAll,
+} from "../ffi/fd.ts";
+import { resizeFile } from "../ffi/memory.ts";
+import { spawn } from "../ffi/process.ts";
+
+/** Tells the child which descriptor its parent waits on. */
+const READY_FD = "DENOVO_DAEMON_READY_FD";
+
+/** Whether this process is the one that `-daemonize` started. */
+export function isDaemonChild(): boolean {
+  return Deno.env.has(READY_FD);
+}
+
+/**
+ * Starts this very command in the background and waits until its VM is up.
+ *
+ * @returns the exit status: 0 when it is up, 1 when it ended before
+ */
+export function startDaemon(): number {
+  const [reader, writer] = makePipe();
+  using waiting = reader;
+  {
+    using ready = writer;
+    const child = spawn(ownCommandLine(), {
+      env: { [READY_FD]: `${ready.fd}` },
+      fds: [[ready.fd, ready.fd]],
+      newSession: true,
+    });
+    child[Symbol.dispose]();
+  }
+  return readFd(waiting.fd, new Uint8Array(1)) === 1 ? 0 : 1;
+}
+
+/** Takes the descriptor that the parent waits on; its children shall not have it. */
+export function takeReadyFd(): OwnedFd | undefined {
+  const value = Deno.env.get(READY_FD);
+  if (value === undefined) return undefined;
+  Deno.env.delete(READY_FD);
+  setCloexec(Number(value), true);
+  return new OwnedFd(Number(value));
+}
+
+/** Lets the parent end, and leaves its terminal. */
+export function daemonIsUp(ready: OwnedFd): void {
+  using own = ready;
+  using nothing = openFile("/dev/null", O.RDWR);
+  for (const fd of [0, 1, 2]) redirect(nothing.fd, fd);
+  writeAll(own.fd, new Uint8Array(1));
+}
+
+/** The command line of this process, as the kernel has it. */
+export function ownCommandLine(): string[] {
+  const argv = Deno.readTextFileSync("/proc/self/cmdline").split("\0").slice(0, -1);
+  // The name may be relative to a PATH or a folder that has changed.
+  return [Deno.execPath(), ...argv.slice(1)];
+}
+
+/**
+ * Writes this process's id into a file.
+ *
+ * @returns removes the file
+ * @throws {Error} in QEMU's words
+ */
+export function writePidfile(path: string): () => void {
+  try {
+    using file = openFile(path, O.RDWR | O.CREAT, 0o600);
+    resizeFile(file.fd, 0);
+    writeAll(file.fd, new TextEncoder().encode(`${Deno.pid}\n`));
+  } catch (error) {
+    const reason = error instanceof OsError ? error.reason : String(error);
+    throw new Error(`cannot create PID file: Cannot open pid file '${path}': ${reason}`);
+  }
+  return () => unlinkFile(path);
+}

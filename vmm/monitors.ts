@@ -1,0 +1,117 @@
+/**
+ * Binds monitors to character devices: a session begins when a peer is there and ends when it goes.
+ *
+ * @module
+ */
+import type { CharacterEvent, CharacterFrontend } from "../devices/chardev/backend.ts";
+import type { ChardevSet } from "./chardev_set.ts";
+import type { MonitorConfig } from "./config.ts";
+import type { CommandTable } from "./monitor/command_table.ts";
+import type { MachineControl } from "./monitor/control.ts";
+import { HmpSession } from "./monitor/hmp.ts";
+import { QmpSession } from "./monitor/qmp.ts";
+import type { ByteTransport } from "./monitor/transport.ts";
+
+/** How much of a client's input waits while its commands run. */
+const READ_AHEAD = 4096;
+
+/** What all monitors of a VM share. */
+export interface MonitorParts {
+  readonly chardevs: ChardevSet;
+  readonly machine: MachineControl;
+  readonly table: CommandTable;
+}
+
+/** Opens the monitors. @throws {Error} in QEMU's words if a character device is missing or taken */
+export function openMonitors(configs: readonly MonitorConfig[], parts: MonitorParts): void {
+  for (const config of configs) {
+    parts.chardevs.attach(config.chardev, new MonitorFrontend(config, parts));
+  }
+}
+
+class MonitorFrontend implements CharacterFrontend, ByteTransport {
+  readonly #config: MonitorConfig;
+  readonly #parts: MonitorParts;
+  /** Output that the peer has not taken yet. */
+  readonly #output: Uint8Array<ArrayBuffer>[] = [];
+  #session: QmpSession | HmpSession | undefined;
+  #busy = false;
+  #connected = false;
+  #focused = true;
+
+  constructor(config: MonitorConfig, parts: MonitorParts) {
+    this.#config = config;
+    this.#parts = parts;
+  }
+
+  inputRoom(): number {
+    return this.#session && !this.#busy ? READ_AHEAD : 0;
+  }
+
+  input(data: Uint8Array): void {
+    this.#busy = true;
+    this.#session!.receive(data.slice()).finally(() => {
+      this.#busy = false;
+      this.#backend.acceptInput();
+    });
+  }
+
+  event(event: CharacterEvent): void {
+    switch (event) {
+      case "opened":
+        this.#connected = true;
+        // A multiplexer says right after this who has the focus.
+        return queueMicrotask(() => this.#greet());
+      case "mux-in":
+        this.#focused = true;
+        return this.#greet();
+      case "mux-out":
+        this.#focused = false;
+        return;
+      case "closed":
+        this.#connected = false;
+        return this.#end();
+    }
+  }
+
+  writable(): void {
+    while (this.#output.length > 0) {
+      const [chunk] = this.#output;
+      const taken = this.#backend.write(chunk);
+      if (taken < chunk.length) {
+        this.#output[0] = chunk.subarray(taken);
+        return;
+      }
+      this.#output.shift();
+    }
+  }
+
+  write(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#output.push(bytes);
+    if (this.#output.length === 1) this.writable();
+  }
+
+  /** The peer closes connections, or the VM when it ends. */
+  close(): void {
+    this.#output.length = 0;
+  }
+
+  get #backend() {
+    return this.#parts.chardevs.get(this.#config.chardev);
+  }
+
+  /** A session on a multiplexer begins, banner and all, when the user first switches to it. */
+  #greet(): void {
+    if (!this.#connected || !this.#focused || this.#session) return;
+    const { machine, table } = this.#parts;
+    this.#session = this.#config.mode === "control"
+      ? new QmpSession(machine, table, this, { pretty: this.#config.pretty })
+      : new HmpSession(machine, table, this);
+  }
+
+  #end(): void {
+    this.#session?.close();
+    this.#session = undefined;
+    this.#output.length = 0;
+  }
+}
