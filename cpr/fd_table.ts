@@ -19,6 +19,8 @@ const MEMORY = "fd/memory";
 /** Section names of character devices' descriptors begin so; the rest is the name in the backend. */
 const CHARDEV_FD = "fd/chardev/";
 const CHARDEV_STATE = "chardev";
+/** The descriptor that new clients come to, in the table of a socket's backend. */
+const LISTENER = "listener";
 /** The page that says who owns the guest. */
 const OWNERSHIP = "fd/ownership";
 
@@ -50,10 +52,12 @@ export function collectFds(vm: VirtualMachine, ownership?: number): FdTable {
   }
   const chardevs = new Map<string, ChardevState>();
   for (const [id, backend] of vm.chardevs.backends) {
-    if (!vm.keepsChardev(id)) continue;
-    chardevs.set(id, backend.saveState());
+    const keeps = vm.keptOf(id);
+    if (keeps === "nothing") continue;
+    const state = backend.saveState();
+    chardevs.set(id, keeps === "listener" ? { ...state, connected: false } : state);
     for (const { name, fd } of backend.keptFds()) {
-      fds.push({ name: CHARDEV_FD + name, id, fd });
+      if (keeps === "all" || name === LISTENER) fds.push({ name: CHARDEV_FD + name, id, fd });
     }
   }
   if (ownership !== undefined) fds.push({ name: OWNERSHIP, id: "", fd: ownership });

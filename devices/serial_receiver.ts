@@ -3,30 +3,42 @@
  *
  * @module
  */
-import { struct, u8, type View } from "../ffi/struct.ts";
-import { ByteFifo, byteFifo } from "./byte_fifo.ts";
+import { type Field, type Struct, struct, u8, type View } from "../ffi/struct.ts";
+import { ByteFifo, byteFifo, type ByteFifoFields } from "./byte_fifo.ts";
 import { LSR, LSR_ERRORS } from "./serial_registers.ts";
 
 /** Places of each of the chip's FIFOs. */
 export const FIFO_SIZE = 16;
 
 /** The receiver's part of the saved state. */
-export const receiverState = struct("receiver", {
+export type ReceiverFields = {
   /** OE, PE, FE and BI as LSR shows them until it is read. */
+  lineErrors: Field<number>;
+  /** The bytes that wait. */
+  bytes: Struct<ByteFifoFields>;
+  /** The LSR errors of each byte in `bytes`. */
+  errors: Struct<ByteFifoFields>;
+};
+
+/** The layout of {@linkcode ReceiverFields}. */
+export const receiverState: Struct<ReceiverFields> = struct("receiver", {
   lineErrors: u8,
   bytes: byteFifo(FIFO_SIZE),
-  /** The LSR errors of each byte in `bytes`. */
   errors: byteFifo(FIFO_SIZE),
 });
 
 /** The receiver at work over its part of the state. */
 export class Receiver {
-  readonly #state: View<typeof receiverState.fields>;
+  readonly #state: View<ReceiverFields>;
   readonly #bytes: ByteFifo;
   readonly #errors: ByteFifo;
 
-  /** @param state the receiver's part of the device's state */
-  constructor(state: View<typeof receiverState.fields>) {
+  /**
+   * Works in place.
+   *
+   * @param state the receiver's part of the device's state
+   */
+  constructor(state: View<ReceiverFields>) {
     this.#state = state;
     this.#bytes = new ByteFifo(state.bytes);
     this.#errors = new ByteFifo(state.errors);

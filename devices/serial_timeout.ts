@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { struct, u64, u8, type View } from "../ffi/struct.ts";
+import { type Field, type Struct, struct, u64, u8, type View } from "../ffi/struct.ts";
 import type { DeviceContext } from "./device.ts";
 import { characterNs } from "./serial_registers.ts";
 
@@ -20,24 +20,34 @@ const CHARACTERS = 4n;
 const LONGEST_NS = CHARACTERS * characterNs(0xffff, 0x0f);
 
 /** The timeout's part of the saved state; times are nanoseconds of CLOCK_MONOTONIC. */
-export const characterTimeout = struct("character_timeout", {
-  phase: u8,
+export type CharacterTimeoutFields = {
+  /** Idle, counting, or due. */
+  phase: Field<number>;
   /** While counting: when the timeout falls due. */
-  deadline: u64,
+  deadline: Field<bigint>;
   /** What the device's timer is set to; 0 when it is not set. */
+  timer: Field<bigint>;
+};
+
+/** The layout of {@linkcode CharacterTimeoutFields}. */
+export const characterTimeout: Struct<CharacterTimeoutFields> = struct("character_timeout", {
+  phase: u8,
+  deadline: u64,
   timer: u64,
 });
 
 /** The timeout at work over its part of the state. */
 export class CharacterTimeout {
-  readonly #state: View<typeof characterTimeout.fields>;
+  readonly #state: View<CharacterTimeoutFields>;
   readonly #context: DeviceContext;
 
   /**
+   * Works in place.
+   *
    * @param state the timeout's part of the device's state
    * @param context whose timer the timeout uses, alone
    */
-  constructor(state: View<typeof characterTimeout.fields>, context: DeviceContext) {
+  constructor(state: View<CharacterTimeoutFields>, context: DeviceContext) {
     this.#state = state;
     this.#context = context;
   }
@@ -68,6 +78,8 @@ export class CharacterTimeout {
   /** The device's timer has fired. */
   timer(nowNs: bigint): void {
     const s = this.#state;
+    // Another thread may have set it again since.
+    if (nowNs < s.timer) return;
     s.timer = 0n;
     if (s.phase !== Phase.COUNTING) return;
     if (nowNs < s.deadline) this.#setTimer(s.deadline);

@@ -60,11 +60,11 @@ class MonitorFrontend implements CharacterFrontend, ByteTransport {
     switch (event) {
       case "opened":
         this.#connected = true;
-        // A multiplexer says right after this who has the focus.
+        // The focus of a multiplexer goes on to the frontend that is bound next.
         return queueMicrotask(() => this.#greet());
       case "mux-in":
         this.#focused = true;
-        return this.#greet();
+        return queueMicrotask(() => this.#greet());
       case "mux-out":
         this.#focused = false;
         return;

@@ -197,9 +197,17 @@ export class VirtualMachine implements AsyncDisposable {
     this.chardevs.attachDevices(this.machine.devices);
   }
 
-  /** Whether a successor takes a character device over with its connection. */
-  keepsChardev(id: string): boolean {
-    return this.chardevs.configs.get(id)?.cpr !== false;
+  /**
+   * What a successor takes over of a character device. A monitor's connection ends, as under QEMU,
+   * so that its client negotiates anew; but whoever reconnects finds the listener. `cpr=on` keeps
+   * the connection too, `cpr=off` nothing.
+   */
+  keptOf(chardev: string): "all" | "listener" | "nothing" {
+    const config = this.chardevs.configs.get(chardev);
+    if (config?.cpr === false) return "nothing";
+    const isMonitor = this.config.monitors.some((monitor) => monitor.chardev === chardev);
+    const isSocket = config?.backend === "socket" || config?.backend === "fd";
+    return isMonitor && isSocket && !config?.mux && config?.cpr !== true ? "listener" : "all";
   }
 
   /** Lets the character devices go on after their state came: output that waits, input that may. */
