@@ -113,7 +113,10 @@ async function runMachine(config: MachineConfig): Promise<number> {
     }
     await openConsoles(vm, view, cpr);
     if (ready) daemonIsUp(ready);
-    return await vm.exited;
+    const status = await vm.exited;
+    // The monitor that was told to quit has a reply to write.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    return status;
   } finally {
     removePidfile?.();
     signals();

@@ -43,7 +43,8 @@ export interface FdTable {
  * Collects what a VM hands over.
  *
  * @param vm the VM
- * @param ownership the ownership page, where two processes are alive at once
+ * @param ownership the ownership page, where two processes are alive at once; a successor that has
+ *   its own monitors then gets none of this one's listeners
  */
 export function collectFds(vm: VirtualMachine, ownership?: number): FdTable {
   const fds: KeptFd[] = [];
@@ -53,7 +54,7 @@ export function collectFds(vm: VirtualMachine, ownership?: number): FdTable {
   const chardevs = new Map<string, ChardevState>();
   for (const [id, backend] of vm.chardevs.backends) {
     const keeps = vm.keptOf(id);
-    if (keeps === "nothing") continue;
+    if (keeps === "nothing" || (keeps === "listener" && ownership !== undefined)) continue;
     const state = backend.saveState();
     chardevs.set(id, keeps === "listener" ? { ...state, connected: false } : state);
     for (const { name, fd } of backend.keptFds()) {

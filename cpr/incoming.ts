@@ -149,7 +149,7 @@ export class Incoming {
       throw new Error("'-incoming' was not specified on the command line");
     }
     if (this.#started) throw new Error("The incoming migration has already been started");
-    this.#migration.begin();
+    this.#migration.begin("incoming");
     const end = await openIncoming(address, this.#fds);
     this.#started = true;
     if (end.kind === "listener" && address.transport === "socket" && address.type === "inet") {

@@ -110,8 +110,12 @@ export class Migration {
       );}
   }
 
+  /** Whether the migration that is shown brought the guest here, or takes it away. */
+  direction: "incoming" | "outgoing" = "incoming";
+
   /** Starts over: status setup, no error, clocks at zero. */
-  begin(): void {
+  begin(direction: "incoming" | "outgoing"): void {
+    this.direction = direction;
     this.error = undefined;
     this.ram = undefined;
     this.transferred = 0;

@@ -12,7 +12,7 @@ const PAGE = 4096;
 type MigrationInfo = z.input<typeof queryMigrate.returns>;
 
 /** `query-migrate`. */
-export function migrationInfo({ migration, incoming, pauseNs, blockers }: Cpr): MigrationInfo {
+export function migrationInfo({ migration, pauseNs, blockers }: Cpr): MigrationInfo {
   const { status, error, times, ram, transferred, socketAddress } = migration;
   const blocked = blockers();
   const info: MigrationInfo = {
@@ -20,9 +20,12 @@ export function migrationInfo({ migration, incoming, pauseNs, blockers }: Cpr): 
     ...(blocked.length > 0 && { "blocked-reasons": blocked }),
     ...(error !== undefined && { "error-desc": error }),
     ...(socketAddress && { "socket-address": [socketAddress] }),
-    ...(pauseNs !== undefined && { "x-pause": Math.round(pauseNs / 1000) }),
+    ...(migration.direction === "incoming" && pauseNs !== undefined &&
+      { "x-pause": Math.round(pauseNs / 1000) }),
   };
-  if (incoming || !["active", "device", "completed"].includes(status)) return info;
+  if (migration.direction === "incoming" || !["active", "device", "completed"].includes(status)) {
+    return info;
+  }
   const total = (times.ended ?? performance.now()) - times.begun;
   const down = (times.ended ?? performance.now()) - (times.stopped ?? times.begun);
   return {

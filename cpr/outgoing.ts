@@ -73,7 +73,7 @@ export class Outgoing {
       }
       this.#checkShared();
     }
-    this.#migration.begin();
+    this.#migration.begin("outgoing");
     try {
       return await this.#prepare(mode, main, cpr);
     } catch (error) {
@@ -186,6 +186,7 @@ export class Outgoing {
         ? undefined
         : "The guest has moved to another VMM and runs there; it cannot run here again";
     this.#vm.setRunState("postmigrate");
+    this.#vm.releaseChardevs();
     this.#migration.complete();
   }
 

@@ -92,13 +92,24 @@ export class ChardevSet {
     this.get(id).attach(this.#reactor, frontend);
   }
 
-  /** Binds every device that has a `chardev` to it. */
-  attachDevices(devices: DeviceSet): void {
+  /**
+   * Binds every device that has a `chardev` to it.
+   *
+   * @param devices the devices
+   * @param takesInput asked before anything is read: input that comes while the devices' state is
+   *   on its way stays in the host's buffers, for whoever has the guest afterwards
+   */
+  attachDevices(devices: DeviceSet, takesInput: () => boolean): void {
     for (const { id, properties } of devices.devices) {
       if (typeof properties.chardev === "string") {
-        this.attach(properties.chardev, new DeviceFrontend(devices, id));
+        this.attach(properties.chardev, new DeviceFrontend(devices, id, takesInput));
       }
     }
+  }
+
+  /** Reading may go on where it has stopped, if the frontends have room. */
+  acceptInput(): void {
+    for (const backend of this.#backends.values()) backend.acceptInput();
   }
 
   /** Closes a backend that nobody uses. @throws {Error} in QEMU's words */
@@ -117,10 +128,11 @@ export class ChardevSet {
     this.#backends.clear();
   }
 
-  /** Closes all backends, but leaves to a successor what it goes on using. */
-  release(): void {
-    for (const backend of this.#backends.values()) backend.release();
-    this.#backends.clear();
+  /** Closes a backend, but leaves to a successor what it goes on using. */
+  release(id: string): void {
+    this.#backends.get(id)?.release();
+    this.#backends.delete(id);
+    this.#configs.delete(id);
   }
 }
 
@@ -128,13 +140,16 @@ export class ChardevSet {
 class DeviceFrontend implements CharacterFrontend {
   readonly #devices: DeviceSet;
   readonly #id: string;
+  readonly #takesInput: () => boolean;
 
-  constructor(devices: DeviceSet, id: string) {
+  constructor(devices: DeviceSet, id: string, takesInput: () => boolean) {
     this.#devices = devices;
     this.#id = id;
+    this.#takesInput = takesInput;
   }
 
   inputRoom(): number {
+    if (!this.#takesInput()) return 0;
     return this.#devices.with(this.#id, (device) => device.inputRoom?.() ?? 0);
   }
 

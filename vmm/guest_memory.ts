@@ -43,6 +43,17 @@ export interface MemoryRegion {
   readonly readonly: boolean;
 }
 
+/** Runs `setUp` on a new file and closes it if that fails. */
+function opened(fd: OwnedFd, setUp: (fd: number) => void): OwnedFd {
+  try {
+    setUp(fd.fd);
+    return fd;
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
+}
+
 function openBackingFile(config: MemoryBackendConfig): OwnedFd {
   const path = config.memPath!;
   let fd: OwnedFd;
@@ -54,18 +65,21 @@ function openBackingFile(config: MemoryBackendConfig): OwnedFd {
     fd = openFile(file, O.RDWR | O.CREAT | O.EXCL, 0o600);
     unlinkFile(file);
   }
+  return opened(fd, (fd) => growFile(fd, config));
+}
+
+/** A new file gets its size; one that was there must have it. */
+function growFile(fd: number, config: MemoryBackendConfig): void {
   const size = (config.offset ?? 0) + config.size;
-  const actual = fileStatus(fd.fd).size;
-  if (actual === 0) resizeFile(fd.fd, size);
+  const actual = fileStatus(fd).size;
+  if (actual === 0) resizeFile(fd, size);
   else if (actual < size) {
-    fd.close();
     throw new Error(
       `backing store size 0x${actual.toString(16)} does not match 'size' option 0x${
         config.size.toString(16)
       }`,
     );
   }
-  return fd;
 }
 
 function openError(path: string, error: unknown): unknown {
@@ -79,8 +93,7 @@ function openShm(config: MemoryBackendConfig): OwnedFd {
   const path = `/dev/shm/denovo-${config.id}-${crypto.randomUUID()}`;
   const fd = openFile(path, O.RDWR | O.CREAT | O.EXCL, 0o600);
   unlinkFile(path);
-  resizeFile(fd.fd, config.size);
-  return fd;
+  return opened(fd, (fd) => resizeFile(fd, config.size));
 }
 
 function openMemfd(config: MemoryBackendConfig): OwnedFd {
@@ -90,8 +103,9 @@ function openMemfd(config: MemoryBackendConfig): OwnedFd {
     hugePageSize: config.hugetlb ? config.hugetlbsize ?? 0 : undefined,
   });
   // A successor must be able to trust the size: a shrunk memfd would kill it with SIGBUS.
-  if (sealing) addSeals(fd.fd, Seal.SHRINK | Seal.GROW | Seal.SEAL);
-  return fd;
+  return opened(fd, (fd) => {
+    if (sealing) addSeals(fd, Seal.SHRINK | Seal.GROW | Seal.SEAL);
+  });
 }
 
 function openMemory(config: MemoryBackendConfig): OwnedFd | undefined {
@@ -115,27 +129,38 @@ function openMemory(config: MemoryBackendConfig): OwnedFd | undefined {
  * @throws {Error} with the reason: no such path, no huge pages, not enough memory
  */
 export function openBackend(config: MemoryBackendConfig, kept?: OwnedFd): MemoryBackend {
-  const fd = kept ?? openMemory(config);
+  let fd = kept;
   try {
-    const offset = config.offset ?? 0;
-    if (kept) checkSize(kept.fd, config, offset + config.size);
-    const mapping = fd === undefined
-      ? mapAnonymous(config.size)
-      : config.share
-      ? mapShared(fd.fd, config.size, offset)
-      : mapPrivate(fd.fd, config.size, offset);
-    if (config.prealloc && !kept) mapping.populate();
-    return { config, fd, mapping };
+    fd ??= openMemory(config);
+    if (kept) checkSize(kept.fd, config, (config.offset ?? 0) + config.size);
+    return { config, fd, mapping: mapMemory(config, fd, !kept) };
   } catch (error) {
     fd?.close();
-    throw error instanceof OsError
-      ? new Error(
-        `Cannot allocate ${config.size} bytes of guest RAM '${config.id}': ${error.reason}`,
-        {
-          cause: error,
-        },
-      )
-      : error;
+    if (!(error instanceof OsError)) throw error;
+    throw new Error(
+      `Cannot allocate ${config.size} bytes of guest RAM '${config.id}': ${error.reason}`,
+      { cause: error },
+    );
+  }
+}
+
+/** Maps a backend's file, or anonymous memory; new memory is allocated now if that is wanted. */
+function mapMemory(
+  { size, offset = 0, share, prealloc }: MemoryBackendConfig,
+  fd: OwnedFd | undefined,
+  isNew: boolean,
+): MappedRegion {
+  const mapping = fd === undefined
+    ? mapAnonymous(size)
+    : share
+    ? mapShared(fd.fd, size, offset)
+    : mapPrivate(fd.fd, size, offset);
+  try {
+    if (prealloc && isNew) mapping.populate();
+    return mapping;
+  } catch (error) {
+    mapping.close();
+    throw error;
   }
 }
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { OwnedFd } from "../ffi/fd.ts";
 import type { CharacterEvent, CharacterFrontend } from "../devices/chardev/backend.ts";
 import type { ChardevSet } from "./chardev_set.ts";
 import type { MonitorConfig } from "./config.ts";
@@ -14,6 +15,12 @@ import type { ByteTransport } from "./monitor/transport.ts";
 
 /** How much of a client's input waits while its commands run. */
 const READ_AHEAD = 4096;
+
+/**
+ * How many bytes a client that does not read may leave to wait, before the connection is ended: a
+ * guest that resets over and over must not fill the host's memory with events.
+ */
+const MAX_UNREAD = 16 << 20;
 
 /** What all monitors of a VM share. */
 export interface MonitorParts {
@@ -34,6 +41,7 @@ class MonitorFrontend implements CharacterFrontend, ByteTransport {
   readonly #parts: MonitorParts;
   /** Output that the peer has not taken yet. */
   readonly #output: Uint8Array<ArrayBuffer>[] = [];
+  #unread = 0;
   #session: QmpSession | HmpSession | undefined;
   #busy = false;
   #connected = false;
@@ -44,13 +52,18 @@ class MonitorFrontend implements CharacterFrontend, ByteTransport {
     this.#parts = parts;
   }
 
+  readonly wantsFds = true;
+
+  /** A client that does not read its replies gets no more of them. */
   inputRoom(): number {
-    return this.#session && !this.#busy ? READ_AHEAD : 0;
+    return this.#session && !this.#busy && this.#unread === 0 ? READ_AHEAD : 0;
   }
 
-  input(data: Uint8Array): void {
+  input(data: Uint8Array, fds?: readonly OwnedFd[]): void {
+    const session = this.#session!;
     this.#busy = true;
-    this.#session!.receive(data.slice()).finally(() => {
+    session.receive(data.slice(), fds).finally(() => {
+      if (session !== this.#session) return;
       this.#busy = false;
       this.#backend.acceptInput();
     });
@@ -78,22 +91,28 @@ class MonitorFrontend implements CharacterFrontend, ByteTransport {
     while (this.#output.length > 0) {
       const [chunk] = this.#output;
       const taken = this.#backend.write(chunk);
+      this.#unread -= taken;
       if (taken < chunk.length) {
         this.#output[0] = chunk.subarray(taken);
         return;
       }
       this.#output.shift();
     }
+    this.#backend.acceptInput();
   }
 
   write(bytes: Uint8Array<ArrayBuffer>): void {
     this.#output.push(bytes);
+    this.#unread += bytes.length;
     if (this.#output.length === 1) this.writable();
+    if (this.#unread <= MAX_UNREAD) return;
+    this.#end();
+    this.#backend.hangUp();
   }
 
   /** The peer closes connections, or the VM when it ends. */
   close(): void {
-    this.#output.length = 0;
+    this.#output.length = this.#unread = 0;
   }
 
   get #backend() {
@@ -112,6 +131,7 @@ class MonitorFrontend implements CharacterFrontend, ByteTransport {
   #end(): void {
     this.#session?.close();
     this.#session = undefined;
-    this.#output.length = 0;
+    this.#busy = false;
+    this.close();
   }
 }

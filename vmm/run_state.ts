@@ -28,3 +28,10 @@ export const needsReset: ReadonlySet<RunState> = new Set<RunState>([
   "shutdown",
   "guest-panicked",
 ]);
+
+/** States in which the devices' state is on its way from one VMM to another. */
+export const inTransit: ReadonlySet<RunState> = new Set<RunState>([
+  "inmigrate",
+  "finish-migrate",
+  "postmigrate",
+]);

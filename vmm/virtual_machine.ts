@@ -8,19 +8,23 @@ import type { OwnedFd } from "../ffi/fd.ts";
 import { exitName } from "../ffi/kvm/run.ts";
 import { Reactor } from "../ffi/reactor.ts";
 import { ChardevSet } from "./chardev_set.ts";
+import { Console } from "./console.ts";
 import { defaultConfig, type MachineConfig, type MemoryBackendConfig } from "./config.ts";
 import { GuestEvent } from "./control_block.ts";
 import { dumpRegisters } from "./dump/registers.ts";
 import { EventHub } from "./events.ts";
 import { type MemoryBackend, openBackend } from "./guest_memory.ts";
 import { Machine, type MachineEvent } from "./machine.ts";
-import { needsReset, type RunState } from "./run_state.ts";
+import { inTransit, needsReset, type RunState } from "./run_state.ts";
 
 /** The id of the RAM that the machine makes itself. */
 export const DEFAULT_RAM_ID = "microvm.ram";
 
 /** The id of the memory behind `-bios`. */
 export const ROM_ID = "pc.bios";
+
+/** The id of the character device behind `console`. */
+const CONSOLE_ID = "console";
 
 /** What a predecessor leaves to its successor in the way of descriptors. */
 export interface KeptResources {
@@ -96,7 +100,8 @@ export class VirtualMachine implements AsyncDisposable {
   /**
    * Creates a VM; its guest does not run before `start`.
    *
-   * @param config what it is made of; what is left out has QEMU's defaults
+   * @param config what it is made of; what is left out has QEMU's defaults, and without `serials`
+   *   the first serial port is `console`
    * @param options for a VM that takes over from a predecessor
    * @throws {Error} that says what is wrong with the configuration or lacking on the host
    */
@@ -104,8 +109,10 @@ export class VirtualMachine implements AsyncDisposable {
     config: Partial<MachineConfig>,
     options: CreateOptions = {},
   ): Promise<VirtualMachine> {
-    const full = { ...defaultConfig(), ...config };
     const parts = new Parts(options, () => vm?.quit("host-ui"));
+    const full = config.serials
+      ? { ...defaultConfig(), ...config }
+      : parts.withConsole({ ...defaultConfig(), ...config });
     let vm: VirtualMachine | undefined;
     try {
       parts.openBackends(full, options.kept);
@@ -113,11 +120,22 @@ export class VirtualMachine implements AsyncDisposable {
       vm = new VirtualMachine(full, options, parts);
       vm.machine.startThreads();
       if (!options.detached) vm.attachDevices();
+      closeUnused(options.kept, vm.chardevs);
       return vm;
     } catch (error) {
       await (vm ?? parts).close();
       throw error;
     }
+  }
+
+  /**
+   * The first serial port as streams.
+   *
+   * @throws {Error} if the configuration has `serials` of its own
+   */
+  get console(): Console {
+    if (this.#parts.console) return this.#parts.console;
+    throw new Error("This VM has no console: its configuration binds serials to character devices");
   }
 
   /** The run state, with QEMU's names. */
@@ -162,8 +180,9 @@ export class VirtualMachine implements AsyncDisposable {
   /** Lets the vCPUs run, whatever the run state; for those who have checked it. */
   resume(): void {
     this.#runState = "running";
-    this.events.emit("RESUME");
     this.machine.resume();
+    this.events.emit("RESUME");
+    this.chardevs.acceptInput();
   }
 
   /** Stops the guest; `cont` lets it go on. In `inmigrate` it only takes back the automatic start. */
@@ -194,7 +213,7 @@ export class VirtualMachine implements AsyncDisposable {
    * to be bound has the focus, so this comes after the monitors.
    */
   attachDevices(): void {
-    this.chardevs.attachDevices(this.machine.devices);
+    this.chardevs.attachDevices(this.machine.devices, () => !inTransit.has(this.#runState));
   }
 
   /**
@@ -210,11 +229,19 @@ export class VirtualMachine implements AsyncDisposable {
     return isMonitor && isSocket && !config?.mux && config?.cpr !== true ? "listener" : "all";
   }
 
+  /** Lets go of the character devices that a successor goes on with. */
+  releaseChardevs(): void {
+    for (const id of [...this.chardevs.backends.keys()]) {
+      if (this.keptOf(id) === "all") this.chardevs.release(id);
+    }
+  }
+
   /** Lets the character devices go on after their state came: output that waits, input that may. */
   wakeFrontends(): void {
     for (const { id } of this.machine.devices.devices) {
       this.machine.devices.with(id, (device) => device.writable?.());
     }
+    this.chardevs.acceptInput();
   }
 
   /** Resets the machine; it goes on in the run state it was in, or paused after a crash. */
@@ -359,6 +386,7 @@ class Parts {
   readonly reactor = new Reactor();
   readonly chardevs: ChardevSet;
   readonly backends = new Map<string, MemoryBackend>();
+  console: Console | undefined;
 
   constructor(options: CreateOptions, quit: () => void) {
     const notice = options.notice ?? ((text: string) => console.error(text));
@@ -366,20 +394,30 @@ class Parts {
     this.chardevs = new ChardevSet(this.reactor, { notice, quit, terminate: () => {} });
   }
 
+  /** Gives a VM that has no serial port of its own one that code reads and writes. */
+  withConsole(config: MachineConfig): MachineConfig {
+    this.console = new Console(CONSOLE_ID, this.reactor);
+    const chardevs = [...config.chardevs, this.console.chardev];
+    return { ...config, chardevs, serials: [CONSOLE_ID] };
+  }
+
   /** All backends: those of `-object`, and the machine's own RAM if none of them is that. */
   openBackends(config: MachineConfig, kept?: KeptResources): void {
     const wanted = [...config.objects];
     if (config.machine.memoryBackend === undefined) wanted.push(defaultRam(config));
     for (const object of wanted) {
-      const inherited = object.share ? kept?.memory.get(object.id) : undefined;
-      this.backends.set(object.id, openBackend(object, inherited));
+      this.backends.set(object.id, openBackend(object, inheritedMemory(object, kept)));
+    }
+    const known = (id: string) => this.backends.has(id) || (id === ROM_ID && config.bios);
+    for (const id of kept?.memory.keys() ?? []) {
+      if (!known(id)) throw new Error(`Unknown ramblock "${id}", cannot accept migration`);
     }
   }
 
   /** The firmware's memory: a memfd as well, so that a successor shows the guest the same bytes. */
   openRom(size: number, kept?: KeptResources): MemoryBackend {
     const config = sharedMemfd(ROM_ID, size);
-    const rom = openBackend(config, kept?.memory.get(ROM_ID));
+    const rom = openBackend(config, inheritedMemory(config, kept));
     this.backends.set(ROM_ID, rom);
     return rom;
   }
@@ -387,8 +425,21 @@ class Parts {
   async close(): Promise<void> {
     for (const backend of this.backends.values()) closeBackend(backend);
     this.chardevs.close();
+    this.console?.close();
     await this.reactor.close();
   }
+}
+
+/**
+ * The memory that a predecessor left. Without it the guest would find zeros where its RAM was.
+ *
+ * @throws {Error} if there is a predecessor, but it did not pass this memory
+ */
+function inheritedMemory(config: MemoryBackendConfig, kept?: KeptResources): OwnedFd | undefined {
+  if (!kept) return undefined;
+  const fd = kept.memory.get(config.id);
+  if (fd && config.share) return fd;
+  throw new Error(`Memory backend '${config.id}' was not passed by the old VMM`);
 }
 
 /**
@@ -412,6 +463,14 @@ function sharedMemfd(id: string, size: number): MemoryBackendConfig {
     readonly: false,
     seal: true,
   };
+}
+
+/** Connections of character devices that this VM does not have. */
+function closeUnused(kept: KeptResources | undefined, chardevs: ChardevSet): void {
+  for (const [id, { fds }] of kept?.chardevs ?? []) {
+    if (chardevs.backends.has(id)) continue;
+    for (const fd of fds.values()) fd.close();
+  }
 }
 
 function closeBackend(backend: MemoryBackend): void {

@@ -21,8 +21,14 @@ export type CharacterEvent = "opened" | "closed" | "break" | "mux-in" | "mux-out
 export interface CharacterFrontend {
   /** How many bytes of input it takes now. */
   inputRoom(): number;
-  /** Input, at most `inputRoom()` bytes; `data` is reused after the call. */
-  input(data: Uint8Array): void;
+  /** Whether it takes descriptors that a peer passes over a UNIX socket (SCM_RIGHTS). */
+  readonly wantsFds?: boolean;
+  /**
+   * Input, at most `inputRoom()` bytes; `data` is reused after the call.
+   *
+   * @param fds the descriptors that came with it, if it wants them; it owns them from here on
+   */
+  input(data: Uint8Array, fds?: readonly OwnedFd[]): void;
   /** Something other than data. */
   event(event: CharacterEvent): void;
   /** After a write that did not take all bytes: the host takes bytes again. */
@@ -68,6 +74,8 @@ export interface CharacterBackend extends CharacterSink {
   attach(reactor: Reactor, frontend: CharacterFrontend): void;
   /** Tells the frontend that a break condition has come (`chardev-send-break`). */
   receiveBreak(): void;
+  /** Ends the connection with a peer, if the backend has connections. */
+  hangUp(): void;
   /** The open descriptors that a successor takes over. */
   keptFds(): KeptFd[];
   /** What a successor must know besides. */

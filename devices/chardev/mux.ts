@@ -118,6 +118,10 @@ export class Mux implements CharacterBackend {
     this.#ports[this.#focus]?.frontend.event("break");
   }
 
+  hangUp(): void {
+    this.base.hangUp();
+  }
+
   keptFds(): KeptFd[] {
     return this.base.keptFds();
   }

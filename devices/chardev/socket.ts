@@ -89,6 +89,11 @@ export class SocketBackend extends StreamBackend {
     return { connected: this.fds.get("connection") !== undefined };
   }
 
+  /** Ends the connection; a server waits for the next client. */
+  override hangUp(): void {
+    this.inputEnded();
+  }
+
   /** Begins to accept clients. */
   protected override started(reactor: Reactor): void {
     this.#reactor = reactor;

@@ -7,6 +7,7 @@ import { OsError } from "../../ffi/errno.ts";
 import { drainEvent, Epoll, makeEventfd } from "../../ffi/event.ts";
 import { O, openFile, type OwnedFd, readFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
+import { MAX_MESSAGE_FDS, receiveMessage } from "../../ffi/socket_message.ts";
 import type { CharacterSink } from "../device.ts";
 import type {
   CharacterBackend,
@@ -22,6 +23,14 @@ import { SinkSlot } from "./slot.ts";
 
 /** The most that is read before other descriptors get their turn. */
 const READ_SIZE = 4096;
+
+/** What one read has brought. */
+interface Received {
+  /** Bytes in the buffer; 0 at the end, -1 when there is nothing now. */
+  readonly length: number;
+  /** The descriptors that came with them. */
+  readonly fds?: readonly OwnedFd[];
+}
 
 /** A backend over one descriptor for input and one, perhaps the same, for output. */
 export abstract class StreamBackend implements CharacterBackend {
@@ -130,6 +139,8 @@ export abstract class StreamBackend implements CharacterBackend {
   expectRoom(): void {
     this.#slot.setStarved(true);
   }
+
+  hangUp(): void {}
 
   keptFds(): KeptFd[] {
     return this.#config.cpr === false ? [] : this.fds.list();
@@ -295,19 +306,24 @@ export abstract class StreamBackend implements CharacterBackend {
     for (let budget = READ_SIZE; budget > 0 && this.#input === input && input >= 0;) {
       const room = this.#inputRoom();
       if (room <= 0) return this.#pauseInput(hangup);
-      const length = this.#readSome(input, Math.min(room, budget));
+      const { length, fds } = this.#readSome(input, Math.min(room, budget));
       if (length === 0 || (length === -1 && hangup)) return this.inputEnded();
       if (length === -1) return;
       budget -= length;
-      this.#frontend?.input(this.#buffer.subarray(0, length));
+      this.#frontend!.input(this.#buffer.subarray(0, length), fds);
     }
   }
 
-  #readSome(fd: number, length: number): number {
+  #readSome(fd: number, length: number): Received {
+    const buffer = this.#buffer.subarray(0, length);
     try {
-      return readFd(fd, this.#buffer.subarray(0, length));
+      if (!this.#frontend!.wantsFds || !this.#slot.outputIsSocket) {
+        return { length: readFd(fd, buffer) };
+      }
+      return receiveMessage(fd, buffer, MAX_MESSAGE_FDS) ?? { length: -1 };
     } catch (error) {
-      if (error instanceof OsError) return 0;
+      // A RangeError: more descriptors than this process may open. The bytes with them are lost.
+      if (error instanceof OsError || error instanceof RangeError) return { length: 0 };
       throw error;
     }
   }

@@ -86,10 +86,10 @@ long:   mov     esi, offset long_text           # zero-extended: below 4 GiB
 define_puts puts64, rsi, [rsi]
 
 .balign 8
-gdt:    .quad   0
-        .quad   0x00cf9a000000ffff              # CODE32
-        .quad   0x00cf92000000ffff              # DATA
-        .quad   0x00af9a000000ffff              # CODE64
+gdt:    .quad   0                               # accessed bits set: a CPU could not set them in ROM
+        .quad   0x00cf9b000000ffff              # CODE32
+        .quad   0x00cf93000000ffff              # DATA
+        .quad   0x00af9b000000ffff              # CODE64
 gdt_pointer:
         .short  gdt_pointer - gdt - 1
         .long   gdt

@@ -27,6 +27,6 @@ Deno.test("apicId() throws when the id would not fit an xAPIC", () => {
   assert.equal(apicId(flat, 254), 254);
   assert.throws(() => apicId(flat, 255), /CPU 255 would have APIC ID 255 but 254 is the highest/);
   const sparse = { sockets: 64, dies: 1, cores: 3, threads: 3 };
-  assert.equal(apicId(sparse, 134), 15 * 9 / 9 * 16 - 16 + 10);
+  assert.equal(apicId(sparse, 134), 14 * 16 + 2 * 4 + 2);
   assert.throws(() => apicId(sparse, 9 * 16), /CPU 144 would have APIC ID 256/);
 });

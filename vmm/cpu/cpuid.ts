@@ -1,8 +1,9 @@
 /**
  * A vCPU's CPUID table.
  *
- * Leaves that are missing read as zero in the guest, so a leaf without content is left out. Sources:
- * Intel SDM volume 2 (CPUID), AMD APM volume 3 appendix E, Documentation/virt/kvm/x86/cpuid.rst.
+ * Leaves that are missing read as zero in the guest, so a leaf without content is left out.
+ * Sources: Intel SDM volume 2 (CPUID), AMD APM volume 3 appendix E, and
+ * Documentation/virt/kvm/x86/cpuid.rst.
  *
  * @module
  */

@@ -3,8 +3,9 @@
  *
  * What a processor has is public: signatures and feature bits are in the Intel SDM and in AMD's
  * processor programming references. A model leaves out what a guest can't have (power management,
- * performance counters, virtualization), so that it means the same on every host. Versions are those of QEMU's
- * models of the same names; a model without a version is its version 1, as for QEMU's microvm.
+ * performance counters, virtualization), so that it means the same on every host. Versions are
+ * those of QEMU's models of the same names; a name without a version means the latest, as it does
+ * for QEMU's microvm.
  *
  * @module
  */
@@ -87,7 +88,7 @@ const noTsx = "hle rtm";
 const intel = { level: 0xd, xlevel: 0x8000_0008, family: 6 } as const;
 const amd = { level: 0xd, xlevel: 0x8000_001e } as const;
 
-/** All named models with all their versions. `host` and `max` are not here: the host says what they are. */
+/** All named models with all their versions; what `host` and `max` are, the host says. */
 export const cpuModels: readonly CpuModel[] = [
   ...versions({
     name: "base",
@@ -324,8 +325,8 @@ export const cpuModels: readonly CpuModel[] = [
 /** The name of a model without its version. */
 export const unversioned = (name: string): string => name.replace(/-v\d+$/, "");
 
-/** Finds a model by its name with a version, without one (version 1), or by its alias. */
+/** Finds a model by its name with a version, without one (the latest), or by its alias. */
 export function findCpuModel(name: string): CpuModel | undefined {
   return cpuModels.find((model) => model.name === name || model.alias === name) ??
-    cpuModels.find((model) => model.name === `${name}-v1`);
+    cpuModels.findLast((model) => unversioned(model.name) === name);
 }

@@ -82,8 +82,8 @@ export function apicId(topology: CpuTopology, index: number): number {
   const id = socket * 2 ** shifts.socket + die * 2 ** shifts.die + core * 2 ** shifts.core + thread;
   if (id > MAX_APIC_ID) {
     throw new RangeError(
-      `CPU ${index} would have APIC ID ${id} but ${MAX_APIC_ID} is the highest: use fewer CPUs or ` +
-        "counts of cores and threads that are powers of two",
+      `CPU ${index} would have APIC ID ${id} but ${MAX_APIC_ID} is the highest: ` +
+        "use fewer CPUs or counts of cores and threads that are powers of two",
     );
   }
   return id;

@@ -1,0 +1,96 @@
+/** Stopping and going on, whatever the guest is in the middle of. */
+import assert from "node:assert/strict";
+import { layout, type ProgramName } from "../guests/programs.ts";
+import { kvmTest, sleep, TestVm, until } from "./harness.ts";
+
+const ROUNDS = 20;
+
+/** Modes of `exits` in which it counts, and can be told to go on to another one. */
+const countingModes = [..."prsmlhPRSML"];
+
+kvmTest("`stop()` holds a guest still in the middle of any kind of exit", async () => {
+  await using test = await TestVm.start({ program: "exits" });
+  for (const mode of countingModes) {
+    test.setWord(layout.mode, mode.charCodeAt(0));
+    for (let round = 0; round < ROUNDS; round++) {
+      await test.grown(layout.counter);
+      await test.assertStandsStill([layout.counter, layout.ticks]);
+      assert.equal(test.vm.runState, "paused", mode);
+      test.vm.cont();
+    }
+  }
+  assert.equal(test.text, "");
+  assert.deepEqual(test.notices, []);
+});
+
+for (const mode of ["t", "T", "d"]) {
+  kvmTest(`\`stop()\` holds a guest that never exits by itself, in mode ${mode}`, async () => {
+    await using test = await TestVm.start({ program: "exits", append: `mode=${mode}` });
+    // No counter tells that it came there: it has when it is stopped in the same two places, the
+    // loop's instructions, over and over.
+    const { kvm } = test.vm.machine.vcpus[0];
+    const stops: bigint[] = [];
+    const places = () => new Set(stops.slice(-ROUNDS));
+    const looping = () => {
+      test.vm.stop();
+      assert.equal(test.vm.runState, "paused");
+      stops.push(kvm.instructionPointer().rip);
+      test.vm.cont();
+      return stops.length >= ROUNDS && places().size <= 2;
+    };
+    await until(looping, () => `mode ${mode}, stopped at ${[...places()]}`);
+    test.vm.stop();
+  });
+}
+
+for (const program of ["counter_cpl0", "counter_cpl3"] satisfies ProgramName[]) {
+  kvmTest(`registers, memory and clocks of ${program} survive 50 stops`, async () => {
+    await using test = await TestVm.start({ program });
+    for (let round = 0; round < 50; round++) {
+      await test.grown(layout.counter);
+      await test.assertStandsStill([layout.counter, layout.ticks, layout.pitTicks]);
+      test.vm.cont();
+      test.assertUnharmed();
+    }
+    // Timer and PIT interrupts go on after all of this.
+    await test.grown(layout.pitTicks);
+    await test.grown(layout.ticks);
+    await test.grown(layout.counter);
+    test.assertUnharmed();
+    await test.printed("tick 1\n");
+  });
+}
+
+kvmTest("`stop()` and `cont()` lose no input and no output of a busy console", async () => {
+  await using test = await TestVm.start({ program: "demo" });
+  await test.printed("capitals\n");
+  const lines = Array.from({ length: 30 }, (_, i) => `line ${i} with some more text`);
+  for (const line of lines) {
+    // In two parts, so that the guest is stopped, and goes on, with half a line received.
+    test.type(line.slice(0, 9));
+    test.vm.stop();
+    test.type(line.slice(9));
+    await sleep(1);
+    test.vm.cont();
+    test.vm.stop();
+    test.vm.cont();
+    test.type("\n");
+    await test.printed(`you said: ${line.toUpperCase()}\n`);
+  }
+  const said = test.text.split("\n").filter((line) => line.startsWith("you said: "));
+  assert.deepEqual(said, lines.map((line) => `you said: ${line.toUpperCase()}`));
+  test.assertUnharmed();
+});
+
+kvmTest("`stop()` and `cont()` stop and start all vCPUs a thousand times", async () => {
+  await using test = await TestVm.start({ program: "smp", cpus: 2 });
+  await test.printed("cpus 2\n");
+  for (let round = 0; round < 1000; round++) {
+    test.vm.stop();
+    test.vm.cont();
+  }
+  await test.grown(layout.cpuRecords);
+  await test.grown(layout.cpuRecords + layout.cpuRecordSize);
+  test.assertUnharmed();
+  assert.equal(test.events.length, 2001);
+});

@@ -1,0 +1,119 @@
+/** Every guest program, from its start to what it prints and how it ends. */
+import assert from "node:assert/strict";
+import { layout } from "../guests/programs.ts";
+import { kvmTest, TestVm } from "./harness.ts";
+
+const MIB = 2 ** 20;
+
+kvmTest("`start()` runs a guest to the exit status that it chose", async () => {
+  await using test = await TestVm.start({ program: "hello" });
+  assert.equal(await test.ended(), 0x21);
+  assert.equal(test.text, "hello from denovo\n");
+  assert.deepEqual(test.eventNames, ["RESUME"]);
+});
+
+kvmTest(
+  "`start()` ends with SHUTDOWN when a guest without a debug exit triple-faults",
+  async () => {
+    await using test = await TestVm.start({ program: "hello", debugExit: false, noReboot: true });
+    assert.equal(await test.ended(), 0);
+    assert.equal(test.text, "hello from denovo\n");
+    assert.equal(test.events.at(-1)?.name, "SHUTDOWN");
+  },
+);
+
+kvmTest("the serial port is a 16550A when the guest checks it register by register", async () => {
+  await using test = await TestVm.start({ program: "uart" });
+  const status = await test.ended();
+  assert.equal(test.text, "uart: ok\n");
+  assert.equal(status, 1);
+});
+
+kvmTest("`bios` starts at the reset vector and reaches long mode", async () => {
+  await using test = await TestVm.start({ program: "modes" });
+  assert.equal(await test.ended(), 1);
+  assert.equal(test.text, "real\nprotected\nlong\n");
+});
+
+for (const [memory, low, high] of [[4, 4, 0], [64, 64, 0], [3072, 3072, 0], [5120, 3072, 2048]]) {
+  kvmTest(`${memory} MiB of RAM are ${low} MiB from 0 and ${high} MiB from 4 GiB`, async () => {
+    await using test = await TestVm.start({ program: "memory", memory: memory * MIB });
+    const status = await test.ended();
+    assert.equal(test.text, `memory: ok ${low} ${high}\n`);
+    assert.equal(status, 1);
+  });
+}
+
+kvmTest("the RTC tells the host's time and interrupts at 1024 Hz", async () => {
+  const before = Math.floor(Date.now() / 1000);
+  await using test = await TestVm.start({ program: "rtc", machine: { rtc: true } });
+  const status = await test.ended();
+  const [, time] = /^rtc: (.*)\nrtc: irqs ok\n$/.exec(test.text) ?? assert.fail(test.text);
+  assert.equal(status, 1);
+  const told = Date.parse(`${time.replace(" ", "T")}Z`) / 1000;
+  assert.ok(told >= before && told <= Date.now() / 1000, `${time} is not now`);
+});
+
+kvmTest("a triple fault resets the machine, again and again", async () => {
+  await using test = await TestVm.start({ program: "triple" });
+  await test.resets(3);
+  assert.equal(test.vm.runState, "running");
+  assert.deepEqual(test.events[1].data, { guest: true, reason: "guest-reset" });
+});
+
+kvmTest("a triple fault ends the VM when `noReboot` is set", async () => {
+  await using test = await TestVm.start({ program: "triple", noReboot: true });
+  assert.equal(await test.ended(), 0);
+  assert.deepEqual(test.eventNames, ["RESUME", "SHUTDOWN"]);
+  assert.deepEqual(test.events[1].data, { guest: true, reason: "guest-reset" });
+});
+
+kvmTest("a triple fault stops the VM when `noReboot` and `noShutdown` are set", async () => {
+  await using test = await TestVm.start({ program: "triple", noReboot: true, noShutdown: true });
+  await test.reaches("shutdown");
+  assert.deepEqual(test.eventNames, ["RESUME", "STOP", "SHUTDOWN"]);
+  assert.throws(() => test.vm.cont(), /^Error: Resetting the Virtual Machine is required$/);
+});
+
+kvmTest("a guest that resets itself boots again with its RAM as it left it", async () => {
+  await using test = await TestVm.start({ program: "reset" });
+  assert.equal(await test.ended(), 1);
+  assert.equal(test.text, "boot 1\nboot 2\nboot 3\n");
+  assert.deepEqual(test.eventNames, ["RESUME", "RESET", "RESET"]);
+  assert.equal(test.word(layout.boots), 0);
+});
+
+for (const cpus of [1, 2, 4]) {
+  kvmTest(`${cpus} vCPUs all come up and count, and all stand still when stopped`, async () => {
+    await using test = await TestVm.start({ program: "smp", cpus });
+    await test.printed(`cpus ${cpus}\n`);
+    assert.equal(test.word(layout.cpus), cpus);
+    const counters = Array.from(
+      { length: cpus },
+      (_, id) => layout.cpuRecords + id * layout.cpuRecordSize,
+    );
+    for (let round = 0; round < 10; round++) {
+      for (const counter of counters) await test.grown(counter);
+      await test.assertStandsStill(counters);
+      test.vm.cont();
+    }
+    test.assertUnharmed();
+  });
+}
+
+kvmTest("the demo answers, tells its gap, resets and quits", async () => {
+  await using test = await TestVm.start({ program: "demo", machine: { pit: false, pic: false } });
+  await test.printed("capitals\n");
+  test.type("hello\n");
+  await test.printed("you said: HELLO\n");
+  test.type("gap\n");
+  await test.printed("longest gap: ");
+  await test.printed("tick 1\n");
+  assert.ok(test.word(layout.clockNs) > 0);
+  test.type("reset\n");
+  await test.printed("capitals\n", 2);
+  test.assertUnharmed();
+  test.type("quit\n");
+  assert.equal(await test.ended(), 1);
+  assert.deepEqual(test.eventNames, ["RESUME", "RESET"]);
+});
