@@ -48,8 +48,21 @@ export type {
 export { defaultConfig } from "./vmm/config.ts";
 export type { VmEvent, VmEventListener } from "./vmm/events.ts";
 export { EventHub } from "./vmm/events.ts";
-export type { RunState } from "./vmm/run_state.ts";
-export type { CreateOptions, KeptResources } from "./vmm/virtual_machine.ts";
+export { type RunState, runStates } from "./vmm/run_state.ts";
+export type { Console } from "./vmm/console.ts";
+export type {
+  ChardevCommon,
+  FdConfig,
+  FileConfig,
+  NullConfig,
+  PipeConfig,
+  PtyConfig,
+  SocketConfig,
+  SocketEndpoint,
+  StdioConfig,
+} from "./devices/chardev/config.ts";
+export type { PropertyValue } from "./devices/device.ts";
+export type { CreateOptions } from "./vmm/virtual_machine.ts";
 export { VirtualMachine };
 
 /**

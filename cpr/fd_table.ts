@@ -11,7 +11,8 @@ import type { ChardevState, KeptChardev } from "../devices/chardev/backend.ts";
 import { fileStatus, isOpen, type OwnedFd } from "../ffi/fd.ts";
 import { Seal, sealsOf } from "../ffi/memory.ts";
 import { MAX_MESSAGE_FDS } from "../ffi/socket_message.ts";
-import type { KeptResources, VirtualMachine } from "../vmm/virtual_machine.ts";
+import type { KeptResources } from "../vmm/resources.ts";
+import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import { type Section, StateError } from "./stream.ts";
 
 /** Section name of guest memory. */

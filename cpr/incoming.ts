@@ -5,7 +5,7 @@
  */
 import { accept, listenUnix, peerCredentials, setTimeouts } from "../ffi/socket.ts";
 import { monotonicNs } from "../ffi/event.ts";
-import { duplicate, OwnedFd, setNonblocking } from "../ffi/fd.ts";
+import { duplicate, type OwnedFd, setNonblocking } from "../ffi/fd.ts";
 import { receiveMessage } from "../ffi/socket_message.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";

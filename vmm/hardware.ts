@@ -5,7 +5,7 @@
  */
 import { KVM } from "../ffi/kvm/ioctl.ts";
 import { kvmClockData, kvmIrqchip, kvmPitState2 } from "../ffi/kvm/structs.ts";
-import { type CpuidEntry, KvmSystem } from "../ffi/kvm/system.ts";
+import type { CpuidEntry, KvmSystem } from "../ffi/kvm/system.ts";
 import { KvmVcpu } from "../ffi/kvm/vcpu.ts";
 import { KvmVm } from "../ffi/kvm/vm.ts";
 import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS } from "./boot/e820.ts";

@@ -31,7 +31,8 @@ import { QmpError } from "./monitor/errors.ts";
 import { FdRegistry } from "./monitor/fd_registry.ts";
 import { parseChardev, parseDevice, parseObject } from "./options/command_line.ts";
 import type { RunState } from "./run_state.ts";
-import { DEFAULT_RAM_ID, ROM_ID, type VirtualMachine } from "./virtual_machine.ts";
+import { DEFAULT_RAM_ID, ROM_ID } from "./resources.ts";
+import type { VirtualMachine } from "./virtual_machine.ts";
 
 const NO_UUID = "00000000-0000-0000-0000-000000000000";
 

@@ -3,8 +3,12 @@
  *
  * @module
  */
+import type {
+  CharacterBackend,
+  CharacterEvent,
+  CharacterFrontend,
+} from "../devices/chardev/backend.ts";
 import type { OwnedFd } from "../ffi/fd.ts";
-import type { CharacterEvent, CharacterFrontend } from "../devices/chardev/backend.ts";
 import type { ChardevSet } from "./chardev_set.ts";
 import type { MonitorConfig } from "./config.ts";
 import type { CommandTable } from "./monitor/command_table.ts";
@@ -39,6 +43,7 @@ export function openMonitors(configs: readonly MonitorConfig[], parts: MonitorPa
 class MonitorFrontend implements CharacterFrontend, ByteTransport {
   readonly #config: MonitorConfig;
   readonly #parts: MonitorParts;
+  readonly #backend: CharacterBackend;
   /** Output that the peer has not taken yet. */
   readonly #output: Uint8Array<ArrayBuffer>[] = [];
   #unread = 0;
@@ -50,6 +55,7 @@ class MonitorFrontend implements CharacterFrontend, ByteTransport {
   constructor(config: MonitorConfig, parts: MonitorParts) {
     this.#config = config;
     this.#parts = parts;
+    this.#backend = parts.chardevs.get(config.chardev);
   }
 
   readonly wantsFds = true;
@@ -113,10 +119,6 @@ class MonitorFrontend implements CharacterFrontend, ByteTransport {
   /** The peer closes connections, or the VM when it ends. */
   close(): void {
     this.#output.length = this.#unread = 0;
-  }
-
-  get #backend() {
-    return this.#parts.chardevs.get(this.#config.chardev);
   }
 
   /** A session on a multiplexer begins, banner and all, when the user first switches to it. */

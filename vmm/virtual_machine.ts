@@ -3,42 +3,28 @@
  *
  * @module
  */
-import type { KeptChardev } from "../devices/chardev/backend.ts";
-import type { OwnedFd } from "../ffi/fd.ts";
 import { exitName } from "../ffi/kvm/run.ts";
-import { Reactor } from "../ffi/reactor.ts";
-import { ChardevSet } from "./chardev_set.ts";
-import { Console } from "./console.ts";
-import { defaultConfig, type MachineConfig, type MemoryBackendConfig } from "./config.ts";
+import type { Reactor } from "../ffi/reactor.ts";
+import type { ChardevSet } from "./chardev_set.ts";
+import type { Console } from "./console.ts";
+import { defaultConfig, type MachineConfig } from "./config.ts";
 import { GuestEvent } from "./control_block.ts";
 import { dumpRegisters } from "./dump/registers.ts";
 import { EventHub } from "./events.ts";
-import { type MemoryBackend, openBackend } from "./guest_memory.ts";
+import type { MemoryBackend } from "./guest_memory.ts";
 import { Machine, type MachineEvent } from "./machine.ts";
+import { type KeptResources, Resources } from "./resources.ts";
 import { inTransit, needsReset, type RunState } from "./run_state.ts";
-
-/** The id of the RAM that the machine makes itself. */
-export const DEFAULT_RAM_ID = "microvm.ram";
-
-/** The id of the memory behind `-bios`. */
-export const ROM_ID = "pc.bios";
-
-/** The id of the character device behind `console`. */
-const CONSOLE_ID = "console";
-
-/** What a predecessor leaves to its successor in the way of descriptors. */
-export interface KeptResources {
-  /** Memory backends' memfds and files, by id. */
-  readonly memory: ReadonlyMap<string, OwnedFd>;
-  /** Character backends, by id. */
-  readonly chardevs: ReadonlyMap<string, KeptChardev>;
-}
 
 /** How a VM is created. */
 export interface CreateOptions {
   /** Wait for the state of a predecessor instead of booting. */
   readonly incoming?: boolean;
-  /** Descriptors from a predecessor. */
+  /**
+   * Descriptors from a predecessor.
+   *
+   * @internal
+   */
   readonly kept?: KeptResources;
   /** Leave it to the caller to call `attachDevices`, after monitors that share a multiplexer. */
   readonly detached?: boolean;
@@ -48,14 +34,33 @@ export interface CreateOptions {
 
 /** A virtual machine. */
 export class VirtualMachine implements AsyncDisposable {
+  /** What the VM is made of. */
   readonly config: MachineConfig;
   /** Events with QEMU's names and data. */
   readonly events: EventHub = new EventHub();
-  /** Watches descriptors on the main thread. */
+  /**
+   * Watches descriptors on the main thread.
+   *
+   * @internal
+   */
   readonly reactor: Reactor;
+  /**
+   * The character devices.
+   *
+   * @internal
+   */
   readonly chardevs: ChardevSet;
+  /**
+   * Memory, vCPUs and devices.
+   *
+   * @internal
+   */
   readonly machine: Machine;
-  /** All memory backends, the machine's RAM among them. */
+  /**
+   * All memory backends, the machine's RAM among them.
+   *
+   * @internal
+   */
   readonly backends: Map<string, MemoryBackend>;
   /** Resolves with the exit status when the VM has ended: by the guest, by `quit` or by `close`. */
   readonly exited: Promise<number>;
@@ -69,9 +74,9 @@ export class VirtualMachine implements AsyncDisposable {
   #closed = false;
   #startOnArrival: boolean;
   readonly #notice: (text: string) => void;
-  readonly #parts: Parts;
+  readonly #parts: Resources;
 
-  private constructor(config: MachineConfig, options: CreateOptions, parts: Parts) {
+  private constructor(config: MachineConfig, options: CreateOptions, parts: Resources) {
     this.config = config;
     this.#parts = parts;
     this.reactor = parts.reactor;
@@ -88,7 +93,7 @@ export class VirtualMachine implements AsyncDisposable {
     this.exited = new Promise((resolve) => this.#resolveExited = resolve);
     this.machine = new Machine(config, {
       reactor: this.reactor,
-      ram: this.backends.get(config.machine.memoryBackend ?? DEFAULT_RAM_ID)!,
+      ram: parts.ram(config),
       incoming: options.incoming ?? false,
       rom: (size) => parts.openRom(size, options.kept),
       sink: (id) => this.chardevs.sink(id),
@@ -109,7 +114,10 @@ export class VirtualMachine implements AsyncDisposable {
     config: Partial<MachineConfig>,
     options: CreateOptions = {},
   ): Promise<VirtualMachine> {
-    const parts = new Parts(options, () => vm?.quit("host-ui"));
+    const parts = new Resources(
+      options.notice ?? ((text) => console.error(text)),
+      () => vm?.quit("host-ui"),
+    );
     const full = config.serials
       ? { ...defaultConfig(), ...config }
       : parts.withConsole({ ...defaultConfig(), ...config });
@@ -120,7 +128,7 @@ export class VirtualMachine implements AsyncDisposable {
       vm = new VirtualMachine(full, options, parts);
       vm.machine.startThreads();
       if (!options.detached) vm.attachDevices();
-      closeUnused(options.kept, vm.chardevs);
+      parts.closeUnused(options.kept);
       return vm;
     } catch (error) {
       await (vm ?? parts).close();
@@ -379,101 +387,4 @@ export class VirtualMachine implements AsyncDisposable {
     const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"));
     return `Code=<${hex[0]}> ${hex.slice(1).join(" ")}`;
   }
-}
-
-/** What a VM has besides its machine, and what is left to close when making the machine fails. */
-class Parts {
-  readonly reactor = new Reactor();
-  readonly chardevs: ChardevSet;
-  readonly backends = new Map<string, MemoryBackend>();
-  console: Console | undefined;
-
-  constructor(options: CreateOptions, quit: () => void) {
-    const notice = options.notice ?? ((text: string) => console.error(text));
-    // The program listens for signals itself and closes the VM: the terminal is put back then.
-    this.chardevs = new ChardevSet(this.reactor, { notice, quit, terminate: () => {} });
-  }
-
-  /** Gives a VM that has no serial port of its own one that code reads and writes. */
-  withConsole(config: MachineConfig): MachineConfig {
-    this.console = new Console(CONSOLE_ID, this.reactor);
-    const chardevs = [...config.chardevs, this.console.chardev];
-    return { ...config, chardevs, serials: [CONSOLE_ID] };
-  }
-
-  /** All backends: those of `-object`, and the machine's own RAM if none of them is that. */
-  openBackends(config: MachineConfig, kept?: KeptResources): void {
-    const wanted = [...config.objects];
-    if (config.machine.memoryBackend === undefined) wanted.push(defaultRam(config));
-    for (const object of wanted) {
-      this.backends.set(object.id, openBackend(object, inheritedMemory(object, kept)));
-    }
-    const known = (id: string) => this.backends.has(id) || (id === ROM_ID && config.bios);
-    for (const id of kept?.memory.keys() ?? []) {
-      if (!known(id)) throw new Error(`Unknown ramblock "${id}", cannot accept migration`);
-    }
-  }
-
-  /** The firmware's memory: a memfd as well, so that a successor shows the guest the same bytes. */
-  openRom(size: number, kept?: KeptResources): MemoryBackend {
-    const config = sharedMemfd(ROM_ID, size);
-    const rom = openBackend(config, inheritedMemory(config, kept));
-    this.backends.set(ROM_ID, rom);
-    return rom;
-  }
-
-  async close(): Promise<void> {
-    for (const backend of this.backends.values()) closeBackend(backend);
-    this.chardevs.close();
-    this.console?.close();
-    await this.reactor.close();
-  }
-}
-
-/**
- * The memory that a predecessor left. Without it the guest would find zeros where its RAM was.
- *
- * @throws {Error} if there is a predecessor, but it did not pass this memory
- */
-function inheritedMemory(config: MemoryBackendConfig, kept?: KeptResources): OwnedFd | undefined {
-  if (!kept) return undefined;
-  const fd = kept.memory.get(config.id);
-  if (fd && config.share) return fd;
-  throw new Error(`Memory backend '${config.id}' was not passed by the old VMM`);
-}
-
-/**
- * RAM without a backend of the user's is a memfd, so that a live update works without any further
- * option; `aux-ram-share=off` makes it private, as it is in QEMU.
- */
-function defaultRam({ machine, memory }: MachineConfig): MemoryBackendConfig {
-  const shared = sharedMemfd(DEFAULT_RAM_ID, memory);
-  if (machine.auxRamShare !== false) return shared;
-  return { ...shared, qomType: "memory-backend-ram", share: false };
-}
-
-function sharedMemfd(id: string, size: number): MemoryBackendConfig {
-  return {
-    qomType: "memory-backend-memfd",
-    id,
-    size,
-    share: true,
-    prealloc: false,
-    hugetlb: false,
-    readonly: false,
-    seal: true,
-  };
-}
-
-/** Connections of character devices that this VM does not have. */
-function closeUnused(kept: KeptResources | undefined, chardevs: ChardevSet): void {
-  for (const [id, { fds }] of kept?.chardevs ?? []) {
-    if (chardevs.backends.has(id)) continue;
-    for (const fd of fds.values()) fd.close();
-  }
-}
-
-function closeBackend(backend: MemoryBackend): void {
-  backend.mapping.close();
-  backend.fd?.close();
 }

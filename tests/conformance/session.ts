@@ -1,0 +1,326 @@
+/**
+ * What the conformance tests share: the program itself in a process of its own, and a QMP client.
+ *
+ * @module
+ */
+import assert from "node:assert/strict";
+import { whyNoKvm } from "../../ffi/kvm/system.ts";
+import { type ProgramName, programs } from "../guests/programs.ts";
+
+/** The program. */
+const PROGRAM = new URL("../../mod.ts", import.meta.url).pathname;
+
+/** A wait that takes longer than this has failed: only broken code takes so long. */
+const PATIENCE_MS = 120_000;
+
+/** Why no VM can run here, or undefined. */
+const noKvm = whyNoKvm();
+if (noKvm !== undefined) console.warn(`SKIPPED: tests of the whole program: ${noKvm}`);
+
+/** Registers a test that runs VMs; without KVM it is skipped, which was said. */
+export function programTest(name: string, run: () => Promise<void>): void {
+  Deno.test({ name, ignore: noKvm !== undefined, fn: run });
+}
+
+/** The command that runs the program with these options. */
+export function commandLine(args: readonly string[]): string[] {
+  return [Deno.execPath(), "run", "-A", PROGRAM, ...args];
+}
+
+/** A folder for the files of one test. */
+export class TestFolder implements Disposable {
+  readonly path: string = Deno.makeTempDirSync({ prefix: "denovo-" });
+
+  /** The path of a file in it. */
+  file(name: string): string {
+    return `${this.path}/${name}`;
+  }
+
+  /** Writes a guest program; returns its path. */
+  guest(name: ProgramName): string {
+    const path = this.file(name);
+    Deno.writeFileSync(path, programs[name].bytes);
+    return path;
+  }
+
+  /** Removes the folder. */
+  [Symbol.dispose](): void {
+    Deno.removeSync(this.path, { recursive: true });
+  }
+}
+
+/** Lets the event loop run for a while. */
+export function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Waits until `condition` gives something else than undefined or false. */
+export async function until<T>(
+  condition: () => T | undefined | false | Promise<T | undefined | false>,
+  what: () => string,
+): Promise<T> {
+  const start = performance.now();
+  for (;;) {
+    const value = await condition();
+    if (value !== undefined && value !== false) return value;
+    assert.ok(performance.now() - start < PATIENCE_MS, `Waited in vain for ${what()}`);
+    await sleep(2);
+  }
+}
+
+/** How a program ended, and what it printed. */
+export interface Ended {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs the program to its end, with nothing on its stdin. */
+export async function run(...args: string[]): Promise<Ended> {
+  const { code, stdout, stderr } = await command(args, "null").output();
+  return { code, stdout: decode(stdout), stderr: decode(stderr) };
+}
+
+function decode(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+function command(args: readonly string[], stdin: "null" | "piped"): Deno.Command {
+  const [deno, ...rest] = commandLine(args);
+  return new Deno.Command(deno, { args: rest, stdin, stdout: "piped", stderr: "piped" });
+}
+
+/** A program that runs. */
+export class Program implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #input: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
+  readonly #readers: Promise<void>[];
+  #stdout = "";
+  #stderr = "";
+  #status: Deno.CommandStatus | undefined;
+
+  /** Starts the program. */
+  constructor(...args: string[]) {
+    this.#child = command(args, "piped").spawn();
+    this.#input = this.#child.stdin.getWriter();
+    this.#readers = [
+      collect(this.#child.stdout, (text) => this.#stdout += text),
+      collect(this.#child.stderr, (text) => this.#stderr += text),
+    ];
+    this.#child.status.then((status) => this.#status = status);
+  }
+
+  /** Process id. */
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  /** What it printed so far, without carriage returns. */
+  get stdout(): string {
+    return this.#stdout.replaceAll("\r", "");
+  }
+
+  /** Its messages so far. */
+  get stderr(): string {
+    return this.#stderr;
+  }
+
+  /** Whether it runs still. */
+  get running(): boolean {
+    return this.#status === undefined;
+  }
+
+  /** Types on its stdin. */
+  async type(text: string): Promise<void> {
+    await this.#input.write(new TextEncoder().encode(text));
+  }
+
+  /** Waits until it has printed `wanted`. */
+  async printed(wanted: string): Promise<void> {
+    await until(() => this.stdout.includes(wanted), () => `${wanted} in ${this.#condition}`);
+  }
+
+  /** Waits until its messages contain `wanted`. */
+  async complained(wanted: string): Promise<void> {
+    await until(() => this.stderr.includes(wanted), () => `${wanted} in ${this.#condition}`);
+  }
+
+  /** Sends it a signal. */
+  kill(signal: Deno.Signal): void {
+    this.#child.kill(signal);
+  }
+
+  /** Waits for its end; returns the exit status. */
+  async ended(): Promise<number> {
+    const { code, signal } = await until(() => this.#status, () => `the end of ${this.#condition}`);
+    await Promise.all(this.#readers);
+    assert.equal(signal, null, this.#condition);
+    return code;
+  }
+
+  /** Kills it, if need be. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.running) this.#child.kill("SIGKILL");
+    await this.#child.status;
+    await Promise.all(this.#readers);
+    await this.#input.abort().catch(() => {});
+  }
+
+  get #condition(): string {
+    return JSON.stringify({ ...this.#status, stdout: this.stdout, stderr: this.stderr });
+  }
+}
+
+async function collect(
+  stream: ReadableStream<Uint8Array<ArrayBuffer>>,
+  add: (text: string) => void,
+): Promise<void> {
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) add(text);
+}
+
+/** Connects to a UNIX socket as soon as somebody listens there. */
+export async function connect(path: string): Promise<Deno.UnixConn> {
+  return await until(async () => {
+    try {
+      return await Deno.connect({ transport: "unix", path });
+    } catch (error) {
+      const early = error instanceof Deno.errors.NotFound ||
+        error instanceof Deno.errors.ConnectionRefused;
+      if (!early) throw error;
+    }
+  }, () => `a listener at ${path}`);
+}
+
+/** A text stream over a socket. */
+export class TextConnection implements Disposable {
+  #text = "";
+  #ended = false;
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
+
+  /** @param conn a connection, to be closed with this object */
+  constructor(readonly conn: Deno.UnixConn) {
+    this.#writer = conn.writable.getWriter();
+    collect(conn.readable, (text) => this.#text += text).catch(() => {}).finally(() =>
+      this.#ended = true
+    );
+  }
+
+  /** Connects. */
+  static async to(path: string): Promise<TextConnection> {
+    return new TextConnection(await connect(path));
+  }
+
+  /** What came and was not taken yet. */
+  get text(): string {
+    return this.#text;
+  }
+
+  /** Whether the other side has hung up. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Sends text. */
+  async send(text: string): Promise<void> {
+    await this.#writer.write(new TextEncoder().encode(text));
+  }
+
+  /** Takes what came, up to and including `end`. */
+  async take(end: string): Promise<string> {
+    await until(
+      () => this.#text.includes(end) || this.#ended,
+      () => `${JSON.stringify(end)} in ${JSON.stringify(this.#text)}`,
+    );
+    const at = this.#text.indexOf(end);
+    assert.ok(at >= 0, `The connection ended without ${JSON.stringify(end)}: ${this.#text}`);
+    const taken = this.#text.slice(0, at + end.length);
+    this.#text = this.#text.slice(taken.length);
+    return taken;
+  }
+
+  /** Waits until the other side hangs up; returns what came until then. */
+  async end(): Promise<string> {
+    await until(() => this.#ended, () => "the end of a connection");
+    return this.#text;
+  }
+
+  /** Hangs up. */
+  [Symbol.dispose](): void {
+    this.conn.close();
+  }
+}
+
+/** A JSON object. */
+// deno-lint-ignore no-explicit-any -- what a member is the assertions show
+export type Json = any;
+
+/** A QMP client. */
+export class Qmp implements Disposable {
+  /** Events that were not taken yet. */
+  readonly events: Json[] = [];
+  /** The greeting. */
+  greeting: Json;
+
+  /** @param connection to a QMP monitor; nothing was read from it */
+  constructor(readonly connection: TextConnection) {}
+
+  /** Connects and negotiates. */
+  static async to(path: string): Promise<Qmp> {
+    const qmp = new Qmp(await TextConnection.to(path));
+    await qmp.negotiate();
+    return qmp;
+  }
+
+  /** Reads the greeting and ends capabilities negotiation. */
+  async negotiate(): Promise<void> {
+    this.greeting = await this.line();
+    assert.deepEqual(await this.execute("qmp_capabilities"), {});
+  }
+
+  /** The next line, whatever it is. */
+  async line(): Promise<Json> {
+    return JSON.parse(await this.connection.take("\r\n"));
+  }
+
+  /** The next line that is a reply; events before it are put into `events`. */
+  async reply(): Promise<Json> {
+    for (;;) {
+      const line = await this.line();
+      if (!("event" in line)) return line;
+      this.events.push(line);
+    }
+  }
+
+  /** Executes a command and returns its result. @throws {Error} for an error reply */
+  async execute(name: string, args?: Json): Promise<Json> {
+    const reply = await this.call(name, args);
+    if ("error" in reply) throw new Error(`${name}: ${reply.error.class}: ${reply.error.desc}`);
+    return reply.return;
+  }
+
+  /** Executes a command and returns the reply, result or error. */
+  async call(name: string, args?: Json): Promise<Json> {
+    const request = args === undefined ? { execute: name } : { execute: name, arguments: args };
+    await this.connection.send(`${JSON.stringify(request)}\n`);
+    return await this.reply();
+  }
+
+  /** Executes an HMP command; returns what it prints, without carriage returns. */
+  async hmp(line: string): Promise<string> {
+    const text: string = await this.execute("human-monitor-command", { "command-line": line });
+    return text.replaceAll("\r", "");
+  }
+
+  /** Takes the next event of this name, dropping others before it. */
+  async event(name: string): Promise<Json> {
+    for (;;) {
+      const event = this.events.shift() ?? await this.line();
+      if (event.event === name) return event;
+    }
+  }
+
+  /** Hangs up. */
+  [Symbol.dispose](): void {
+    this.connection[Symbol.dispose]();
+  }
+}
