@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { accept, listenUnix, peerCredentials, setTimeouts } from "../ffi/socket.ts";
+import { accept, isListening, listenUnix, peerCredentials, setTimeouts } from "../ffi/socket.ts";
 import { monotonicNs } from "../ffi/event.ts";
 import { duplicate, type OwnedFd, setNonblocking } from "../ffi/fd.ts";
 import { receiveMessage } from "../ffi/socket_message.ts";
@@ -62,9 +62,14 @@ function openCprListener(address: MigrationAddress): OwnedFd {
   if (!/^\d+$/.test(address.str)) {
     throw new Error(`File descriptor named '${address.str}' has not been found`);
   }
-  const listener = duplicate(Number(address.str));
-  setNonblocking(listener.fd, false);
-  return listener;
+  const number = Number(address.str);
+  if (!isOpen(number) || !isListening(number)) {
+    throw new Error(`File descriptor '${address.str}' is not a listening socket`);
+  }
+  // It is ours alone now: whoever connects after this update must not wait for an answer for ever.
+  setCloexec(number, true);
+  setNonblocking(number, false);
+  return new OwnedFd(number);
 }
 
 /** The descriptors come with the first bytes; the rest of the table follows on the stream. */
@@ -145,10 +150,9 @@ export class Incoming {
    * @throws {Error} if the channel cannot be opened; it may be tried again
    */
   async start(address: MigrationAddress): Promise<() => Promise<IncomingResult>> {
-    if (this.#vm.runState !== "inmigrate") {
-      throw new Error("'-incoming' was not specified on the command line");
+    if (this.#started || this.#vm.runState !== "inmigrate") {
+      throw new Error("The incoming migration has already been started");
     }
-    if (this.#started) throw new Error("The incoming migration has already been started");
     this.#migration.begin("incoming");
     const end = await openIncoming(address, this.#fds);
     this.#started = true;

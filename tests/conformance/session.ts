@@ -1,31 +1,14 @@
 /**
- * What the conformance tests share: the program itself in a process of its own, and a QMP client.
+ * What the tests of the program and its monitors share: the program itself in a process of its own,
+ * connections to its sockets, and a QMP client that sees every line.
  *
  * @module
  */
 import assert from "node:assert/strict";
-import { whyNoKvm } from "../../ffi/kvm/system.ts";
 import { type ProgramName, programs } from "../guests/programs.ts";
+import { listens, program, until } from "./program.ts";
 
-/** The program. */
-const PROGRAM = new URL("../../mod.ts", import.meta.url).pathname;
-
-/** A wait that takes longer than this has failed: only broken code takes so long. */
-const PATIENCE_MS = 120_000;
-
-/** Why no VM can run here, or undefined. */
-const noKvm = whyNoKvm();
-if (noKvm !== undefined) console.warn(`SKIPPED: tests of the whole program: ${noKvm}`);
-
-/** Registers a test that runs VMs; without KVM it is skipped, which was said. */
-export function programTest(name: string, run: () => Promise<void>): void {
-  Deno.test({ name, ignore: noKvm !== undefined, fn: run });
-}
-
-/** The command that runs the program with these options. */
-export function commandLine(args: readonly string[]): string[] {
-  return [Deno.execPath(), "run", "-A", PROGRAM, ...args];
-}
+export { kvmTest, listens, program, sleep, until } from "./program.ts";
 
 /** A folder for the files of one test. */
 export class TestFolder implements Disposable {
@@ -49,25 +32,6 @@ export class TestFolder implements Disposable {
   }
 }
 
-/** Lets the event loop run for a while. */
-export function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-/** Waits until `condition` gives something else than undefined or false. */
-export async function until<T>(
-  condition: () => T | undefined | false | Promise<T | undefined | false>,
-  what: () => string,
-): Promise<T> {
-  const start = performance.now();
-  for (;;) {
-    const value = await condition();
-    if (value !== undefined && value !== false) return value;
-    assert.ok(performance.now() - start < PATIENCE_MS, `Waited in vain for ${what()}`);
-    await sleep(2);
-  }
-}
-
 /** How a program ended, and what it printed. */
 export interface Ended {
   readonly code: number;
@@ -86,8 +50,13 @@ function decode(bytes: Uint8Array): string {
 }
 
 function command(args: readonly string[], stdin: "null" | "piped"): Deno.Command {
-  const [deno, ...rest] = commandLine(args);
-  return new Deno.Command(deno, { args: rest, stdin, stdout: "piped", stderr: "piped" });
+  const [deno, ...rest] = program;
+  return new Deno.Command(deno, {
+    args: [...rest, ...args],
+    stdin,
+    stdout: "piped",
+    stderr: "piped",
+  });
 }
 
 /** A program that runs. */
@@ -152,7 +121,8 @@ export class Program implements AsyncDisposable {
 
   /** Waits for its end; returns the exit status. */
   async ended(): Promise<number> {
-    const { code, signal } = await until(() => this.#status, () => `the end of ${this.#condition}`);
+    await until(() => !this.running, () => `the end of ${this.#condition}`);
+    const { code, signal } = this.#status!;
     await Promise.all(this.#readers);
     assert.equal(signal, null, this.#condition);
     return code;
@@ -180,15 +150,8 @@ async function collect(
 
 /** Connects to a UNIX socket as soon as somebody listens there. */
 export async function connect(path: string): Promise<Deno.UnixConn> {
-  return await until(async () => {
-    try {
-      return await Deno.connect({ transport: "unix", path });
-    } catch (error) {
-      const early = error instanceof Deno.errors.NotFound ||
-        error instanceof Deno.errors.ConnectionRefused;
-      if (!early) throw error;
-    }
-  }, () => `a listener at ${path}`);
+  await listens(path);
+  return await Deno.connect({ transport: "unix", path });
 }
 
 /** A text stream over a socket. */
