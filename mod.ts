@@ -5,15 +5,25 @@
  * it gives {@linkcode VirtualMachine}.
  *
  * @example Run a guest and read its console
- * ```ts no-run
- * import { VirtualMachine } from "@denovo/vmm";
+ * ```ts
+ * import { VirtualMachine } from "./mod.ts";
+ * import { programs } from "./tests/guests/programs.ts";
  *
- * await using vm = await VirtualMachine.create({ kernel: "vmlinux", append: "console=ttyS0" });
- * vm.start();
- * for await (const text of vm.console.readable.pipeThrough(new TextDecoderStream())) {
- *   console.log(text);
- *   if (text.includes("login:")) break;
+ * const kernel = await Deno.makeTempFile();
+ * await Deno.writeFile(kernel, programs.hello.bytes);
+ * {
+ *   await using vm = await VirtualMachine.create({ kernel, memory: 64 << 20 });
+ *   vm.events.subscribe((event) => console.log(event.name));
+ *   vm.start();
+ *   let text = "";
+ *   for await (const part of vm.console.readable.pipeThrough(new TextDecoderStream())) {
+ *     text += part;
+ *     if (text.includes("\n")) break;
+ *   }
+ *   vm.stop();
+ *   if (!text.startsWith("hello from denovo")) throw new Error(`The guest said: ${text}`);
  * }
+ * await Deno.remove(kernel);
  * ```
  *
  * @module

@@ -5,7 +5,7 @@
  */
 import { accept, isListening, listenUnix, peerCredentials, setTimeouts } from "../ffi/socket.ts";
 import { monotonicNs } from "../ffi/event.ts";
-import { duplicate, type OwnedFd, setNonblocking } from "../ffi/fd.ts";
+import { isOpen, OwnedFd, setCloexec, setNonblocking } from "../ffi/fd.ts";
 import { receiveMessage } from "../ffi/socket_message.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
@@ -14,6 +14,7 @@ import { Channel, openIncoming } from "./channel.ts";
 import { decodeFds, MAX_FDS, type ReceivedTable } from "./fd_table.ts";
 import type { Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
+import { rehearse } from "./rehearsal.ts";
 import { type ByteSource, readSections, StateError } from "./stream.ts";
 import { Answer, awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
 import type { Reactor } from "../ffi/reactor.ts";
@@ -159,6 +160,7 @@ export class Incoming {
     if (end.kind === "listener" && address.transport === "socket" && address.type === "inet") {
       this.#migration.socketAddress = { type: "inet", host: address.host, port: address.port };
     }
+    if (this.#ownership) rehearse(this.#vm.machine);
     // The old VMM reads the end of this connection as "the main channel listens".
     this.#connection?.close();
     this.#connection = undefined;

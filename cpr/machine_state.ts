@@ -9,7 +9,7 @@
  */
 import { decodeCpuid, encodeCpuid } from "../ffi/kvm/system.ts";
 import type { DeviceInstance } from "../vmm/device_set.ts";
-import { type HardwareState, irqchips } from "../vmm/hardware.ts";
+import { type Hardware, type HardwareState, irqchips } from "../vmm/hardware.ts";
 import type { Machine } from "../vmm/machine.ts";
 import { vcpuParts } from "../vmm/vcpu_state.ts";
 import { type Section, StateError } from "./stream.ts";
@@ -28,10 +28,15 @@ export function machineIdentity(machine: Machine): Record<string, string> {
   };
 }
 
-/** Reads the state of a machine whose vCPUs are parked. */
-export function saveMachine(machine: Machine): Section[] {
+/**
+ * Reads the state of a machine whose vCPUs are parked.
+ *
+ * @param machine the machine
+ * @param hardware where vCPUs and chips are read from; a rehearsal has others than the machine's
+ */
+export function saveMachine(machine: Machine, hardware: Hardware = machine.hardware): Section[] {
   const state = machine.hardware.makeState();
-  state.save(machine.hardware);
+  state.save(hardware);
   return [
     section("machine", "", encoder.encode(JSON.stringify(machineIdentity(machine)))),
     ...machine.cpus.vcpus.map(({ cpuid }, i) => section("cpu/cpuid", `${i}`, encodeCpuid(cpuid))),
@@ -54,9 +59,16 @@ export interface LoadedState {
 /**
  * Checks a stream's sections against a machine, without changing the machine.
  *
+ * @param machine the machine
+ * @param sections what came
+ * @param hardware where vCPUs and chips are written to; a rehearsal touches nothing else
  * @throws {StateError} that names the section and what is wrong with it
  */
-export function checkState(machine: Machine, sections: Iterable<Section>): LoadedState {
+export function checkState(
+  machine: Machine,
+  sections: Iterable<Section>,
+  hardware: Hardware = machine.hardware,
+): LoadedState {
   const byKey = index(sections);
   const take = (name: string, id: string, version: number): Section => {
     const key = `${name}\0${id}`;
@@ -91,8 +103,9 @@ export function checkState(machine: Machine, sections: Iterable<Section>): Loade
   }
   return {
     apply() {
-      machine.hardware.vcpus.forEach((vcpu, i) => vcpu.setCpuid(cpuid[i]));
-      state.restore(machine.hardware, { clock: true });
+      hardware.vcpus.forEach((vcpu, i) => vcpu.setCpuid(cpuid[i]));
+      state.restore(hardware, { clock: true });
+      if (hardware !== machine.hardware) return;
       for (const [device, data] of devices) machine.devices.restore(device, data);
       machine.devices.restored();
     },

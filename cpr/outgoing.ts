@@ -15,6 +15,7 @@ import { ExecHandover } from "./exec.ts";
 import type { Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { checkCprCapabilities, type MigrationMode } from "./parameters.ts";
+import { rehearse } from "./rehearsal.ts";
 import { SectionWriter } from "./stream.ts";
 import {
   Answer,
@@ -37,6 +38,8 @@ export class Outgoing {
   readonly #migration: Migration;
   readonly #fds: FdRegistry;
   #guest: GuestRun = { wasRunning: false, stoppedNs: 0n };
+  /** Who owns the guest, from the first descriptor that is sent until a transfer has failed. */
+  #ownership: Ownership | undefined;
 
   /**
    * @param vm the VM
@@ -47,6 +50,7 @@ export class Outgoing {
     this.#vm = vm;
     this.#migration = migration;
     this.#fds = fds;
+    vm.guard = () => this.#whyNotRun();
   }
 
   /**
@@ -133,12 +137,12 @@ export class Outgoing {
     if (cpr.transport !== "socket" || cpr.type !== "unix") {
       throw new Error("bad cpr channel address; must be unix");
     }
-    const ownership = Ownership.create();
+    const ownership = this.#ownership = Ownership.create();
     let socket: OwnedFd;
     try {
       socket = sendDescriptors(this.#vm, cpr.path, ownership);
     } catch (error) {
-      ownership.close();
+      this.#forgetOwnership();
       throw error;
     }
     const cancel = new AbortController();
@@ -154,24 +158,28 @@ export class Outgoing {
   ): Promise<void> {
     const { reactor } = this.#vm;
     let channel: Channel | undefined;
-    this.#guest = { wasRunning: this.#vm.running, stoppedNs: monotonicNs() };
     try {
       // With `-incoming defer` a person may type for hours before the successor listens.
       await awaitInput(reactor, socket.fd, cancel);
-      await this.#beforeSwitchover();
+      await this.#beforeSwitchover(cancel);
+      rehearse(this.#vm.machine);
       channel = await openOutgoing(main, this.#fds);
       const limit = AbortSignal.any([cancel, AbortSignal.timeout(PEER_LIMIT_MS)]);
       await awaitInput(reactor, channel.fd.fd, limit);
       readAnswer(channel, Answer.READY);
       this.#migration.cancelHook = undefined;
+      // A person may have stopped the guest, or let it run, since `migrate`.
+      this.#guest = { wasRunning: this.#vm.running, stoppedNs: monotonicNs() };
       handOver(this.#vm, this.#migration, channel, ownership);
       await awaitInput(reactor, channel.fd.fd, AbortSignal.timeout(PEER_LIMIT_MS));
       readAnswer(channel, Answer.DONE);
-      this.#handedOver(ownership);
+      if (ownership.owner !== Owner.NEW) throw new Error("The new VMM did not take the guest");
+      this.#handedOver();
     } catch (error) {
       const lost = ownership.owner !== Owner.OLD && !ownership.swap(Owner.HANDED_OVER, Owner.OLD);
-      if (lost) this.#handedOver(ownership);
-      else if (error instanceof Cancelled) this.#migration.cancelled();
+      if (lost) return this.#handedOver();
+      this.#forgetOwnership();
+      if (error instanceof Cancelled) this.#migration.cancelled();
       else this.#migration.fail(error, () => this.#resume());
     } finally {
       socket.close();
@@ -180,26 +188,35 @@ export class Outgoing {
   }
 
   /** The successor owns the guest: this VMM can never run it again. */
-  #handedOver(ownership: Ownership): void {
-    this.#vm.guard = () =>
-      ownership.owner === Owner.OLD
-        ? undefined
-        : "The guest has moved to another VMM and runs there; it cannot run here again";
+  #handedOver(): void {
     this.#vm.setRunState("postmigrate");
     this.#vm.releaseChardevs();
     this.#migration.complete();
   }
 
   /** Waits for `migrate-continue` if the capability says so. */
-  async #beforeSwitchover(): Promise<void> {
+  async #beforeSwitchover(cancel: AbortSignal): Promise<void> {
     if (!this.#migration.capabilities.has("pause-before-switchover")) return;
     this.#migration.status = "active";
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#migration.continueHook = resolve;
-    this.#migration.cancelHook = () => reject(new Cancelled("Migration was cancelled"));
+    cancel.addEventListener("abort", () => reject(cancel.reason));
     this.#migration.status = "pre-switchover";
     await promise;
     this.#migration.continueHook = undefined;
+  }
+
+  #forgetOwnership(): void {
+    this.#ownership?.close();
+    this.#ownership = undefined;
+  }
+
+  /** Why nobody but this migration may let the guest run or reset it, if so. */
+  #whyNotRun(): string | undefined {
+    if (this.#ownership && this.#ownership.owner !== Owner.OLD) {
+      return "The guest has moved to another VMM and runs there; it cannot run here again";
+    }
+    return this.#vm.runState === "finish-migrate" ? "Migration is not finalized yet" : undefined;
   }
 
   /** Stops the guest, unless this migration has done so. */

@@ -114,6 +114,7 @@ export function handOver(
   channel: Channel,
   ownership: Ownership,
 ): void {
+  vm.events.hold();
   const guest: GuestRun = { wasRunning: vm.running, stoppedNs: monotonicNs() };
   migration.times.stopped = performance.now();
   vm.pause("finish-migrate");
@@ -122,5 +123,6 @@ export function handOver(
   // From here on only the winner of the next swap may run the guest.
   ownership.swap(Owner.OLD, Owner.HANDED_OVER);
   channel.sink(bytes);
+  vm.events.release();
   migration.transferred = bytes.length;
 }

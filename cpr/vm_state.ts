@@ -4,6 +4,7 @@
  * @module
  */
 import { struct, u64, u8 } from "../ffi/struct.ts";
+import type { Hardware } from "../vmm/hardware.ts";
 import type { Machine } from "../vmm/machine.ts";
 import { checkState, type LoadedState, saveMachine } from "./machine_state.ts";
 import { loadRam, RAM_SECTION, ramSections, type RamStatistics } from "./ram.ts";
@@ -26,12 +27,16 @@ export interface GuestRun {
 }
 
 /** The sections of a parked VM, RAM left in place. */
-export function stateSections(machine: Machine, run: GuestRun): Section[] {
+export function stateSections(
+  machine: Machine,
+  run: GuestRun,
+  hardware: Hardware = machine.hardware,
+): Section[] {
   const { bytes: data } = globalState.alloc({
     stopped_ns: run.stoppedNs,
     was_running: run.wasRunning ? 1 : 0,
   });
-  return [{ name: GLOBAL_STATE, id: "", version: 1, data }, ...saveMachine(machine)];
+  return [{ name: GLOBAL_STATE, id: "", version: 1, data }, ...saveMachine(machine, hardware)];
 }
 
 /** The sections of a parked VM with its RAM. */
@@ -53,7 +58,11 @@ export interface ReadVm extends LoadedState, GuestRun {}
  *
  * @throws {StateError}
  */
-export function readVm(machine: Machine, source: ByteSource): ReadVm {
+export function readVm(
+  machine: Machine,
+  source: ByteSource,
+  hardware: Hardware = machine.hardware,
+): ReadVm {
   const rest: Section[] = [];
   for (const section of readSections(source)) {
     if (section.name === RAM_SECTION) loadRam(machine.memory, section);
@@ -63,7 +72,7 @@ export function readVm(machine: Machine, source: ByteSource): ReadVm {
   if (global?.data.length !== globalState.size) {
     throw new StateError(`Section '${GLOBAL_STATE}' is missing`);
   }
-  const state = checkState(machine, rest.filter((section) => section !== global));
+  const state = checkState(machine, rest.filter((section) => section !== global), hardware);
   const { was_running, stopped_ns } = globalState.view(global.data.buffer, global.data.byteOffset);
   return { wasRunning: was_running === 1, stoppedNs: stopped_ns, apply: () => state.apply() };
 }

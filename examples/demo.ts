@@ -69,8 +69,17 @@ async function counter(qmp: QmpClient): Promise<bigint> {
   return BigInt(text.trim().split(" ").at(-1)!);
 }
 
+/** The run state, once the guest has arrived. */
+async function arrived(qmp: QmpClient): Promise<string> {
+  for (;;) {
+    const { status } = await qmp.execute<{ status: string }>("query-status");
+    if (status !== "inmigrate") return status;
+    await sleep(2);
+  }
+}
+
 async function report(qmp: QmpClient, what: string): Promise<void> {
-  const { status } = await qmp.execute<{ status: string }>("query-status");
+  const status = await arrived(qmp);
   const migration = await qmp.execute<{ "x-pause"?: number }>("query-migrate");
   const pause = migration["x-pause"];
   const text = pause === undefined ? "" : `, pause ${(pause / 1000).toFixed(1)} ms`;

@@ -69,6 +69,7 @@ export class MappedRegion implements Disposable {
   /** Whether a range holds only zeros. */
   isZero(offset: number, length: number): boolean {
     const at = this.#at(offset, length);
+    if (length === 0) return true;
     const first = this.read(offset, 1)[0];
     return first === 0 && (length === 1 || libc.memcmp(at, at + 1, length - 1) === 0);
   }

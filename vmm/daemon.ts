@@ -8,6 +8,7 @@
  */
 import { OsError } from "../ffi/errno.ts";
 import {
+  isOpen,
   makePipe,
   O,
   openFile,
@@ -49,21 +50,38 @@ export function startDaemon(): number {
   return readFd(waiting.fd, new Uint8Array(1)) === 1 ? 0 : 1;
 }
 
-/** Takes the descriptor that the parent waits on; its children shall not have it. */
-export function takeReadyFd(): OwnedFd | undefined {
+/** What a daemon has of its parent's. */
+export interface ParentFds {
+  /** What the parent waits on. */
+  readonly ready: OwnedFd;
+  /** Its stdin, stdout and stderr. */
+  readonly stdio: readonly number[];
+}
+
+/** Takes the descriptor that the parent waits on; call this before any file is opened. */
+export function takeReadyFd(): ParentFds | undefined {
   const value = Deno.env.get(READY_FD);
   if (value === undefined) return undefined;
   Deno.env.delete(READY_FD);
   setCloexec(Number(value), true);
-  return new OwnedFd(Number(value));
+  return { ready: new OwnedFd(Number(value)), stdio: stdioFds() };
 }
 
 /** Lets the parent end, and leaves its terminal. */
-export function daemonIsUp(ready: OwnedFd): void {
+export function daemonIsUp({ ready, stdio }: ParentFds): void {
   using own = ready;
   using nothing = openFile("/dev/null", O.RDWR);
-  for (const fd of [0, 1, 2]) redirect(nothing.fd, fd);
+  for (const fd of stdio) redirect(nothing.fd, fd);
   writeAll(own.fd, new Uint8Array(1));
+}
+
+/** 0, 1, 2 and Deno's duplicates of them: whoever reads the parent's output waits for all to end. */
+function stdioFds(): number[] {
+  const target = (fd: string) => Deno.readLinkSync(`/proc/self/fd/${fd}`);
+  const files = ["0", "1", "2"].map(target);
+  return Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => name)
+    .filter((fd) => isOpen(Number(fd)) && files.includes(target(fd)))
+    .map(Number);
 }
 
 /** The command line of this process, as the kernel has it. */

@@ -21,6 +21,7 @@ export type VmEventListener = (event: VmEvent) => void;
 /** Distributes events to listeners, in order. */
 export class EventHub {
   readonly #listeners = new Set<VmEventListener>();
+  #held: VmEvent[] | undefined;
 
   /** Adds a listener; the function returned removes it. */
   subscribe(listener: VmEventListener): () => void {
@@ -33,6 +34,23 @@ export class EventHub {
     const now = realtimeNs() / 1000n;
     const timestamp = { seconds: Number(now / 1_000_000n), microseconds: Number(now % 1_000_000n) };
     const event: VmEvent = data ? { name, data, timestamp } : { name, timestamp };
+    if (this.#held) this.#held.push(event);
+    else this.#send(event);
+  }
+
+  /** Keeps events back until `release`, so that writing them does not lengthen a pause. */
+  hold(): void {
+    this.#held ??= [];
+  }
+
+  /** Sends what was kept back, with the times at which it happened. */
+  release(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const event of held) this.#send(event);
+  }
+
+  #send(event: VmEvent): void {
     for (const listener of this.#listeners) listener(event);
   }
 }

@@ -74,9 +74,14 @@ export class Hardware implements Disposable {
     return new HardwareState(this.vcpus.length, this.#options.pit, this.layout);
   }
 
+  /** The same hardware once more, without memory: to learn its power-on state, or to rehearse on. */
+  makeScratch(): Hardware {
+    return new Hardware(this.#kvm, this.#options);
+  }
+
   /** Puts vCPUs and chips into the state that KVM gives them at power-on. */
   reset(): void {
-    using scratch = new Hardware(this.#kvm, this.#options);
+    using scratch = this.makeScratch();
     const state = scratch.makeState();
     state.save(scratch);
     state.restore(this, { clock: false });

@@ -21,6 +21,8 @@ export interface VcpuThread {
 
 /** Runs the vCPU until it is told to exit. */
 export function vcpuLoop(vcpu: VcpuThread): void {
+  // Once around without the guest: the way into KVM is warm before anyone waits for it.
+  finishPendingAccess(vcpu);
   while (waitForWork(vcpu)) {
     while (vcpu.control.wanted === Wanted.RUN) {
       if (runVcpu(vcpu.fd) === RunResult.EXIT) handleExit(vcpu);
