@@ -65,6 +65,7 @@ export class Outgoing {
     this.#checkState();
     const main = mainOf(channels);
     const cpr = channels.find((channel) => channel["channel-type"] === "cpr")?.addr;
+    if (main.transport === "exec") this.#checkSpawn("exec:");
     if (mode !== "normal") checkCprCapabilities(this.#migration.capabilities);
     if (mode === "cpr-transfer") {
       if (!cpr) throw new Error("missing 'cpr' migration channel");
@@ -75,6 +76,7 @@ export class Outgoing {
       if (this.#migration.parameters["cpr-exec-command"].length === 0) {
         throw new Error("cpr-exec mode requires setting cpr-exec-command");
       }
+      this.#checkSpawn("cpr-exec");
       this.#checkShared();
     }
     this.#migration.begin("outgoing");
@@ -249,6 +251,14 @@ export class Outgoing {
     }
     if (this.#vm.runState === "postmigrate") {
       throw new Error("Can't migrate the vm that was paused due to previous migration");
+    }
+  }
+
+  /** `-sandbox on,spawn=deny` forbids this VMM to start other programs. */
+  #checkSpawn(what: string): void {
+    const { enabled, spawn } = this.#vm.config.sandbox;
+    if (enabled && !spawn) {
+      throw new Error(`Cannot use ${what} under -sandbox on,spawn=deny: start without spawn=deny`);
     }
   }
 

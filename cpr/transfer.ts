@@ -115,6 +115,19 @@ export function handOver(
   ownership: Ownership,
 ): void {
   vm.events.hold();
+  try {
+    sendState(vm, migration, channel, ownership);
+  } finally {
+    vm.events.release();
+  }
+}
+
+function sendState(
+  vm: VirtualMachine,
+  migration: Migration,
+  channel: Channel,
+  ownership: Ownership,
+): void {
   const guest: GuestRun = { wasRunning: vm.running, stoppedNs: monotonicNs() };
   migration.times.stopped = performance.now();
   vm.pause("finish-migrate");
@@ -123,6 +136,5 @@ export function handOver(
   // From here on only the winner of the next swap may run the guest.
   ownership.swap(Owner.OLD, Owner.HANDED_OVER);
   channel.sink(bytes);
-  vm.events.release();
   migration.transferred = bytes.length;
 }

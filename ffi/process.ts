@@ -147,7 +147,8 @@ export function spawn(argv: readonly string[], options: SpawnOptions = {}): Chil
   try {
     // A dup2 onto itself clears CLOEXEC in the child alone (POSIX, posix_spawn).
     for (const [from, to] of options.fds ?? []) {
-      libc.posix_spawn_file_actions_adddup2(actions, from, to);
+      const error = libc.posix_spawn_file_actions_adddup2(actions, from, to);
+      if (error !== 0) throw new OsError("posix_spawn_file_actions_adddup2", error, `${from}`);
     }
     if (options.newSession) libc.posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSID);
     const pid = new Int32Array(1);

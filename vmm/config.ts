@@ -195,8 +195,6 @@ export interface MachineConfig {
   readonly globals: readonly (readonly [driver: string, property: string, value: string])[];
   /** `-sandbox on,spawn=deny` */
   readonly sandbox: { readonly enabled: boolean; readonly spawn: boolean };
-  /** `-trace FILE`: where timelines of live updates go. */
-  readonly traceFile?: string;
 }
 
 /** The configuration of a VM about which nothing was said. */

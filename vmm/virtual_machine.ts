@@ -258,6 +258,7 @@ export class VirtualMachine implements AsyncDisposable {
     if (refusal !== undefined) throw new Error(refusal);
     const wasRunning = this.running;
     this.machine.park();
+    this.#log("cpu_reset", () => this.#registers());
     this.machine.reset();
     this.events.emit("RESET", { guest: reason.startsWith("guest"), reason });
     if (needsReset.has(this.#runState)) this.#runState = "paused";
@@ -324,8 +325,10 @@ export class VirtualMachine implements AsyncDisposable {
   #handle({ event, argument, vcpu }: MachineEvent): void {
     if (this.#ended) return;
     switch (event) {
-      case GuestEvent.RESET:
       case GuestEvent.TRIPLE_FAULT:
+        this.#log("guest_errors", () => `CPU ${vcpu!.index}: triple fault`);
+        return this.#guestReset();
+      case GuestEvent.RESET:
         return this.#guestReset();
       case GuestEvent.SHUTDOWN:
         return this.#guestShutdown("guest-shutdown");
@@ -375,6 +378,17 @@ export class VirtualMachine implements AsyncDisposable {
   #internalError(text: string): void {
     this.pause("internal-error");
     this.#notice(text);
+  }
+
+  /** Logs what `-d ITEM` asks for. */
+  #log(item: string, text: () => string): void {
+    if (this.config.debugItems.includes(item)) this.#notice(text());
+  }
+
+  #registers(): string {
+    return this.machine.vcpus.map(({ index, kvm }) =>
+      `CPU Reset (CPU ${index})\n${dumpRegisters(kvm)}`
+    ).join("");
   }
 
   /** The bytes around the instruction pointer, as QEMU prints them after the registers. */

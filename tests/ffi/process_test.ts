@@ -66,12 +66,11 @@ Deno.test("`spawn()` tells the signal that ended the child", () => {
 Deno.test("`spawn()` gives the child the descriptors named, under their numbers, and no others", () => {
   using file = makeMemfd("passed", 7);
   using _other = makeMemfd("other", 7);
-  const command = "readlink /proc/self/fd/7 /proc/self/fd/9; ls /proc/self/fd | wc -l";
-  const { text } = run(["sh", "-c", command], { fds: [[file.fd, 7], [file.fd, file.fd]] });
-  const [first, count] = text.trim().split("\n");
-  assert.equal(first, "/memfd:passed (deleted)");
-  // stdin, stdout, stderr, the file twice, and the folder that is being read.
-  assert.equal(Number(count), file.fd === 7 ? 5 : 6);
+  const { text } = run(["sh", "-c", "ls -l /proc/self/fd"], {
+    fds: [[file.fd, 50], [file.fd, file.fd]],
+  });
+  const passed = [...text.matchAll(/ (\d+) -> \/memfd:(\w+)/g)].map(([, fd, name]) => [fd, name]);
+  assert.deepEqual(passed.toSorted(), [[`${file.fd}`, "passed"], ["50", "passed"]].toSorted());
   assert.equal(isOpen(file.fd), true);
 });
 

@@ -48,9 +48,7 @@ Deno.test("parseCommandLine() puts each option into the configuration", () => {
       uuid: "550e8400-e29b-41d4-a716-446655440000",
     }],
     ["-pidfile p -daemonize -D log", { pidfile: "p", daemonize: true, logfile: "log" }],
-    ["-d unimp,guest_errors", { debugItems: ["unimp", "guest_errors"] }],
-    ["-trace t", { traceFile: "t" }],
-    ["-trace file=t", { traceFile: "t" }],
+    ["-d cpu_reset,guest_errors", { debugItems: ["cpu_reset", "guest_errors"] }],
     ["-incoming defer -incoming unix:x,y", { incoming: ["defer", "unix:x,y"] }],
     ["-global migration.x-ignore-shared=on", {
       globals: [["migration", "x-ignore-shared", "on"]],

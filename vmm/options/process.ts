@@ -1,5 +1,5 @@
 /**
- * Options about the VMM's process and run state: `-name`, `-action`, `-sandbox`, `-d`, `-trace`, ….
+ * Options about the VMM's process and run state: `-name`, `-action`, `-sandbox`, `-d`, ….
  *
  * @module
  */
@@ -66,9 +66,7 @@ export function sandbox(text: string, draft: Draft): void {
 /** What `-d` can log. */
 const LOG_ITEMS = {
   cpu_reset: "show CPU state before CPU resets",
-  guest_errors:
-    "log when the guest OS does something invalid (eg accessing a non-existent register)",
-  unimp: "log unimplemented functionality",
+  guest_errors: "log when the guest does something invalid: a triple fault",
 } as const;
 
 /** What `-d help` prints. */
@@ -87,13 +85,6 @@ export function debugItems(text: string, draft: Draft): void {
     );
   }
   draft.config.debugItems = items;
-}
-
-/** `-trace [file=]FILE` */
-export function trace(text: string, draft: Draft): void {
-  const { file } = readOptions(parseOpts(text, "file"), { file: "string" });
-  if (!file) throw new OptionError("Parameter 'file' is missing");
-  draft.config.traceFile = file;
 }
 
 /** `-display none`: there is no other. */

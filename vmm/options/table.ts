@@ -19,7 +19,6 @@ import {
   noReboot,
   noShutdown,
   sandbox,
-  trace,
   uuid,
   vga,
 } from "./process.ts";
@@ -337,7 +336,6 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
         line("-no-user-config", "accepted: there are no user-provided config files"),
         () => {},
       ),
-      reads("trace", line("-trace [file=]FILE", "write timelines of live updates to FILE"), trace),
     ],
   },
   {
