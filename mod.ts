@@ -32,10 +32,10 @@ import { deviceTypes } from "./devices/registry.ts";
 import type { TerminationSignal } from "./devices/chardev/raw_terminal.ts";
 import { Reactor } from "./ffi/reactor.ts";
 import { Cpr } from "./cpr/cpr.ts";
-import { receiveExec } from "./cpr/exec.ts";
-import { receiveCpr, type ReceivedCpr } from "./cpr/incoming.ts";
+import { type ReceivedExec, receiveExec } from "./cpr/exec.ts";
+import { receiveCpr, type Received } from "./cpr/incoming.ts";
 import { type IncomingOptions, parseIncoming } from "./cpr/incoming_options.ts";
-import type { ReceivedTable } from "./cpr/fd_table.ts";
+import { answerPreflight, isPreflight } from "./cpr/preflight.ts";
 import type { MachineConfig } from "./vmm/config.ts";
 import { daemonIsUp, isDaemonChild, startDaemon, takeReadyFd, writePidfile } from "./vmm/daemon.ts";
 import { MachineView } from "./vmm/machine_view.ts";
@@ -82,14 +82,19 @@ export { VirtualMachine };
  * @returns the exit status; errors go to stderr, one line each
  */
 export async function main(args: readonly string[]): Promise<number> {
+  const parse = () => parseCommandLine([...args], deviceTypes);
+  if (isPreflight()) return answerPreflight(() => parse().config);
+  let fromExec: ReceivedExec | undefined;
   try {
-    const { config, request } = parseCommandLine([...args], deviceTypes);
+    fromExec = receiveExec();
+    const { config, request } = parse();
     if (request) return await printRequest(request);
-    if (config.daemonize && !isDaemonChild()) return startDaemon();
-    return await runMachine(config);
+    if (config.daemonize && !fromExec && !isDaemonChild()) return startDaemon();
+    return await runMachine(config, fromExec);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     console.error(`denovo: ${error.message}`);
+    fromExec?.wayBack?.go(error.message);
     return 1;
   }
 }
@@ -112,10 +117,13 @@ async function printRequest(request: Request): Promise<number> {
 }
 
 /** Runs one VM from its start, or from its predecessor's state, to its end. */
-async function runMachine(config: MachineConfig): Promise<number> {
+async function runMachine(
+  config: MachineConfig,
+  fromExec: ReceivedExec | undefined,
+): Promise<number> {
   const ready = takeReadyFd();
-  const incoming = await parseIncoming(config.incoming);
-  const received = incoming && await receiveFromPredecessor(incoming);
+  const incoming = await parseIncoming(config.incoming) ?? (fromExec && { main: "defer" });
+  const received = await receiveFromPredecessor(incoming, fromExec);
   const log = config.logfile === undefined ? undefined : openLog(config.logfile);
   const vm = await VirtualMachine.create(config, {
     incoming: incoming !== undefined,
@@ -128,7 +136,9 @@ async function runMachine(config: MachineConfig): Promise<number> {
   try {
     const view = new MachineView(vm);
     const cpr = new Cpr(vm, view.fds, received);
-    if (!incoming) {
+    if (fromExec?.failure) {
+      cpr.incoming!.takeBack(fromExec.failure.state, fromExec.failure.reason);
+    } else if (!incoming) {
       await vm.chardevs.waitForClients();
       vm.start();
     } else if (incoming.main !== "defer") {
@@ -139,6 +149,7 @@ async function runMachine(config: MachineConfig): Promise<number> {
     const status = await vm.exited;
     // The monitor that was told to quit has a reply to write.
     await new Promise((resolve) => setTimeout(resolve, 0));
+    if (vm.failure !== undefined) throw new Error(vm.failure);
     return status;
   } finally {
     removePidfile?.();
@@ -161,10 +172,13 @@ async function openConsoles(vm: VirtualMachine, view: MachineView, cpr: Cpr): Pr
 
 /** The descriptors come first: the machine is built from them. */
 async function receiveFromPredecessor(
-  incoming: IncomingOptions,
-): Promise<ReceivedTable | ReceivedCpr | undefined> {
-  const fromExec = receiveExec();
-  if (fromExec || !incoming.cpr) return fromExec;
+  incoming: IncomingOptions | undefined,
+  fromExec: ReceivedExec | undefined,
+): Promise<Received | undefined> {
+  if (fromExec) {
+    return { ...fromExec, onArrival: () => fromExec.wayBack?.[Symbol.dispose]() };
+  }
+  if (!incoming?.cpr) return undefined;
   const reactor = new Reactor();
   try {
     return await receiveCpr(incoming.cpr, reactor);

@@ -10,11 +10,9 @@ import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress, MigrationChannel } from "./address.ts";
 import { migrationCommands, migrationHmpCommands, migrationInfoCommands } from "./commands.ts";
-import type { ReceivedTable } from "./fd_table.ts";
-import { Incoming } from "./incoming.ts";
+import { Incoming, type Received } from "./incoming.ts";
 import { Migration } from "./migration.ts";
 import { type Continuation, Outgoing, sharingBlockers } from "./outgoing.ts";
-import type { OwnedFd } from "../ffi/fd.ts";
 
 /** Live update of one VM. */
 export class Cpr {
@@ -32,7 +30,7 @@ export class Cpr {
   constructor(
     vm: VirtualMachine,
     fds: FdRegistry,
-    received?: ReceivedTable & { readonly connection?: OwnedFd },
+    received?: Received,
   ) {
     this.#vm = vm;
     this.migration = new Migration(vm.events);

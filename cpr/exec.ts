@@ -7,25 +7,38 @@
  * @module
  */
 import { OsError } from "../ffi/errno.ts";
-import { isOpen, OwnedFd, seekFd, setCloexec, writeAll } from "../ffi/fd.ts";
-import { fileStatus, readAt } from "../ffi/fd.ts";
-import { makeMemfd } from "../ffi/memory.ts";
+import { duplicate, fileStatus, isOpen, OwnedFd, readAt, setCloexec, writeAll } from "../ffi/fd.ts";
+import { makeMemfd, resizeFile } from "../ffi/memory.ts";
+import { ownCommandLine } from "../vmm/daemon.ts";
 import { PreparedExec } from "../ffi/process.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { Channel } from "./channel.ts";
-import { collectFds, decodeFds, encodeFds, type KeptFd, type ReceivedTable } from "./fd_table.ts";
+import {
+  collectFds,
+  decodeFds,
+  encodeFds,
+  type FdTable,
+  type KeptFd,
+  listFds,
+  type ReceivedTable,
+} from "./fd_table.ts";
 import type { Migration } from "./migration.ts";
-import { bufferSource, encodeStream, readSections, StateError } from "./stream.ts";
+import { bufferSource, encodeStream, readSections, type Section, StateError } from "./stream.ts";
 import { type GuestRun, stateSections } from "./vm_state.ts";
 
 /** Names the descriptor of the state memfd to the new image. */
 export const EXEC_STATE = "DENOVO_CPR_EXEC_STATE";
-/** The largest descriptor table that is believed. */
-const MAX_TABLE = 1 << 20;
+/** The largest descriptor table, with the state in it, that is believed. */
+const MAX_TABLE = 32 << 20;
+/** Sections that tell the way back: the command line before, the state, and why it was taken. */
+const COMMAND = "exec/command";
+const STATE = "exec/state";
+const FAILED = "exec/failed";
 
 /** A handover that is ready: all that can fail or takes time is done, the guest still runs. */
 export class ExecHandover implements Disposable {
   readonly #fds: readonly KeptFd[];
+  readonly #table: readonly Section[];
   readonly #state: OwnedFd;
   readonly #exec: PreparedExec;
 
@@ -38,9 +51,8 @@ export class ExecHandover implements Disposable {
   constructor(readonly vm: VirtualMachine, readonly command: readonly string[]) {
     const table = collectFds(vm);
     this.#fds = table.fds;
+    this.#table = encodeFds(table, (entry) => entry.fd);
     this.#state = makeMemfd("denovo-cpr-exec", 0);
-    writeAll(this.#state.fd, encodeStream(encodeFds(table, (entry) => entry.fd)));
-    seekFd(this.#state.fd, 0);
     this.#exec = new PreparedExec(command, { [EXEC_STATE]: `${this.#state.fd}` });
   }
 
@@ -57,11 +69,16 @@ export class ExecHandover implements Disposable {
     migration.transferred = bytes.length;
     channel.finish();
     migration.complete();
+    writeAll(
+      this.#state.fd,
+      encodeStream([...this.#table, ...wayBackSections(ownCommandLine(), bytes)]),
+    );
     this.#keep(true);
     try {
       this.#exec.exec();
     } catch (error) {
       this.#keep(false);
+      resizeFile(this.#state.fd, 0);
       const reason = error instanceof OsError ? error.reason : String(error);
       throw new Error(`execvp ${this.command[0]} failed: ${reason}`, { cause: error });
     }
@@ -79,6 +96,72 @@ export class ExecHandover implements Disposable {
   }
 }
 
+/** What a new image needs to go back: the command line to exec, and the state to give it. */
+function wayBackSections(command: readonly string[], state: Uint8Array<ArrayBuffer>): Section[] {
+  const data = new TextEncoder().encode(JSON.stringify(command));
+  return [
+    { name: COMMAND, id: "", version: 1, data },
+    { name: STATE, id: "", version: 1, data: state },
+  ];
+}
+
+/** What a new image finds. */
+export interface ReceivedExec extends ReceivedTable {
+  /** The way back to the image before; gone once the guest has arrived. */
+  readonly wayBack?: WayBack;
+  /** In an image that was gone back to: why, and the guest's state. */
+  readonly failure?: { readonly reason: string; readonly state: Uint8Array<ArrayBuffer> };
+}
+
+/**
+ * The way back to the image before: duplicates of all descriptors, the command line, the state. An
+ * image that cannot take the guest execs its predecessor, which then goes on with it.
+ */
+export class WayBack implements Disposable {
+  readonly #table: FdTable;
+  readonly #spare: readonly OwnedFd[];
+  readonly #sections: readonly Section[];
+  readonly #command: readonly string[];
+  #gone = false;
+
+  /**
+   * @param table what was handed over
+   * @param command the predecessor's command line
+   * @param sections those that a further image needs to know the same
+   */
+  constructor(table: ReceivedTable, command: readonly string[], sections: readonly Section[]) {
+    this.#command = command;
+    this.#sections = sections;
+    const spare: OwnedFd[] = [];
+    const fds = listFds(table).map((entry) => {
+      const copy = duplicate(entry.fd);
+      spare.push(copy);
+      return { ...entry, fd: copy.fd };
+    });
+    this.#spare = spare;
+    const states = [...table.kept.chardevs].map(([id, { state }]) => [id, state] as const);
+    this.#table = { fds, chardevs: new Map(states) };
+  }
+
+  /** Goes back. Returns only if there is no way back any more, or the exec fails. */
+  go(reason: string): void {
+    if (this.#gone) return;
+    const failed = { name: FAILED, id: "", version: 1, data: new TextEncoder().encode(reason) };
+    using state = makeMemfd("denovo-cpr-exec", 0);
+    const sections = [...encodeFds(this.#table, (entry) => entry.fd), ...this.#sections, failed];
+    writeAll(state.fd, encodeStream(sections));
+    const exec = new PreparedExec(this.#command, { [EXEC_STATE]: `${state.fd}` });
+    for (const { fd } of [state, ...this.#spare]) setCloexec(fd, false);
+    exec.exec();
+  }
+
+  /** The guest has arrived: closes the duplicates. */
+  [Symbol.dispose](): void {
+    this.#gone = true;
+    for (const fd of this.#spare) fd.close();
+  }
+}
+
 /**
  * Takes over what the image before this one left, if this process comes from a cpr-exec. The
  * environment variable is gone afterwards.
@@ -86,7 +169,7 @@ export class ExecHandover implements Disposable {
  * @returns undefined if it does not
  * @throws {StateError} if what was left makes no sense
  */
-export function receiveExec(): ReceivedTable | undefined {
+export function receiveExec(): ReceivedExec | undefined {
   const value = Deno.env.get(EXEC_STATE);
   if (value === undefined) return undefined;
   Deno.env.delete(EXEC_STATE);
@@ -99,11 +182,24 @@ export function receiveExec(): ReceivedTable | undefined {
   const bytes = new Uint8Array(size);
   readAt(state.fd, bytes, 0);
   const taken = new Set<number>([state.fd]);
-  return decodeFds([...readSections(bufferSource(bytes))], (number) => {
-    if (number <= 2 || taken.has(number) || !isOpen(number)) return undefined;
-    taken.add(number);
-    return adopt(number);
-  });
+  const sections = [...readSections(bufferSource(bytes))];
+  const about = new Map(sections.map((section) => [section.name, section]));
+  const table = decodeFds(
+    sections.filter(({ name }) => ![COMMAND, STATE, FAILED].includes(name)),
+    (number) => {
+      if (number <= 2 || taken.has(number) || !isOpen(number)) return undefined;
+      taken.add(number);
+      return adopt(number);
+    },
+  );
+  const [command, saved, failed] = [about.get(COMMAND), about.get(STATE), about.get(FAILED)];
+  if (!command || !saved) throw new StateError("Descriptor table lacks the way back");
+  const decoder = new TextDecoder();
+  if (failed) {
+    return { ...table, failure: { reason: decoder.decode(failed.data), state: saved.data } };
+  }
+  const argv: string[] = JSON.parse(decoder.decode(command.data));
+  return { ...table, wayBack: new WayBack(table, argv, [command, saved]) };
 }
 
 /** Owns a descriptor that came over exec; from now on it does not survive another one. */

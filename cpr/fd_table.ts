@@ -131,6 +131,16 @@ export function decodeFds(
   return { kept: { memory, chardevs }, ownership };
 }
 
+/** The descriptors of a table that was received, under the names they came with. */
+export function listFds({ kept }: ReceivedTable): KeptFd[] {
+  return [
+    ...[...kept.memory].map(([id, { fd }]) => ({ name: MEMORY, id, fd })),
+    ...[...kept.chardevs].flatMap(([id, { fds }]) =>
+      [...fds].map(([name, { fd }]) => ({ name: CHARDEV_FD + name, id, fd }))
+    ),
+  ];
+}
+
 /** The number of descriptors that fit into one message. */
 export const MAX_FDS = MAX_MESSAGE_FDS;
 

@@ -15,7 +15,7 @@ import { decodeFds, MAX_FDS, type ReceivedTable } from "./fd_table.ts";
 import type { Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { rehearse } from "./rehearsal.ts";
-import { type ByteSource, readSections, StateError } from "./stream.ts";
+import { bufferSource, type ByteSource, readSections, StateError } from "./stream.ts";
 import { Answer, awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import { readVm } from "./vm_state.ts";
@@ -111,6 +111,14 @@ function receiveTable(socket: number): ReceivedTable {
   }
 }
 
+/** What a predecessor handed over, by whatever way. */
+export interface Received extends ReceivedTable {
+  /** The cpr connection, whose end tells the old VMM that the main channel listens. */
+  readonly connection?: OwnedFd;
+  /** Called when the guest has arrived: there is no way back from there. */
+  readonly onArrival?: () => void;
+}
+
 /** How an incoming migration ended. */
 export type IncomingResult = { readonly ok: true } | { readonly ok: false; readonly error: Error };
 
@@ -124,6 +132,7 @@ export class Incoming {
   pauseNs: number | undefined;
   #connection: OwnedFd | undefined;
   #started = false;
+  readonly #onArrival: (() => void) | undefined;
 
   /**
    * @param vm a VM in run state inmigrate
@@ -135,8 +144,9 @@ export class Incoming {
     vm: VirtualMachine,
     migration: Migration,
     fds: FdRegistry,
-    received?: ReceivedTable & { readonly connection?: OwnedFd },
+    received?: Received,
   ) {
+    this.#onArrival = received?.onArrival;
     this.#vm = vm;
     this.#migration = migration;
     this.#fds = fds;
@@ -179,6 +189,24 @@ export class Incoming {
     };
   }
 
+  /**
+   * Takes back the guest that a successor could not take: state and RAM are as it left them.
+   *
+   * @param bytes the saved state
+   * @param reason why the successor could not
+   * @throws {StateError} if this VMM cannot take it either
+   */
+  takeBack(bytes: Uint8Array<ArrayBuffer>, reason: string): void {
+    const state = readVm(this.#vm.machine, bufferSource(bytes), false);
+    state.apply();
+    this.#vm.setRunState("paused");
+    if (state.wasRunning) this.#vm.resume();
+    this.#vm.arrived();
+    this.#migration.direction = "outgoing";
+    this.#migration.error = reason;
+    this.#migration.status = "failed";
+  }
+
   async #accept(listener: OwnedFd): Promise<Channel> {
     using own = listener;
     await awaitInput(this.#vm.reactor, own.fd, new AbortController().signal);
@@ -193,7 +221,8 @@ export class Incoming {
     this.#migration.status = "active";
     try {
       if (this.#ownership) channel.sink(Uint8Array.of(Answer.READY));
-      const state = readVm(vm.machine, channel.source);
+      const ignoreShared = this.#migration.capabilities.has("x-ignore-shared");
+      const state = readVm(vm.machine, channel.source, ignoreShared);
       state.apply();
       if (this.#ownership?.swap(Owner.HANDED_OVER, Owner.NEW) === false) {
         throw new Error("The old VMM has taken the guest back");
@@ -208,7 +237,8 @@ export class Incoming {
       throw error;
     }
     if (this.#ownership) answerDone(channel);
-    vm.wakeFrontends();
+    vm.arrived();
+    this.#onArrival?.();
     this.#migration.complete();
   }
 }

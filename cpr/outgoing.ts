@@ -15,6 +15,7 @@ import { ExecHandover } from "./exec.ts";
 import type { Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { checkCprCapabilities, type MigrationMode } from "./parameters.ts";
+import { preflight } from "./preflight.ts";
 import { rehearse } from "./rehearsal.ts";
 import { SectionWriter } from "./stream.ts";
 import {
@@ -98,8 +99,11 @@ export class Outgoing {
       return () =>
         this.#guarded(async () => this.#stopAndCopy(await openOutgoing(main, this.#fds)));
     }
+    if (mode === "cpr-exec") {
+      await preflight(this.#vm, this.#migration.parameters["cpr-exec-command"]);
+      return this.#prepareExec(await openOutgoing(main, this.#fds));
+    }
     const channel = await openOutgoing(main, this.#fds);
-    if (mode === "cpr-exec") return this.#prepareExec(channel);
     this.#pause();
     return () => this.#guarded(() => Promise.resolve(this.#stopAndCopy(channel)));
   }
@@ -126,7 +130,9 @@ export class Outgoing {
       channel.sink(data);
       migration.transferred += data.length;
     });
-    for (const section of copySections(this.#vm.machine, this.#guest, migration.ram)) {
+    const { machine } = this.#vm;
+    const ignoreShared = migration.capabilities.has("x-ignore-shared");
+    for (const section of copySections(machine, this.#guest, migration.ram, ignoreShared)) {
       writer.write(section);
     }
     writer.end();

@@ -19,6 +19,6 @@ export function rehearse(machine: Machine): void {
   const guest = { wasRunning: false, stoppedNs: 0n };
   for (let round = 0; round < ROUNDS; round++) {
     const bytes = encodeStream(stateSections(machine, guest, scratch));
-    readVm(machine, bufferSource(bytes), scratch).apply();
+    readVm(machine, bufferSource(bytes), false, scratch).apply();
   }
 }

@@ -7,7 +7,7 @@ import { struct, u64, u8 } from "../ffi/struct.ts";
 import type { Hardware } from "../vmm/hardware.ts";
 import type { Machine } from "../vmm/machine.ts";
 import { checkState, type LoadedState, saveMachine } from "./machine_state.ts";
-import { loadRam, RAM_SECTION, ramSections, type RamStatistics } from "./ram.ts";
+import { loadRam, ramSections, type RamStatistics } from "./ram.ts";
 import { type ByteSource, readSections, type Section, StateError } from "./stream.ts";
 
 const GLOBAL_STATE = "globalstate";
@@ -39,13 +39,14 @@ export function stateSections(
   return [{ name: GLOBAL_STATE, id: "", version: 1, data }, ...saveMachine(machine, hardware)];
 }
 
-/** The sections of a parked VM with its RAM. */
+/** The sections of a parked VM with its RAM; `ignoreShared` is the capability x-ignore-shared. */
 export function* copySections(
   machine: Machine,
   run: GuestRun,
   statistics: RamStatistics,
+  ignoreShared: boolean,
 ): Generator<Section> {
-  yield* ramSections(machine.memory, statistics);
+  yield* ramSections(machine.memory, statistics, ignoreShared);
   yield* stateSections(machine, run);
 }
 
@@ -56,17 +57,18 @@ export interface ReadVm extends LoadedState, GuestRun {}
  * Reads a VM's stream to its end and checks it. RAM goes into memory as it comes; nothing else is
  * changed before `apply`.
  *
+ * @param ignoreShared the capability x-ignore-shared, which a stream that comes with RAM must match
  * @throws {StateError}
  */
 export function readVm(
   machine: Machine,
   source: ByteSource,
+  ignoreShared: boolean,
   hardware: Hardware = machine.hardware,
 ): ReadVm {
   const rest: Section[] = [];
   for (const section of readSections(source)) {
-    if (section.name === RAM_SECTION) loadRam(machine.memory, section);
-    else rest.push(section);
+    if (!loadRam(machine.memory, section, ignoreShared)) rest.push(section);
   }
   const global = rest.find((section) => section.name === GLOBAL_STATE);
   if (global?.data.length !== globalState.size) {

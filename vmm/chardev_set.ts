@@ -26,6 +26,8 @@ export class ChardevSet {
   readonly #host: ChardevHost;
   readonly #backends = new Map<string, CharacterBackend>();
   readonly #configs = new Map<string, ChardevConfig>();
+  /** Backends whose connections still are a predecessor's. */
+  readonly #borrowed = new Set<string>();
 
   /**
    * @param reactor watches the backends' descriptors
@@ -65,7 +67,13 @@ export class ChardevSet {
       const resolved = inherited ? config : await resolveChardev(config);
       this.#backends.set(config.id, openChardev(resolved, this.#host, inherited));
       this.#configs.set(config.id, config);
+      if (inherited) this.#borrowed.add(config.id);
     }
+  }
+
+  /** The guest has arrived: what was a predecessor's is this VM's own. */
+  takeOver(): void {
+    this.#borrowed.clear();
   }
 
   /** Waits for the first client of each server with `wait=on`. */
@@ -122,9 +130,15 @@ export class ChardevSet {
     this.#configs.delete(id);
   }
 
-  /** Closes all backends and leaves the host as it was found. */
+  /**
+   * Closes all backends and leaves the host as it was found; but connections of a predecessor that
+   * still has the guest are left alone.
+   */
   close(): void {
-    for (const backend of this.#backends.values()) backend.close();
+    for (const [id, backend] of this.#backends) {
+      if (this.#borrowed.has(id)) backend.release();
+      else backend.close();
+    }
     this.#backends.clear();
   }
 

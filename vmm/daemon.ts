@@ -8,6 +8,7 @@
  */
 import { OsError } from "../ffi/errno.ts";
 import {
+  fileStatus,
   isOpen,
   makePipe,
   O,
@@ -50,38 +51,37 @@ export function startDaemon(): number {
   return readFd(waiting.fd, new Uint8Array(1)) === 1 ? 0 : 1;
 }
 
-/** What a daemon has of its parent's. */
-export interface ParentFds {
-  /** What the parent waits on. */
-  readonly ready: OwnedFd;
-  /** Its stdin, stdout and stderr. */
-  readonly stdio: readonly number[];
-}
-
-/** Takes the descriptor that the parent waits on; call this before any file is opened. */
-export function takeReadyFd(): ParentFds | undefined {
+/** Takes the descriptor that the parent waits on; its children shall not have it. */
+export function takeReadyFd(): OwnedFd | undefined {
   const value = Deno.env.get(READY_FD);
   if (value === undefined) return undefined;
   Deno.env.delete(READY_FD);
   setCloexec(Number(value), true);
-  return { ready: new OwnedFd(Number(value)), stdio: stdioFds() };
+  return new OwnedFd(Number(value));
 }
 
 /** Lets the parent end, and leaves its terminal. */
-export function daemonIsUp({ ready, stdio }: ParentFds): void {
+export function daemonIsUp(ready: OwnedFd): void {
   using own = ready;
   using nothing = openFile("/dev/null", O.RDWR);
-  for (const fd of stdio) redirect(nothing.fd, fd);
+  for (const fd of stdioFds()) redirect(nothing.fd, fd);
   writeAll(own.fd, new Uint8Array(1));
 }
 
-/** 0, 1, 2 and Deno's duplicates of them: whoever reads the parent's output waits for all to end. */
+/**
+ * 0, 1, 2 and the duplicates that Deno makes of them, some for each thread: whoever reads the
+ * parent's output would wait until all of them are closed.
+ */
 function stdioFds(): number[] {
-  const target = (fd: string) => Deno.readLinkSync(`/proc/self/fd/${fd}`);
-  const files = ["0", "1", "2"].map(target);
-  return Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => name)
-    .filter((fd) => isOpen(Number(fd)) && files.includes(target(fd)))
-    .map(Number);
+  const stdio = [0, 1, 2];
+  const streams = stdio.filter((fd) => fileStatus(fd).kind !== "file").map(targetOf);
+  const all = Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => Number(name));
+  return all.filter((fd) => stdio.includes(fd) || isOpen(fd) && streams.includes(targetOf(fd)));
+}
+
+/** What a descriptor refers to, as the kernel names it. */
+function targetOf(fd: number): string {
+  return Deno.readLinkSync(`/proc/self/fd/${fd}`);
 }
 
 /** The command line of this process, as the kernel has it. */

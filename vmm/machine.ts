@@ -189,8 +189,16 @@ function checkVcpuLimit(cpus: number, kvm: KvmSystem): void {
   );
 }
 
-/** The machine's own devices, then the user's. */
+/** The machine's own devices, then the user's, each bound to its character device. */
 function deviceRequests(config: MachineConfig, parts: MachineParts): DeviceRequest[] {
+  return machineDevices(config).map((request) => {
+    const { chardev } = request.properties;
+    return typeof chardev === "string" ? { ...request, sink: parts.sink(chardev) } : request;
+  });
+}
+
+/** The devices that a configuration asks for: the machine's own, then the user's. */
+export function machineDevices(config: MachineConfig): DeviceRequest[] {
   const own: DeviceRequest[] = [
     { type: "i8042", id: "i8042", properties: {} },
     { type: "port92", id: "port92", properties: {} },
@@ -214,10 +222,7 @@ function deviceRequests(config: MachineConfig, parts: MachineParts): DeviceReque
     id: device.id ?? `${device.driver}.${i}`,
     properties: device.properties,
   }));
-  return [...own, ...user].map((request) => {
-    const { chardev } = request.properties;
-    return typeof chardev === "string" ? { ...request, sink: parts.sink(chardev) } : request;
-  });
+  return [...own, ...user];
 }
 
 /** RAM sizes and CPUs as the CMOS tells firmware. */

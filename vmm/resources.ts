@@ -63,9 +63,7 @@ export class Resources {
 
   /** All backends: those of `-object`, and the machine's own RAM if none of them is that. */
   openBackends(config: MachineConfig, kept?: KeptResources): void {
-    const wanted = [...config.objects];
-    if (config.machine.memoryBackend === undefined) wanted.push(defaultRam(config));
-    for (const object of wanted) {
+    for (const object of wantedBackends(config)) {
       if (this.backends.has(object.id)) throw new Error(`Duplicate ID '${object.id}' for object`);
       this.backends.set(object.id, openBackend(object, inheritedMemory(object, kept)));
     }
@@ -105,6 +103,12 @@ export class Resources {
     this.console?.close();
     await this.reactor.close();
   }
+}
+
+/** The backends that a configuration asks for, firmware aside. */
+export function wantedBackends(config: MachineConfig): MemoryBackendConfig[] {
+  if (config.machine.memoryBackend !== undefined) return [...config.objects];
+  return [...config.objects, defaultRam(config)];
 }
 
 /**

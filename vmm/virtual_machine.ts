@@ -64,6 +64,8 @@ export class VirtualMachine implements AsyncDisposable {
   readonly backends: Map<string, MemoryBackend>;
   /** Resolves with the exit status when the VM has ended: by the guest, by `quit` or by `close`. */
   readonly exited: Promise<number>;
+  /** Why the VM ended without its guest, if it did. */
+  failure: string | undefined;
   /** Asked before vCPUs are let run; an error message means no. */
   guard: (() => string | undefined) | undefined;
   /** What `set-action`, `-action`, `-no-reboot` and `-no-shutdown` say. */
@@ -244,8 +246,9 @@ export class VirtualMachine implements AsyncDisposable {
     }
   }
 
-  /** Lets the character devices go on after their state came: output that waits, input that may. */
-  wakeFrontends(): void {
+  /** The guest is here: its character devices go on, with output that waits and input that may. */
+  arrived(): void {
+    this.chardevs.takeOver();
     for (const { id } of this.machine.devices.devices) {
       this.machine.devices.with(id, (device) => device.writable?.());
     }
@@ -293,10 +296,11 @@ export class VirtualMachine implements AsyncDisposable {
     this.#end(0);
   }
 
-  /** Says what went wrong while the guest was not here yet, and ends the VM if it shall. */
+  /** Ends a VM whose guest could not arrive, or else tells the user and goes on waiting. */
   fail(text: string, end: boolean): void {
-    this.#notice(text);
-    if (end) this.#end(1);
+    if (!end) return this.#notice(text);
+    this.failure = text;
+    this.#end(1);
   }
 
   /** Closes everything: threads, descriptors, mappings. The guest is gone. */

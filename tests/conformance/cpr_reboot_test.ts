@@ -114,7 +114,7 @@ kvmTest("cpr-reboot copies RAM that is in a file too when x-ignore-shared is off
   await using lab = await Laboratory.open();
   const special = fileRam(lab);
   await save(lab, special);
-  Deno.removeSync(lab.path("ram"));
+  Deno.writeFileSync(lab.path("ram"), new Uint8Array(64 << 20).fill(0xa5));
   const qmp = await lab.monitor(load(lab, special));
   await qmp.reaches("running");
   await assertGoesOn(lab, qmp);

@@ -20,9 +20,13 @@ if (noKvm !== undefined) console.warn(`SKIPPED: tests on KVM: ${noKvm}`);
 /** A wait that takes longer than this has failed: only broken code takes so long. */
 const PATIENCE_MS = 120_000;
 
-/** Registers a test that needs KVM; where there is none it is skipped, which was said. */
-export function kvmTest(name: string, run: () => Promise<void>): void {
-  Deno.test({ name, ignore: noKvm !== undefined, fn: run });
+/**
+ * Registers a test that needs KVM; where there is none it is skipped, which was said.
+ *
+ * @param ignore whether it is skipped for another reason, which the caller says
+ */
+export function kvmTest(name: string, run: () => Promise<void>, ignore = false): void {
+  Deno.test({ name, ignore: ignore || noKvm !== undefined, fn: run });
 }
 
 /** Lets the event loop run for a while. */

@@ -1,0 +1,155 @@
+/**
+ * The preflight of cpr-exec: before the guest is stopped, the command is started once as a child
+ * that parses its options, compares its machine with the guest's, answers and exits.
+ *
+ * @module
+ */
+import { OsError } from "../ffi/errno.ts";
+import { duplicate, fileStatus, makePipe, type OwnedFd, readFd, writeAll } from "../ffi/fd.ts";
+import { type CpuidEntry, KvmSystem } from "../ffi/kvm/system.ts";
+import { spawn } from "../ffi/process.ts";
+import type { MachineConfig } from "../vmm/config.ts";
+import { cpuTables } from "../vmm/cpu/tables.ts";
+import { findDeviceType } from "../vmm/device_set.ts";
+import { machineDevices } from "../vmm/machine.ts";
+import { wantedBackends } from "../vmm/resources.ts";
+import type { VirtualMachine } from "../vmm/virtual_machine.ts";
+import { makeMemfd } from "../ffi/memory.ts";
+import { readAt } from "../ffi/fd.ts";
+import { awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
+
+/** Tells the child where it finds the guest's layout, and where its answer goes: two descriptors. */
+const PREFLIGHT = "DENOVO_CPR_PREFLIGHT";
+const ACCEPTED = "OK";
+const MAX_ANSWER = 4096;
+
+/** What two machines must have in common, by the name that an error gives it. */
+type Layout = Record<string, string>;
+
+/** The layout of the machine that a configuration describes, without building it. */
+function layoutOf(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[])[]): Layout {
+  const layout: Layout = {
+    "RAM size": `${config.memory}`,
+    "number of CPUs": `${config.smp.cpus}`,
+    pit: `${config.machine.pit}`,
+    bios: `${config.bios !== undefined}`,
+    CPUID: JSON.stringify(cpuid),
+  };
+  for (const backend of wantedBackends(config)) {
+    layout[`memory backend '${backend.id}'`] = `${backend.size} bytes, share=${backend.share}`;
+  }
+  for (const device of machineDevices(config)) {
+    const { version, state } = findDeviceType(device.type);
+    layout[`device '${device.id}'`] = `${device.type}, ${state.size} bytes of state v${version}`;
+  }
+  return layout;
+}
+
+/**
+ * Asks the command whether it would take the guest. The guest runs on meanwhile.
+ *
+ * @throws {Error} with the command's reason to refuse; not if the command cannot be started, which
+ * is for the exec itself to report
+ */
+export async function preflight(vm: VirtualMachine, command: readonly string[]): Promise<void> {
+  const cpuid = vm.machine.cpus.vcpus.map((vcpu) => vcpu.cpuid);
+  const layout = new TextEncoder().encode(JSON.stringify(layoutOf(vm.config, cpuid)));
+  using question = makeMemfd("denovo-cpr-preflight", 0);
+  writeAll(question.fd, layout);
+  const [reader, writer] = makePipe();
+  using answer = reader;
+  using child = startChild(command, question, writer);
+  if (!child) return;
+  const limit = AbortSignal.timeout(PEER_LIMIT_MS);
+  let text: string;
+  try {
+    text = await readAnswer(vm, answer, limit);
+  } catch (error) {
+    child.kill(9);
+    child.wait();
+    throw new Error(`cpr-exec-command ${command[0]} does not answer`, { cause: error });
+  }
+  child.wait();
+  if (text === ACCEPTED) return;
+  throw new Error(
+    text === ""
+      ? `cpr-exec-command ${command[0]} ended without an answer: it must start Denovo`
+      : `cpr-exec-command ${command[0]} cannot take the guest: ${text}`,
+  );
+}
+
+function startChild(
+  command: readonly string[],
+  question: OwnedFd,
+  answer: OwnedFd,
+): ReturnType<typeof spawn> | undefined {
+  using own = answer;
+  try {
+    return spawn(command, {
+      env: { [PREFLIGHT]: `${question.fd},${own.fd}` },
+      fds: [[question.fd, question.fd], [own.fd, own.fd]],
+    });
+  } catch (error) {
+    if (error instanceof OsError) return undefined;
+    throw error;
+  }
+}
+
+async function readAnswer(
+  vm: VirtualMachine,
+  answer: OwnedFd,
+  limit: AbortSignal,
+): Promise<string> {
+  const bytes: number[] = [];
+  const buffer = new Uint8Array(MAX_ANSWER);
+  for (;;) {
+    await awaitInput(vm.reactor, answer.fd, limit);
+    const n = readFd(answer.fd, buffer);
+    if (n <= 0 || bytes.length > MAX_ANSWER) return new TextDecoder().decode(new Uint8Array(bytes));
+    bytes.push(...buffer.subarray(0, n));
+  }
+}
+
+/** Whether this process is the child of a preflight. */
+export function isPreflight(): boolean {
+  return Deno.env.has(PREFLIGHT);
+}
+
+/**
+ * The child's side: says whether this command line describes the guest's machine.
+ *
+ * @param parse reads the command line; throws what is wrong with it
+ * @returns the exit status
+ */
+export async function answerPreflight(parse: () => MachineConfig | undefined): Promise<number> {
+  const [question, answer] = Deno.env.get(PREFLIGHT)!.split(",").map((fd) => duplicate(Number(fd)));
+  const text = await judge(parse, question);
+  writeAll(answer.fd, new TextEncoder().encode(text));
+  return text === ACCEPTED ? 0 : 1;
+}
+
+async function judge(parse: () => MachineConfig | undefined, question: OwnedFd): Promise<string> {
+  try {
+    const config = parse();
+    if (!config || config.incoming.length === 0) return "it has no -incoming option";
+    await (await import("./incoming_options.ts")).parseIncoming(config.incoming);
+    const bytes = new Uint8Array(fileStatus(question.fd).size);
+    readAt(question.fd, bytes, 0);
+    using kvm = new KvmSystem();
+    const tables = cpuTables(config, kvm);
+    const own = layoutOf(config, tables.vcpus.map((vcpu) => vcpu.cpuid));
+    return difference(own, JSON.parse(new TextDecoder().decode(bytes))) ?? ACCEPTED;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+function difference(own: Layout, guest: Layout): string | undefined {
+  for (const key of new Set([...Object.keys(own), ...Object.keys(guest)])) {
+    if (own[key] === guest[key]) continue;
+    if (key === "CPUID") return "CPUID differs, give the same -cpu";
+    return `${key} differs: the guest has ${guest[key] ?? "none"}, the command ${
+      own[key] ?? "none"
+    }`;
+  }
+}
