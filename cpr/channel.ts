@@ -23,9 +23,16 @@ import type { ByteSink, ByteSource } from "./stream.ts";
 /** Milliseconds after which a peer that neither sends nor takes data counts as dead. */
 const STALL_MS = 10_000;
 
+/** How much is read at a time: more than a machine's state without its RAM. */
+const BUFFER_SIZE = 256 << 10;
+
 /** An open channel, in one or both directions. */
 export class Channel implements Disposable {
   readonly #child: ChildProcess | undefined;
+  /** Bytes that were read ahead, from `#start` to `#end`. */
+  #buffer = new Uint8Array(BUFFER_SIZE);
+  #start = 0;
+  #end = 0;
 
   /**
    * @param fd blocking descriptor
@@ -42,16 +49,28 @@ export class Channel implements Disposable {
 
   /** Reads exactly a length, or less at the end. */
   readonly source: ByteSource = (length) => {
-    const buffer = new Uint8Array(length);
-    let done = 0;
-    while (done < length) {
-      const n = readFd(this.fd.fd, buffer.subarray(done));
+    while (this.#end - this.#start < length) {
+      const n = this.#fill(length);
       if (n === -1) throw new Error(`Migration channel stalled for ${STALL_MS / 1000} s`);
       if (n === 0) break;
-      done += n;
+      this.#end += n;
     }
-    return done === length ? buffer : buffer.slice(0, done);
+    const taken = this.#buffer.slice(this.#start, Math.min(this.#end, this.#start + length));
+    this.#start += taken.length;
+    return taken;
   };
+
+  /** Reads more behind what is there: in the pause one system call shall fetch the whole state. */
+  #fill(length: number): number {
+    if (this.#buffer.length - this.#start < length) {
+      const larger = new Uint8Array(Math.max(BUFFER_SIZE, length));
+      larger.set(this.#buffer.subarray(this.#start, this.#end));
+      this.#buffer = larger;
+      this.#end -= this.#start;
+      this.#start = 0;
+    }
+    return readFd(this.fd.fd, this.#buffer.subarray(this.#end));
+  }
 
   /**
    * Closes the channel and waits for the command behind it.

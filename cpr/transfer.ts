@@ -22,7 +22,7 @@
  * @module
  */
 import { Epoll, monotonicNs } from "../ffi/event.ts";
-import { type OwnedFd, readFd } from "../ffi/fd.ts";
+import type { OwnedFd } from "../ffi/fd.ts";
 import { connectUnix, setTimeouts } from "../ffi/socket.ts";
 import { sendMessage } from "../ffi/socket_message.ts";
 import type { Reactor } from "../ffi/reactor.ts";
@@ -98,9 +98,8 @@ export function readAnswer(channel: Channel, expected: number): void {
   if (answer === expected) return;
   if (answer === undefined) throw new Error("The new VMM has closed the migration channel");
   if (answer !== Answer.ERROR) throw new Error(`The new VMM answered 0x${answer.toString(16)}`);
-  const text = new Uint8Array(MAX_ERROR);
-  const length = Math.max(0, readFd(channel.fd.fd, text));
-  throw new Error(new TextDecoder().decode(text.subarray(0, length)) || "The new VMM refused");
+  const text = new TextDecoder().decode(channel.source(MAX_ERROR));
+  throw new Error(text || "The new VMM refused");
 }
 
 /**
