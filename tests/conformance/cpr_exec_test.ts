@@ -161,3 +161,21 @@ kvmTest("cpr-exec and cpr-transfer refuse RAM that no successor can map", async 
   assert.equal(await qmp.refusal("migrate", { channels }), reason);
   await qmp.assertGuestRuns();
 });
+
+for (
+  const object of [
+    "memory-backend-shm,id=ram0,size=64M",
+    "memory-backend-memfd,id=ram0,size=64M,seal=off",
+    "memory-backend-ram,id=ram0,size=64M,share=on",
+  ]
+) {
+  kvmTest(`cpr-exec keeps RAM in place when it is ${object}`, async () => {
+    await using lab = await Laboratory.open();
+    const options = ["-object", object, "-machine", "microvm,memory-backend=ram0"];
+    const { vmm, qmp } = await lab.run("vmm", { options });
+    await qmp.assertGuestRuns();
+    const next = await execUpdate(lab, vmm, qmp);
+    await next.reaches("running");
+    await next.assertGuestRuns();
+  });
+}

@@ -6,17 +6,40 @@
  */
 import assert from "node:assert/strict";
 import { O, openFile } from "../../ffi/fd.ts";
+import { whyNoKvm } from "../../ffi/kvm/system.ts";
 import { type ChildProcess, type ExitStatus, spawn, type SpawnOptions } from "../../ffi/process.ts";
 import { describeCheck, layout, type ProgramName, programs } from "../guests/programs.ts";
-import { sleep, until } from "../kvm/harness.ts";
 
-export { kvmTest, sleep, until } from "../kvm/harness.ts";
+/** Why nothing here can run, or undefined. */
+const noKvm = whyNoKvm();
+if (noKvm !== undefined) console.warn(`SKIPPED: tests of the whole program: ${noKvm}`);
 
+/** A wait that takes longer than this, in milliseconds, has failed: only broken code is so slow. */
+const PATIENCE_MS = 60_000;
 const MOD = new URL("../../mod.ts", import.meta.url).pathname;
 const SIGKILL = 9;
 
 /** How the program is started, options left out. */
 export const program: readonly string[] = [Deno.execPath(), "run", "-A", "--no-check", MOD];
+
+/** Registers a test that needs KVM; where there is none it is skipped, which was said. */
+export function kvmTest(name: string, run: () => Promise<void>): void {
+  Deno.test({ name, ignore: noKvm !== undefined, fn: run });
+}
+
+/** Lets the event loop run for a while. */
+export function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Waits until a condition holds; `what` says what was waited for in vain. */
+export async function until(condition: () => boolean, what: () => string): Promise<void> {
+  const start = performance.now();
+  while (!condition()) {
+    assert.ok(performance.now() - start < PATIENCE_MS, `Waited in vain for ${what()}`);
+    await sleep(2);
+  }
+}
 
 /** An error reply. */
 export class QmpError extends Error {}

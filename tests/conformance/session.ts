@@ -209,7 +209,8 @@ export class TextConnection implements Disposable {
 
   /** Hangs up. */
   [Symbol.dispose](): void {
-    this.conn.close();
+    // Where the other side was first, the stream has closed the connection already.
+    if (!this.#ended) this.conn.close();
   }
 }
 
@@ -223,6 +224,7 @@ export class Qmp implements Disposable {
   readonly events: Json[] = [];
   /** The greeting. */
   greeting: Json;
+  readonly #replies: Json[] = [];
 
   /** @param connection to a QMP monitor; nothing was read from it */
   constructor(readonly connection: TextConnection) {}
@@ -247,11 +249,8 @@ export class Qmp implements Disposable {
 
   /** The next line that is a reply; events before it are put into `events`. */
   async reply(): Promise<Json> {
-    for (;;) {
-      const line = await this.line();
-      if (!("event" in line)) return line;
-      this.events.push(line);
-    }
+    while (this.#replies.length === 0) this.#sort(await this.line());
+    return this.#replies.shift();
   }
 
   /** Executes a command and returns its result. @throws {Error} for an error reply */
@@ -277,13 +276,46 @@ export class Qmp implements Disposable {
   /** Takes the next event of this name, dropping others before it. */
   async event(name: string): Promise<Json> {
     for (;;) {
-      const event = this.events.shift() ?? await this.line();
+      while (this.events.length === 0) this.#sort(await this.line());
+      const event = this.events.shift();
       if (event.event === name) return event;
     }
+  }
+
+  #sort(line: Json): void {
+    ("event" in line ? this.events : this.#replies).push(line);
   }
 
   /** Hangs up. */
   [Symbol.dispose](): void {
     this.connection[Symbol.dispose]();
+  }
+}
+
+/** A VM with a QMP client, and what ends them. */
+export class Bench implements AsyncDisposable {
+  private constructor(
+    readonly folder: TestFolder,
+    readonly vmm: Program,
+    readonly qmp: Qmp,
+    readonly qmpPath: string,
+  ) {}
+
+  /** Starts a VM with the guest `demo`. */
+  static async open(...more: string[]): Promise<Bench> {
+    const folder = new TestFolder();
+    const qmpPath = folder.file("qmp");
+    const vmm = new Program(
+      ...["-kernel", folder.guest("demo"), "-m", "64", "-serial", "null"],
+      ...["-qmp", `unix:${qmpPath},server=on,wait=off`, ...more],
+    );
+    return new Bench(folder, vmm, await Qmp.to(qmpPath), qmpPath);
+  }
+
+  /** Ends the VM and removes its files. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.qmp[Symbol.dispose]();
+    await this.vmm[Symbol.asyncDispose]();
+    this.folder[Symbol.dispose]();
   }
 }
