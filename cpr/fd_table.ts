@@ -156,10 +156,9 @@ function take(section: Section, resolve: (number: number) => OwnedFd | undefined
 function checkMemory(fd: OwnedFd, id: string): OwnedFd {
   const { kind } = fileStatus(fd.fd);
   if (kind !== "file") throw new StateError(`Memory '${id}' is a ${kind}, not memory`);
+  // A file on tmpfs, and a memfd with seal=off, has F_SEAL_SEAL alone: nobody can seal those.
   const seals = sealsOf(fd.fd);
-  if (
-    seals !== undefined && seals !== 0 && (seals & Seal.SHRINK) === 0 && (seals & Seal.SEAL) !== 0
-  ) {
+  if (seals !== undefined && (seals & (Seal.SHRINK | Seal.SEAL)) === 0) {
     throw new StateError(`Memory '${id}' is a memfd that can shrink`);
   }
   return fd;

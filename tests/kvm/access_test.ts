@@ -26,6 +26,10 @@ const program = Uint8Array.fromHex(
     "64a10000 a32220", // mov ax, fs:[0]; mov [0x2022], ax
     "6466a10000 66a32420", // mov eax, fs:[0]; mov [0x2024], eax
     "31f6 bf2820 b90200 6466f3a5", // mov si, 0; mov di, 0x2028; mov cx, 2; rep movsd fs:[si]
+    "6466a1fd0f 66a33420", // mov eax, fs:[0xffd]; mov [0x2034], eax: over the end of a page
+    "b8ff0f 8ee0", // mov ax, 0xfff; mov fs, ax
+    "6466a10e00 66a33820", // mov eax, fs:[14]; mov [0x2038], eax: over the end of RAM
+    "66b85a5a5a5a 6466a30e00", // mov eax, 0x5a5a5a5a; mov fs:[14], eax
     "be0021 b9a00f bae900 f36e", // mov si, 0x2100; mov cx, 4000; mov dx, 0xe9; rep outsb
     "c606302001", // mov byte ptr [0x2030], 1
     "f4 ebfd", // hlt; jmp to it
@@ -56,7 +60,7 @@ kvmTest("addresses that nobody claims read as all ones and ignore writes", async
   const folder = await Deno.makeTempDir({ prefix: "denovo-access-" });
   await using test = await startProgram(folder, `${folder}/output`);
   await until(() => isDone(test), () => "the program's end");
-  const results = new DataView(test.vm.machine.memory.read(RESULTS, 0x30).buffer);
+  const results = new DataView(test.vm.machine.memory.read(RESULTS, 0x3c).buffer);
   const u32 = (offset: number) => results.getUint32(offset, true);
   assert.equal(results.getUint8(0), 0xff);
   assert.equal(results.getUint8(1), 0);
@@ -69,6 +73,9 @@ kvmTest("addresses that nobody claims read as all ones and ignore writes", async
   assert.equal(results.getUint16(0x22, true), 0xffff);
   assert.equal(u32(0x24), 0xffff_ffff);
   assert.equal(results.getBigUint64(0x28, true), 2n ** 64n - 1n);
+  assert.equal(u32(0x34), 0xffff_ffff);
+  assert.equal(u32(0x38), 0xffff_0000);
+  assert.deepEqual(test.vm.machine.memory.read(0xfffe, 2), Uint8Array.of(0x5a, 0x5a));
   assert.equal(test.vm.runState, "running");
   await Deno.remove(folder, { recursive: true });
 });

@@ -136,9 +136,9 @@ export class TestVm implements AsyncDisposable {
 
   /** Waits until the guest has printed `wanted`, `count` times in all. */
   async printed(wanted: string, count = 1): Promise<void> {
-    await until(
+    await this.#until(
       () => this.text.split(wanted).length > count,
-      () => `${JSON.stringify(wanted)} in ${JSON.stringify(this.text)}; ${this.#condition}`,
+      () => JSON.stringify(wanted),
     );
   }
 
@@ -150,20 +150,20 @@ export class TestVm implements AsyncDisposable {
 
   /** Waits until the VM is in a run state. */
   async reaches(state: RunState): Promise<void> {
-    await until(() => this.vm.runState === state, () => `${state}; ${this.#condition}`);
+    await this.#until(() => this.vm.runState === state, () => state);
   }
 
   /** Waits until the machine was reset `count` times. */
   async resets(count: number): Promise<void> {
     const resets = () => this.eventNames.filter((name) => name === "RESET").length;
-    await until(() => resets() >= count, () => `${count} resets; ${this.#condition}`);
+    await this.#until(() => resets() >= count, () => `${count} resets`);
   }
 
   /** Waits for the VM's end and returns its exit status. */
   async ended(): Promise<number> {
     let status: number | undefined;
     this.vm.exited.then((value) => status = value);
-    await until(() => status !== undefined, () => `the end; ${this.#condition}`);
+    await this.#until(() => status !== undefined, () => "the end");
     return status!;
   }
 
@@ -182,9 +182,9 @@ export class TestVm implements AsyncDisposable {
 
   /** Waits until one of those words has grown beyond `above`; returns it. */
   async grown(address: number, above = this.word(address)): Promise<number> {
-    await until(
+    await this.#until(
       () => this.word(address) > above,
-      () => `0x${address.toString(16)} to grow above ${above}; ${this.#condition}`,
+      () => `0x${address.toString(16)} to grow above ${above}`,
     );
     return this.word(address);
   }
@@ -209,10 +209,16 @@ export class TestVm implements AsyncDisposable {
     if (this.image) await Deno.remove(this.image);
   }
 
-  get #condition(): string {
+  /** Waits, and reads the console meanwhile: a guest whose output nobody takes stands still. */
+  #until(condition: () => boolean, what: () => string): Promise<void> {
     const { vm, notices } = this;
-    return `run state ${vm.runState}, events ${this.eventNames}, notices ${
-      JSON.stringify(notices)
-    }`;
+    const drained = () => {
+      void this.text;
+      return condition();
+    };
+    return until(drained, () => {
+      const told = JSON.stringify([this.#text, notices]);
+      return `${what()}; run state ${vm.runState}, events ${this.eventNames}, told ${told}`;
+    });
   }
 }

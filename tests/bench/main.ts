@@ -1,0 +1,68 @@
+/**
+ * The benchmarks: `deno task bench -- [--quick] [PART...]`.
+ *
+ * Prints a table and writes `dist/bench.json` with every sample. Nothing here passes or fails: aims
+ * are printed beside the numbers. Run it on a machine that does nothing else.
+ *
+ * @module
+ */
+import { exits } from "./exits.ts";
+import { lifecycle, stopping } from "./lifecycle.ts";
+import { linux } from "./linux.ts";
+import { liveUpdate } from "./live_update.ts";
+import { memory } from "./memory.ts";
+import { startup } from "./startup.ts";
+import { type Measurement, type Part, summarize, tableHead, tableLine } from "./statistics.ts";
+
+const parts: Readonly<Record<string, Part>> = {
+  startup,
+  exits,
+  stop: stopping,
+  memory,
+  lifecycle,
+  update: liveUpdate,
+  linux,
+};
+
+async function main(args: readonly string[]): Promise<number> {
+  const quick = args.includes("--quick");
+  const named = args.filter((argument) => !argument.startsWith("-"));
+  const unknown = args.find((a) => a !== "--" && a !== "--quick" && !(a in parts));
+  if (unknown !== undefined) {
+    console.error(`Unknown part '${unknown}': give any of ${Object.keys(parts).join(", ")}`);
+    return 1;
+  }
+  const measurements: Measurement[] = [];
+  let status = 0;
+  console.log(tableHead());
+  for (const name of named.length > 0 ? named : Object.keys(parts)) {
+    try {
+      for await (const measurement of parts[name]({ quick })) {
+        measurements.push(measurement);
+        console.log(tableLine(measurement));
+      }
+    } catch (error) {
+      console.error(`${name}: ${(error as Error).stack ?? error}`);
+      status = 1;
+    }
+  }
+  await writeResults(measurements, quick);
+  return status;
+}
+
+async function writeResults(measurements: readonly Measurement[], quick: boolean): Promise<void> {
+  const folder = new URL("../../dist/", import.meta.url);
+  await Deno.mkdir(folder, { recursive: true });
+  const results = {
+    date: new Date().toISOString(),
+    deno: Deno.version.deno,
+    kernel: Deno.osRelease(),
+    cpus: navigator.hardwareConcurrency,
+    loadAverage: Deno.loadavg(),
+    quick,
+    measurements: measurements.map((m) => ({ ...m, ...summarize(m.samples) })),
+  };
+  await Deno.writeTextFile(new URL("bench.json", folder), JSON.stringify(results, null, 1) + "\n");
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

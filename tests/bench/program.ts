@@ -1,0 +1,113 @@
+/**
+ * Starts Denovo's bundle as a user does, and talks QMP to it.
+ *
+ * @module
+ */
+import { bundlePath } from "../../cpr/bundle.ts";
+import { makePipe, readFd } from "../../ffi/fd.ts";
+import { spawn } from "../../ffi/process.ts";
+import { type ProgramName, programs } from "../guests/programs.ts";
+
+/** The command that starts the bundle. */
+export async function denovoCommand(): Promise<string[]> {
+  return [Deno.execPath(), "run", "-A", "--no-config", await bundlePath()];
+}
+
+/** A folder for files of a benchmark, deleted at the end of an `await using` scope. */
+export class Workspace implements AsyncDisposable {
+  private constructor(readonly path: string) {}
+
+  /** Makes an empty one. */
+  static async create(): Promise<Workspace> {
+    return new Workspace(await Deno.makeTempDir({ prefix: "denovo-bench-" }));
+  }
+
+  /** Writes a guest program into it. */
+  async guest(name: ProgramName): Promise<string> {
+    const file = `${this.path}/${name}`;
+    await Deno.writeFile(file, programs[name].bytes);
+    return file;
+  }
+
+  /** Deletes the folder. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.path, { recursive: true });
+  }
+}
+
+/** Lets the event loop run for a while. */
+export function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Milliseconds from just before a process is spawned to the first byte on its stdout. */
+export function firstByte(argv: readonly string[]): number {
+  const [reader, writer] = makePipe();
+  using _reader = reader;
+  const start = performance.now();
+  using child = spawn(argv, { fds: [[writer.fd, 1]] });
+  writer.close();
+  const got = readFd(reader.fd, new Uint8Array(64));
+  const elapsed = performance.now() - start;
+  child.wait();
+  if (got <= 0) throw new Error(`${argv.join(" ")} printed nothing`);
+  return elapsed;
+}
+
+interface Reply {
+  return?: unknown;
+  error?: { desc: string };
+  event?: string;
+}
+
+/** A QMP connection. */
+export class Qmp implements Disposable {
+  #buffer = "";
+  readonly #decoder = new TextDecoder();
+
+  private constructor(readonly connection: Deno.Conn) {}
+
+  /** Connects and negotiates, once somebody listens. @throws {Error} if nobody does in 60 s */
+  static async connect(path: string): Promise<Qmp> {
+    for (const start = performance.now();;) {
+      try {
+        const qmp = new Qmp(await Deno.connect({ transport: "unix", path }));
+        await qmp.#line();
+        await qmp.execute("qmp_capabilities");
+        return qmp;
+      } catch (error) {
+        if (performance.now() - start > 60_000) throw error;
+        await sleep(5);
+      }
+    }
+  }
+
+  /** Executes a command and returns its result. @throws {Error} with the error's description */
+  async execute(command: string, argument?: unknown): Promise<unknown> {
+    const text = JSON.stringify({ execute: command, arguments: argument });
+    await this.connection.write(new TextEncoder().encode(`${text}\n`));
+    for (;;) {
+      const reply: Reply = JSON.parse(await this.#line());
+      if (reply.error) throw new Error(`${command}: ${reply.error.desc}`);
+      if ("return" in reply) return reply.return;
+    }
+  }
+
+  /** Ends the connection. */
+  [Symbol.dispose](): void {
+    this.connection.close();
+  }
+
+  async #line(): Promise<string> {
+    const chunk = new Uint8Array(65536);
+    while (!this.#buffer.includes("\n")) {
+      const n = await this.connection.read(chunk);
+      if (n === null) throw new Error("The QMP connection has ended");
+      this.#buffer += this.#decoder.decode(chunk.subarray(0, n), { stream: true });
+    }
+    const end = this.#buffer.indexOf("\n");
+    const line = this.#buffer.slice(0, end);
+    this.#buffer = this.#buffer.slice(end + 1);
+    return line;
+  }
+}
