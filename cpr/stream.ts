@@ -14,7 +14,7 @@
  *
  * @module
  */
-import { crc32 } from "node:zlib";
+import { crc32 } from "./crc32.ts";
 
 const MAGIC = new TextEncoder().encode("DENOVO\r\n");
 /** Version of the stream's framing; sections have versions of their own. */

@@ -189,19 +189,42 @@ export type Libc = {
     : never;
 };
 
-function load(): Libc {
+function open<K extends keyof Symbols>(name: K): unknown {
   try {
-    return Deno.dlopen("libc.so.6", table).symbols as Libc;
+    return Deno.dlopen("libc.so.6", { [name]: table[name] }).symbols[name];
   } catch (cause) {
     if (cause instanceof Deno.errors.NotCapable) throw cause;
-    throw new Error("Cannot load libc.so.6: Denovo needs Linux with glibc 2.35 or newer", {
-      cause,
-    });
+    throw new Error(
+      `Cannot load ${name} from libc.so.6: Denovo needs Linux with glibc 2.35 or newer`,
+      {
+        cause,
+      },
+    );
   }
 }
 
-/** The loaded functions. */
-export const libc: Libc = load();
+/**
+ * Each function is loaded when it is first used: the runtime compiles a trampoline for it, which
+ * takes most of a millisecond, and a vCPU thread needs only a handful of them.
+ */
+function lazily(): Libc {
+  const functions = {};
+  for (const name of Object.keys(table) as (keyof Symbols)[]) {
+    Object.defineProperty(functions, name, {
+      configurable: true,
+      enumerable: true,
+      get() {
+        const value = open(name);
+        Object.defineProperty(functions, name, { value, enumerable: true });
+        return value;
+      },
+    });
+  }
+  return functions as Libc;
+}
+
+/** The functions; where a call is hot, take it out of here into a constant first. */
+export const libc: Libc = lazily();
 
 const encoder = new TextEncoder();
 

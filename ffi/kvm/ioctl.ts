@@ -102,6 +102,9 @@ export const Capability = {
 const name = (request: number): string =>
   Object.entries(KVM).find(([, value]) => value === request)?.[0] ?? request.toString(16);
 
+/** A constant, so that the compiler can call it directly where state is saved and loaded. */
+const { ioctl_buffer } = libc;
+
 /** ioctl with a plain value. @throws {OsError} named after the request */
 export function ioctlValue(fd: number, request: number, value: number | bigint = 0): number {
   const result = libc.ioctl(fd, request, value);
@@ -114,6 +117,6 @@ export function ioctlBuffer(
   request: number,
   buffer: ArrayBufferView<ArrayBuffer>,
 ): number {
-  const result = libc.ioctl_buffer(fd, request, buffer);
+  const result = ioctl_buffer(fd, request, buffer);
   return result === -1 ? check(result, `KVM_${name(request)}`) : result;
 }

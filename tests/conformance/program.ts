@@ -482,6 +482,7 @@ export async function transferUpdate(
   qmp: Qmp,
   special: VmmOptions = {},
 ): Promise<{ vmm: Vmm; qmp: Qmp }> {
+  await qmp.withEvents();
   const { vmm, channels } = await startSuccessor(lab, name, special);
   await beginTransfer(qmp, channels);
   await qmp.logged("MIGRATION completed");
