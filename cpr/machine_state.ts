@@ -35,7 +35,7 @@ export function machineIdentity(machine: Machine): Record<string, string> {
  * @param hardware where vCPUs and chips are read from; a rehearsal has others than the machine's
  */
 export function saveMachine(machine: Machine, hardware: Hardware = machine.hardware): Section[] {
-  const state = machine.hardware.makeState();
+  const state = hardware.makeState();
   state.save(hardware);
   return [
     section("machine", "", encoder.encode(JSON.stringify(machineIdentity(machine)))),
@@ -88,7 +88,7 @@ export function checkState(
     checkCpuid(encodeCpuid(own), saved, i);
     return decodeCpuid(saved);
   });
-  const state = machine.hardware.makeState();
+  const state = hardware.makeState();
   for (const { name, id, data } of hardwareBuffers(state)) fill(data, take(name, id, VERSION));
   const devices = machine.devices.devices.map((device): [DeviceInstance, Uint8Array] => {
     const data = new Uint8Array(device.state.length);

@@ -76,7 +76,10 @@ export class Hardware implements Disposable {
 
   /** The same hardware once more, without memory: to learn its power-on state, or to rehearse on. */
   makeScratch(): Hardware {
-    return new Hardware(this.#kvm, this.#options);
+    const scratch = new Hardware(this.#kvm, this.#options);
+    // Asking a vCPU what it can save blocks while it runs the guest: the scratch one does not.
+    scratch.#layout = this.#layout ??= vcpuStateLayout(this.#kvm, scratch.vcpus[0]);
+    return scratch;
   }
 
   /** Puts vCPUs and chips into the state that KVM gives them at power-on. */

@@ -21,8 +21,7 @@ export interface VcpuThread {
 
 /** Runs the vCPU until it is told to exit. */
 export function vcpuLoop(vcpu: VcpuThread): void {
-  // Once around without the guest: the way into KVM is warm before anyone waits for it.
-  finishPendingAccess(vcpu);
+  warmUp(vcpu);
   while (waitForWork(vcpu)) {
     while (vcpu.control.wanted === Wanted.RUN) {
       if (runVcpu(vcpu.fd) === RunResult.EXIT) handleExit(vcpu);
@@ -30,6 +29,15 @@ export function vcpuLoop(vcpu: VcpuThread): void {
     finishPendingAccess(vcpu);
   }
   vcpu.control.phase = VcpuPhase.EXITED;
+}
+
+/**
+ * Once around without the guest: the way into KVM is warm before anyone waits for it. It counts as
+ * running, since whoever ends the vCPU meanwhile must wait before unmapping the run page.
+ */
+function warmUp(vcpu: VcpuThread): void {
+  vcpu.control.phase = VcpuPhase.RUNNING;
+  if (vcpu.control.wanted !== Wanted.EXIT) finishPendingAccess(vcpu);
 }
 
 /** Parks until the vCPU shall run; false when it shall exit. */

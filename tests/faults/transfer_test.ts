@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { receiveCpr, type ReceivedCpr } from "../../cpr/incoming.ts";
 import { Owner, Ownership } from "../../cpr/ownership.ts";
+import { writeAll } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
+import { connectUnix } from "../../ffi/socket.ts";
 import {
   beginTransfer,
   kvmTest,
@@ -193,10 +195,16 @@ kvmTest("garbage on the cpr channel is refused by the successor", async () => {
     const reactor = new Reactor();
     const path = lab.path("cpr");
     const received = receiveCpr({ transport: "socket", type: "unix", path }, reactor);
-    const connection = await Deno.connect({ transport: "unix", path });
-    if (garbage) await connection.write(new TextEncoder().encode(garbage));
+    const refused = assert.rejects(received, (error: Error) => {
+      assert.equal(error.name, "StateError");
+      assert.ok(error.message.startsWith(reason), error.message);
+      return true;
+    });
+    // At one go: the successor waits for the table on this very thread.
+    using connection = connectUnix(path);
+    writeAll(connection.fd, new TextEncoder().encode(garbage));
     connection.close();
-    await assert.rejects(received, (error: Error) => error.message.startsWith(reason));
+    await refused;
     await reactor.close();
   }
 });

@@ -12,7 +12,10 @@ interface Inventory {
   readonly threads: number;
   /** Mappings of files, memfds and KVM's pages. */
   readonly fileMaps: number;
-  /** Anonymous memory in bytes; the JavaScript heap is the larger part of it, and moves. */
+  /**
+   * Writable anonymous memory in bytes; the JavaScript heap is the larger part of it, and moves.
+   * What is only reserved (heaps, allocators' arenas) comes and goes in large steps.
+   */
   readonly anonymous: number;
 }
 
@@ -29,7 +32,8 @@ function takeInventory(): Inventory {
     fds: count("/proc/self/fd"),
     threads: count("/proc/self/task"),
     fileMaps: maps.filter(isFile).length,
-    anonymous: maps.filter((map) => !isFile(map)).reduce((sum, map) => sum + size(map), 0),
+    anonymous: maps.filter((map) => !isFile(map) && map[1].startsWith("rw"))
+      .reduce((sum, map) => sum + size(map), 0),
   };
 }
 

@@ -61,6 +61,21 @@ for (const program of ["counter_cpl0", "counter_cpl3"] satisfies ProgramName[]) 
   });
 }
 
+kvmTest("`stop()` holds at any time while the vCPU threads are still starting", async () => {
+  for (let delay = 0; delay < 60; delay += 2) {
+    await using test = await TestVm.create({ program: "counter_cpl0" });
+    const start = performance.now();
+    // Without the event loop in between, where that is the other side of the race.
+    while (performance.now() < start + delay) void delay;
+    test.vm.start();
+    test.vm.stop();
+    await sleep(20);
+    await test.assertStandsStill([layout.counter, layout.ticks]);
+    test.vm.cont();
+    await test.grown(layout.counter);
+  }
+});
+
 kvmTest("`stop()` and `cont()` lose no input and no output of a busy console", async () => {
   await using test = await TestVm.start({ program: "demo" });
   await test.printed("capitals\n");
