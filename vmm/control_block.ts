@@ -117,3 +117,9 @@ export class ThreadControl {
     return { event, argument };
   }
 }
+
+/** The words of all vCPUs of a control block. */
+export function allVcpus(buffer: SharedArrayBuffer): ThreadControl[] {
+  const count = buffer.byteLength / (LINE * 4) - 1;
+  return Array.from({ length: count }, (_, index) => new ThreadControl(buffer, index));
+}

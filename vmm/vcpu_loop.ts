@@ -15,13 +15,19 @@ export interface VcpuThread {
   readonly run: RunPage;
   readonly bus: Bus;
   readonly control: ThreadControl;
+  /** The control words of all vCPUs. */
+  readonly all: readonly ThreadControl[];
   /** Tells the main thread that this thread's mailbox holds an event. */
   notify(): void;
 }
 
+/** Milliseconds between looks whether the vCPU shall still start. */
+const START_POLL_MS = 50;
+
 /** Runs the vCPU until it is told to exit. */
 export function vcpuLoop(vcpu: VcpuThread): void {
   warmUp(vcpu);
+  awaitAllStarted(vcpu);
   while (waitForWork(vcpu)) {
     while (vcpu.control.wanted === Wanted.RUN) {
       if (runVcpu(vcpu.fd) === RunResult.EXIT) handleExit(vcpu);
@@ -38,6 +44,19 @@ export function vcpuLoop(vcpu: VcpuThread): void {
 function warmUp(vcpu: VcpuThread): void {
   vcpu.control.phase = VcpuPhase.RUNNING;
   if (vcpu.control.wanted !== Wanted.EXIT) finishPendingAccess(vcpu);
+}
+
+/**
+ * No vCPU runs before all have their threads: a guest that starts a processor gives it a fraction
+ * of a second, which is less than a thread may take to come up on a busy host.
+ */
+function awaitAllStarted({ control, all }: VcpuThread): void {
+  control.phase = VcpuPhase.PARKED;
+  for (const other of all) {
+    while (other.phase === VcpuPhase.STARTING && control.wanted !== Wanted.EXIT) {
+      other.waitWhilePhase(VcpuPhase.STARTING, START_POLL_MS);
+    }
+  }
 }
 
 /** Parks until the vCPU shall run; false when it shall exit. */

@@ -6,7 +6,7 @@
 import { signalEventfd } from "../ffi/event.ts";
 import { RunPage } from "../ffi/kvm/run.ts";
 import { nameThread, threadId } from "../ffi/process.ts";
-import { GuestEvent, ThreadControl, VcpuPhase } from "./control_block.ts";
+import { allVcpus, GuestEvent, ThreadControl, VcpuPhase } from "./control_block.ts";
 import { type DeviceSetDescription, DeviceThread } from "./device_thread.ts";
 import { vcpuLoop } from "./vcpu_loop.ts";
 
@@ -40,6 +40,7 @@ scope.onmessage = ({ data }) => {
       run: new RunPage(data.runAddress, data.runSize),
       bus: new DeviceThread(data.devices, control).bus,
       control,
+      all: allVcpus(data.control),
       notify,
     });
   } catch (error) {

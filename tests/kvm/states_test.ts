@@ -1,7 +1,7 @@
 /** Run states, the events that tell of them, and what leads from one to another. */
 import assert from "node:assert/strict";
 import { layout } from "../guests/programs.ts";
-import { kvmTest, sleep, TestVm } from "./harness.ts";
+import { kvmTest, sleep, TestVm, until } from "./harness.ts";
 
 kvmTest("`startPaused` leaves the guest in prelaunch until `cont()`", async () => {
   await using test = await TestVm.start({ program: "counter_cpl0", startPaused: true });
@@ -81,7 +81,7 @@ kvmTest("an instruction that KVM cannot emulate stops the VM and dumps its regis
   let status: number | undefined;
   test.vm.exited.then((value) => status = value);
   await test.printed("badop\n");
-  while (test.vm.runState === "running" && status === undefined) await sleep(1);
+  await until(() => !test.vm.running, () => "the guest to fail");
   // A KVM that runs kernel mode on the CPU delivers the exception, and the guest exits.
   if (status !== undefined) return assert.equal(status, (2 * 0x83 + 1) & 0xff);
   assert.equal(test.vm.runState, "internal-error");
