@@ -95,13 +95,13 @@ export class Outgoing {
     cpr: MigrationAddress | undefined,
   ): Promise<Continuation> {
     if (mode === "cpr-transfer") return this.#prepareTransfer(main, cpr!);
-    if (!opensAtOnce(main)) {
-      return () =>
-        this.#guarded(async () => this.#stopAndCopy(await openOutgoing(main, this.#fds)));
-    }
     if (mode === "cpr-exec") {
       await preflight(this.#vm, this.#migration.parameters["cpr-exec-command"]);
       return this.#prepareExec(await openOutgoing(main, this.#fds));
+    }
+    if (!opensAtOnce(main)) {
+      return () =>
+        this.#guarded(async () => this.#stopAndCopy(await openOutgoing(main, this.#fds)));
     }
     const channel = await openOutgoing(main, this.#fds);
     this.#pause();
