@@ -12,7 +12,6 @@ const PROT_WRITE = 2;
 const PROT_EXEC = 4;
 const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
-const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
@@ -156,8 +155,8 @@ export function addressOf(buffer: Uint8Array<ArrayBuffer>): bigint {
   return Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer));
 }
 
-function map(size: number, prot: number, flags: number, fd: number, offset: number, at = 0) {
-  const address = libc.mmap(at, size, prot, flags, fd, BigInt(offset));
+function map(size: number, prot: number, flags: number, fd: number, offset: number) {
+  const address = libc.mmap(0, size, prot, flags, fd, BigInt(offset));
   if (address === MAP_FAILED) throw new OsError("mmap", errno(), `of ${size} bytes`);
   return new MappedRegion(Number(address), size);
 }
@@ -184,11 +183,6 @@ export function mapCode(code: Uint8Array<ArrayBuffer>): MappedRegion {
   region.write(0, code);
   check(libc.mprotect(region.address, region.size, PROT_READ | PROT_EXEC), "mprotect");
   return region;
-}
-
-/** Replaces part of a mapping by private zero pages: used to punch a mapping in place. */
-export function mapFixedAnonymous(address: number, size: number): void {
-  map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0, address);
 }
 
 /** How a memfd is made. */
