@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { KVM } from "../ffi/kvm/ioctl.ts";
+import { Capability, KVM } from "../ffi/kvm/ioctl.ts";
 import { kvmClockData, kvmIrqchip, kvmPitState2 } from "../ffi/kvm/structs.ts";
 import type { CpuidEntry, KvmSystem } from "../ffi/kvm/system.ts";
 import { KvmVcpu } from "../ffi/kvm/vcpu.ts";
@@ -46,6 +46,10 @@ export class Hardware implements Disposable {
       this.vm.setIdentityMapAddress(KVM_IDENTITY_MAP_ADDRESS);
       this.vm.setTssAddress(KVM_TSS_ADDRESS);
       this.vm.createIrqchip();
+      // A triple fault that KVM has noted but not reported is state too: a reset must clear it.
+      if (kvm.capability(Capability.X86_TRIPLE_FAULT_EVENT) > 0) {
+        this.vm.enableCapability(Capability.X86_TRIPLE_FAULT_EVENT, 1n);
+      }
       if (options.pit) this.vm.createPit();
       const size = kvm.vcpuMmapSize();
       for (const { apicId, cpuid } of options.vcpus) {

@@ -82,6 +82,14 @@ export const kvmUserspaceMemoryRegion = struct("kvm_userspace_memory_region", {
   userspace_addr: u64,
 });
 
+/** struct kvm_enable_cap */
+export const kvmEnableCap = struct("kvm_enable_cap", {
+  cap: u32,
+  flags: u32,
+  args: array(u64, 4),
+  pad: bytes(64),
+});
+
 /** struct kvm_irq_level */
 export const kvmIrqLevel = struct("kvm_irq_level", { irq: u32, level: u32 });
 

@@ -6,7 +6,7 @@
 import type { OwnedFd } from "../fd.ts";
 import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
 import { OwnedFd as Fd } from "../fd.ts";
-import { kvmIrqLevel, kvmPitConfig, kvmUserspaceMemoryRegion } from "./structs.ts";
+import { kvmEnableCap, kvmIrqLevel, kvmPitConfig, kvmUserspaceMemoryRegion } from "./structs.ts";
 
 /** KVM_MEM_READONLY: guest writes exit as MMIO. */
 const MEM_READONLY = 2;
@@ -22,6 +22,13 @@ export class KvmVm implements Disposable {
   /** Takes over a VM's descriptor. */
   constructor(fd: OwnedFd) {
     this.fd = fd;
+  }
+
+  /** Switches a {@linkcode Capability} of the VM on, with its first argument. */
+  enableCapability(capability: number, argument: bigint): void {
+    const { bytes, view } = kvmEnableCap.alloc({ cap: capability });
+    view.args.put(0, argument);
+    ioctlBuffer(this.fd.fd, KVM.ENABLE_CAP, bytes);
   }
 
   /** Makes a vCPU; returns its descriptor. */

@@ -12,6 +12,7 @@ const sizes: Record<string, number> = {
   kvm_mp_state: 4,
   kvm_userspace_memory_region: 32,
   kvm_irq_level: 8,
+  kvm_enable_cap: 104,
   kvm_irqchip: 520,
   kvm_pic_state: 16,
   kvm_ioapic_state: 216,
