@@ -9,6 +9,9 @@ import { imageFile, MIB } from "./boot_images.ts";
 const guests = Deno.env.get("DENOVO_LINUX") ??
   new URL("../../../shared/guests", import.meta.url).pathname;
 const ignore = !existsSync(`${guests}/vmlinux-up.gz`);
+if (ignore) {
+  console.warn(`SKIPPED: no Linux kernels in ${guests}; name their folder by DENOVO_LINUX`);
+}
 
 function guest(name: string): ImageFile {
   const bytes = readFileSync(`${guests}/${name}`);
