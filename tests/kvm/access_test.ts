@@ -87,7 +87,8 @@ kvmTest("`rep outsb` writes each byte once, also when it is stopped all the time
     assert.ok(stops < 100_000, "the program does not end");
     test.vm.stop();
     test.vm.cont();
-    await until(() => test.vm.running, () => "running");
+    // A guest that is stopped before it has run at all makes no way.
+    await new Promise((resolve) => setTimeout(resolve, 1));
   }
   assert.equal(await Deno.readTextFile(`${folder}/output`), text);
   await Deno.remove(folder, { recursive: true });
