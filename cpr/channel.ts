@@ -4,9 +4,17 @@
  * @module
  */
 import { OsError } from "../ffi/errno.ts";
-import { duplicate, makePipe, O, openFile, type OwnedFd, readFd, writeAll } from "../ffi/fd.ts";
+import {
+  duplicate,
+  makePipe,
+  O,
+  openFile,
+  type OwnedFd,
+  readFd,
+  seekFd,
+  writeAll,
+} from "../ffi/fd.ts";
 import { resizeFile } from "../ffi/memory.ts";
-import { seekFd } from "../ffi/fd.ts";
 import { type ChildProcess, spawn } from "../ffi/process.ts";
 import {
   connectTcp,

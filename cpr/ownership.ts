@@ -12,8 +12,7 @@
  *
  * @module
  */
-import type { OwnedFd } from "../ffi/fd.ts";
-import { fileStatus } from "../ffi/fd.ts";
+import { fileStatus, type OwnedFd } from "../ffi/fd.ts";
 import { addSeals, makeMemfd, type MappedRegion, mapShared, Seal } from "../ffi/memory.ts";
 
 const PAGE = 4096;

@@ -5,7 +5,15 @@
  * @module
  */
 import { OsError } from "../ffi/errno.ts";
-import { duplicate, fileStatus, makePipe, type OwnedFd, readFd, writeAll } from "../ffi/fd.ts";
+import {
+  duplicate,
+  fileStatus,
+  makePipe,
+  type OwnedFd,
+  readAt,
+  readFd,
+  writeAll,
+} from "../ffi/fd.ts";
 import { type CpuidEntry, KvmSystem } from "../ffi/kvm/system.ts";
 import { spawn } from "../ffi/process.ts";
 import type { MachineConfig } from "../vmm/config.ts";
@@ -15,7 +23,6 @@ import { machineDevices } from "../vmm/machine.ts";
 import { wantedBackends } from "../vmm/resources.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import { makeMemfd } from "../ffi/memory.ts";
-import { readAt } from "../ffi/fd.ts";
 import { awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
 
 /** Tells the child where it finds the guest's layout, and where its answer goes: two descriptors. */

@@ -27,7 +27,7 @@ import type {
   RomInfo,
   VcpuInfo,
 } from "./monitor/control.ts";
-import { QmpError } from "./monitor/errors.ts";
+import { deviceNotFound, QmpError } from "./monitor/errors.ts";
 import { FdRegistry } from "./monitor/fd_registry.ts";
 import { parseChardev, parseDevice, parseObject } from "./options/command_line.ts";
 import type { RunState } from "./run_state.ts";
@@ -226,7 +226,7 @@ export class MachineView implements MachineControl {
 
   deviceDel(id: string): void {
     if (!this.#vm.machine.devices.devices.some((device) => device.id === id)) {
-      throw new QmpError(`Device '${id}' not found`, "DeviceNotFound");
+      throw deviceNotFound(id);
     }
     throw new QmpError(`Bus 'isa.0' does not support hotplugging`);
   }
