@@ -34,6 +34,9 @@ const STALL_MS = 10_000;
 /** How much is read at a time: more than a machine's state without its RAM. */
 const BUFFER_SIZE = 256 << 10;
 
+/** Nobody reads the channel any more. */
+export class ChannelClosed extends Error {}
+
 /** An open channel, in one or both directions. */
 export class Channel implements Disposable {
   readonly #child: ChildProcess | undefined;
@@ -52,8 +55,20 @@ export class Channel implements Disposable {
     if (duplex) setTimeouts(fd.fd, STALL_MS);
   }
 
-  /** Writes all of a chunk. */
-  readonly sink: ByteSink = (data) => writeAll(this.fd.fd, data);
+  /** Writes all of a chunk. @throws {ChannelClosed} */
+  readonly sink: ByteSink = (data) => {
+    try {
+      writeAll(this.fd.fd, data);
+    } catch (error) {
+      const gone = error instanceof OsError && ["EPIPE", "ECONNRESET"].includes(error.code);
+      throw gone ? new ChannelClosed("Peer has closed the migration channel") : error;
+    }
+  };
+
+  /** Waits until there is something to read, or the end. */
+  awaitData(): void {
+    if (this.#end === this.#start) this.#end += Math.max(0, this.#fill(1));
+  }
 
   /** Reads exactly a length, or less at the end. */
   readonly source: ByteSource = (length) => {
@@ -68,6 +83,16 @@ export class Channel implements Disposable {
     return taken;
   };
 
+  /** Reads what comes up to the end, or up to where the peer falls silent. */
+  rest(limit: number): Uint8Array<ArrayBuffer> {
+    while (this.#end - this.#start < limit) {
+      const n = this.#fill(limit);
+      if (n <= 0) break;
+      this.#end += n;
+    }
+    return this.#buffer.slice(this.#start, Math.min(this.#end, this.#start + limit));
+  }
+
   /** Reads more behind what is there: in the pause one system call shall fetch the whole state. */
   #fill(length: number): number {
     if (this.#buffer.length - this.#start < length) {
@@ -77,7 +102,13 @@ export class Channel implements Disposable {
       this.#end -= this.#start;
       this.#start = 0;
     }
-    return readFd(this.fd.fd, this.#buffer.subarray(this.#end));
+    try {
+      return readFd(this.fd.fd, this.#buffer.subarray(this.#end));
+    } catch (error) {
+      // The peer has gone without reading all that it was sent: that is an end as well.
+      if (error instanceof OsError && error.code === "ECONNRESET") return 0;
+      throw error;
+    }
   }
 
   /**

@@ -81,10 +81,7 @@ export class Cpr {
 
   /** Cancels an outgoing migration while that can be done; without effect afterwards. */
   cancel(): void {
-    const { cancelHook } = this.migration;
-    if (!cancelHook) return;
-    this.migration.status = "cancelling";
-    cancelHook();
+    this.migration.cancel();
   }
 }
 

@@ -8,23 +8,26 @@
  */
 import { OsError } from "../ffi/errno.ts";
 import { duplicate, fileStatus, isOpen, OwnedFd, readAt, setCloexec, writeAll } from "../ffi/fd.ts";
-import { makeMemfd, resizeFile } from "../ffi/memory.ts";
+import { makeMemfd } from "../ffi/memory.ts";
 import { ownCommandLine } from "../vmm/daemon.ts";
 import { PreparedExec } from "../ffi/process.ts";
-import type { VirtualMachine } from "../vmm/virtual_machine.ts";
-import type { Channel } from "./channel.ts";
+import type { MigrationAddress } from "./address.ts";
+import { type Channel, openOutgoing } from "./channel.ts";
+import type { Departure, Update } from "./departure.ts";
 import {
   collectFds,
   decodeFds,
   encodeFds,
   type FdTable,
-  type KeptFd,
   listFds,
   type ReceivedTable,
 } from "./fd_table.ts";
-import type { Migration } from "./migration.ts";
+import { constantSections } from "./machine_state.ts";
+import { Owner } from "./ownership.ts";
+import { preflight } from "./preflight.ts";
+import { rehearse } from "./rehearsal.ts";
 import { bufferSource, encodeStream, readSections, type Section, StateError } from "./stream.ts";
-import { type GuestRun, stateSections } from "./vm_state.ts";
+import type { VmImage } from "./vm_state.ts";
 
 /** Names the descriptor of the state memfd to the new image. */
 export const EXEC_STATE = "DENOVO_CPR_EXEC_STATE";
@@ -35,64 +38,101 @@ const COMMAND = "exec/command";
 const STATE = "exec/state";
 const FAILED = "exec/failed";
 
-/** A handover that is ready: all that can fail or takes time is done, the guest still runs. */
-export class ExecHandover implements Disposable {
-  readonly #fds: readonly KeptFd[];
-  readonly #table: readonly Section[];
-  readonly #state: OwnedFd;
-  readonly #exec: PreparedExec;
+/** One cpr-exec. */
+export class ExecUpdate implements Update {
+  readonly stopsFirst = true;
+  readonly #departure: Departure;
+  readonly #command: readonly string[];
+  readonly #main: MigrationAddress;
+  #channel: Channel | undefined;
+  #image: VmImage | undefined;
+  #state: OwnedFd | undefined;
+  #exec: PreparedExec | undefined;
 
   /**
-   * Prepares the table and the command.
-   *
-   * @param vm the VM
+   * @param departure the VM that the guest leaves
    * @param command `cpr-exec-command`
+   * @param main where the state goes
    */
-  constructor(readonly vm: VirtualMachine, readonly command: readonly string[]) {
-    const table = collectFds(vm);
-    this.#fds = table.fds;
-    this.#table = encodeFds(table, (entry) => entry.fd);
+  constructor(departure: Departure, command: readonly string[], main: MigrationAddress) {
+    this.#departure = departure;
+    this.#command = command;
+    this.#main = main;
+  }
+
+  /** Asks the command whether it would take the guest, and opens the channel. */
+  async prepare(): Promise<void> {
+    const { vm, fds } = this.#departure;
+    await preflight(vm, this.#command);
+    this.#channel = await openOutgoing(this.#main, fds);
     this.#state = makeMemfd("denovo-cpr-exec", 0);
-    this.#exec = new PreparedExec(command, { [EXEC_STATE]: `${this.#state.fd}` });
+    this.#exec = new PreparedExec(this.#command, { [EXEC_STATE]: `${this.#state.fd}` });
+    this.#image = rehearse(vm.machine);
+    this.#departure.ownership.timeline.stamp("rehearsed");
+  }
+
+  /** Saves the state and becomes the successor. */
+  async run(): Promise<void> {
+    await this.#departure.beforeSwitchover();
+    this.#departure.migration.commit();
+    this.#handOver();
   }
 
   /**
-   * The pause's first half: saves the state and becomes the successor. Returns only by throwing,
-   * and then everything is as it was, with the guest stopped.
+   * The pause's first half. Returns only by throwing, and then everything is as it was, with the
+   * guest stopped.
    *
    * @throws {Error} when the state cannot be written or the command not be executed
    */
-  run(migration: Migration, channel: Channel, guest: GuestRun): never {
-    migration.transferBegins();
-    const bytes = encodeStream(stateSections(this.vm.machine, guest));
-    channel.sink(bytes);
+  #handOver(): void {
+    const { vm, migration, ownership, guest } = this.#departure;
+    const { timeline } = ownership;
+    migration.activate();
+    migration.status = "device";
+    const constant = constantSections(vm.machine);
+    const bytes = encodeStream([...constant, ...this.#image!.save(guest)]);
+    timeline.stamp("saved");
+    this.#channel!.sink(bytes);
     migration.transferred = bytes.length;
-    channel.finish();
+    this.#channel!.finish();
     migration.complete();
+    const table = collectFds(vm, ownership.fd, false);
     writeAll(
-      this.#state.fd,
-      encodeStream([...this.#table, ...wayBackSections(ownCommandLine(), bytes)]),
+      this.#state!.fd,
+      encodeStream([
+        ...encodeFds(table, (entry) => entry.fd),
+        ...wayBackSections(ownCommandLine(), bytes),
+      ]),
     );
-    this.#keep(true);
+    timeline.stamp("sent");
+    this.#keep(table, true);
     try {
-      this.#exec.exec();
+      ownership.swap(Owner.OLD, Owner.HANDED_OVER);
+      timeline.stamp("exec");
+      this.#exec!.exec();
     } catch (error) {
-      this.#keep(false);
-      resizeFile(this.#state.fd, 0);
+      this.#keep(table, false);
       const reason = error instanceof OsError ? error.reason : String(error);
-      throw new Error(`execvp ${this.command[0]} failed: ${reason}`, { cause: error });
+      throw new Error(`execvp ${this.#command[0]} failed: ${reason}`, { cause: error });
     }
   }
 
-  /** Closes the state memfd. */
+  /** Whoever still runs this code has not become another. */
+  takeBack(): boolean {
+    this.#departure.ownership.swap(Owner.HANDED_OVER, Owner.OLD);
+    return true;
+  }
+
+  /** Closes what was for the successor. */
   [Symbol.dispose](): void {
-    this.#state.close();
+    this.#channel?.[Symbol.dispose]();
+    this.#state?.close();
   }
 
   /** CLOEXEC goes last and comes back first: no other child may inherit the guest. */
-  #keep(on: boolean): void {
-    for (const { fd } of this.#fds) setCloexec(fd, !on);
-    setCloexec(this.#state.fd, !on);
+  #keep({ fds }: FdTable, on: boolean): void {
+    for (const { fd } of fds) setCloexec(fd, !on);
+    setCloexec(this.#state!.fd, !on);
   }
 }
 

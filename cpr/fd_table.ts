@@ -19,7 +19,8 @@ import { type Section, StateError } from "./stream.ts";
 const MEMORY = "fd/memory";
 /** Section names of character devices' descriptors begin so; the rest is the name in the backend. */
 const CHARDEV_FD = "fd/chardev/";
-const CHARDEV_STATE = "chardev";
+/** Section name of a character device's state. */
+export const CHARDEV_STATE = "chardev";
 /** The descriptor that new clients come to, in the table of a socket's backend. */
 const LISTENER = "listener";
 /** The page that says who owns the guest. */
@@ -44,26 +45,35 @@ export interface FdTable {
  * Collects what a VM hands over.
  *
  * @param vm the VM
- * @param ownership the ownership page, where two processes are alive at once; a successor that has
- *   its own monitors then gets none of this one's listeners
+ * @param ownership the ownership page
+ * @param beside whether this process lives on beside its successor, which then has monitors of its
+ *   own and gets none of this one's listeners
  */
-export function collectFds(vm: VirtualMachine, ownership?: number): FdTable {
-  const fds: KeptFd[] = [];
+export function collectFds(vm: VirtualMachine, ownership: number, beside: boolean): FdTable {
+  const fds: KeptFd[] = [{ name: OWNERSHIP, id: "", fd: ownership }];
   for (const [id, { fd, config }] of vm.backends) {
     if (fd && config.share) fds.push({ name: MEMORY, id, fd: fd.fd });
   }
   const chardevs = new Map<string, ChardevState>();
   for (const [id, backend] of vm.chardevs.backends) {
     const keeps = vm.keptOf(id);
-    if (keeps === "nothing" || (keeps === "listener" && ownership !== undefined)) continue;
+    if (keeps === "nothing" || (keeps === "listener" && beside)) continue;
     const state = backend.saveState();
     chardevs.set(id, keeps === "listener" ? { ...state, connected: false } : state);
     for (const { name, fd } of backend.keptFds()) {
       if (keeps === "all" || name === LISTENER) fds.push({ name: CHARDEV_FD + name, id, fd });
     }
   }
-  if (ownership !== undefined) fds.push({ name: OWNERSHIP, id: "", fd: ownership });
   return { fds, chardevs };
+}
+
+/** The states that the character devices have now, of those that a successor beside this VM has. */
+export function chardevStates(vm: VirtualMachine): Map<string, ChardevState> {
+  const states = new Map<string, ChardevState>();
+  for (const [id, backend] of vm.chardevs.backends) {
+    if (vm.keptOf(id) === "all") states.set(id, backend.saveState());
+  }
+  return states;
 }
 
 /** The table as sections; `numberOf` says under which number the successor finds a descriptor. */
@@ -74,19 +84,21 @@ export function encodeFds(table: FdTable, numberOf: (fd: KeptFd) => number): Sec
       new DataView(data.buffer).setUint32(0, numberOf(entry), true);
       return { name: entry.name, id: entry.id, version: 1, data };
     }),
-    ...[...table.chardevs].map(([id, state]): Section => ({
-      name: CHARDEV_STATE,
-      id,
-      version: 1,
-      data: new TextEncoder().encode(JSON.stringify(state)),
-    })),
+    ...[...table.chardevs].map(([id, state]) => chardevSection(id, state)),
   ];
+}
+
+/** A character device's state as a section. */
+export function chardevSection(id: string, state: ChardevState): Section {
+  const data = new TextEncoder().encode(JSON.stringify(state));
+  return { name: CHARDEV_STATE, id, version: 1, data };
 }
 
 /** What a successor has been given. */
 export interface ReceivedTable {
   readonly kept: KeptResources;
-  readonly ownership?: OwnedFd;
+  /** The page that says who owns the guest. */
+  readonly ownership: OwnedFd;
 }
 
 /**
@@ -110,7 +122,7 @@ export function decodeFds(
       if (map.has(key)) throw new StateError(`File descriptor '${name}' ${id} appears twice`);
       map.set(key, value);
     };
-    if (name === CHARDEV_STATE) unique(states, id, parseState(section));
+    if (name === CHARDEV_STATE) unique(states, id, parseChardev(section));
     else if (name === MEMORY) unique(memory, id, checkMemory(take(section, resolve), id));
     else if (name === OWNERSHIP && ownership === undefined) {
       ownership = checkMemory(take(section, resolve), "ownership");
@@ -128,12 +140,14 @@ export function decodeFds(
   for (const id of fdsOf.keys()) {
     throw new StateError(`Character device '${id}' has file descriptors but no state`);
   }
-  return { kept: { memory, chardevs }, ownership };
+  if (!ownership) throw new StateError(`File descriptor '${OWNERSHIP}' is missing`);
+  return { kept: { memory, chardevs, shared: false }, ownership };
 }
 
 /** The descriptors of a table that was received, under the names they came with. */
-export function listFds({ kept }: ReceivedTable): KeptFd[] {
+export function listFds({ kept, ownership }: ReceivedTable): KeptFd[] {
   return [
+    { name: OWNERSHIP, id: "", fd: ownership.fd },
     ...[...kept.memory].map(([id, { fd }]) => ({ name: MEMORY, id, fd })),
     ...[...kept.chardevs].flatMap(([id, { fds }]) =>
       [...fds].map(([name, { fd }]) => ({ name: CHARDEV_FD + name, id, fd }))
@@ -164,7 +178,8 @@ function checkMemory(fd: OwnedFd, id: string): OwnedFd {
   return fd;
 }
 
-function parseState({ id, data }: Section): ChardevState {
+/** The state in a character device's section. @throws {StateError} if there is none */
+export function parseChardev({ id, data }: Section): ChardevState {
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(data));

@@ -4,21 +4,23 @@
  * @module
  */
 import { accept, isListening, listenUnix, peerCredentials, setTimeouts } from "../ffi/socket.ts";
-import { monotonicNs } from "../ffi/event.ts";
+import { monotonicNow } from "../ffi/event.ts";
 import { isOpen, OwnedFd, setCloexec, setNonblocking } from "../ffi/fd.ts";
+import type { Reactor } from "../ffi/reactor.ts";
 import { receiveMessage } from "../ffi/socket_message.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "./address.ts";
 import { Channel, openIncoming } from "./channel.ts";
 import { decodeFds, MAX_FDS, type ReceivedTable } from "./fd_table.ts";
+import { checkConstants, SectionTable } from "./machine_state.ts";
 import type { Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { rehearse } from "./rehearsal.ts";
 import { bufferSource, type ByteSource, readSections, StateError } from "./stream.ts";
+import type { Step } from "./timeline.ts";
 import { Answer, awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
-import type { Reactor } from "../ffi/reactor.ts";
-import { readVm } from "./vm_state.ts";
+import { type ChardevStates, readVm } from "./vm_state.ts";
 
 const RECEIVE_BUFFER = 256 << 10;
 
@@ -48,7 +50,8 @@ export async function receiveCpr(
       throw new StateError(`Peer of the cpr channel has uid ${uid}, expected ${Deno.uid()}`);
     }
     setTimeouts(connection.fd, PEER_LIMIT_MS);
-    return { ...receiveTable(connection.fd), connection };
+    const table = receiveTable(connection.fd);
+    return { ...table, kept: { ...table.kept, shared: true }, connection };
   } catch (error) {
     connection.close();
     throw error;
@@ -127,11 +130,17 @@ export class Incoming {
   readonly #vm: VirtualMachine;
   readonly #migration: Migration;
   readonly #fds: FdRegistry;
-  readonly #ownership: Ownership | undefined;
+  readonly #ownership: Ownership;
+  /** Whether the old VMM lives beside this one, and waits for answers. */
+  readonly #beside: boolean;
   /** The pause end to end, nanoseconds; known once the guest runs here. */
   pauseNs: number | undefined;
   #connection: OwnedFd | undefined;
   #started = false;
+  #chardevs: ChardevStates = new Map();
+  /** When the guest stopped, and when its state was here: nanoseconds of CLOCK_MONOTONIC. */
+  #stoppedNs = 0;
+  #loadedNs = 0;
   readonly #onArrival: (() => void) | undefined;
 
   /**
@@ -150,8 +159,14 @@ export class Incoming {
     this.#vm = vm;
     this.#migration = migration;
     this.#fds = fds;
-    this.#ownership = received?.ownership && new Ownership(received.ownership);
+    this.#beside = received?.connection !== undefined;
+    // From a file, without a predecessor that could come back, the guest is there for the taking.
+    this.#ownership = received
+      ? new Ownership(received.ownership, "new")
+      : Ownership.create("new", Owner.HANDED_OVER);
     this.#connection = received?.connection;
+    migration.timeline = this.#ownership.timeline;
+    this.#stamp("machine-built");
   }
 
   /**
@@ -170,15 +185,22 @@ export class Incoming {
     if (end.kind === "listener" && address.transport === "socket" && address.type === "inet") {
       this.#migration.socketAddress = { type: "inet", host: address.host, port: address.port };
     }
-    if (this.#ownership) rehearse(this.#vm.machine);
+    if (this.#beside) {
+      rehearse(this.#vm.machine);
+      this.#stamp("rehearsed");
+    }
     // The old VMM reads the end of this connection as "the main channel listens".
     this.#connection?.close();
     this.#connection = undefined;
+    this.#stamp("listening");
     return async () => {
       try {
         const channel = end.kind === "open" ? end.channel : await this.#accept(end.listener);
         using _channel = channel;
-        this.#load(channel);
+        this.#migration.status = "active";
+        if (this.#beside) this.#takeFromPeer(channel);
+        else this.#load(channel, false);
+        this.#arrived();
         return { ok: true };
       } catch (error) {
         this.#migration.error = (error as Error).message;
@@ -197,8 +219,8 @@ export class Incoming {
    * @throws {StateError} if this VMM cannot take it either
    */
   takeBack(bytes: Uint8Array<ArrayBuffer>, reason: string): void {
-    const state = readVm(this.#vm.machine, bufferSource(bytes), false);
-    state.apply();
+    const state = readVm(this.#vm.machine, bufferSource(bytes));
+    state.apply(state.sameBoot && !this.#vm.config.machine.xPauseClock);
     this.#vm.setRunState("paused");
     if (state.wasRunning) this.#vm.resume();
     this.#vm.arrived();
@@ -212,34 +234,83 @@ export class Incoming {
     await awaitInput(this.#vm.reactor, own.fd, new AbortController().signal);
     const connection = accept(own.fd);
     if (!connection) throw new Error("Main channel has no connection to accept");
+    this.#stamp("connected");
     return new Channel(connection, true);
   }
 
-  /** The pause, on the new side: from the state's arrival to the guest's first instruction. */
-  #load(channel: Channel): void {
-    const vm = this.#vm;
-    this.#migration.status = "active";
+  /** Agrees with the old VMM on what stays the same, then takes the rest, and answers. */
+  #takeFromPeer(channel: Channel): void {
     try {
-      if (this.#ownership) channel.sink(Uint8Array.of(Answer.READY));
-      const ignoreShared = this.#migration.capabilities.has("x-ignore-shared");
-      const state = readVm(vm.machine, channel.source, ignoreShared);
-      state.apply();
-      if (this.#ownership?.swap(Owner.HANDED_OVER, Owner.NEW) === false) {
+      const table = new SectionTable(readSections(channel.source));
+      checkConstants(this.#vm.machine, table);
+      table.checkEmpty();
+      this.#stamp("machine-agreed");
+      channel.sink(Uint8Array.of(Answer.READY));
+      this.#load(channel, true);
+    } catch (error) {
+      refuse(channel, error as Error);
+      throw error;
+    }
+    answerDone(channel);
+    this.#stamp("answered");
+  }
+
+  /**
+   * The pause, on the new side: from the state's arrival to the guest's first instruction.
+   *
+   * @param agreed whether the constant sections have been compared before
+   */
+  #load(channel: Channel, agreed: boolean): void {
+    const vm = this.#vm;
+    const ignoreShared = this.#migration.capabilities.has("x-ignore-shared");
+    vm.events.hold();
+    try {
+      channel.awaitData();
+      this.#stamp("received");
+      const state = readVm(vm.machine, channel.source, { agreed, ignoreShared });
+      this.#stamp("checked");
+      state.apply(state.sameBoot && !vm.config.machine.xPauseClock);
+      this.#loadedNs = monotonicNow();
+      this.#ownership.timeline.stamp("loaded", this.#loadedNs);
+      if (!this.#ownership.swap(Owner.HANDED_OVER, Owner.NEW)) {
         throw new Error("The old VMM has taken the guest back");
       }
+      this.#stamp("taken");
       vm.setRunState("paused");
       if (state.wasRunning && vm.startsOnArrival) {
         vm.resume();
-        this.pauseNs = Number(monotonicNs() - state.stoppedNs);
+        this.#stamp("resumed");
+        this.pauseNs = monotonicNow() - state.stoppedNs;
       }
-    } catch (error) {
-      if (this.#ownership) refuse(channel, error as Error);
-      throw error;
+      this.#stoppedNs = state.stoppedNs;
+      this.#chardevs = state.chardevs;
+    } finally {
+      vm.events.release();
     }
-    if (this.#ownership) answerDone(channel);
-    vm.arrived();
+  }
+
+  /** What need not happen within the pause. */
+  #arrived(): void {
+    this.#vm.arrived(this.#chardevs);
     this.#onArrival?.();
     this.#migration.complete();
+    if (this.#vm.running) void this.#noteEntries();
+  }
+
+  /** Adds to the timeline when the vCPUs went on, as soon as they have. */
+  async #noteEntries(): Promise<void> {
+    for (const { index, control } of this.#vm.machine.vcpus) {
+      while (control.enteredNs < this.#loadedNs) {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        if (!this.#vm.running) return;
+      }
+      this.#ownership.timeline.stamp("entered", control.enteredNs, index);
+      this.pauseNs = Math.max(this.pauseNs ?? 0, control.enteredNs - this.#stoppedNs);
+    }
+  }
+
+  #stamp(step: Step): void {
+    this.#ownership.timeline.stamp(step);
   }
 }
 

@@ -5,9 +5,12 @@
  * section whose data is the state struct that the device declares. Nothing of the machine is touched
  * before all sections are there, known, unique and of the right size.
  *
+ * What two machines must have in common, and what does not change while the guest runs, are the
+ * *constant* sections; a cpr-transfer compares them before it stops the guest.
+ *
  * @module
  */
-import { decodeCpuid, encodeCpuid } from "../ffi/kvm/system.ts";
+import { encodeCpuid } from "../ffi/kvm/system.ts";
 import type { DeviceInstance } from "../vmm/device_set.ts";
 import { type Hardware, type HardwareState, irqchips } from "../vmm/hardware.ts";
 import type { Machine } from "../vmm/machine.ts";
@@ -28,88 +31,170 @@ export function machineIdentity(machine: Machine): Record<string, string> {
   };
 }
 
-/**
- * Reads the state of a machine whose vCPUs are parked.
- *
- * @param machine the machine
- * @param hardware where vCPUs and chips are read from; a rehearsal has others than the machine's
- */
-export function saveMachine(machine: Machine, hardware: Hardware = machine.hardware): Section[] {
-  const state = hardware.makeState();
-  state.save(hardware);
+/** The sections that stay the same as long as the machine lives. */
+export function constantSections(machine: Machine): Section[] {
   return [
     section("machine", "", encoder.encode(JSON.stringify(machineIdentity(machine)))),
     ...machine.cpus.vcpus.map(({ cpuid }, i) => section("cpu/cpuid", `${i}`, encodeCpuid(cpuid))),
-    ...hardwareBuffers(state).map(({ name, id, data }) => section(name, id, data)),
-    ...machine.devices.devices.map((device) => ({
-      name: device.type.name,
-      id: device.id,
-      version: device.type.version,
-      data: machine.devices.save(device),
-    })),
   ];
+}
+
+/** The sections that change: buffers that are made once, to be filled within the pause. */
+export class MachineImage {
+  /** The sections; `save` fills their data. */
+  readonly sections: readonly Section[];
+  readonly #hardware: Hardware;
+  readonly #state: HardwareState;
+  readonly #devices: readonly (readonly [DeviceInstance, Uint8Array<ArrayBuffer>])[];
+
+  /**
+   * Makes empty buffers.
+   *
+   * @param machine the machine
+   * @param hardware where vCPUs and chips are read from; a rehearsal has others than the machine's
+   */
+  constructor(machine: Machine, hardware: Hardware = machine.hardware) {
+    this.#hardware = hardware;
+    this.#state = hardware.makeState();
+    this.#devices = machine.devices.devices.map((device) =>
+      [device, new Uint8Array(device.state.length)] as const
+    );
+    this.sections = [
+      ...hardwareBuffers(this.#state).map(({ name, id, data }) => section(name, id, data)),
+      ...this.#devices.map(([{ type, id }, data]): Section => ({
+        name: type.name,
+        id,
+        version: type.version,
+        data,
+      })),
+    ];
+  }
+
+  /** Reads the state of a machine whose vCPUs are parked. @throws {OsError} */
+  save(): void {
+    this.#state.save(this.#hardware);
+    for (const [device, data] of this.#devices) data.set(device.state);
+  }
+}
+
+/** The whole state of a machine whose vCPUs are parked. */
+export function saveMachine(machine: Machine, hardware: Hardware = machine.hardware): Section[] {
+  const image = new MachineImage(machine, hardware);
+  image.save();
+  return [...constantSections(machine), ...image.sections];
 }
 
 /** A machine's state that has been read and checked, ready to be put into the machine. */
 export interface LoadedState {
-  /** Puts it in. The vCPUs are parked. @throws {OsError} if KVM refuses a part */
-  apply(): void;
+  /**
+   * Puts it in. The vCPUs are parked.
+   *
+   * @param tscOffsets keep the guest's TSC at its distance from the host's, so that it goes on over
+   *   the pause; by its value otherwise, so that it stands still
+   * @throws {OsError} if KVM refuses a part
+   */
+  apply(tscOffsets?: boolean): void;
 }
 
-/**
- * Checks a stream's sections against a machine, without changing the machine.
- *
- * @param machine the machine
- * @param sections what came
- * @param hardware where vCPUs and chips are written to; a rehearsal touches nothing else
- * @throws {StateError} that names the section and what is wrong with it
- */
-export function checkState(
-  machine: Machine,
-  sections: Iterable<Section>,
-  hardware: Hardware = machine.hardware,
-): LoadedState {
-  const byKey = index(sections);
-  const take = (name: string, id: string, version: number): Section => {
+/** The sections of a stream, to be taken out one by one. */
+export class SectionTable {
+  readonly #byKey = new Map<string, Section>();
+
+  /** @throws {StateError} if a section comes twice */
+  constructor(sections: Iterable<Section>) {
+    for (const section of sections) {
+      const key = `${section.name}\0${section.id}`;
+      if (this.#byKey.has(key)) {
+        throw new StateError(`Section '${section.name}' ${section.id} appears twice in the stream`);
+      }
+      this.#byKey.set(key, section);
+    }
+  }
+
+  /** Takes a section. @throws {StateError} if it is not there, or newer than `version` */
+  take(name: string, id: string, version: number = VERSION): Section {
     const key = `${name}\0${id}`;
-    const found = byKey.get(key);
+    const found = this.#byKey.get(key);
     if (!found) throw new StateError(`Section '${name}' ${id} is missing from the stream`);
     if (found.version > version) {
       throw new StateError(
         `Unsupported version ${found.version} for '${name}' ${id}, newest known is ${version}`,
       );
     }
-    byKey.delete(key);
+    this.#byKey.delete(key);
     return found;
-  };
-  checkIdentity(machine, take("machine", "", VERSION).data);
-  const cpuid = machine.cpus.vcpus.map(({ cpuid: own }, i) => {
-    const saved = take("cpu/cpuid", `${i}`, VERSION).data;
-    checkCpuid(encodeCpuid(own), saved, i);
-    return decodeCpuid(saved);
-  });
+  }
+
+  /** Takes all sections of a name. */
+  takeAll(name: string): Section[] {
+    const found = [...this.#byKey.values()].filter((section) => section.name === name);
+    return found.map(({ id }) => this.take(name, id));
+  }
+
+  /** @throws {StateError} if a section is left, which nobody knows */
+  checkEmpty(): void {
+    for (const { name, id } of this.#byKey.values()) {
+      throw new StateError(
+        `Unknown section or instance '${name}' ${id}. Make sure that your current VM setup matches` +
+          " your saved VM setup, including any hotplugged devices",
+      );
+    }
+  }
+}
+
+/**
+ * Checks that a stream comes from a machine like this one.
+ *
+ * @throws {StateError} that says what differs
+ */
+export function checkConstants(machine: Machine, table: SectionTable): void {
+  checkIdentity(machine, table.take("machine", "").data);
+  machine.cpus.vcpus.forEach(({ cpuid }, i) =>
+    checkCpuid(encodeCpuid(cpuid), table.take("cpu/cpuid", `${i}`).data, i)
+  );
+}
+
+/**
+ * Takes the changing sections out of a stream and checks them, without changing the machine.
+ *
+ * @param machine the machine
+ * @param table what came
+ * @param hardware where vCPUs and chips are written to; a rehearsal touches nothing else
+ * @throws {StateError} that names the section and what is wrong with it
+ */
+export function checkChanges(
+  machine: Machine,
+  table: SectionTable,
+  hardware: Hardware = machine.hardware,
+): LoadedState {
   const state = hardware.makeState();
-  for (const { name, id, data } of hardwareBuffers(state)) fill(data, take(name, id, VERSION));
+  for (const { name, id, data } of hardwareBuffers(state)) fill(data, table.take(name, id));
   const devices = machine.devices.devices.map((device): [DeviceInstance, Uint8Array] => {
     const data = new Uint8Array(device.state.length);
-    fill(data, take(device.type.name, device.id, device.type.version));
+    fill(data, table.take(device.type.name, device.id, device.type.version));
     return [device, data];
   });
-  for (const { name, id } of byKey.values()) {
-    throw new StateError(
-      `Unknown section or instance '${name}' ${id}. Make sure that your current VM setup matches` +
-        " your saved VM setup, including any hotplugged devices",
-    );
-  }
   return {
-    apply() {
-      hardware.vcpus.forEach((vcpu, i) => vcpu.setCpuid(cpuid[i]));
-      state.restore(hardware, { clock: true });
+    apply(tscOffsets = false) {
+      state.restore(hardware, { clock: true, tscOffsets });
       if (hardware !== machine.hardware) return;
       for (const [device, data] of devices) machine.devices.restore(device, data);
       machine.devices.restored();
     },
   };
+}
+
+/**
+ * Checks a whole state against a machine, without changing the machine.
+ *
+ * @throws {StateError} that names the section and what is wrong with it
+ */
+export function checkState(machine: Machine, sections: Iterable<Section>): LoadedState {
+  const table = new SectionTable(sections);
+  checkConstants(machine, table);
+  const state = checkChanges(machine, table);
+  table.checkEmpty();
+  return state;
 }
 
 function section(name: string, id: string, data: Uint8Array<ArrayBuffer>): Section {
@@ -122,24 +207,13 @@ function hardwareBuffers(
 ): { name: string; id: string; data: Uint8Array<ArrayBuffer> }[] {
   return [
     { name: "kvmclock", id: "", data: state.clock },
-    ...state.vcpus.flatMap((vcpu, i) =>
-      vcpuParts.map((part) => ({ name: `cpu/${part}`, id: `${i}`, data: vcpu.parts[part] }))
-    ),
+    ...state.vcpus.flatMap(({ parts, tscOffset }, i) => [
+      ...vcpuParts.map((part) => ({ name: `cpu/${part}`, id: `${i}`, data: parts[part] })),
+      ...(tscOffset ? [{ name: "cpu/tsc_offset", id: `${i}`, data: tscOffset }] : []),
+    ]),
     ...irqchips.map((chip, i) => ({ name: "irqchip", id: chip, data: state.irqchips[i] })),
     ...(state.pit ? [{ name: "pit", id: "", data: state.pit }] : []),
   ];
-}
-
-function index(sections: Iterable<Section>): Map<string, Section> {
-  const byKey = new Map<string, Section>();
-  for (const section of sections) {
-    const key = `${section.name}\0${section.id}`;
-    if (byKey.has(key)) {
-      throw new StateError(`Section '${section.name}' ${section.id} appears twice in the stream`);
-    }
-    byKey.set(key, section);
-  }
-  return byKey;
 }
 
 function fill(target: Uint8Array, { name, id, data }: Section): void {

@@ -11,6 +11,7 @@ import {
   type MigrationParameters,
 } from "./parameters.ts";
 import type { RamStatistics } from "./ram.ts";
+import type { Timeline } from "./timeline.ts";
 
 /** QAPI MigrationStatus, as far as Denovo uses it. */
 export const migrationStatuses = [
@@ -48,6 +49,9 @@ export interface MigrationTimes {
   setup?: number;
 }
 
+/** The user has cancelled. */
+export class Cancelled extends Error {}
+
 /** The state of the migration, for commands to show and modes to drive. */
 export class Migration {
   parameters: MigrationParameters = { ...defaultParameters };
@@ -62,8 +66,11 @@ export class Migration {
   socketAddress:
     | { readonly type: "inet"; readonly host: string; readonly port: string }
     | undefined;
-  /** Called by `migrate_cancel` while it can still have an effect. */
-  cancelHook: (() => void) | undefined;
+  /** When the steps of the update were done. */
+  timeline: Timeline | undefined;
+  #abort = new AbortController();
+  /** Whether `migrate_cancel` can still have an effect. */
+  #cancellable = false;
   /** Called by `migrate-continue` in pre-switchover. */
   continueHook: (() => void) | undefined;
   #status: MigrationStatus = "none";
@@ -120,19 +127,45 @@ export class Migration {
     this.ram = undefined;
     this.transferred = 0;
     this.times = { begun: performance.now() };
+    this.#abort = new AbortController();
+    this.#cancellable = true;
     this.status = "setup";
   }
 
-  /** The guest is stopped and its state is about to go. */
-  transferBegins(): void {
+  /** Aborted when the user cancels; its reason is a {@linkcode Cancelled}. */
+  get cancelSignal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /** Cancels, while that is possible; without effect otherwise. */
+  cancel(): void {
+    if (!this.#cancellable) return;
+    this.#cancellable = false;
+    this.status = "cancelling";
+    this.#abort.abort(new Cancelled("Migration was cancelled"));
+  }
+
+  /**
+   * From here on `migrate_cancel` has no effect.
+   *
+   * @throws {Cancelled} if the user has cancelled already
+   */
+  commit(): void {
+    this.cancelSignal.throwIfAborted();
+    this.#cancellable = false;
+  }
+
+  /** The guest is stopped, or will be before anything else happens. */
+  activate(): void {
+    if (this.status === "active" || this.status === "pre-switchover") return;
     this.times.setup = performance.now() - this.times.begun;
     this.status = "active";
     if (this.capabilities.has("events")) this.#events.emit("MIGRATION_PASS", { pass: 2 });
-    this.status = "device";
   }
 
   /** Ends well. */
   complete(): void {
+    this.#cancellable = false;
     this.times.ended = performance.now();
     this.status = "completed";
   }
@@ -140,7 +173,7 @@ export class Migration {
   /** Ends badly. The guest is resumed by whoever stopped it, between the two statuses. */
   fail(error: unknown, resume?: () => void): void {
     this.error = error instanceof Error ? error.message : String(error);
-    this.cancelHook = undefined;
+    this.#cancellable = false;
     this.continueHook = undefined;
     this.status = "failing";
     resume?.();
@@ -148,10 +181,11 @@ export class Migration {
     this.status = "failed";
   }
 
-  /** Ends because the user said so. */
-  cancelled(): void {
-    this.cancelHook = undefined;
+  /** Ends because the user said so. The guest is resumed by whoever stopped it. */
+  cancelled(resume?: () => void): void {
     this.continueHook = undefined;
+    resume?.();
+    this.times.ended = performance.now();
     this.status = "cancelled";
   }
 }

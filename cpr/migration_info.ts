@@ -5,6 +5,7 @@
  */
 import type { Cpr } from "./cpr.ts";
 import type { queryMigrate } from "./schema.ts";
+import type { Timeline } from "./timeline.ts";
 import type { z } from "zod";
 
 const PAGE = 4096;
@@ -22,6 +23,8 @@ export function migrationInfo({ migration, pauseNs, blockers }: Cpr): MigrationI
     ...(socketAddress && { "socket-address": [socketAddress] }),
     ...(migration.direction === "incoming" && pauseNs !== undefined &&
       { "x-pause": Math.round(pauseNs / 1000) }),
+    ...(status === "completed" && migration.timeline &&
+      { "x-timeline": timelineInfo(migration.timeline) }),
   };
   if (migration.direction === "incoming" || !["active", "device", "completed"].includes(status)) {
     return info;
@@ -55,6 +58,18 @@ export function migrationInfo({ migration, pauseNs, blockers }: Cpr): MigrationI
   };
 }
 
+/** The steps in microseconds from where the guest stopped, or from the first if it has not. */
+function timelineInfo(timeline: Timeline): NonNullable<MigrationInfo["x-timeline"]> {
+  const entries = timeline.entries();
+  const zero = (entries.findLast(({ step }) => step === "stop") ?? entries[0])?.ns ?? 0;
+  return entries.map(({ step, process, ns, vcpu }) => ({
+    step,
+    process,
+    us: (ns - zero) / 1000,
+    ...(step === "entered" && { vcpu }),
+  }));
+}
+
 /** `info migrate`. */
 export function migrationText(cpr: Cpr, all: boolean): string {
   const info = migrationInfo(cpr);
@@ -81,9 +96,19 @@ export function migrationText(cpr: Cpr, all: boolean): string {
     );
   }
   if (all) {
+    lines.push(...timelineLines(info["x-timeline"] ?? []));
     lines.push("Globals:", "  store-global-state: on", "  only-migratable: off");
   }
   return lines.map((line) => line + "\n").join("");
+}
+
+function timelineLines(timeline: NonNullable<MigrationInfo["x-timeline"]>): string[] {
+  if (timeline.length === 0) return [];
+  const rows = timeline.map(({ step, process, us, vcpu }) => {
+    const name = vcpu === undefined ? step : `${step} (CPU ${vcpu})`;
+    return `${us.toFixed(1).padStart(14)}  ${process.padEnd(6)}  ${name}`;
+  });
+  return ["Timeline:", `${"us from stop".padStart(14)}  process step`, ...rows];
 }
 
 function sizeText(bytes: number): string {

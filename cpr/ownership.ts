@@ -14,8 +14,11 @@
  */
 import { fileStatus, type OwnedFd } from "../ffi/fd.ts";
 import { addSeals, makeMemfd, type MappedRegion, mapShared, Seal } from "../ffi/memory.ts";
+import { Timeline, type UpdateProcess } from "./timeline.ts";
 
 const PAGE = 4096;
+/** The word has a cache line of its own; the timeline fills the rest of the page. */
+const TIMELINE = 64;
 
 /** The word's values. */
 export const Owner = { OLD: 0, HANDED_OVER: 1, NEW: 2 } as const;
@@ -25,24 +28,36 @@ export class Ownership {
   readonly #fd: OwnedFd;
   readonly #mapping: MappedRegion;
   readonly #word: Int32Array<ArrayBuffer>;
+  /** When the steps of this update were done, on both sides. */
+  readonly timeline: Timeline;
 
   /**
    * Maps a page that was passed.
    *
+   * @param fd the page
+   * @param process who this process is in the timeline
    * @throws {Error} if it is too small to be one
    */
-  constructor(fd: OwnedFd) {
+  constructor(fd: OwnedFd, process: UpdateProcess) {
     if (fileStatus(fd.fd).size < PAGE) throw new Error("Ownership page is too small");
     this.#fd = fd;
     this.#mapping = mapShared(fd.fd, PAGE);
     this.#word = new Int32Array(this.#mapping.bytes.buffer, 0, 1);
+    this.timeline = new Timeline(this.#mapping.bytes.subarray(TIMELINE), process);
   }
 
-  /** Makes a page that says OLD. */
-  static create(): Ownership {
+  /**
+   * Makes a page.
+   *
+   * @param process who this process is in the timeline
+   * @param owner what it says at first, an {@linkcode Owner}
+   */
+  static create(process: UpdateProcess = "old", owner: number = Owner.OLD): Ownership {
     const fd = makeMemfd("denovo-ownership", PAGE, { sealing: true });
     addSeals(fd.fd, Seal.SHRINK | Seal.GROW | Seal.SEAL);
-    return new Ownership(fd);
+    const page = new Ownership(fd, process);
+    Atomics.store(page.#word, 0, owner);
+    return page;
   }
 
   /** The page's descriptor, to be passed on. */

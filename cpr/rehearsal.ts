@@ -8,17 +8,23 @@
  */
 import type { Machine } from "../vmm/machine.ts";
 import { bufferSource, encodeStream } from "./stream.ts";
-import { readVm, stateSections } from "./vm_state.ts";
+import { readVm, VmImage } from "./vm_state.ts";
 
 /** Enough for the optimizing compiler to take the inner loops; about a millisecond each. */
 const ROUNDS = 40;
 
-/** Saves, encodes, decodes and loads the state of a scratch VM, as the pause will. */
-export function rehearse(machine: Machine): void {
+/**
+ * Saves, encodes, decodes and loads the state of a scratch VM, as the pause will.
+ *
+ * @returns buffers for the machine's own state
+ */
+export function rehearse(machine: Machine): VmImage {
   using scratch = machine.hardware.makeScratch();
-  const guest = { wasRunning: false, stoppedNs: 0n };
+  const image = new VmImage(machine, scratch);
+  const guest = { wasRunning: false, stoppedNs: 0 };
   for (let round = 0; round < ROUNDS; round++) {
-    const bytes = encodeStream(stateSections(machine, guest, scratch));
-    readVm(machine, bufferSource(bytes), false, scratch).apply();
+    const bytes = encodeStream(image.save(guest));
+    readVm(machine, bufferSource(bytes), { agreed: true, hardware: scratch }).apply(true);
   }
+  return new VmImage(machine);
 }

@@ -8,6 +8,7 @@
 import { z } from "zod";
 import { migrationStatuses } from "./migration.ts";
 import { capabilityNames, migrationModes } from "./parameters.ts";
+import { steps, updateProcesses } from "./timeline.ts";
 
 const status = z.enum(migrationStatuses);
 const capability = z.enum(capabilityNames);
@@ -131,6 +132,18 @@ export const queryMigrate = {
     ).optional(),
     /** Denovo's own: the guest's pause end to end, in microseconds. */
     "x-pause": integer().optional(),
+    /**
+     * Denovo's own: the update's steps so far, in both processes; microseconds from where the guest
+     * stopped.
+     */
+    "x-timeline": z.array(
+      z.strictObject({
+        step: z.enum(steps),
+        process: z.enum(updateProcesses),
+        us: z.number(),
+        vcpu: integer().optional(),
+      }),
+    ).optional(),
   }),
 };
 

@@ -22,6 +22,9 @@ export const FORMAT_VERSION = 1;
 const SECTION = 0x5443_4553;
 const END = 0x5344_4e45;
 const MAX_KEY = 256;
+/** Bytes of a section besides its keys and data. */
+const SECTION_OVERHEAD = 4 + 2 + 2 + 4 + 4 + 4;
+const END_SIZE = 12;
 /** The largest section: guest RAM travels in chunks of 1 MiB. */
 export const MAX_SECTION = 16 << 20;
 
@@ -65,40 +68,59 @@ export class SectionWriter {
 
   /** Writes one section. @throws {RangeError} if it is too large */
   write(section: Section): void {
-    const name = encoder.encode(section.name);
-    const id = encoder.encode(section.id);
-    const { length } = section.data;
-    if (length > MAX_SECTION || name.length > MAX_KEY || id.length > MAX_KEY) {
-      throw new RangeError(`Section ${section.name}/${section.id} of ${length} bytes is too large`);
-    }
-    const bytes = new Uint8Array(4 + 2 + name.length + 2 + id.length + 4 + 4 + length + 4);
-    const data = new DataView(bytes.buffer);
-    let at = 0;
-    const u16 = (value: number) => (data.setUint16(at, value, true), at += 2);
-    const u32 = (value: number) => (data.setUint32(at, value, true), at += 4);
-    const raw = (value: Uint8Array) => (bytes.set(value, at), at += value.length);
-    u32(SECTION);
-    u16(name.length);
-    raw(name);
-    u16(id.length);
-    raw(id);
-    u32(section.version);
-    u32(length);
-    raw(section.data);
-    u32(crc32(bytes.subarray(0, at)));
+    const bytes = new Uint8Array(sectionSize(section));
+    putSection(new DataView(bytes.buffer), bytes, 0, section);
     this.#sink(bytes);
     this.#count++;
   }
 
   /** Writes the end. */
   end(): void {
-    const bytes = new Uint8Array(12);
-    const data = new DataView(bytes.buffer);
-    data.setUint32(0, END, true);
-    data.setUint32(4, this.#count, true);
-    data.setUint32(8, crc32(bytes.subarray(0, 8)), true);
+    const bytes = new Uint8Array(END_SIZE);
+    putEnd(new DataView(bytes.buffer), bytes, 0, this.#count);
     this.#sink(bytes);
   }
+}
+
+/** The bytes of each key that was written: there are few, and encoding costs a call each time. */
+const encodedKeys = new Map<string, Uint8Array>();
+
+function encodeKey(key: string): Uint8Array {
+  let bytes = encodedKeys.get(key);
+  if (!bytes) encodedKeys.set(key, bytes = encoder.encode(key));
+  return bytes;
+}
+
+function sectionSize({ name, id, data }: Section): number {
+  const keys = [encodeKey(name).length, encodeKey(id).length];
+  if (data.length > MAX_SECTION || keys[0] > MAX_KEY || keys[1] > MAX_KEY) {
+    throw new RangeError(`Section ${name}/${id} of ${data.length} bytes is too large`);
+  }
+  return SECTION_OVERHEAD + keys[0] + keys[1] + data.length;
+}
+
+/** Writes a section at an offset; returns the offset behind it. */
+function putSection(view: DataView, bytes: Uint8Array, start: number, section: Section): number {
+  const name = encodeKey(section.name);
+  const id = encodeKey(section.id);
+  const { length } = section.data;
+  let at = start;
+  view.setUint32(at, SECTION, true);
+  view.setUint16(at += 4, name.length, true);
+  bytes.set(name, at += 2);
+  view.setUint16(at += name.length, id.length, true);
+  bytes.set(id, at += 2);
+  view.setUint32(at += id.length, section.version, true);
+  view.setUint32(at += 4, length, true);
+  bytes.set(section.data, at += 4);
+  view.setUint32(at += length, crc32(bytes.subarray(start, at)), true);
+  return at + 4;
+}
+
+function putEnd(view: DataView, bytes: Uint8Array, at: number, count: number): void {
+  view.setUint32(at, END, true);
+  view.setUint32(at + 4, count, true);
+  view.setUint32(at + 8, crc32(bytes.subarray(at, at + 8)), true);
 }
 
 /**
@@ -180,19 +202,18 @@ function view(bytes: Uint8Array<ArrayBuffer>): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-/** Encodes a whole stream into one buffer. */
-export function encodeStream(sections: Iterable<Section>): Uint8Array<ArrayBuffer> {
-  const chunks: Uint8Array<ArrayBuffer>[] = [];
-  const writer = new SectionWriter((chunk) => chunks.push(chunk));
-  for (const section of sections) writer.write(section);
-  writer.end();
-  const out = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
-  let at = 0;
-  for (const chunk of chunks) {
-    out.set(chunk, at);
-    at += chunk.length;
-  }
-  return out;
+/** Encodes a whole stream into one buffer. @throws {RangeError} if a section is too large */
+export function encodeStream(sections: readonly Section[]): Uint8Array<ArrayBuffer> {
+  let size = MAGIC.length + 4 + END_SIZE;
+  for (const section of sections) size += sectionSize(section);
+  const bytes = new Uint8Array(size);
+  const view = new DataView(bytes.buffer);
+  bytes.set(MAGIC);
+  view.setUint32(MAGIC.length, FORMAT_VERSION, true);
+  let at = MAGIC.length + 4;
+  for (const section of sections) at = putSection(view, bytes, at, section);
+  putEnd(view, bytes, at, sections.length);
+  return bytes;
 }
 
 /** A source over a buffer; slices are copies, so that they can be used as structs of their own. */

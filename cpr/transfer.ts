@@ -8,10 +8,11 @@
  *  |                                  |   builds the machine over the same RAM, opens its monitor
  *  |<-- end of the cpr connection ----|   "my main channel listens"
  *  |--- connects ---------------------|   main channel
+ *  |--- what stays the same --------->|   compares machine and CPUs
  *  |<-- READY ------------------------|   "everything is ready, I wait for the state"
  *  |  stops the guest
  *  |  ownership: OLD -> HANDED_OVER
- *  |--- state stream ---------------->|   loads it
+ *  |--- what changes ---------------->|   loads it
  *  |                                  |   ownership: HANDED_OVER -> NEW, runs the guest
  *  |<-- DONE -------------------------|
  * ```
@@ -21,46 +22,162 @@
  *
  * @module
  */
-import { Epoll, monotonicNs } from "../ffi/event.ts";
+import { Epoll } from "../ffi/event.ts";
 import type { OwnedFd } from "../ffi/fd.ts";
+import type { Reactor } from "../ffi/reactor.ts";
 import { connectUnix, setTimeouts } from "../ffi/socket.ts";
 import { sendMessage } from "../ffi/socket_message.ts";
-import type { Reactor } from "../ffi/reactor.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
-import type { Channel } from "./channel.ts";
-import { collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
-import type { Migration } from "./migration.ts";
-import { Owner, type Ownership } from "./ownership.ts";
+import type { MigrationAddress } from "./address.ts";
+import { type Channel, ChannelClosed } from "./channel.ts";
+import type { Departure, Update } from "./departure.ts";
+import { chardevStates, collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
+import { constantSections } from "./machine_state.ts";
+import { Owner } from "./ownership.ts";
+import { rehearse } from "./rehearsal.ts";
 import { encodeStream } from "./stream.ts";
-import { type GuestRun, stateSections } from "./vm_state.ts";
+import { VmImage } from "./vm_state.ts";
 
 /** What the successor answers on the main channel. */
 export const Answer = { READY: 0x52, DONE: 0x44, ERROR: 0x45 } as const;
 /** The longest error text that is read. */
 const MAX_ERROR = 4096;
-/** Milliseconds for which a peer that is there may keep silent. */
+/** Milliseconds for which a peer that is there may keep silent while the guest runs. */
 export const PEER_LIMIT_MS = 10_000;
+/** Milliseconds for which a successor may keep silent while nobody runs the guest. */
+const HANDOVER_LIMIT_MS = 2_000;
+/** Milliseconds for the rest of an error text, which comes with the answer. */
+const TEXT_LIMIT_MS = 100;
+
+/** How the successor is reached. */
+export interface SuccessorChannels {
+  /** Sends the descriptors; gives the connection whose end says "I listen". */
+  cpr(): OwnedFd;
+  /** Opens the main channel. */
+  main(): Promise<Channel>;
+}
+
+/** One cpr-transfer. */
+export class TransferUpdate implements Update {
+  readonly stopsFirst = false;
+  readonly #departure: Departure;
+  readonly #channels: SuccessorChannels;
+  #cpr: OwnedFd | undefined;
+  #main: Channel | undefined;
+
+  /**
+   * @param departure the VM that the guest leaves
+   * @param channels how the successor is reached
+   */
+  constructor(departure: Departure, channels: SuccessorChannels) {
+    this.#departure = departure;
+    this.#channels = channels;
+  }
+
+  /** Sends the descriptors. */
+  prepare(): Promise<void> {
+    const { vm, ownership } = this.#departure;
+    // A client that came from here on would not be in the table: it waits for the successor.
+    vm.holdChardevs("peers");
+    this.#cpr = this.#channels.cpr();
+    ownership.timeline.stamp("descriptors-sent");
+    return Promise.resolve();
+  }
+
+  /** Waits until the successor is ready, hands over, and waits until it runs the guest. */
+  async run(): Promise<void> {
+    const departure = this.#departure;
+    const { vm: { reactor, machine }, migration, ownership } = departure;
+    // With `-incoming defer` a person may type for hours before the successor listens.
+    await awaitInput(reactor, this.#cpr!.fd, migration.cancelSignal);
+    await departure.beforeSwitchover();
+    const image = rehearse(machine);
+    ownership.timeline.stamp("rehearsed");
+    const main = this.#main = await this.#channels.main();
+    send(main, encodeStream(constantSections(machine)));
+    const limit = AbortSignal.any([migration.cancelSignal, AbortSignal.timeout(PEER_LIMIT_MS)]);
+    await awaitInput(reactor, main.fd.fd, limit);
+    readAnswer(main, Answer.READY);
+    migration.commit();
+    handOver(departure, image, main);
+    await awaitInput(reactor, main.fd.fd, AbortSignal.timeout(HANDOVER_LIMIT_MS));
+    readAnswer(main, Answer.DONE);
+    if (ownership.owner !== Owner.NEW) throw new Error("The new VMM did not take the guest");
+    ownership.timeline.stamp("settled");
+    departure.handedOver();
+  }
+
+  /** The swap back decides, unless the guest has never left. */
+  takeBack(): boolean {
+    const { ownership } = this.#departure;
+    return ownership.owner === Owner.OLD || ownership.swap(Owner.HANDED_OVER, Owner.OLD);
+  }
+
+  /** Closes both channels. */
+  [Symbol.dispose](): void {
+    this.#cpr?.close();
+    this.#main?.[Symbol.dispose]();
+  }
+}
+
+/**
+ * The pause, on the old side: from the guest's last instruction here to its state on the way.
+ *
+ * @throws {Error} if the state cannot be sent; the guest is stopped, and may have to be taken back
+ */
+function handOver(departure: Departure, image: VmImage, main: Channel): void {
+  const { vm, migration, ownership } = departure;
+  const { timeline } = ownership;
+  vm.events.hold();
+  try {
+    departure.stop();
+    vm.holdChardevs("everything");
+    const bytes = encodeStream(image.save(departure.guest, chardevStates(vm)));
+    timeline.stamp("saved");
+    // From here on only the winner of the next swap may run the guest.
+    ownership.swap(Owner.OLD, Owner.HANDED_OVER);
+    timeline.stamp("handed-over");
+    send(main, bytes);
+    timeline.stamp("sent");
+    migration.transferred = bytes.length;
+  } finally {
+    migration.activate();
+    migration.status = "device";
+    vm.events.release();
+  }
+}
 
 /**
  * Sends the descriptor table.
  *
+ * @param address the successor's cpr channel
+ * @param ownership the page that says who owns the guest
  * @returns the cpr connection; its end says that the successor's main channel listens
  * @throws {Error} in QEMU's words
  */
-export function sendDescriptors(vm: VirtualMachine, path: string, ownership: Ownership): OwnedFd {
-  const table = collectFds(vm, ownership.fd);
+export function sendDescriptors(
+  vm: VirtualMachine,
+  address: MigrationAddress,
+  ownership: number,
+): OwnedFd {
+  if (address.transport !== "socket" || address.type !== "unix") {
+    throw new Error("bad cpr channel address; must be unix");
+  }
+  const table = collectFds(vm, ownership, true);
   if (table.fds.length > MAX_FDS) {
     throw new Error(`Cannot pass ${table.fds.length} file descriptors, at most ${MAX_FDS}`);
   }
   const bytes = encodeStream(encodeFds(table, (entry) => table.fds.indexOf(entry)));
-  const socket = connectUnix(path);
+  const socket = connectUnix(address.path);
   try {
     setTimeouts(socket.fd, PEER_LIMIT_MS);
     let sent = sendMessage(socket.fd, bytes, table.fds.map((entry) => entry.fd));
     while (sent !== -1 && sent < bytes.length) {
       sent += sendMessage(socket.fd, bytes.subarray(sent));
     }
-    if (sent === -1) throw new Error(`Successor on '${path}' does not read the descriptor table`);
+    if (sent === -1) {
+      throw new Error(`Successor on '${address.path}' does not read the descriptor table`);
+    }
     return socket;
   } catch (error) {
     socket.close();
@@ -92,48 +209,23 @@ export function awaitInput(
   return promise;
 }
 
+/** A successor that has closed the channel said why before, or says it by that: `readAnswer` hears. */
+function send(main: Channel, bytes: Uint8Array<ArrayBuffer>): void {
+  try {
+    main.sink(bytes);
+  } catch (error) {
+    if (!(error instanceof ChannelClosed)) throw error;
+  }
+}
+
 /** Reads the successor's answer. @throws {Error} with its reason, or because it is gone */
-export function readAnswer(channel: Channel, expected: number): void {
+function readAnswer(channel: Channel, expected: number): void {
   const [answer] = channel.source(1);
   if (answer === expected) return;
   if (answer === undefined) throw new Error("The new VMM has closed the migration channel");
   if (answer !== Answer.ERROR) throw new Error(`The new VMM answered 0x${answer.toString(16)}`);
-  const text = new TextDecoder().decode(channel.source(MAX_ERROR));
+  // The guest stands still meanwhile: a peer that never ends its text must not keep it waiting.
+  setTimeouts(channel.fd.fd, TEXT_LIMIT_MS);
+  const text = new TextDecoder().decode(channel.rest(MAX_ERROR));
   throw new Error(text || "The new VMM refused");
-}
-
-/**
- * The pause, on the old side: from the guest's last instruction here to its state on the way.
- *
- * @throws {Error} if the state cannot be sent; the guest is stopped but still ours
- */
-export function handOver(
-  vm: VirtualMachine,
-  migration: Migration,
-  channel: Channel,
-  ownership: Ownership,
-): void {
-  vm.events.hold();
-  try {
-    sendState(vm, migration, channel, ownership);
-  } finally {
-    vm.events.release();
-  }
-}
-
-function sendState(
-  vm: VirtualMachine,
-  migration: Migration,
-  channel: Channel,
-  ownership: Ownership,
-): void {
-  const guest: GuestRun = { wasRunning: vm.running, stoppedNs: monotonicNs() };
-  migration.times.stopped = performance.now();
-  vm.pause("finish-migrate");
-  migration.transferBegins();
-  const bytes = encodeStream(stateSections(vm.machine, guest));
-  // From here on only the winner of the next swap may run the guest.
-  ownership.swap(Owner.OLD, Owner.HANDED_OVER);
-  channel.sink(bytes);
-  migration.transferred = bytes.length;
 }

@@ -61,6 +61,17 @@ export function monotonicNs(): bigint {
   return clock(CLOCK_MONOTONIC);
 }
 
+const now = new Uint32Array(4);
+
+/**
+ * CLOCK_MONOTONIC in nanoseconds as a number, for where time is short: exact for the first 104 days
+ * of the host's uptime, to two nanoseconds afterwards.
+ */
+export function monotonicNow(): number {
+  libc.clock_gettime(CLOCK_MONOTONIC, now);
+  return now[0] * 1e9 + now[2];
+}
+
 /** CLOCK_REALTIME in nanoseconds since 1970. */
 export function realtimeNs(): bigint {
   return clock(CLOCK_REALTIME);

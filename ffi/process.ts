@@ -21,6 +21,7 @@ const WNOHANG = 1;
 const POSIX_SPAWN_SETSID = 0x80;
 const PR_SET_NAME = 15;
 
+const pid = Deno.pid;
 let installed = false;
 
 /**
@@ -40,7 +41,7 @@ export function installKick(): void {
 
 /** Interrupts the system call that a thread of this process is in. */
 export function kickThread(tid: number): void {
-  libc.tgkill(Deno.pid, tid, KICK_SIGNAL);
+  libc.tgkill(pid, tid, KICK_SIGNAL);
 }
 
 /** The calling thread's id. */

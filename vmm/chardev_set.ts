@@ -7,6 +7,7 @@ import type {
   CharacterBackend,
   CharacterEvent,
   CharacterFrontend,
+  ChardevState,
   KeptChardev,
 } from "../devices/chardev/backend.ts";
 import {
@@ -52,28 +53,36 @@ export class ChardevSet {
    * Opens backends.
    *
    * @param configs what to open
-   * @param kept what a predecessor left, by id
+   * @param kept what a predecessor left
    * @throws {Error} in QEMU's words; those opened by then stay open until `close`
    */
   async open(
     configs: readonly ChardevConfig[],
-    kept?: ReadonlyMap<string, KeptChardev>,
+    kept?: { readonly chardevs: ReadonlyMap<string, KeptChardev>; readonly shared: boolean },
   ): Promise<void> {
     for (const config of configs) {
       if (this.#backends.has(config.id)) {
         throw new Error(`Chardev with id '${config.id}' already exists`);
       }
-      const inherited = config.cpr === false ? undefined : kept?.get(config.id);
+      const inherited = config.cpr === false ? undefined : kept?.chardevs.get(config.id);
       const resolved = inherited ? config : await resolveChardev(config);
-      this.#backends.set(config.id, openChardev(resolved, this.#host, inherited));
+      const backend = openChardev(resolved, this.#host, inherited);
+      this.#backends.set(config.id, backend);
       this.#configs.set(config.id, config);
       if (inherited) this.#borrowed.add(config.id);
+      if (inherited && kept?.shared) backend.held = "everything";
     }
   }
 
-  /** The guest has arrived: what was a predecessor's is this VM's own. */
-  takeOver(): void {
+  /**
+   * The guest has arrived: what was a predecessor's is this VM's own.
+   *
+   * @param states those that have changed since the backends were opened, by id
+   */
+  takeOver(states: ReadonlyMap<string, ChardevState>): void {
     this.#borrowed.clear();
+    for (const [id, state] of states) this.#backends.get(id)?.restoreState(state);
+    for (const backend of this.#backends.values()) backend.held = "nothing";
   }
 
   /** Waits for the first client of each server with `wait=on`. */

@@ -36,6 +36,8 @@ const PHASE = 1;
 const THREAD_ID = 2;
 const EVENT = 3;
 const EVENT_ARGUMENT = 4;
+/** A double: the two words from here. */
+const ENTERED = 6;
 
 /** Size in bytes of the control block for `vcpus` vCPUs. */
 export function controlBlockSize(vcpus: number): number {
@@ -45,6 +47,7 @@ export function controlBlockSize(vcpus: number): number {
 /** One thread's words. */
 export class ThreadControl {
   readonly #words: Int32Array<SharedArrayBuffer>;
+  readonly #times: Float64Array<SharedArrayBuffer>;
   readonly #base: number;
 
   /**
@@ -53,6 +56,7 @@ export class ThreadControl {
    */
   constructor(buffer: SharedArrayBuffer, index: number) {
     this.#words = new Int32Array(buffer);
+    this.#times = new Float64Array(buffer);
     this.#base = index * LINE;
   }
 
@@ -88,6 +92,18 @@ export class ThreadControl {
 
   set threadId(value: number) {
     Atomics.store(this.#words, this.#base + THREAD_ID, value);
+  }
+
+  /**
+   * When the vCPU last went from parked to running, nanoseconds of CLOCK_MONOTONIC. It is written
+   * before the phase.
+   */
+  get enteredNs(): number {
+    return this.#times[(this.#base + ENTERED) / 2];
+  }
+
+  set enteredNs(ns: number) {
+    this.#times[(this.#base + ENTERED) / 2] = ns;
   }
 
   /** Waits while `wanted` is `value`. */

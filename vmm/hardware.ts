@@ -91,7 +91,7 @@ export class Hardware implements Disposable {
     using scratch = this.makeScratch();
     const state = scratch.makeState();
     state.save(scratch);
-    state.restore(this, { clock: false });
+    state.restore(this, { clock: false, tscOffsets: false });
   }
 
   /** Stops guest time: kvmclock will go on from here when it is thawed. */
@@ -173,10 +173,11 @@ export class HardwareState {
    * Writes everything; all vCPUs are parked.
    *
    * @param options.clock whether to set kvmclock too
+   * @param options.tscOffsets whether to set TSCs by their offsets rather than by their values
    */
-  restore(to: Hardware, options: { clock: boolean }): void {
+  restore(to: Hardware, options: { clock: boolean; tscOffsets: boolean }): void {
     if (options.clock) to.writeClock(this.clock);
-    this.vcpus.forEach((state, i) => state.restore(to.vcpus[i]));
+    this.vcpus.forEach((state, i) => state.restore(to.vcpus[i], options.tscOffsets));
     for (const chip of this.irqchips) to.vm.transfer(KVM.SET_IRQCHIP, chip);
     if (this.pit) to.vm.transfer(KVM.SET_PIT2, this.pit);
   }

@@ -30,6 +30,8 @@ export interface KeptResources {
   readonly memory: ReadonlyMap<string, OwnedFd>;
   /** Character backends, by id. */
   readonly chardevs: ReadonlyMap<string, KeptChardev>;
+  /** Whether the predecessor still uses them: its peers are left alone until the guest is here. */
+  readonly shared: boolean;
 }
 
 /** What a VM has besides its machine, and what is left to close when making the machine fails. */

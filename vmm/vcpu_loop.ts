@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { monotonicNow } from "../ffi/event.ts";
 import { Exit, type RunPage } from "../ffi/kvm/run.ts";
 import { RunResult, runVcpu } from "../ffi/kvm/vcpu.ts";
 import type { Bus } from "./bus.ts";
@@ -29,10 +30,13 @@ export function vcpuLoop(vcpu: VcpuThread): void {
   warmUp(vcpu);
   awaitAllStarted(vcpu);
   while (waitForWork(vcpu)) {
+    let result: number = RunResult.INTERRUPTED;
     while (vcpu.control.wanted === Wanted.RUN) {
-      if (runVcpu(vcpu.fd) === RunResult.EXIT) handleExit(vcpu);
+      result = runVcpu(vcpu.fd);
+      if (result === RunResult.EXIT) handleExit(vcpu);
     }
-    finishPendingAccess(vcpu);
+    // A KVM_RUN that was interrupted has completed what was pending first.
+    if (result === RunResult.EXIT) finishPendingAccess(vcpu);
   }
   vcpu.control.phase = VcpuPhase.EXITED;
 }
@@ -63,6 +67,7 @@ function awaitAllStarted({ control, all }: VcpuThread): void {
 function waitForWork({ control }: VcpuThread): boolean {
   control.phase = VcpuPhase.PARKED;
   while (control.wanted === Wanted.PARK) control.waitWhileWanted(Wanted.PARK);
+  control.enteredNs = monotonicNow();
   control.phase = VcpuPhase.RUNNING;
   return control.wanted !== Wanted.EXIT;
 }

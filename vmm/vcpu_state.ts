@@ -60,6 +60,8 @@ export interface VcpuStateLayout {
   readonly xsaveSize: number;
   /** The MSRs that can be read, the TSC deadline last. */
   readonly msrs: Uint32Array;
+  /** Whether the guest's TSC can be kept at its distance from the host's (KVM_VCPU_TSC_OFFSET). */
+  readonly tscOffset: boolean;
 }
 
 /** Asks KVM for the state layout; `vcpu` is any vCPU whose CPUID is set. */
@@ -68,6 +70,7 @@ export function vcpuStateLayout(kvm: KvmSystem, vcpu: KvmVcpu): VcpuStateLayout 
   return {
     xsaveSize: Math.max(kvmXsave.size, kvm.capability(Capability.XSAVE2)),
     msrs: readableMsrs(vcpu, [...listed, MSR_TSC_DEADLINE]),
+    tscOffset: vcpu.hasTscOffset(),
   };
 }
 
@@ -98,6 +101,8 @@ function msrBuffer(indices: ArrayLike<number>): Uint8Array<ArrayBuffer> {
 export class VcpuState {
   /** The bytes of each part, as the kernel's structs lay them out. */
   readonly parts: Readonly<Record<VcpuPart, Uint8Array<ArrayBuffer>>>;
+  /** The guest's TSC less the host's: u64, in a host that tells it. */
+  readonly tscOffset: Uint8Array<ArrayBuffer> | undefined;
   readonly #getXsave: number;
 
   /** Makes empty buffers for a host's layout. */
@@ -114,6 +119,7 @@ export class VcpuState {
       msrs: msrBuffer(layout.msrs),
       vcpu_events: new Uint8Array(kvmVcpuEvents.size),
     };
+    this.tscOffset = layout.tscOffset ? new Uint8Array(8) : undefined;
   }
 
   /** Reads the state of a parked vCPU. @throws {OsError} */
@@ -123,14 +129,21 @@ export class VcpuState {
       const done = vcpu.transfer(request, this.parts[part]);
       if (part === "msrs") this.#checkMsrs(done, "KVM_GET_MSRS");
     }
+    if (this.tscOffset) vcpu.readTscOffset(this.tscOffset);
   }
 
-  /** Writes the state into a parked vCPU. @throws {OsError} if KVM refuses a part */
-  restore(vcpu: KvmVcpu): void {
+  /**
+   * Writes the state into a parked vCPU.
+   *
+   * @param tscOffsets give the TSC its offset instead of its value: it goes on as if nothing were
+   * @throws {OsError} if KVM refuses a part
+   */
+  restore(vcpu: KvmVcpu, tscOffsets: boolean): void {
     for (const part of vcpuParts) {
       const done = vcpu.transfer(requests[part].set, this.parts[part]);
       if (part === "msrs") this.#checkMsrs(done, "KVM_SET_MSRS");
     }
+    if (this.tscOffset && tscOffsets) vcpu.writeTscOffset(this.tscOffset);
   }
 
   /** The value of an MSR that was saved, or undefined. */

@@ -4,6 +4,7 @@
  * @module
  */
 import { exitName } from "../ffi/kvm/run.ts";
+import type { ChardevState, Held } from "../devices/chardev/backend.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { ChardevSet } from "./chardev_set.ts";
 import type { Console } from "./console.ts";
@@ -126,7 +127,7 @@ export class VirtualMachine implements AsyncDisposable {
     let vm: VirtualMachine | undefined;
     try {
       parts.openBackends(full, options.kept);
-      await parts.chardevs.open(full.chardevs, options.kept?.chardevs);
+      await parts.chardevs.open(full.chardevs, options.kept);
       vm = new VirtualMachine(full, options, parts);
       vm.machine.startThreads();
       if (!options.detached) vm.attachDevices();
@@ -239,6 +240,13 @@ export class VirtualMachine implements AsyncDisposable {
     return isMonitor && isSocket && !config?.mux && config?.cpr !== true ? "listener" : "all";
   }
 
+  /** Leaves alone what the peers of those character devices do that a successor has as well. */
+  holdChardevs(held: Held): void {
+    for (const [id, backend] of this.chardevs.backends) {
+      if (this.keptOf(id) === "all") backend.held = held;
+    }
+  }
+
   /** Lets go of the character devices that a successor goes on with. */
   releaseChardevs(): void {
     for (const id of [...this.chardevs.backends.keys()]) {
@@ -246,9 +254,13 @@ export class VirtualMachine implements AsyncDisposable {
     }
   }
 
-  /** The guest is here: its character devices go on, with output that waits and input that may. */
-  arrived(): void {
-    this.chardevs.takeOver();
+  /**
+   * The guest is here: its character devices go on, with output that waits and input that may.
+   *
+   * @param chardevs their states, where they were opened from older ones
+   */
+  arrived(chardevs: ReadonlyMap<string, ChardevState> = new Map()): void {
+    this.chardevs.takeOver(chardevs);
     for (const { id } of this.machine.devices.devices) {
       this.machine.devices.with(id, (device) => device.writable?.());
     }

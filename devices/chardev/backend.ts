@@ -46,6 +46,12 @@ export interface KeptChardev {
   readonly state: ChardevState;
 }
 
+/**
+ * What a backend leaves alone while its descriptors have two owners, a VMM and its successor:
+ * nothing, new peers, or all that peers do.
+ */
+export type Held = "nothing" | "peers" | "everything";
+
 /** A descriptor to keep open over CPR. */
 export interface KeptFd {
   /** Unique within the backend. */
@@ -78,8 +84,12 @@ export interface CharacterBackend extends CharacterSink {
   hangUp(): void;
   /** The open descriptors that a successor takes over. */
   keptFds(): KeptFd[];
+  /** What is left alone now. Clients wait in the listener's queue, input in the host's buffers. */
+  held: Held;
   /** What a successor must know besides. */
   saveState(): ChardevState;
+  /** Takes what `saveState()` gave later than what the backend was opened with. */
+  restoreState(state: ChardevState): void;
   /**
    * Closes everything, but leaves alone what a successor goes on using: the terminal stays raw, the
    * connection up, the socket file in place.

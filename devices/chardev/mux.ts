@@ -9,6 +9,7 @@ import type {
   CharacterEvent,
   CharacterFrontend,
   ChardevState,
+  Held,
   KeptFd,
 } from "./backend.ts";
 import type { SinkDescription } from "./sink.ts";
@@ -52,7 +53,7 @@ export class Mux implements CharacterBackend {
   #focus = -1;
   #escaped = false;
   /** The predecessor's state, until the frontends are there that it belongs to. */
-  readonly #restored: ChardevState;
+  #restored: ChardevState;
 
   /**
    * Makes a multiplexer without frontends.
@@ -67,8 +68,7 @@ export class Mux implements CharacterBackend {
     this.base = base;
     this.#quit = quit;
     this.#restored = restored;
-    this.#escaped = restored.muxEscaped === true;
-    if (restored.muxTimestamps === true) base.stamping = true;
+    this.#takeFlags();
   }
 
   get connected(): boolean {
@@ -126,6 +126,14 @@ export class Mux implements CharacterBackend {
     return this.base.keptFds();
   }
 
+  get held(): Held {
+    return this.base.held;
+  }
+
+  set held(held: Held) {
+    this.base.held = held;
+  }
+
   saveState(): ChardevState {
     const queues = this.#ports.map(({ queue }, i) => [`muxQueue${i}`, toHex(queue)]);
     return {
@@ -135,6 +143,17 @@ export class Mux implements CharacterBackend {
       muxTimestamps: this.base.stamping,
       ...Object.fromEntries(queues),
     };
+  }
+
+  restoreState(state: ChardevState): void {
+    this.#restored = state;
+    this.#takeFlags();
+    this.#ports.forEach(({ queue }, i) => queue.splice(0, queue.length, ...this.#restoredQueue(i)));
+    const focus = state.muxFocus;
+    if (typeof focus === "number" && focus !== this.#focus && focus < this.#ports.length) {
+      this.#setFocus(focus);
+    }
+    this.base.restoreState(state);
   }
 
   release(): void {
@@ -215,12 +234,20 @@ export class Mux implements CharacterBackend {
 
   /** Gives every frontend what was read ahead for it, as far as it has room. */
   #deliver(): void {
+    if (this.held === "everything") return;
     for (const { frontend, queue } of this.#ports) {
       while (queue.length > 0) {
         const room = frontend.inputRoom() || this.#awaitRoom(frontend);
         if (room <= 0) break;
         frontend.input(Uint8Array.from(queue.splice(0, room)));
       }
+    }
+  }
+
+  #takeFlags(): void {
+    this.#escaped = this.#restored.muxEscaped === true;
+    if (this.#restored.muxTimestamps !== undefined) {
+      this.base.stamping = this.#restored.muxTimestamps === true;
     }
   }
 

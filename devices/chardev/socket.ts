@@ -89,9 +89,21 @@ export class SocketBackend extends StreamBackend {
     return { connected: this.fds.get("connection") !== undefined };
   }
 
+  /** The predecessor's connection may have ended after it was passed on. */
+  override restoreState({ connected }: ChardevState): void {
+    if (connected === false) this.#hangUp();
+    this.#listen();
+  }
+
   /** Ends the connection; a server waits for the next client. */
   override hangUp(): void {
     this.inputEnded();
+  }
+
+  /** Clients are accepted, or wait. */
+  protected override heldChanged(): void {
+    if (this.held === "nothing") this.#listen();
+    else this.#unlisten();
   }
 
   /** Begins to accept clients. */
@@ -165,6 +177,7 @@ export class SocketBackend extends StreamBackend {
 
   #listen(): void {
     if (!this.#reactor || this.#listener === undefined || this.#listening || this.connected) return;
+    if (this.held !== "nothing") return;
     this.#listening = true;
     this.#reactor.add(this.#listener, Epoll.IN, () => this.#accept());
   }

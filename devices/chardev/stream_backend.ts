@@ -13,6 +13,7 @@ import type {
   CharacterBackend,
   CharacterFrontend,
   ChardevState,
+  Held,
   KeptChardev,
   KeptFd,
 } from "./backend.ts";
@@ -57,6 +58,7 @@ export abstract class StreamBackend implements CharacterBackend {
   readonly #alwaysReady = new Set<number>();
   #fileTimer: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
+  #held: Held = "nothing";
 
   /**
    * Takes over what was kept, and opens the log file.
@@ -106,6 +108,17 @@ export abstract class StreamBackend implements CharacterBackend {
     this.#slot.setStamping(on);
   }
 
+  get held(): Held {
+    return this.#held;
+  }
+
+  set held(held: Held) {
+    if (held === this.#held) return;
+    this.#held = held;
+    this.heldChanged();
+    if (held !== "everything") this.#inputWanted();
+  }
+
   attach(reactor: Reactor, frontend: CharacterFrontend): void {
     if (this.#frontend) throw new Error(`chardev '${this.label}' is already in use`);
     if (this.#closed) throw new Error(`Chardev '${this.label}' is closed`);
@@ -150,6 +163,8 @@ export abstract class StreamBackend implements CharacterBackend {
     return {};
   }
 
+  restoreState(_state: ChardevState): void {}
+
   release(): void {
     this.#end(() => {});
   }
@@ -160,6 +175,9 @@ export abstract class StreamBackend implements CharacterBackend {
 
   /** A frontend is there: begin to wait for peers. */
   protected started(_reactor: Reactor): void {}
+
+  /** What is held back has changed. */
+  protected heldChanged(): void {}
 
   /** Input has ended, or reading failed. */
   protected abstract inputEnded(): void;
@@ -233,6 +251,11 @@ export abstract class StreamBackend implements CharacterBackend {
   /** Another thread has set one of the slot's flags. */
   #woken(): void {
     drainEvent(this.#wake.fd);
+    this.#inputWanted();
+  }
+
+  /** There may be room for input that was left where it is. */
+  #inputWanted(): void {
     if (this.#inputRoom() > 0) {
       this.#paused = false;
       // Nothing else would report input that an absent peer has left.
@@ -329,7 +352,7 @@ export abstract class StreamBackend implements CharacterBackend {
   }
 
   #inputRoom(): number {
-    if (!this.#frontend) return 0;
+    if (!this.#frontend || this.#held === "everything") return 0;
     const room = this.#frontend.inputRoom();
     if (room > 0) return room;
     // The flag first: a thread that makes room from now on sees it and wakes us.

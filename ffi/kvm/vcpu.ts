@@ -6,10 +6,10 @@
 import { Errno, errno, OsError } from "../errno.ts";
 import type { OwnedFd } from "../fd.ts";
 import { libc } from "../libc.ts";
-import { type MappedRegion, mapShared } from "../memory.ts";
+import { addressOf, type MappedRegion, mapShared } from "../memory.ts";
 import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
 import { RunPage } from "./run.ts";
-import { kvmRegs, kvmSregs } from "./structs.ts";
+import { kvmDeviceAttr, kvmRegs, kvmSregs } from "./structs.ts";
 import { type CpuidEntry, encodeCpuid } from "./system.ts";
 
 /** A constant, so that the compiler can call it directly from the vCPU loop. */
@@ -42,6 +42,11 @@ export class KvmVcpu implements Disposable {
   readonly runMapping: MappedRegion;
   /** The kvm_run page. */
   readonly run: RunPage;
+  /** Group KVM_VCPU_TSC_CTRL, attribute KVM_VCPU_TSC_OFFSET (Documentation/virt/kvm/devices/vcpu.rst). */
+  readonly #tscOffset = new Uint8Array(8);
+  readonly #tscAttribute: Uint8Array<ArrayBuffer> = kvmDeviceAttr.alloc({
+    addr: addressOf(this.#tscOffset),
+  }).bytes;
 
   /**
    * Takes over a vCPU's descriptor and maps its run page.
@@ -72,6 +77,23 @@ export class KvmVcpu implements Disposable {
   /** Sets the guest's TSC frequency. @throws {OsError} where the host cannot scale to it */
   set tscKhz(khz: number) {
     ioctlValue(this.fd.fd, KVM.SET_TSC_KHZ, khz);
+  }
+
+  /** Whether the guest's TSC has an offset that can be read and set. */
+  hasTscOffset(): boolean {
+    return libc.ioctl_buffer(this.fd.fd, KVM.HAS_DEVICE_ATTR, this.#tscAttribute) === 0;
+  }
+
+  /** Reads by how much the guest's TSC is ahead of the host's, a u64. @throws {OsError} */
+  readTscOffset(into: Uint8Array<ArrayBuffer>): void {
+    ioctlBuffer(this.fd.fd, KVM.GET_DEVICE_ATTR, this.#tscAttribute);
+    into.set(this.#tscOffset);
+  }
+
+  /** Sets what `readTscOffset` read. @throws {OsError} */
+  writeTscOffset(from: Uint8Array): void {
+    this.#tscOffset.set(from);
+    ioctlBuffer(this.fd.fd, KVM.SET_DEVICE_ATTR, this.#tscAttribute);
   }
 
   /** Injects an NMI. */

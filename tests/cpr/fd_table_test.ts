@@ -24,7 +24,8 @@ function sealedMemfd(): OwnedFd {
 /** Runs `use` with a sealed memfd, a pipe's reader, and a memfd that anyone can shrink. */
 function withFds(use: (decode: (sections: Section[]) => ReturnType<typeof decodeFds>) => void) {
   const [reader, writer] = makePipe();
-  const fds = [sealedMemfd(), reader, makeMemfd("loose", SIZE, { sealing: true })];
+  const loose = makeMemfd("loose", SIZE, { sealing: true });
+  const fds = [sealedMemfd(), reader, loose, sealedMemfd()];
   try {
     use((sections) => {
       const taken = new Set<number>();
@@ -40,6 +41,7 @@ function withFds(use: (decode: (sections: Section[]) => ReturnType<typeof decode
 }
 
 const memory = entry("fd/memory", "ram", 0);
+const page = entry("fd/ownership", "", 3);
 const text = '{"connected":true,"name":"x","port":1}';
 
 Deno.test("`decodeFds()` gives memory and character devices their descriptors", () => {
@@ -48,8 +50,9 @@ Deno.test("`decodeFds()` gives memory and character devices their descriptors", 
       memory,
       entry("fd/chardev/socket", "serial0", 1),
       state("serial0", text),
+      page,
     ]);
-    assert.equal(ownership, undefined);
+    assert.ok(ownership);
     assert.deepEqual([...kept.memory.keys()], ["ram"]);
     const { state: saved, fds } = kept.chardevs.get("serial0")!;
     assert.deepEqual(saved, JSON.parse(text));
@@ -70,9 +73,10 @@ const hostile: [string, Section[], RegExp][] = [
   ["a pipe for the ownership page", [entry("fd/ownership", "", 1)], /Memory 'ownership' is a /],
   [
     "two ownership pages",
-    [entry("fd/ownership", "", 0), entry("fd/ownership", "", 2)],
-    /ownership/,
+    [page, entry("fd/ownership", "", 2)],
+    /Unknown file descriptor 'fd\/ownership'/,
   ],
+  ["no ownership page", [memory], /'fd\/ownership' is missing/],
   [
     "memory that can shrink",
     [entry("fd/memory", "ram", 2)],
@@ -108,7 +112,7 @@ for (const [what, sections, message] of hostile) {
 
 Deno.test("`decodeFds()` keeps the names of objects' members apart from entries", () => {
   withFds((decode) => {
-    const { kept } = decode([state("__proto__", "{}"), state("constructor", "{}")]);
+    const { kept } = decode([page, state("__proto__", "{}"), state("constructor", "{}")]);
     assert.deepEqual([...kept.chardevs.keys()], ["__proto__", "constructor"]);
   });
 });

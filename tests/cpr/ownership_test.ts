@@ -40,5 +40,5 @@ Deno.test("`swap()` does nothing when the word is not what was expected", () => 
 
 Deno.test("an ownership page that is too small is refused", () => {
   using small = makeMemfd("small", 4);
-  assert.throws(() => new Ownership(small), { message: "Ownership page is too small" });
+  assert.throws(() => new Ownership(small, "new"), { message: "Ownership page is too small" });
 });

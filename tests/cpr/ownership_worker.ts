@@ -23,7 +23,7 @@ const scope = globalThis as unknown as {
 
 scope.onmessage = ({ data }) => {
   const { fd, owner, rounds } = data;
-  const ownership = new Ownership(duplicate(fd));
+  const ownership = new Ownership(duplicate(fd), "new");
   const arrivals = new Int32Array(data.arrivals);
   const meet = (count: number) => {
     const now = Atomics.add(arrivals, 0, 1) + 1;

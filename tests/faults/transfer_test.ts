@@ -44,14 +44,19 @@ class FakeSuccessor implements AsyncDisposable {
   async accept(): Promise<void> {
     const { kept, ownership, connection } = await this.#received;
     closeKept(kept);
-    this.ownership = new Ownership(ownership!);
+    this.ownership = new Ownership(ownership, "new");
     connection.close();
     this.main = await this.#listener.accept();
   }
 
-  /** Says that it waits for the state, and reads it to its end. */
+  /** Reads what stays the same, says that it waits for the rest, and reads that to its end. */
   async readState(): Promise<void> {
+    await this.#readStream();
     await this.main.write(READY);
+    await this.#readStream();
+  }
+
+  async #readStream(): Promise<void> {
     const buffer = new Uint8Array(1 << 20);
     let tail = "";
     while (!tail.includes("ENDS")) {
