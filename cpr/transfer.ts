@@ -36,7 +36,7 @@ import { constantSections } from "./machine_state.ts";
 import { Owner } from "./ownership.ts";
 import { rehearse } from "./rehearsal.ts";
 import { encodeStream } from "./stream.ts";
-import { VmImage } from "./vm_state.ts";
+import type { VmImage } from "./vm_state.ts";
 
 /** What the successor answers on the main channel. */
 export const Answer = { READY: 0x52, DONE: 0x44, ERROR: 0x45 } as const;
