@@ -30,11 +30,8 @@
  */
 import { deviceTypes } from "./devices/registry.ts";
 import type { TerminationSignal } from "./devices/chardev/raw_terminal.ts";
-import { Reactor } from "./ffi/reactor.ts";
 import { Cpr } from "./cpr/cpr.ts";
-import { type ReceivedExec, receiveExec } from "./cpr/exec.ts";
-import { receiveCpr, type Received } from "./cpr/incoming.ts";
-import { type IncomingOptions, parseIncoming } from "./cpr/incoming_options.ts";
+import { Arrival } from "./cpr/arrival.ts";
 import { answerPreflight, isPreflight } from "./cpr/preflight.ts";
 import type { MachineConfig } from "./vmm/config.ts";
 import { daemonIsUp, isDaemonChild, startDaemon, takeReadyFd, writePidfile } from "./vmm/daemon.ts";
@@ -84,17 +81,17 @@ export { VirtualMachine };
 export async function main(args: readonly string[]): Promise<number> {
   const parse = () => parseCommandLine([...args], deviceTypes);
   if (isPreflight()) return answerPreflight(() => parse().config);
-  let fromExec: ReceivedExec | undefined;
+  let arrival: Arrival | undefined;
   try {
-    fromExec = receiveExec();
+    arrival = Arrival.fromEnvironment();
     const { config, request } = parse();
     if (request) return await printRequest(request);
-    if (config.daemonize && !fromExec && !isDaemonChild()) return startDaemon();
-    return await runMachine(config, fromExec);
+    if (config.daemonize && !arrival.inPlace && !isDaemonChild()) return startDaemon();
+    return await runMachine(config, arrival);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     console.error(`denovo: ${error.message}`);
-    fromExec?.wayBack?.go(error.message);
+    arrival?.goBack(error.message);
     return 1;
   }
 }
@@ -117,34 +114,32 @@ async function printRequest(request: Request): Promise<number> {
 }
 
 /** Runs one VM from its start, or from its predecessor's state, to its end. */
-async function runMachine(
-  config: MachineConfig,
-  fromExec: ReceivedExec | undefined,
-): Promise<number> {
+async function runMachine(options: MachineConfig, arrival: Arrival): Promise<number> {
   const ready = takeReadyFd();
-  const incoming = await parseIncoming(config.incoming) ?? (fromExec && { main: "defer" });
-  const received = await receiveFromPredecessor(incoming, fromExec);
+  const received = await arrival.receive(options);
+  // The guest only passes through a helper: it goes on as it was.
+  const config = arrival.isHelper ? { ...options, startPaused: false } : options;
   const log = config.logfile === undefined ? undefined : openLog(config.logfile);
   const vm = await VirtualMachine.create(config, {
-    incoming: incoming !== undefined,
+    incoming: arrival.expected,
     kept: received?.kept,
     detached: true,
     notice: (text) => (log ?? console.error)(text),
   });
   const signals = listenForSignals(vm);
-  const removePidfile = config.pidfile === undefined ? undefined : writePidfile(config.pidfile);
+  let removePidfile: (() => void) | undefined;
   try {
     const view = new MachineView(vm);
     const cpr = new Cpr(vm, view.fds, received);
-    if (fromExec?.failure) {
-      cpr.incoming!.takeBack(fromExec.failure.state, fromExec.failure.reason);
-    } else if (!incoming) {
+    if (!arrival.expected) {
       await vm.chardevs.waitForClients();
       vm.start();
-    } else if (incoming.main !== "defer") {
-      void (await cpr.migrateIncoming(incoming.main, true))();
-    }
+    } else if (!arrival.isHelper) await arrival.begin(vm, cpr);
     await openConsoles(vm, view, cpr);
+    if (arrival.isHelper) await arrival.help(vm, cpr);
+    if (config.pidfile !== undefined && vm.runState !== "shutdown") {
+      removePidfile = writePidfile(config.pidfile);
+    }
     if (ready) daemonIsUp(ready);
     const status = await vm.exited;
     // The monitor that was told to quit has a reply to write.
@@ -168,23 +163,6 @@ async function openConsoles(vm: VirtualMachine, view: MachineView, cpr: Cpr): Pr
     openMonitors(vm.config.monitors, { chardevs: vm.chardevs, machine: view, table });
   }
   vm.attachDevices();
-}
-
-/** The descriptors come first: the machine is built from them. */
-async function receiveFromPredecessor(
-  incoming: IncomingOptions | undefined,
-  fromExec: ReceivedExec | undefined,
-): Promise<Received | undefined> {
-  if (fromExec) {
-    return { ...fromExec, onArrival: () => fromExec.wayBack?.[Symbol.dispose]() };
-  }
-  if (!incoming?.cpr) return undefined;
-  const reactor = new Reactor();
-  try {
-    return await receiveCpr(incoming.cpr, reactor);
-  } finally {
-    await reactor.close();
-  }
 }
 
 function openLog(path: string): (text: string) => void {

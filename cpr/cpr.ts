@@ -13,6 +13,7 @@ import { migrationCommands, migrationHmpCommands, migrationInfoCommands } from "
 import { Incoming, type Received } from "./incoming.ts";
 import { Migration } from "./migration.ts";
 import { type Continuation, Outgoing, sharingBlockers } from "./outgoing.ts";
+import type { RelayChannels } from "./relay.ts";
 
 /** Live update of one VM. */
 export class Cpr {
@@ -65,10 +66,14 @@ export class Cpr {
   /**
    * Begins an incoming migration.
    *
+   * @param address where; undefined if the main channel is connected already
    * @param exitOnError end the VM if the state cannot be loaded
    * @throws {Error} if this VM waits for none, or the channel cannot be opened
    */
-  async migrateIncoming(address: MigrationAddress, exitOnError: boolean): Promise<Continuation> {
+  async migrateIncoming(
+    address: MigrationAddress | undefined,
+    exitOnError: boolean,
+  ): Promise<Continuation> {
     if (!this.incoming) throw new Error("'-incoming' was not specified on the command line");
     const load = await this.incoming.start(address);
     return async () => {
@@ -77,6 +82,11 @@ export class Cpr {
         this.#vm.fail(`load of migration failed: ${result.error.message}`, exitOnError);
       }
     };
+  }
+
+  /** Moves the guest to whoever asked for it; false if that failed and the guest is still here. */
+  giveTo(channels: RelayChannels): Promise<boolean> {
+    return this.#outgoing.giveTo(channels);
   }
 
   /** Cancels an outgoing migration while that can be done; without effect afterwards. */

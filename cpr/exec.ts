@@ -24,7 +24,6 @@ import {
 } from "./fd_table.ts";
 import { constantSections } from "./machine_state.ts";
 import { Owner } from "./ownership.ts";
-import { preflight } from "./preflight.ts";
 import { rehearse } from "./rehearsal.ts";
 import { bufferSource, encodeStream, readSections, type Section, StateError } from "./stream.ts";
 import type { VmImage } from "./vm_state.ts";
@@ -60,10 +59,9 @@ export class ExecUpdate implements Update {
     this.#main = main;
   }
 
-  /** Asks the command whether it would take the guest, and opens the channel. */
+  /** Opens the channel. The command has been asked whether it would take the guest. */
   async prepare(): Promise<void> {
     const { vm, fds } = this.#departure;
-    await preflight(vm, this.#command);
     this.#channel = await openOutgoing(this.#main, fds);
     this.#state = makeMemfd("denovo-cpr-exec", 0);
     this.#exec = new PreparedExec(this.#command, { [EXEC_STATE]: `${this.#state.fd}` });

@@ -11,7 +11,7 @@ import { receiveMessage } from "../ffi/socket_message.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "./address.ts";
-import { Channel, openIncoming } from "./channel.ts";
+import { Channel, type IncomingEnd, openIncoming } from "./channel.ts";
 import { decodeFds, MAX_FDS, type ReceivedTable } from "./fd_table.ts";
 import { checkConstants, SectionTable } from "./machine_state.ts";
 import type { Migration } from "./migration.ts";
@@ -44,6 +44,16 @@ export async function receiveCpr(
   await awaitInput(reactor, listener.fd, new AbortController().signal);
   const connection = accept(listener.fd);
   if (!connection) throw new Error("cpr channel has no connection to accept");
+  return receiveOver(connection);
+}
+
+/**
+ * Takes an old VMM's descriptors from a connection.
+ *
+ * @param connection the connection, which is closed on failure
+ * @throws {StateError} if what came makes no sense
+ */
+export function receiveOver(connection: OwnedFd): ReceivedCpr {
   try {
     const { uid } = peerCredentials(connection.fd);
     if (uid !== Deno.uid() && uid !== 0) {
@@ -118,8 +128,10 @@ function receiveTable(socket: number): ReceivedTable {
 export interface Received extends ReceivedTable {
   /** The cpr connection, whose end tells the old VMM that the main channel listens. */
   readonly connection?: OwnedFd;
+  /** The main channel, where it is connected already. */
+  readonly main?: OwnedFd;
   /** Called when the guest has arrived: there is no way back from there. */
-  readonly onArrival?: () => void;
+  readonly onArrival?: (vm: VirtualMachine) => void;
 }
 
 /** How an incoming migration ended. */
@@ -141,7 +153,8 @@ export class Incoming {
   /** When the guest stopped, and when its state was here: nanoseconds of CLOCK_MONOTONIC. */
   #stoppedNs = 0;
   #loadedNs = 0;
-  readonly #onArrival: (() => void) | undefined;
+  #main: OwnedFd | undefined;
+  readonly #onArrival: ((vm: VirtualMachine) => void) | undefined;
 
   /**
    * @param vm a VM in run state inmigrate
@@ -156,6 +169,7 @@ export class Incoming {
     received?: Received,
   ) {
     this.#onArrival = received?.onArrival;
+    this.#main = received?.main;
     this.#vm = vm;
     this.#migration = migration;
     this.#fds = fds;
@@ -172,17 +186,18 @@ export class Incoming {
   /**
    * Starts to listen, or opens the file.
    *
+   * @param address where; of no consequence if the main channel is connected already
    * @returns the migration's end, however long it takes
    * @throws {Error} if the channel cannot be opened; it may be tried again
    */
-  async start(address: MigrationAddress): Promise<() => Promise<IncomingResult>> {
+  async start(address: MigrationAddress | undefined): Promise<() => Promise<IncomingResult>> {
     if (this.#started || this.#vm.runState !== "inmigrate") {
       throw new Error("The incoming migration has already been started");
     }
     this.#migration.begin("incoming");
-    const end = await openIncoming(address, this.#fds);
+    const end = await this.#open(address);
     this.#started = true;
-    if (end.kind === "listener" && address.transport === "socket" && address.type === "inet") {
+    if (end.kind === "listener" && address?.transport === "socket" && address.type === "inet") {
       this.#migration.socketAddress = { type: "inet", host: address.host, port: address.port };
     }
     if (this.#beside) {
@@ -224,9 +239,14 @@ export class Incoming {
     this.#vm.setRunState("paused");
     if (state.wasRunning) this.#vm.resume();
     this.#vm.arrived();
-    this.#migration.direction = "outgoing";
-    this.#migration.error = reason;
-    this.#migration.status = "failed";
+    this.#migration.failedBefore(reason);
+  }
+
+  async #open(address: MigrationAddress | undefined): Promise<IncomingEnd> {
+    const main = this.#main;
+    this.#main = undefined;
+    if (main) return { kind: "open", channel: new Channel(main, true) };
+    return await openIncoming(address!, this.#fds);
   }
 
   async #accept(listener: OwnedFd): Promise<Channel> {
@@ -292,7 +312,7 @@ export class Incoming {
   /** What need not happen within the pause. */
   #arrived(): void {
     this.#vm.arrived(this.#chardevs);
-    this.#onArrival?.();
+    this.#onArrival?.(this.#vm);
     this.#migration.complete();
     if (this.#vm.running) void this.#noteEntries();
   }

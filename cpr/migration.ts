@@ -181,6 +181,13 @@ export class Migration {
     this.status = "failed";
   }
 
+  /** An update failed, but not in this process: it is the one that has the guest now. */
+  failedBefore(reason: string): void {
+    this.direction = "outgoing";
+    this.error = reason;
+    this.status = "failed";
+  }
+
   /** Ends because the user said so. The guest is resumed by whoever stopped it. */
   cancelled(resume?: () => void): void {
     this.continueHook = undefined;

@@ -15,6 +15,9 @@ import { ExecUpdate } from "./exec.ts";
 import { Cancelled, type Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { checkCprCapabilities, type MigrationMode } from "./parameters.ts";
+import { preflight } from "./preflight.ts";
+import { type RelayChannels, RelayUpdate, startHelper, transferTo } from "./relay.ts";
+import type { UpdateProcess } from "./timeline.ts";
 import { sendDescriptors, TransferUpdate } from "./transfer.ts";
 
 /** What goes on after `migrate` was answered. */
@@ -53,14 +56,37 @@ export class Outgoing {
     const main = mainOf(channels);
     const cpr = channels.find((channel) => channel["channel-type"] === "cpr")?.addr;
     this.#checkRequest(mode, main, cpr);
+    return await this.#begin("old", (departure) => chooseUpdate(departure, mode, main, cpr));
+  }
+
+  /**
+   * Moves the guest to the process that asked for it on a relay's link.
+   *
+   * @returns whether that worked; if not, the guest goes on here
+   */
+  async giveTo(channels: RelayChannels): Promise<boolean> {
+    const { timeline } = this.#migration;
+    const goOn = await this.#begin("helper", (departure) => {
+      if (timeline) departure.ownership.timeline.continue(timeline, "new", "helper");
+      return Promise.resolve(transferTo(departure, channels, { announced: true }));
+    });
+    await goOn();
+    return this.#migration.status === "completed";
+  }
+
+  async #begin(
+    process: UpdateProcess,
+    choose: (departure: Departure) => Promise<Update>,
+  ): Promise<Continuation> {
     this.#ownership?.close();
-    const ownership = this.#ownership = Ownership.create();
+    const ownership = this.#ownership = Ownership.create(process);
     const departure = new Departure(this.#vm, this.#migration, this.#fds, ownership);
     this.#migration.begin("outgoing");
-    this.#migration.timeline = ownership.timeline;
-    ownership.timeline.stamp("begin");
-    const update = chooseUpdate(departure, mode, main, cpr);
+    let update: Update | undefined;
     try {
+      update = await choose(departure);
+      this.#migration.timeline = ownership.timeline;
+      ownership.timeline.stamp("begin");
       await update.prepare();
       this.#migration.cancelSignal.throwIfAborted();
       if (update.stopsFirst) departure.stop();
@@ -68,19 +94,20 @@ export class Outgoing {
       this.#failed(update, departure, error);
       throw error;
     }
+    const chosen = update;
     return async () => {
       try {
-        await update.run();
-        update[Symbol.dispose]();
+        await chosen.run();
+        chosen[Symbol.dispose]();
       } catch (error) {
-        this.#failed(update, departure, error);
+        this.#failed(chosen, departure, error);
       }
     };
   }
 
-  #failed(update: Update, departure: Departure, error: unknown): void {
-    const ours = update.takeBack();
-    update[Symbol.dispose]();
+  #failed(update: Update | undefined, departure: Departure, error: unknown): void {
+    const ours = update?.takeBack() ?? true;
+    update?.[Symbol.dispose]();
     if (!ours) return departure.handedOver();
     const resume = () => departure.resume();
     if (error instanceof Cancelled) this.#migration.cancelled(resume);
@@ -144,18 +171,41 @@ function chooseUpdate(
   mode: MigrationMode,
   main: MigrationAddress,
   cpr: MigrationAddress | undefined,
-): Update {
-  const { vm, migration, fds, ownership } = departure;
+): Promise<Update> {
+  const { vm, fds, ownership } = departure;
   switch (mode) {
     case "cpr-transfer":
-      return new TransferUpdate(departure, {
-        cpr: () => sendDescriptors(vm, cpr!, ownership.fd),
-        main: () => openOutgoing(main, fds),
-      });
+      return Promise.resolve(
+        new TransferUpdate(departure, {
+          cpr: () => sendDescriptors(vm, cpr!, ownership.fd),
+          main: () => openOutgoing(main, fds),
+        }),
+      );
     case "cpr-exec":
-      return new ExecUpdate(departure, migration.parameters["cpr-exec-command"], main);
+      return chooseExec(departure, main);
     default:
-      return new CopyUpdate(departure, main);
+      return Promise.resolve(new CopyUpdate(departure, main));
+  }
+}
+
+/** cpr-exec goes by way of a helper unless that cannot be done, or the user does not want it. */
+async function chooseExec(departure: Departure, main: MigrationAddress): Promise<Update> {
+  const { vm, migration: { parameters, capabilities, cancelSignal } } = departure;
+  const { "cpr-exec-command": command, "x-cpr-exec-relay": relay } = parameters;
+  const knowsRelay = await preflight(vm, command);
+  const direct = () => new ExecUpdate(departure, command, main);
+  if (relay === "off") return direct();
+  const obstacle = capabilities.has("pause-before-switchover")
+    ? "it does not go with pause-before-switchover"
+    : knowsRelay
+    ? undefined
+    : `${command[0]} does not know it`;
+  try {
+    if (obstacle !== undefined) throw new Error(`Cannot use x-cpr-exec-relay: ${obstacle}`);
+    return new RelayUpdate(departure, command, main, await startHelper(vm.reactor, cancelSignal));
+  } catch (error) {
+    if (relay === "on" || cancelSignal.aborted) throw error;
+    return direct();
   }
 }
 

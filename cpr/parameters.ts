@@ -45,6 +45,8 @@ export const defaultParameters = {
   "max-bandwidth": 134217728,
   "x-checkpoint-delay": 20000,
   "cpu-throttle-increment": 10,
+  /** Denovo's own: whether cpr-exec goes by way of a helper process. */
+  "x-cpr-exec-relay": "auto" as "on" | "off" | "auto",
 };
 
 /** The value of every parameter. */
@@ -81,6 +83,7 @@ export const parameterDisplay: readonly (readonly [name: ParameterName, unit: st
   ["direct-io", ""],
   ["x-rdma-chunk-size", " bytes"],
   ["cpr-exec-command", ""],
+  ["x-cpr-exec-relay", ""],
 ];
 
 interface Range {

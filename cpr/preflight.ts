@@ -27,7 +27,10 @@ import { awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
 
 /** Tells the child where it finds the guest's layout, and where its answer goes: two descriptors. */
 const PREFLIGHT = "DENOVO_CPR_PREFLIGHT";
-const ACCEPTED = "OK";
+/** The answer of a command that would take the guest, directly or by way of a helper. */
+const ACCEPTED = "OK relay";
+/** The answer of one that knows nothing of helpers. */
+const ACCEPTED_DIRECT = "OK";
 const MAX_ANSWER = 4096;
 
 /** What two machines must have in common, by the name that an error gives it. */
@@ -55,10 +58,11 @@ function layoutOf(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[])
 /**
  * Asks the command whether it would take the guest. The guest runs on meanwhile.
  *
+ * @returns whether the command can take it by way of a helper; false as well if it cannot be started
  * @throws {Error} with the command's reason to refuse; not if the command cannot be started, which
  * is for the exec itself to report
  */
-export async function preflight(vm: VirtualMachine, command: readonly string[]): Promise<void> {
+export async function preflight(vm: VirtualMachine, command: readonly string[]): Promise<boolean> {
   const cpuid = vm.machine.cpus.vcpus.map((vcpu) => vcpu.cpuid);
   const layout = new TextEncoder().encode(JSON.stringify(layoutOf(vm.config, cpuid)));
   using question = makeMemfd("denovo-cpr-preflight", 0);
@@ -66,7 +70,7 @@ export async function preflight(vm: VirtualMachine, command: readonly string[]):
   const [reader, writer] = makePipe();
   using answer = reader;
   using child = startChild(command, question, writer);
-  if (!child) return;
+  if (!child) return false;
   const limit = AbortSignal.timeout(PEER_LIMIT_MS);
   let text: string;
   try {
@@ -77,7 +81,7 @@ export async function preflight(vm: VirtualMachine, command: readonly string[]):
     throw new Error(`cpr-exec-command ${command[0]} does not answer`, { cause: error });
   }
   child.wait();
-  if (text === ACCEPTED) return;
+  if (text === ACCEPTED || text === ACCEPTED_DIRECT) return text === ACCEPTED;
   throw new Error(
     text === ""
       ? `cpr-exec-command ${command[0]} ended without an answer: it must start Denovo`

@@ -64,6 +64,7 @@ const parameterMembers = {
   "direct-io": z.boolean(),
   "x-rdma-chunk-size": integer(),
   "cpr-exec-command": z.array(z.string()),
+  "x-cpr-exec-relay": z.enum(["on", "off", "auto"]),
 };
 const parameters = z.strictObject(parameterMembers);
 

@@ -84,7 +84,7 @@ export class Timeline {
    * @param memory the ring, shared with the other process; aligned to 8 bytes
    * @param process who stamps
    */
-  constructor(memory: Uint8Array<ArrayBuffer>, public process: UpdateProcess) {
+  constructor(memory: Uint8Array<ArrayBuffer>, readonly process: UpdateProcess) {
     this.#count = new Int32Array(memory.buffer, memory.byteOffset, 1);
     this.#data = new DataView(memory.buffer, memory.byteOffset + HEAD, memory.length - HEAD);
     this.#capacity = Math.floor(this.#data.byteLength / ENTRY);
@@ -92,20 +92,26 @@ export class Timeline {
 
   /** Notes that a step is done, now or at another time. A full ring takes no more. */
   stamp(step: Step, ns: number = monotonicNow(), vcpu = 0): void {
-    const index = Atomics.add(this.#count, 0, 1);
-    if (index >= 0 && index < this.#capacity) {
-      const at = index * ENTRY;
-      this.#data.setFloat64(at, ns, true);
-      this.#data.setUint16(at + 8, numbers.get(step)!, true);
-      this.#data.setUint16(at + 10, updateProcesses.indexOf(this.process), true);
-      this.#data.setUint32(at + 12, vcpu, true);
-    }
+    this.#put(step, ns, vcpu, this.process);
     observer?.(step);
   }
 
-  /** Forgets what was noted. */
-  clear(): void {
-    Atomics.store(this.#count, 0, 0);
+  #put(step: Step, ns: number, vcpu: number, process: UpdateProcess): void {
+    const index = Atomics.add(this.#count, 0, 1);
+    if (index < 0 || index >= this.#capacity) return;
+    const at = index * ENTRY;
+    this.#data.setFloat64(at, ns, true);
+    this.#data.setUint16(at + 8, numbers.get(step)!, true);
+    this.#data.setUint16(at + 10, updateProcesses.indexOf(process), true);
+    this.#data.setUint32(at + 12, vcpu, true);
+  }
+
+  /** Takes over what another timeline has, with a process by the name that it has here. */
+  continue(before: Timeline, process: UpdateProcess, name: UpdateProcess): void {
+    for (const entry of before.entries()) {
+      const who = entry.process === process ? name : entry.process;
+      this.#put(entry.step, entry.ns, entry.vcpu, who);
+    }
   }
 
   /** What was noted so far by all processes, in the order of time; entries without sense left out. */

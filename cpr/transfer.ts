@@ -35,7 +35,7 @@ import { chardevStates, collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
 import { constantSections } from "./machine_state.ts";
 import { Owner } from "./ownership.ts";
 import { rehearse } from "./rehearsal.ts";
-import { encodeStream } from "./stream.ts";
+import { encodeStream, type Section } from "./stream.ts";
 import type { VmImage } from "./vm_state.ts";
 
 /** What the successor answers on the main channel. */
@@ -62,16 +62,29 @@ export class TransferUpdate implements Update {
   readonly stopsFirst = false;
   readonly #departure: Departure;
   readonly #channels: SuccessorChannels;
+  readonly #announced: boolean;
+  #sections: readonly Section[] = [];
   #cpr: OwnedFd | undefined;
   #main: Channel | undefined;
 
   /**
    * @param departure the VM that the guest leaves
    * @param channels how the successor is reached
+   * @param options.announced whether the migration's status follows the transfer
    */
-  constructor(departure: Departure, channels: SuccessorChannels) {
+  constructor(
+    departure: Departure,
+    channels: SuccessorChannels,
+    options: { readonly announced: boolean } = { announced: true },
+  ) {
     this.#departure = departure;
     this.#channels = channels;
+    this.#announced = options.announced;
+  }
+
+  /** What was sent of the changing state. */
+  get sections(): readonly Section[] {
+    return this.#sections;
   }
 
   /** Sends the descriptors. */
@@ -84,8 +97,14 @@ export class TransferUpdate implements Update {
     return Promise.resolve();
   }
 
-  /** Waits until the successor is ready, hands over, and waits until it runs the guest. */
+  /** Moves the guest. */
   async run(): Promise<void> {
+    await this.deliver();
+    this.#departure.handedOver();
+  }
+
+  /** Waits until the successor is ready, hands over, and waits until it runs the guest. */
+  async deliver(): Promise<void> {
     const departure = this.#departure;
     const { vm: { reactor, machine }, migration, ownership } = departure;
     // With `-incoming defer` a person may type for hours before the successor listens.
@@ -99,12 +118,41 @@ export class TransferUpdate implements Update {
     await awaitInput(reactor, main.fd.fd, limit);
     readAnswer(main, Answer.READY);
     migration.commit();
-    handOver(departure, image, main);
+    this.#handOver(image, main);
     await awaitInput(reactor, main.fd.fd, AbortSignal.timeout(HANDOVER_LIMIT_MS));
     readAnswer(main, Answer.DONE);
     if (ownership.owner !== Owner.NEW) throw new Error("The new VMM did not take the guest");
     ownership.timeline.stamp("settled");
-    departure.handedOver();
+  }
+
+  /**
+   * The pause, on the old side: from the guest's last instruction here to its state on the way.
+   *
+   * @throws {Error} if the state cannot be sent; the guest is stopped, and may have to be taken back
+   */
+  #handOver(image: VmImage, main: Channel): void {
+    const { vm, migration, ownership } = this.#departure;
+    const { timeline } = ownership;
+    vm.events.hold();
+    try {
+      this.#departure.stop();
+      vm.holdChardevs("everything");
+      this.#sections = image.save(this.#departure.guest, chardevStates(vm));
+      const bytes = encodeStream(this.#sections);
+      timeline.stamp("saved");
+      // From here on only the winner of the next swap may run the guest.
+      ownership.swap(Owner.OLD, Owner.HANDED_OVER);
+      timeline.stamp("handed-over");
+      send(main, bytes);
+      timeline.stamp("sent");
+      migration.transferred = bytes.length;
+    } finally {
+      if (this.#announced) {
+        migration.activate();
+        migration.status = "device";
+      }
+      vm.events.release();
+    }
   }
 
   /** The swap back decides, unless the guest has never left. */
@@ -117,33 +165,6 @@ export class TransferUpdate implements Update {
   [Symbol.dispose](): void {
     this.#cpr?.close();
     this.#main?.[Symbol.dispose]();
-  }
-}
-
-/**
- * The pause, on the old side: from the guest's last instruction here to its state on the way.
- *
- * @throws {Error} if the state cannot be sent; the guest is stopped, and may have to be taken back
- */
-function handOver(departure: Departure, image: VmImage, main: Channel): void {
-  const { vm, migration, ownership } = departure;
-  const { timeline } = ownership;
-  vm.events.hold();
-  try {
-    departure.stop();
-    vm.holdChardevs("everything");
-    const bytes = encodeStream(image.save(departure.guest, chardevStates(vm)));
-    timeline.stamp("saved");
-    // From here on only the winner of the next swap may run the guest.
-    ownership.swap(Owner.OLD, Owner.HANDED_OVER);
-    timeline.stamp("handed-over");
-    send(main, bytes);
-    timeline.stamp("sent");
-    migration.transferred = bytes.length;
-  } finally {
-    migration.activate();
-    migration.status = "device";
-    vm.events.release();
   }
 }
 
@@ -163,21 +184,34 @@ export function sendDescriptors(
   if (address.transport !== "socket" || address.type !== "unix") {
     throw new Error("bad cpr channel address; must be unix");
   }
-  const table = collectFds(vm, ownership, true);
-  if (table.fds.length > MAX_FDS) {
-    throw new Error(`Cannot pass ${table.fds.length} file descriptors, at most ${MAX_FDS}`);
-  }
-  const bytes = encodeStream(encodeFds(table, (entry) => table.fds.indexOf(entry)));
-  const socket = connectUnix(address.path);
+  return sendTable(vm, connectUnix(address.path), ownership, true);
+}
+
+/**
+ * Sends the descriptor table over a connection.
+ *
+ * @param socket the connection, which is closed on failure
+ * @param beside see {@linkcode collectFds}
+ * @throws {Error} if the successor does not read it
+ */
+export function sendTable(
+  vm: VirtualMachine,
+  socket: OwnedFd,
+  ownership: number,
+  beside: boolean,
+): OwnedFd {
   try {
+    const table = collectFds(vm, ownership, beside);
+    if (table.fds.length > MAX_FDS) {
+      throw new Error(`Cannot pass ${table.fds.length} file descriptors, at most ${MAX_FDS}`);
+    }
+    const bytes = encodeStream(encodeFds(table, (entry) => table.fds.indexOf(entry)));
     setTimeouts(socket.fd, PEER_LIMIT_MS);
     let sent = sendMessage(socket.fd, bytes, table.fds.map((entry) => entry.fd));
     while (sent !== -1 && sent < bytes.length) {
       sent += sendMessage(socket.fd, bytes.subarray(sent));
     }
-    if (sent === -1) {
-      throw new Error(`Successor on '${address.path}' does not read the descriptor table`);
-    }
+    if (sent === -1) throw new Error("Successor does not read the descriptor table");
     return socket;
   } catch (error) {
     socket.close();

@@ -76,7 +76,8 @@ export class VirtualMachine implements AsyncDisposable {
   #ended = false;
   #closed = false;
   #startOnArrival: boolean;
-  readonly #notice: (text: string) => void;
+  /** Takes a line for the user. */
+  readonly notice: (text: string) => void;
   readonly #parts: Resources;
 
   private constructor(config: MachineConfig, options: CreateOptions, parts: Resources) {
@@ -90,7 +91,7 @@ export class VirtualMachine implements AsyncDisposable {
       ...(config.noReboot && { reboot: "shutdown" as const }),
       ...(config.noShutdown && { shutdown: "pause" as const }),
     };
-    this.#notice = options.notice ?? ((text) => console.error(text));
+    this.notice = options.notice ?? ((text) => console.error(text));
     this.#runState = options.incoming ? "inmigrate" : "prelaunch";
     this.#startOnArrival = !config.startPaused;
     this.exited = new Promise((resolve) => this.#resolveExited = resolve);
@@ -102,7 +103,7 @@ export class VirtualMachine implements AsyncDisposable {
       sink: (id) => this.chardevs.sink(id),
       onEvent: (event) => this.#handle(event),
     });
-    for (const warning of this.machine.cpus.warnings) this.#notice(warning);
+    for (const warning of this.machine.cpus.warnings) this.notice(warning);
   }
 
   /**
@@ -247,10 +248,22 @@ export class VirtualMachine implements AsyncDisposable {
     }
   }
 
-  /** Lets go of the character devices that a successor goes on with. */
-  releaseChardevs(): void {
+  /** The same for monitors whose connections are not kept. */
+  holdMonitors(held: Held): void {
+    for (const [id, backend] of this.chardevs.backends) {
+      if (this.keptOf(id) === "listener") backend.held = held;
+    }
+  }
+
+  /**
+   * Lets go of the character devices that a successor goes on with.
+   *
+   * @param listeners of monitors' listeners too
+   */
+  releaseChardevs(listeners = false): void {
     for (const id of [...this.chardevs.backends.keys()]) {
-      if (this.keptOf(id) === "all") this.chardevs.release(id);
+      const keeps = this.keptOf(id);
+      if (keeps === "all" || (listeners && keeps === "listener")) this.chardevs.release(id);
     }
   }
 
@@ -310,7 +323,7 @@ export class VirtualMachine implements AsyncDisposable {
 
   /** Ends a VM whose guest could not arrive, or else tells the user and goes on waiting. */
   fail(text: string, end: boolean): void {
-    if (!end) return this.#notice(text);
+    if (!end) return this.notice(text);
     this.failure = text;
     this.#end(1);
   }
@@ -393,12 +406,12 @@ export class VirtualMachine implements AsyncDisposable {
 
   #internalError(text: string): void {
     this.pause("internal-error");
-    this.#notice(text);
+    this.notice(text);
   }
 
   /** Logs what `-d ITEM` asks for. */
   #log(item: string, text: () => string): void {
-    if (this.config.debugItems.includes(item)) this.#notice(text());
+    if (this.config.debugItems.includes(item)) this.notice(text());
   }
 
   #registers(): string {

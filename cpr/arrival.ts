@@ -1,0 +1,115 @@
+/**
+ * Where a process's guest comes from: its own boot, a file, an old VMM beside it, or the program
+ * that this process was before.
+ *
+ * @module
+ */
+import { Reactor } from "../ffi/reactor.ts";
+import type { MachineConfig } from "../vmm/config.ts";
+import type { VirtualMachine } from "../vmm/virtual_machine.ts";
+import type { Cpr } from "./cpr.ts";
+import { type ReceivedExec, receiveExec } from "./exec.ts";
+import { receiveCpr, type Received, receiveOver } from "./incoming.ts";
+import { type IncomingOptions, parseIncoming } from "./incoming_options.ts";
+import { Relay } from "./relay.ts";
+
+/** One process's way to its guest. */
+export class Arrival {
+  readonly #exec: ReceivedExec | undefined;
+  readonly #relay: Relay | undefined;
+  #options: IncomingOptions | undefined;
+
+  private constructor(exec: ReceivedExec | undefined, relay: Relay | undefined) {
+    this.#exec = exec;
+    this.#relay = relay;
+  }
+
+  /**
+   * What the program before this one left, if there was one. Environment variables that say so are
+   * gone afterwards.
+   *
+   * @throws {StateError} if what was left makes no sense
+   */
+  static fromEnvironment(): Arrival {
+    const relay = Relay.fromEnvironment();
+    return new Arrival(relay ? undefined : receiveExec(), relay);
+  }
+
+  /** Whether this process has been a VMM, or helps one: it goes on where that is. */
+  get inPlace(): boolean {
+    return this.#exec !== undefined || this.#relay !== undefined;
+  }
+
+  /** Whether this process only keeps the guest for another: it has no monitors and no pidfile. */
+  get isHelper(): boolean {
+    return this.#relay?.isHelper ?? false;
+  }
+
+  /** Whether the guest comes from somewhere, rather than boots. */
+  get expected(): boolean {
+    return this.#options !== undefined;
+  }
+
+  /** Takes the descriptors that a predecessor passes: the machine is built from them. */
+  async receive(config: MachineConfig): Promise<Received | undefined> {
+    const relay = this.#relay;
+    const given = relay?.isHelper || relay?.failure !== undefined || this.#exec?.failure;
+    this.#options = given ? { main: "defer" } : await parseIncoming(config.incoming) ??
+      (this.inPlace ? { main: "defer" } : undefined);
+    if (this.#exec) {
+      return { ...this.#exec, onArrival: () => this.#exec?.wayBack?.[Symbol.dispose]() };
+    }
+    if (relay) {
+      const { cpr, main } = relay.link.ask();
+      return { ...receiveOver(cpr), main, onArrival: (vm) => this.#relayed(vm, relay) };
+    }
+    if (!this.#options?.cpr) return undefined;
+    const reactor = new Reactor();
+    try {
+      return await receiveCpr(this.#options.cpr, reactor);
+    } finally {
+      await reactor.close();
+    }
+  }
+
+  /** The guest has come over the link. */
+  #relayed(vm: VirtualMachine, relay: Relay): void {
+    if (relay.isHelper) vm.holdMonitors("everything");
+    else relay.arrived(vm.reactor);
+  }
+
+  /** Takes the guest, or begins to wait for it. Not for a VM that boots. */
+  async begin(vm: VirtualMachine, cpr: Cpr): Promise<void> {
+    const { main } = this.#options!;
+    if (this.#exec?.failure) {
+      return cpr.incoming!.takeBack(this.#exec.failure.state, this.#exec.failure.reason);
+    }
+    if (this.#relay?.failure !== undefined) {
+      await (await cpr.migrateIncoming(undefined, true))();
+      cpr.migration.failedBefore(this.#relay.failure);
+    } else if (main !== "defer") void (await cpr.migrateIncoming(main, true))();
+  }
+
+  /**
+   * The helper's life: it takes the guest and keeps it until somebody takes it from here; then the
+   * VM ends. If nobody will, it goes on as a VM like any other.
+   */
+  async help(vm: VirtualMachine, cpr: Cpr): Promise<void> {
+    await (await cpr.migrateIncoming(undefined, true))();
+    if (vm.failure !== undefined) return;
+    const nobody = await this.#relay!.giveAway(vm.reactor, (to) => cpr.giveTo(to));
+    if (nobody === undefined) {
+      vm.releaseChardevs(true);
+      return vm.quit();
+    }
+    cpr.migration.failedBefore(nobody);
+    vm.notice(`${nobody}; the guest runs on in process ${Deno.pid}`);
+    vm.holdMonitors("nothing");
+  }
+
+  /** After a failure: becomes the program before this one again, if there is one and it is needed. */
+  goBack(reason: string): void {
+    this.#exec?.wayBack?.go(reason);
+    this.#relay?.goBack(reason);
+  }
+}
