@@ -33,8 +33,16 @@ import type { TerminationSignal } from "./devices/chardev/raw_terminal.ts";
 import { Cpr } from "./cpr/cpr.ts";
 import { Arrival } from "./cpr/arrival.ts";
 import { answerPreflight, isPreflight } from "./cpr/preflight.ts";
+import type { UpdateOptions, UpdateResult } from "./cpr/update.ts";
 import type { MachineConfig } from "./vmm/config.ts";
-import { daemonIsUp, isDaemonChild, startDaemon, takeReadyFd, writePidfile } from "./vmm/daemon.ts";
+import {
+  daemonIsUp,
+  isDaemonChild,
+  startDaemon,
+  takeReadyFd,
+  takeUpdateOutput,
+  writePidfile,
+} from "./vmm/daemon.ts";
 import { MachineView } from "./vmm/machine_view.ts";
 import { denovoVersion } from "./vmm/monitor/version.ts";
 import { optionsHelp, parseCommandLine, type Request } from "./vmm/options/command_line.ts";
@@ -70,15 +78,46 @@ export type {
 } from "./devices/chardev/config.ts";
 export type { PropertyValue } from "./devices/device.ts";
 export type { CreateOptions } from "./vmm/virtual_machine.ts";
+export type {
+  TimelineStep,
+  UpdateError,
+  UpdateFailure,
+  UpdateMode,
+  UpdateOptions,
+  UpdateResult,
+} from "./cpr/update.ts";
 export { VirtualMachine };
 
 /**
- * The program: QEMU's options in, exit status out.
+ * Replaces the VMM of a running guest on this host, in another process, by this version of Denovo.
+ *
+ * @example Update a VMM that listens on a QMP socket
+ * ```ts no-eval
+ * import { updateVmm } from "./mod.ts";
+ *
+ * const { newPid, pauseUs } = await updateVmm({ socket: "qmp.sock", onProgress: console.log });
+ * console.log(`process ${newPid} has the guest, which stood still for ${pauseUs} µs`);
+ * ```
+ *
+ * @param options which VMM, and how
+ * @returns what was done; the guest is in its new VMM
+ * @throws {UpdateError} with the reason, and what has become of the guest
+ */
+export async function updateVmm(options: UpdateOptions): Promise<UpdateResult> {
+  return await (await import("./cpr/update.ts")).updateVmm(options);
+}
+
+/**
+ * The program: QEMU's options in, exit status out. `update` as the first word is the command that
+ * replaces a running VMM.
  *
  * @param args the options
  * @returns the exit status; errors go to stderr, one line each
  */
 export async function main(args: readonly string[]): Promise<number> {
+  if (args[0] === "update") {
+    return (await import("./cpr/update/cli.ts")).updateCommand(args.slice(1));
+  }
   const parse = () => parseCommandLine([...args], deviceTypes);
   if (isPreflight()) return answerPreflight(() => parse().config);
   let arrival: Arrival | undefined;
@@ -116,10 +155,13 @@ async function printRequest(request: Request): Promise<number> {
 /** Runs one VM from its start, or from its predecessor's state, to its end. */
 async function runMachine(options: MachineConfig, arrival: Arrival): Promise<number> {
   const ready = takeReadyFd();
+  const useOwnOutput = takeUpdateOutput();
   const received = await arrival.receive(options);
   // The guest only passes through a helper: it goes on as it was.
   const config = arrival.isHelper ? { ...options, startPaused: false } : options;
-  const log = config.logfile === undefined ? undefined : openLog(config.logfile);
+  const log = config.logfile === undefined
+    ? undefined
+    : openLog(config.logfile, arrival.expected);
   const vm = await VirtualMachine.create(config, {
     incoming: arrival.expected,
     kept: received?.kept,
@@ -134,7 +176,7 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
     if (!arrival.expected) {
       await vm.chardevs.waitForClients();
       vm.start();
-    } else if (!arrival.isHelper) await arrival.begin(vm, cpr);
+    } else if (!arrival.isHelper) await arrival.begin(vm, cpr, useOwnOutput);
     await openConsoles(vm, view, cpr);
     if (arrival.isHelper) await arrival.help(vm, cpr);
     if (config.pidfile !== undefined && vm.runState !== "shutdown") {
@@ -165,8 +207,9 @@ async function openConsoles(vm: VirtualMachine, view: MachineView, cpr: Cpr): Pr
   vm.attachDevices();
 }
 
-function openLog(path: string): (text: string) => void {
-  Deno.writeTextFileSync(path, "");
+/** A successor goes on with its predecessor's file. */
+function openLog(path: string, append: boolean): (text: string) => void {
+  Deno.writeTextFileSync(path, "", { append });
   return (text) => Deno.writeTextFileSync(path, `${text}\n`, { append: true });
 }
 

@@ -78,8 +78,12 @@ export class Arrival {
     else relay.arrived(vm.reactor);
   }
 
-  /** Takes the guest, or begins to wait for it. Not for a VM that boots. */
-  async begin(vm: VirtualMachine, cpr: Cpr): Promise<void> {
+  /**
+   * Takes the guest, or begins to wait for it. Not for a VM that boots.
+   *
+   * @param onArrival called when the guest has come by itself
+   */
+  async begin(vm: VirtualMachine, cpr: Cpr, onArrival?: () => void): Promise<void> {
     const { main } = this.#options!;
     if (this.#exec?.failure) {
       return cpr.incoming!.takeBack(this.#exec.failure.state, this.#exec.failure.reason);
@@ -87,7 +91,10 @@ export class Arrival {
     if (this.#relay?.failure !== undefined) {
       await (await cpr.migrateIncoming(undefined, true))();
       cpr.migration.failedBefore(this.#relay.failure);
-    } else if (main !== "defer") void (await cpr.migrateIncoming(main, true))();
+    } else if (main !== "defer") {
+      const arrival = await cpr.migrateIncoming(main, true);
+      void arrival().then(() => vm.failure === undefined && onArrival?.());
+    }
   }
 
   /**

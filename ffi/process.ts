@@ -128,6 +128,8 @@ export interface SpawnOptions {
   readonly fds?: readonly (readonly [number, number])[];
   /** Start the child in a session of its own. */
   readonly newSession?: boolean;
+  /** The child's working directory; this process's unless given. */
+  readonly cwd?: string;
 }
 
 /**
@@ -150,6 +152,11 @@ export function spawn(argv: readonly string[], options: SpawnOptions = {}): Chil
     for (const [from, to] of options.fds ?? []) {
       const error = libc.posix_spawn_file_actions_adddup2(actions, from, to);
       if (error !== 0) throw new OsError("posix_spawn_file_actions_adddup2", error, `${from}`);
+    }
+    if (options.cwd !== undefined) {
+      const folder = cstring(options.cwd);
+      const error = libc.posix_spawn_file_actions_addchdir_np(actions, folder);
+      if (error !== 0) throw new OsError("posix_spawn_file_actions_addchdir", error, options.cwd);
     }
     if (options.newSession) libc.posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSID);
     const pid = new Int32Array(1);

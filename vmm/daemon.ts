@@ -26,6 +26,13 @@ import { spawn } from "../ffi/process.ts";
 /** Tells the child which descriptor its parent waits on. */
 const READY_FD = "DENOVO_DAEMON_READY_FD";
 
+/**
+ * Tells the successor that a live update starts which descriptor its errors go to later.
+ *
+ * @internal
+ */
+export const UPDATE_OUTPUT_FD = "DENOVO_UPDATE_OUTPUT_FD";
+
 /** Whether this process is the one that `-daemonize` started. */
 export function isDaemonChild(): boolean {
   return Deno.env.has(READY_FD);
@@ -79,6 +86,31 @@ function stdioFds(): number[] {
   return all.filter((fd) => stdio.includes(fd) || isOpen(fd) && streams.includes(targetOf(fd)));
 }
 
+/**
+ * Takes the descriptor that a live update leaves to a successor which it starts: its errors go to
+ * the update at first, and to where its predecessor's went once the guest is its own.
+ *
+ * @returns to be called when the guest has arrived; undefined if no update started this process
+ */
+export function takeUpdateOutput(): (() => void) | undefined {
+  const value = Deno.env.get(UPDATE_OUTPUT_FD);
+  if (value === undefined) return undefined;
+  Deno.env.delete(UPDATE_OUTPUT_FD);
+  const output = new OwnedFd(Number(value));
+  setCloexec(output.fd, true);
+  return () => {
+    using own = output;
+    const captured = targetOf(2);
+    const all = Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => Number(name));
+    for (const fd of all) {
+      // Deno writes to duplicates of 2.
+      if (!isOpen(fd) || targetOf(fd) !== captured) continue;
+      redirect(own.fd, fd);
+      if (fd > 2) setCloexec(fd, true);
+    }
+  };
+}
+
 /** What a descriptor refers to, as the kernel names it. */
 function targetOf(fd: number): string {
   return Deno.readLinkSync(`/proc/self/fd/${fd}`);
@@ -94,7 +126,7 @@ export function ownCommandLine(): string[] {
 /**
  * Writes this process's id into a file.
  *
- * @returns removes the file
+ * @returns removes the file, if it still has this process's id
  * @throws {Error} in QEMU's words
  */
 export function writePidfile(path: string): () => void {
@@ -106,5 +138,17 @@ export function writePidfile(path: string): () => void {
     const reason = error instanceof OsError ? error.reason : String(error);
     throw new Error(`cannot create PID file: Cannot open pid file '${path}': ${reason}`);
   }
-  return () => unlinkFile(path);
+  // After a live update the file may name the successor.
+  return () => {
+    if (readPidfile(path) === Deno.pid) unlinkFile(path);
+  };
+}
+
+function readPidfile(path: string): number | undefined {
+  try {
+    return Number(Deno.readTextFileSync(path));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
 }

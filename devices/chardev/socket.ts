@@ -42,6 +42,8 @@ export class SocketBackend extends StreamBackend {
   readonly #listener: number | undefined;
   /** What `query-chardev` prints while nobody is connected. */
   readonly #address: string;
+  /** The file of a UNIX socket that listens, as it was when this backend was opened. */
+  readonly #file: FileIdentity | undefined;
   #connectionName: string | undefined;
   #reactor: Reactor | undefined;
   #listening = false;
@@ -60,6 +62,7 @@ export class SocketBackend extends StreamBackend {
     this.#config = config;
     this.setUp(() => this.#open(kept));
     this.#listener = this.fds.get("listener");
+    this.#file = identify(config);
     this.#address = this.#describe();
     const connection = this.fds.get("connection");
     if (connection !== undefined) this.#use(connection);
@@ -133,13 +136,13 @@ export class SocketBackend extends StreamBackend {
     this.#waiting?.reject(new Error(`Chardev '${this.label}' was closed`));
   }
 
-  /** Hangs up and removes the socket file. */
+  /** Hangs up and removes the socket file, if it still is this backend's. */
   protected override restoreHost(): void {
     const connection = this.fds.get("connection");
     if (connection !== undefined) shutdownSocket(connection);
-    const config = this.#config;
-    const unix = config.backend === "socket" && config.family === "unix";
-    if (unix && config.server) unlinkFile(config.path);
+    // After a live update the path may lead to a successor's socket.
+    const file = identify(this.#config);
+    if (file && file.ino === this.#file?.ino && file.dev === this.#file.dev) unlinkFile(file.path);
   }
 
   #open(kept: KeptChardev | undefined): void {
@@ -222,6 +225,25 @@ export class SocketBackend extends StreamBackend {
     const connection = this.fds.get("connection");
     if (connection !== undefined) shutdownSocket(connection);
     this.fds.close("connection");
+  }
+}
+
+/** Which file a path leads to. */
+interface FileIdentity {
+  readonly path: string;
+  readonly dev: number;
+  readonly ino: number | null;
+}
+
+/** The file of a UNIX socket that listens; undefined for others, or if it is gone. */
+function identify(config: SocketConfig | FdConfig): FileIdentity | undefined {
+  if (config.backend !== "socket" || config.family !== "unix" || !config.server) return undefined;
+  try {
+    const { dev, ino } = Deno.lstatSync(config.path);
+    return { path: config.path, dev, ino };
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
   }
 }
 

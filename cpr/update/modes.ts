@@ -1,0 +1,201 @@
+/**
+ * The three ways of an update. Each one leaves the guest running in the old VMM when it fails.
+ *
+ * @module
+ */
+import { sharedRamFile } from "./command_line.ts";
+import { HostFiles } from "./host_files.ts";
+import { listens } from "./process.ts";
+import { QmpClient, QmpClosed, QmpRefusal, replies } from "./qmp_client.ts";
+import {
+  type Arrival,
+  arrived,
+  checkCancelled,
+  connectSuccessor,
+  endOld,
+  MigrationFailed,
+  outgoingDone,
+  type Session,
+  setMode,
+  sleep,
+  waitFor,
+} from "./session.ts";
+import { Successor } from "./successor.ts";
+import type { UpdateMode } from "./types.ts";
+
+/** How long a successor that was refused may take to say why. */
+const LAST_WORDS_MS = 2_000;
+
+/** cpr-transfer: a second process takes the guest over. */
+async function transfer(session: Session): Promise<Arrival> {
+  const { command, folder, qmp, say, signal, vmm } = session;
+  const [main, cpr] = ["main", "cpr"].map((type) => ({
+    "channel-type": type,
+    addr: { transport: "socket", type: "unix", path: `${folder}/${type}` },
+  }));
+  const incoming = ["-incoming", `unix:${main.addr.path}`, "-incoming", JSON.stringify(cpr)];
+  using files = new HostFiles(session.config, vmm);
+  say("starting the new VMM");
+  using successor = new Successor([...command, ...incoming], vmm, folder);
+  let begun = false;
+  try {
+    await waitFor(() => {
+      checkCancelled(signal);
+      successor.assertAlive();
+      return listens(cpr.addr.path);
+    }, "the new VMM");
+    await setMode(session);
+    say(`moving the guest to process ${successor.pid}`);
+    begun = true;
+    await qmp.execute("migrate", replies.nothing, { channels: [main, cpr] });
+    await outgoingDone(session);
+  } catch (error) {
+    // Who does not know where the guest is must not end anyone.
+    const known = !begun || error instanceof MigrationFailed || error instanceof QmpRefusal;
+    if (!known) throw error;
+    throw await giveUp(successor, files, error as Error);
+  }
+  using monitor = await connectSuccessor(session, successor);
+  const arrival = await arrived(
+    session,
+    monitor,
+    successor.pid,
+    () => successor.assertAlive(),
+  );
+  await endOld(session);
+  return arrival;
+}
+
+/** Ends a successor that has no guest. Returns the error to throw, with the successor's reason. */
+async function giveUp(successor: Successor, files: HostFiles, error: Error): Promise<Error> {
+  const deadline = performance.now() + LAST_WORDS_MS;
+  const cancelled = error instanceof MigrationFailed && error.message.includes("cancelled");
+  while (!cancelled && !successor.ended && performance.now() < deadline) await sleep();
+  const reason = successor.ended && !cancelled
+    ? new Error(`The new VMM ended: ${successor.reason}`, { cause: error })
+    : error;
+  successor.kill();
+  files.restore();
+  return reason;
+}
+
+/** cpr-exec: the process replaces its own program. */
+async function exec(session: Session): Promise<Arrival> {
+  const { command, folder, qmp, reactor, say, signal, vmm } = session;
+  const uri = `file:${folder}/state`;
+  checkCancelled(signal);
+  say("asking the new program whether it can take the guest");
+  await setMode(session, { "cpr-exec-command": [...command, "-incoming", uri] });
+  await qmp.execute("migrate", replies.nothing, { uri });
+  say(`replacing the program of process ${vmm.pid}`);
+  let current = qmp;
+  try {
+    await waitFor(async () => {
+      assertAlive(session);
+      try {
+        const { status, "error-desc": reason } = await current.migration();
+        if (status === "failed") throw new MigrationFailed(reason ?? "The migration failed");
+        return status === "completed";
+      } catch (error) {
+        if (!(error instanceof QmpClosed)) throw error;
+        const next = await reconnect(session);
+        if (next) current = next;
+        return false;
+      }
+    }, "the new program");
+    return await arrived(session, current, vmm.pid, () => assertAlive(session));
+  } finally {
+    if (current !== qmp) current[Symbol.dispose]();
+  }
+
+  async function reconnect({ newAddress }: Session): Promise<QmpClient | undefined> {
+    try {
+      return await QmpClient.connect(newAddress, reactor);
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+function assertAlive({ vmm }: Session): void {
+  if (vmm.ended) throw new Error(`VMM ${vmm.pid} has ended, and the guest with it`);
+}
+
+/** cpr-reboot: the guest goes through a file. The old VMM keeps it until the new one has it. */
+async function reboot(session: Session): Promise<Arrival> {
+  const { command, folder, qmp, say, vmm, wasRunning } = session;
+  const uri = `file:${folder}/state`;
+  const ignoreShared = ramStaysInItsFile(session);
+  using files = new HostFiles(session.config, vmm);
+  checkCancelled(session.signal);
+  await setMode(session, {}, ignoreShared);
+  say("writing the guest into a file");
+  await qmp.execute("migrate", replies.nothing, { uri });
+  await outgoingDone(session);
+  say("starting the new VMM");
+  // It waits with -S, so that the guest can go back as long as it has not run there.
+  const incoming = [...ignoreSharedOption(session, ignoreShared), "-S", "-incoming", uri];
+  const before = qmp.times.STOP;
+  let successor: Successor | undefined;
+  try {
+    successor = new Successor([...command, ...incoming], vmm, folder);
+    return await goOn(session, successor, before);
+  } catch (error) {
+    if (error instanceof GuestMoved) throw error.cause;
+    const reason = successor ? await giveUp(successor, files, error as Error) : error;
+    if (wasRunning) await qmp.execute("cont", replies.nothing);
+    throw reason;
+  } finally {
+    successor?.[Symbol.dispose]();
+  }
+}
+
+/** Something failed when the guest could not go back any more. */
+class GuestMoved extends Error {}
+
+async function goOn(
+  session: Session,
+  successor: Successor,
+  stoppedUs: number | undefined,
+): Promise<Arrival> {
+  using monitor = await connectSuccessor(session, successor);
+  const arrival = await arrived(session, monitor, successor.pid, () => {
+    checkCancelled(session.signal);
+    successor.assertAlive();
+  });
+  try {
+    const run = session.wasRunning && !session.newConfig.startPaused;
+    if (run) await monitor.execute("cont", replies.nothing);
+    const runState = await monitor.runState();
+    await endOld(session);
+    const { RESUME } = monitor.times;
+    const pause = run && RESUME && stoppedUs ? { pauseUs: RESUME - stoppedUs } : {};
+    return { ...arrival, runState, ...pause };
+  } catch (error) {
+    throw new GuestMoved("", { cause: error });
+  }
+}
+
+/** Whether both VMMs have the same shared file as RAM: it need not be copied then. */
+function ramStaysInItsFile({ config, newConfig, vmm }: Session): boolean {
+  const [old, next] = [config, newConfig].map(sharedRamFile);
+  if (old === undefined || next === undefined) return false;
+  // A folder stands for a nameless file in it.
+  return vmm.resolve(old) === vmm.resolve(next) && Deno.statSync(vmm.resolve(old)).isFile;
+}
+
+/** What makes the new VMM's capability x-ignore-shared what the old one's is. */
+function ignoreSharedOption({ newConfig }: Session, wanted: boolean): string[] {
+  const given = newConfig.globals.findLast(([driver, name]) =>
+    driver === "migration" && name === "x-ignore-shared"
+  );
+  if (["on", "yes", "true", "y"].includes(given?.[2] ?? "off") === wanted) return [];
+  return ["-global", `migration.x-ignore-shared=${wanted ? "on" : "off"}`];
+}
+
+/** The modes. */
+export const modes: Readonly<Record<UpdateMode, (session: Session) => Promise<Arrival>>> = {
+  transfer,
+  exec,
+  reboot,
+};
