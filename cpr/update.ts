@@ -101,6 +101,7 @@ class Update implements AsyncDisposable {
     const runState = await checkVmm(qmp, socket);
     this.#say(`VMM ${vmm.pid} has the guest (${runState})`);
     const { config, newConfig, newOptions } = this.#readOptions(vmm, address);
+    const newAddress = newAddressOf(newConfig, vmm, address);
     const { mode, reason } = chooseMode(config, vmm, this.#options.mode);
     this.#known = { ...this.#known, mode };
     if (reason !== undefined) this.#say(`mode exec: ${reason}`);
@@ -116,7 +117,7 @@ class Update implements AsyncDisposable {
     return {
       ...{ mode, qmp, vmm, config, newConfig, command, signal },
       reactor: this.#reactor,
-      newAddress: newAddressOf(newConfig, vmm, address),
+      newAddress,
       folder: this.#folder,
       wasRunning: runState === "running",
       say: this.#say,

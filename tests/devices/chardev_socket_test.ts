@@ -469,3 +469,15 @@ Deno.test("a backend has one frontend", () =>
     });
     await Promise.resolve();
   }));
+
+Deno.test("a socket server that ends leaves the file alone that a successor has put in its place", async () => {
+  const path = `${Deno.makeTempDirSync()}/s`;
+  const old = openChardev(unixServer(path), host);
+  const successor = openChardev(unixServer(path), host);
+  old.close();
+  using client = connectUnix(path);
+  assert.ok(isOpen(client.fd));
+  successor.close();
+  assert.throws(() => Deno.statSync(path), Deno.errors.NotFound);
+  await Deno.remove(path.slice(0, -2));
+});

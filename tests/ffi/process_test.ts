@@ -52,6 +52,11 @@ Deno.test("`spawn()` runs a program and tells its exit code", () => {
   assert.deepEqual(run(["/bin/true"]).status, { code: 0 });
 });
 
+Deno.test("`spawn()` starts a child in another folder", () => {
+  assert.equal(run(["pwd"], { cwd: "/proc/sys" }).text, "/proc/sys\n");
+  assert.throws(() => run(["pwd"], { cwd: "/nonexistent" }), /No such file or directory/);
+});
+
 Deno.test("`spawn()` tells the signal that ended the child", () => {
   using child = spawn(["sleep", "1000"]);
   assert.equal(child.poll(), undefined);
