@@ -1,8 +1,9 @@
 /**
  * Denovo: a KVM virtual machine monitor that can be replaced under a running guest.
  *
- * As a program it takes QEMU's options: `deno run -A mod.ts -kernel vmlinux -nographic`. As a library
- * it gives {@linkcode VirtualMachine}.
+ * As a program it takes QEMU's options: `deno run -A mod.ts -kernel vmlinux -nographic`; with `update`
+ * as the first word it replaces a running VMM: `deno run -A mod.ts update -qmp qmp.sock`. As a
+ * library it gives {@linkcode VirtualMachine} and {@linkcode updateVmm}.
  *
  * @example Run a guest and read its console
  * ```ts
@@ -92,11 +93,13 @@ export { VirtualMachine };
  * Replaces the VMM of a running guest on this host, in another process, by this version of Denovo.
  *
  * @example Update a VMM that listens on a QMP socket
- * ```ts no-eval
+ * ```ts
  * import { updateVmm } from "./mod.ts";
  *
- * const { newPid, pauseUs } = await updateVmm({ socket: "qmp.sock", onProgress: console.log });
- * console.log(`process ${newPid} has the guest, which stood still for ${pauseUs} µs`);
+ * async function update(socket: string): Promise<void> {
+ *   const { newPid, pauseUs } = await updateVmm({ socket, onProgress: console.log });
+ *   console.log(`process ${newPid} has the guest, which stood still for ${pauseUs} µs`);
+ * }
  * ```
  *
  * @param options which VMM, and how

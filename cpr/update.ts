@@ -22,7 +22,7 @@ import { checkMode, chooseMode } from "./update/choose.ts";
 import { modes } from "./update/modes.ts";
 import { VmmProcess } from "./update/process.ts";
 import { type QmpAddress, QmpClient, replies } from "./update/qmp_client.ts";
-import { checkCancelled, type Session } from "./update/session.ts";
+import { checkCancelled, GuestMoved, type Session } from "./update/session.ts";
 import {
   UpdateError,
   type UpdateFailure,
@@ -78,7 +78,7 @@ class Update implements AsyncDisposable {
           ...arrival,
         };
       } catch (error) {
-        await this.#withMonitor(restore);
+        if (!(error instanceof GuestMoved)) await this.#withMonitor(restore);
         throw error;
       }
     } catch (error) {
@@ -99,7 +99,7 @@ class Update implements AsyncDisposable {
     const qmp = await this.#connect(address);
     const vmm = this.#vmm!;
     const runState = await checkVmm(qmp, socket);
-    this.#say(`VMM ${vmm.pid} has the guest (${runState})`);
+    this.#say(`preparing to update VMM ${vmm.pid}, its guest is ${runState}`);
     const { config, newConfig, newOptions } = this.#readOptions(vmm, address);
     const newAddress = newAddressOf(newConfig, vmm, address);
     const { mode, reason } = chooseMode(config, vmm, this.#options.mode);
@@ -164,6 +164,7 @@ class Update implements AsyncDisposable {
   /** Says what has become of the guest. */
   async #explain(error: unknown): Promise<UpdateError> {
     const { message } = error as Error;
+    if (error instanceof GuestMoved) return new UpdateError(message, this.#known, error);
     const runState = await this.#withMonitor((qmp) => qmp.runState());
     const { oldPid } = this.#known;
     const guest = runState === undefined

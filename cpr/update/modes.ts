@@ -13,6 +13,7 @@ import {
   checkCancelled,
   connectSuccessor,
   endOld,
+  GuestMoved,
   MigrationFailed,
   outgoingDone,
   type Session,
@@ -55,15 +56,24 @@ async function transfer(session: Session): Promise<Arrival> {
     if (!known) throw error;
     throw await giveUp(successor, files, error as Error);
   }
-  using monitor = await connectSuccessor(session, successor);
-  const arrival = await arrived(
-    session,
-    monitor,
-    successor.pid,
-    () => successor.assertAlive(),
-  );
-  await endOld(session);
-  return arrival;
+  try {
+    using monitor = await connectSuccessor(session, successor);
+    const assertAlive = () => successor.assertAlive();
+    const arrival = await arrived(session, monitor, successor.pid, assertAlive);
+    await endOld(session);
+    return arrival;
+  } catch (error) {
+    throw movedAway(successor, error as Error);
+  }
+}
+
+/** What is wrong after the guest has moved: nobody but the successor can have it. */
+function movedAway(successor: Successor, error: Error): GuestMoved {
+  const { message } = error;
+  const text = successor.ended
+    ? `The guest is lost, process ${successor.pid} ended after it took the guest: ${successor.reason}`
+    : `The guest has moved to process ${successor.pid}, which cannot be asked: ${message}`;
+  return new GuestMoved(text, { cause: error });
 }
 
 /** Ends a successor that has no guest. Returns the error to throw, with the successor's reason. */
@@ -141,17 +151,18 @@ async function reboot(session: Session): Promise<Arrival> {
     successor = new Successor([...command, ...incoming], vmm, folder);
     return await goOn(session, successor, before);
   } catch (error) {
-    if (error instanceof GuestMoved) throw error.cause;
+    if (error instanceof GuestMoved) throw error;
     const reason = successor ? await giveUp(successor, files, error as Error) : error;
-    if (wasRunning) await qmp.execute("cont", replies.nothing);
+    try {
+      if (wasRunning) await qmp.execute("cont", replies.nothing);
+    } catch {
+      // Where the guest is and how is said with the reason.
+    }
     throw reason;
   } finally {
     successor?.[Symbol.dispose]();
   }
 }
-
-/** Something failed when the guest could not go back any more. */
-class GuestMoved extends Error {}
 
 async function goOn(
   session: Session,
@@ -172,7 +183,7 @@ async function goOn(
     const pause = run && RESUME && stoppedUs ? { pauseUs: RESUME - stoppedUs } : {};
     return { ...arrival, runState, ...pause };
   } catch (error) {
-    throw new GuestMoved("", { cause: error });
+    throw movedAway(successor, error as Error);
   }
 }
 

@@ -1,6 +1,9 @@
 /** `update`: one command moves a running guest to a new VMM, or leaves it where it is. */
 import assert from "node:assert/strict";
 import { UpdateError } from "../../cpr/update/types.ts";
+import { O, openFile, readFd, writeAll } from "../../ffi/fd.ts";
+import { spawn } from "../../ffi/process.ts";
+import { openPty } from "../../ffi/terminal.ts";
 import { updateVmm } from "../../mod.ts";
 import { layout } from "../guests/programs.ts";
 import {
@@ -282,6 +285,40 @@ function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return listener.addr.port;
 }
+
+kvmTest("update chooses cpr-exec for a console on a terminal, which goes on", async () => {
+  const { master, path } = openPty();
+  using _master = master;
+  using slave = openFile(path, O.RDWR | O.NOCTTY);
+  await using subject = await Subject.start(() => ({ serial: "stdio", fds: [[slave.fd, 0]] }));
+  const { code, stdout, stderr } = await subject.run();
+  assert.deepEqual([code, stderr], [0, ""]);
+  assert.ok(stdout.includes(`mode exec: The console is on ${path}, which only`), stdout);
+  await counterOf(subject);
+  writeAll(master.fd, new TextEncoder().encode("hello\r"));
+  await subject.vmm.said("you said: HELLO");
+});
+
+kvmTest("update on a terminal shows each step on a line, with the time that it took", async () => {
+  await using subject = await Subject.start();
+  const { master, path } = openPty();
+  using _master = master;
+  using slave = openFile(path, O.RDWR | O.NOCTTY);
+  const { fd } = slave;
+  using child = spawn([...program, "update", "-qmp", subject.socket], {
+    fds: [[fd, 0], [fd, 1], [fd, 2]],
+  });
+  await until(() => child.poll() !== undefined, () => "the end of the update");
+  const buffer = new Uint8Array(8192);
+  const text = new TextDecoder().decode(buffer.subarray(0, readFd(master.fd, buffer)));
+  assert.deepEqual(child.poll(), { code: 0 }, text);
+  for (const step of ["starting the new VMM", `moving the guest to process ${subject.pid}`]) {
+    const line = new RegExp(`… ${step}\r\x1b\\[2K✓ ${step} \\(\\d+ ms\\)\r*\n`);
+    assert.match(text, line);
+  }
+  assert.match(text, /pause \d+\.\d\d ms/);
+  await counterOf(subject);
+});
 
 kvmTest("update --mode reboot leaves RAM in its file", async () => {
   await using subject = await Subject.start((lab) => ({

@@ -359,5 +359,7 @@ export function optionsHelp(): string {
   const groups = optionGroups.map(({ title, options }) =>
     [`${title}:`, ...options.map(({ help }) => help)].join("\n")
   );
-  return ["usage: denovo [options]", ...groups].join("\n\n");
+  const usage = "usage: denovo [options]\n       denovo update -qmp socket [options]" +
+    "    replace the VMM of a running guest, see 'update -help'";
+  return [usage, ...groups].join("\n\n");
 }
