@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { type TimelineStep, UpdateError, type UpdateResult, updateVmm } from "../update.ts";
-import { type UpdateMode, updateModes } from "./types.ts";
+import { updateVmm } from "../update.ts";
 import { Progress } from "./progress.ts";
+import { jsonOf, jsonOfFailure, textOf } from "./report.ts";
+import { UpdateError, type UpdateMode, updateModes } from "./types.ts";
 
 const HELP = `usage: denovo update -qmp SOCKET [--mode MODE] [--json] [-- OPTIONS…]
 
@@ -140,57 +141,4 @@ class CancelBySignal implements Disposable {
   [Symbol.dispose](): void {
     for (const name of this.#names) Deno.removeSignalListener(name, this.#listener);
   }
-}
-
-function textOf(result: UpdateResult): string {
-  const { oldPid, newPid, runState, pauseUs, timeline } = result;
-  const where = newPid === oldPid ? `process ${newPid}, as before` : `process ${newPid}`;
-  return [
-    `the guest is in ${where} (${runState})`,
-    ...(pauseUs === undefined ? [] : [`pause ${milliseconds(pauseUs)}`]),
-    ...tableOf(timeline),
-  ].join("\n");
-}
-
-/** The steps of the pause: when each was done, and how long after the one before. */
-function tableOf(timeline: readonly TimelineStep[]): string[] {
-  const width = Math.max(...timeline.map(({ step }) => step.length));
-  return timeline.map(({ step, us, process }, i) => {
-    const took = us - (timeline[i - 1]?.us ?? 0);
-    const numbers = [us, took].map((time) => milliseconds(time).padStart(12)).join("");
-    return `  ${step.padEnd(width)}${numbers}  ${process}`;
-  });
-}
-
-function milliseconds(us: number): string {
-  return `${(us / 1000).toFixed(2)} ms`;
-}
-
-function jsonOf(result: UpdateResult): string {
-  const { mode, oldPid, newPid, commandLine, runState, pauseUs, timeline } = result;
-  return JSON.stringify({
-    ok: true,
-    mode,
-    old_pid: oldPid,
-    new_pid: newPid,
-    status: runState,
-    pause_us: pauseUs ?? null,
-    timeline,
-    command_line: commandLine,
-  });
-}
-
-function jsonOfFailure({ message, failure }: UpdateError): string {
-  const { mode, oldPid, commandLine, runState } = failure;
-  return JSON.stringify({
-    ok: false,
-    error: message,
-    mode: mode ?? null,
-    old_pid: oldPid ?? null,
-    new_pid: null,
-    status: runState ?? null,
-    pause_us: null,
-    timeline: [],
-    command_line: commandLine ?? null,
-  });
 }

@@ -53,8 +53,9 @@ async function transfer(session: Session): Promise<Arrival> {
   } catch (error) {
     // Who does not know where the guest is must not end anyone.
     const known = !begun || error instanceof MigrationFailed || error instanceof QmpRefusal;
-    if (!known) throw error;
-    throw await giveUp(successor, files, error as Error);
+    if (known) throw await giveUp(successor, files, error as Error);
+    // An old VMM that has died may have sent the guest before.
+    if (!(error instanceof QmpClosed)) throw error;
   }
   try {
     using monitor = await connectSuccessor(session, successor);
@@ -71,8 +72,8 @@ async function transfer(session: Session): Promise<Arrival> {
 function movedAway(successor: Successor, error: Error): GuestMoved {
   const { message } = error;
   const text = successor.ended
-    ? `The guest is lost, process ${successor.pid} ended after it took the guest: ${successor.reason}`
-    : `The guest has moved to process ${successor.pid}, which cannot be asked: ${message}`;
+    ? `The guest is lost, process ${successor.pid} ended while it had it: ${successor.reason}`
+    : `Nothing is known of the guest in process ${successor.pid}: ${message}`;
   return new GuestMoved(text, { cause: error });
 }
 
