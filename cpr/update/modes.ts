@@ -27,6 +27,9 @@ import type { UpdateMode } from "./types.ts";
 /** How long a successor that was refused may take to say why. */
 const LAST_WORDS_MS = 2_000;
 
+/** How long a successor may take to have the guest when the old VMM has died meanwhile. */
+const ORPHAN_LIMIT_MS = 5_000;
+
 /** cpr-transfer: a second process takes the guest over. */
 async function transfer(session: Session): Promise<Arrival> {
   const { command, folder, qmp, say, signal, vmm } = session;
@@ -57,9 +60,15 @@ async function transfer(session: Session): Promise<Arrival> {
     // An old VMM that has died may have sent the guest before.
     if (!(error instanceof QmpClosed)) throw error;
   }
+  const since = performance.now();
+  const assertAlive = () => {
+    successor.assertAlive();
+    if (vmm.ended && performance.now() - since > ORPHAN_LIMIT_MS) {
+      throw new Error(`VMM ${vmm.pid} ended during the update`);
+    }
+  };
   try {
-    using monitor = await connectSuccessor(session, successor);
-    const assertAlive = () => successor.assertAlive();
+    using monitor = await connectSuccessor(session, successor, assertAlive);
     const arrival = await arrived(session, monitor, successor.pid, assertAlive);
     await endOld(session);
     return arrival;
@@ -170,11 +179,12 @@ async function goOn(
   successor: Successor,
   stoppedUs: number | undefined,
 ): Promise<Arrival> {
-  using monitor = await connectSuccessor(session, successor);
-  const arrival = await arrived(session, monitor, successor.pid, () => {
+  const goesOn = () => {
     checkCancelled(session.signal);
     successor.assertAlive();
-  });
+  };
+  using monitor = await connectSuccessor(session, successor, goesOn);
+  const arrival = await arrived(session, monitor, successor.pid, goesOn);
   try {
     const run = session.wasRunning && !session.newConfig.startPaused;
     if (run) await monitor.execute("cont", replies.nothing);

@@ -130,10 +130,14 @@ export async function setMode(
 }
 
 /** Connects to the successor's monitor, and to nobody else's on the same path. */
-export function connectSuccessor(session: Session, successor: Successor): Promise<QmpClient> {
+export function connectSuccessor(
+  session: Session,
+  successor: Successor,
+  assertAlive: () => void,
+): Promise<QmpClient> {
   const { reactor, newAddress } = session;
   return waitFor(async () => {
-    successor.assertAlive();
+    assertAlive();
     try {
       return await QmpClient.connect(newAddress, reactor, (socket) => {
         if (newAddress.family === "unix" && peerPid(socket.fd) !== successor.pid) {

@@ -395,6 +395,35 @@ kvmTest("update says so when the successor dies, and the guest runs on", async (
   await subject.assertUntouched();
 });
 
+kvmTest("update says what it knows when the old VMM dies in the middle", async () => {
+  await using subject = await Subject.start();
+  const { child, pid } = await stuckUpdate(subject);
+  subject.vmm.kill();
+  const { code, stderr } = await outcomeOf(child);
+  assert.equal(code, 1);
+  assert.equal(
+    stderr,
+    `denovo update: Nothing is known of the guest in process ${pid}: ` +
+      `VMM ${subject.vmm.child.pid} ended during the update\n`,
+  );
+  Deno.kill(pid, "SIGKILL");
+});
+
+kvmTest("a migration goes on when the update is killed: the successor is on its own", async () => {
+  await using subject = await Subject.start();
+  const { child, pid } = await stuckUpdate(subject);
+  child.kill("SIGKILL");
+  await outcomeOf(child);
+  const folder = /unix:(\/[^\0]+)\/main/.exec(commandLine(pid))![1];
+  // Somebody reads the log: the successor goes on, and nobody waits for it.
+  using _log = await Deno.open(subject.lab.path("fifo"));
+  await until(() => subject.pid === pid, () => "the successor's pidfile");
+  using qmp = await subject.monitor();
+  await qmp.reaches("running");
+  await qmp.assertGuestRuns();
+  Deno.removeSync(folder, { recursive: true });
+});
+
 kvmTest("update refuses before it does anything", async () => {
   await using subject = await Subject.start(() => ({
     options: [
