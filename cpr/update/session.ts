@@ -12,8 +12,10 @@ import type { TimelineStep, UpdateMode } from "./types.ts";
 
 /** Milliseconds after which what does not come is given up. */
 const PATIENCE_MS = 60_000;
-/** Milliseconds between two looks: the guest has the machine meanwhile. */
+/** Milliseconds between two looks. */
 const INTERVAL_MS = 10;
+/** The same while a guest may be moving: whoever looks takes time from the two VMMs. */
+const MOVING_INTERVAL_MS = 50;
 /** Milliseconds that a VMM has to end after it was told to. */
 const END_LIMIT_MS = 10_000;
 
@@ -61,7 +63,7 @@ export function checkCancelled(signal?: AbortSignal): void {
   if (signal?.aborted) throw new MigrationFailed("The update was cancelled");
 }
 
-/** Lets time pass. */
+/** Lets time pass, in milliseconds. */
 export function sleep(milliseconds = INTERVAL_MS): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
@@ -71,10 +73,12 @@ export function sleep(milliseconds = INTERVAL_MS): Promise<void> {
  *
  * @param look returns undefined or false to be called again; may throw
  * @param what what is waited for, for the message
+ * @param intervalMs milliseconds between two looks
  */
 export async function waitFor<T>(
   look: () => T | undefined | false | Promise<T | undefined | false>,
   what: string,
+  intervalMs = INTERVAL_MS,
 ): Promise<T> {
   const deadline = performance.now() + PATIENCE_MS;
   for (;;) {
@@ -83,7 +87,7 @@ export async function waitFor<T>(
     if (performance.now() > deadline) {
       throw new Error(`Waited ${PATIENCE_MS / 1000} seconds in vain for ${what}`);
     }
-    await sleep();
+    await sleep(intervalMs);
   }
 }
 
@@ -93,23 +97,29 @@ export async function waitFor<T>(
  *
  * @throws {MigrationFailed} if it failed or was cancelled
  */
-export async function outgoingDone({ qmp, signal }: Session): Promise<void> {
+export async function outgoingDone({ mode, qmp, signal }: Session): Promise<void> {
   const deadline = performance.now() + PATIENCE_MS;
+  // In a reboot the guest stands still until its file is found complete.
+  const interval = mode === "reboot" ? INTERVAL_MS : MOVING_INTERVAL_MS;
   let cancelled: string | undefined;
-  await waitFor(async () => {
-    const { status, "error-desc": reason } = await qmp.migration();
-    if (status === "completed") return true;
-    if (status === "failed") throw new MigrationFailed(reason ?? "The migration failed");
-    if (status === "cancelled") throw new MigrationFailed(cancelled!);
-    if (cancelled !== undefined) return false;
-    if (signal?.aborted) cancelled = "The update was cancelled";
-    // Half of the time is left for the cancelling itself.
-    else if (performance.now() > deadline - PATIENCE_MS / 2) {
-      cancelled = `The migration is still '${status}' after ${PATIENCE_MS / 2000} seconds`;
-    }
-    if (cancelled !== undefined) await qmp.execute("migrate_cancel", replies.nothing);
-    return false;
-  }, "the end of the migration");
+  await waitFor(
+    async () => {
+      const { status, "error-desc": reason } = await qmp.migration();
+      if (status === "completed") return true;
+      if (status === "failed") throw new MigrationFailed(reason ?? "The migration failed");
+      if (status === "cancelled") throw new MigrationFailed(cancelled!);
+      if (cancelled !== undefined) return false;
+      if (signal?.aborted) cancelled = "The update was cancelled";
+      // Half of the time is left for the cancelling itself.
+      else if (performance.now() > deadline - PATIENCE_MS / 2) {
+        cancelled = `The migration is still '${status}' after ${PATIENCE_MS / 2000} seconds`;
+      }
+      if (cancelled !== undefined) await qmp.execute("migrate_cancel", replies.nothing);
+      return false;
+    },
+    "the end of the migration",
+    interval,
+  );
 }
 
 /** Chooses a migration mode, and switches off what would make the update wait or differ. */
