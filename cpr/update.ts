@@ -6,7 +6,6 @@
  *
  * @module
  */
-import type { OwnedFd } from "../ffi/fd.ts";
 import { Reactor } from "../ffi/reactor.ts";
 import type { MachineConfig } from "../vmm/config.ts";
 import { bundlePath } from "./bundle.ts";
@@ -127,10 +126,11 @@ class Update implements AsyncDisposable {
   async #connect(address: QmpAddress): Promise<QmpClient> {
     const { socket: name } = this.#options;
     try {
-      return this.#qmp = await QmpClient.connect(address, this.#reactor, (socket: OwnedFd) => {
-        this.#vmm = VmmProcess.behind(socket, name);
-        this.#known = { oldPid: this.#vmm.pid };
-      });
+      const qmp = this.#qmp = await QmpClient.connect(address, this.#reactor);
+      // Only now: a TCP connection belongs to nobody before it is accepted.
+      this.#vmm = VmmProcess.behind(qmp.socket, name);
+      this.#known = { oldPid: this.#vmm.pid };
+      return qmp;
     } catch (error) {
       throw new Error(`-qmp ${name}: ${(error as Error).message}`, { cause: error });
     }

@@ -152,14 +152,14 @@ async function reboot(session: Session): Promise<Arrival> {
   say("writing the guest into a file");
   await qmp.execute("migrate", replies.nothing, { uri });
   await outgoingDone(session);
+  const writtenUs = nowUs();
   say("starting the new VMM");
   // It waits with -S, so that the guest can go back as long as it has not run there.
   const incoming = [...ignoreSharedOption(session, ignoreShared), "-S", "-incoming", uri];
-  const before = qmp.times.STOP;
   let successor: Successor | undefined;
   try {
     successor = new Successor([...command, ...incoming], vmm, folder);
-    return await goOn(session, successor, before);
+    return await goOn(session, successor, writtenUs);
   } catch (error) {
     if (error instanceof GuestMoved) throw error;
     const reason = successor ? await giveUp(successor, files, error as Error) : error;
@@ -177,25 +177,38 @@ async function reboot(session: Session): Promise<Arrival> {
 async function goOn(
   session: Session,
   successor: Successor,
-  stoppedUs: number | undefined,
+  writtenUs: number,
 ): Promise<Arrival> {
   const goesOn = () => {
     checkCancelled(session.signal);
     successor.assertAlive();
   };
   using monitor = await connectSuccessor(session, successor, goesOn);
-  const arrival = await arrived(session, monitor, successor.pid, goesOn);
+  const { pid } = await arrived(session, monitor, successor.pid, goesOn);
+  const arrivedUs = nowUs();
   try {
     const run = session.wasRunning && !session.newConfig.startPaused;
     if (run) await monitor.execute("cont", replies.nothing);
     const runState = await monitor.runState();
     await endOld(session);
-    const { RESUME } = monitor.times;
-    const pause = run && RESUME && stoppedUs ? { pauseUs: RESUME - stoppedUs } : {};
-    return { ...arrival, runState, ...pause };
+    const [STOP, RESUME] = [session.qmp.times.STOP, monitor.times.RESUME];
+    if (!run || STOP === undefined || RESUME === undefined) return { pid, runState, timeline: [] };
+    // The two VMMs' own events and what was seen from here, on the one clock of this host.
+    const timeline = [
+      { step: "stop", us: 0, process: "old" },
+      { step: "written", us: writtenUs - STOP, process: "old" },
+      { step: "loaded", us: arrivedUs - STOP, process: "new" },
+      { step: "resumed", us: RESUME - STOP, process: "new" },
+    ];
+    return { pid, runState, pauseUs: RESUME - STOP, timeline };
   } catch (error) {
     throw movedAway(successor, error as Error);
   }
+}
+
+/** The host's clock as QMP's events have it, microseconds. */
+function nowUs(): number {
+  return Math.round((performance.timeOrigin + performance.now()) * 1000);
 }
 
 /** Whether both VMMs have the same shared file as RAM: it need not be copied then. */

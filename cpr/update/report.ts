@@ -18,9 +18,11 @@ export function textOf(result: UpdateResult): string {
 
 /** The steps of the pause: when each was done, and how long after the one before. */
 function tableOf(timeline: readonly TimelineStep[]): string[] {
-  const width = Math.max(...timeline.map(({ step }) => step.length));
-  return timeline.map(({ step, us, process }, i) => {
-    const took = us - (timeline[i - 1]?.us ?? 0);
+  // What was done while the guest still ran is for programs.
+  const pause = timeline.filter(({ us }) => us >= 0);
+  const width = Math.max(...pause.map(({ step }) => step.length));
+  return pause.map(({ step, us, process }, i) => {
+    const took = us - (pause[i - 1]?.us ?? 0);
     const numbers = [us, took].map((time) => milliseconds(time).padStart(12)).join("");
     return `  ${step.padEnd(width)}${numbers}  ${process}`;
   });

@@ -31,7 +31,7 @@ export interface UpdateOptions {
 export interface TimelineStep {
   /** What was done. */
   readonly step: string;
-  /** When it was done: microseconds after the guest stopped. */
+  /** When it was done: microseconds after the guest stopped; what came before is negative. */
   readonly us: number;
   /** Which of the two VMMs did it. */
   readonly process: string;
@@ -51,7 +51,7 @@ export interface UpdateResult {
   readonly runState: string;
   /** For how long the guest stood still, microseconds; undefined if it did not run before. */
   readonly pauseUs?: number;
-  /** The steps of the pause, as far as the new VMM tells them. */
+  /** The steps of the update, in the order in which they were done. */
   readonly timeline: readonly TimelineStep[];
 }
 

@@ -149,6 +149,8 @@ for (const mode of modes) {
       assert.equal(stderr, "");
       assert.equal(code, 0);
       assert.match(stdout, /^pause \d+\.\d\d ms$/m);
+      assert.match(stdout, /^ {2}stop +0\.00 ms +0\.00 ms {2}old$/m);
+      assert.match(stdout, /^ {2}resumed +\d+\.\d\d ms +\d+\.\d\d ms {2}new$/m);
       assert.ok(!stdout.includes("\x1b"), "no control sequences where there is no terminal");
       // The same socket leads to the new VMM at once, and to the same guest.
       const now = await counterOf(subject);
@@ -235,7 +237,8 @@ kvmTest("update --json tells everything in one object", async () => {
     status: "running",
   });
   assert.ok(Number.isInteger(pause_us) && pause_us > 0, `pause_us is ${pause_us}`);
-  assert.ok(Array.isArray(timeline));
+  const steps = timeline.map(({ step }: { step: string }) => step);
+  assert.ok(steps.includes("stop") && steps.includes("resumed"), steps.join());
   assert.deepEqual(command_line.slice(-subject.options().length), subject.options());
 
   const failed = await subject.run("--json", "--", "-bogus");

@@ -10,6 +10,7 @@ const result: UpdateResult = {
   runState: "running",
   pauseUs: 2345,
   timeline: [
+    { step: "begin", us: -1000, process: "old" },
     { step: "vCPUs parked", us: 240, process: "old" },
     { step: "running", us: 2345, process: "new" },
   ],
