@@ -162,9 +162,7 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
   const received = await arrival.receive(options);
   // The guest only passes through a helper: it goes on as it was.
   const config = arrival.isHelper ? { ...options, startPaused: false } : options;
-  const log = config.logfile === undefined
-    ? undefined
-    : openLog(config.logfile, arrival.expected);
+  const log = config.logfile === undefined ? undefined : openLog(config.logfile, arrival.expected);
   const vm = await VirtualMachine.create(config, {
     incoming: arrival.expected,
     kept: received?.kept,

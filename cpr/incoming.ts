@@ -145,7 +145,7 @@ export class Incoming {
   readonly #ownership: Ownership;
   /** Whether the old VMM lives beside this one, and waits for answers. */
   readonly #beside: boolean;
-  /** The pause end to end, nanoseconds; known once the guest runs here. */
+  /** The pause end to end, nanoseconds; known once all vCPUs run here. */
   pauseNs: number | undefined;
   #connection: OwnedFd | undefined;
   #started = false;
@@ -244,9 +244,14 @@ export class Incoming {
 
   async #open(address: MigrationAddress | undefined): Promise<IncomingEnd> {
     const main = this.#main;
+    if (!main) return await openIncoming(address!, this.#fds);
+    // The state comes from the helper; but a script that names the wrong file shall hear of it.
+    if (address?.transport === "file") {
+      const file = await openIncoming(address, this.#fds);
+      if (file.kind === "open") file.channel[Symbol.dispose]();
+    }
     this.#main = undefined;
-    if (main) return { kind: "open", channel: new Channel(main, true) };
-    return await openIncoming(address!, this.#fds);
+    return { kind: "open", channel: new Channel(main, true) };
   }
 
   async #accept(listener: OwnedFd): Promise<Channel> {
@@ -300,7 +305,6 @@ export class Incoming {
       if (state.wasRunning && vm.startsOnArrival) {
         vm.resume();
         this.#stamp("resumed");
-        this.pauseNs = monotonicNow() - state.stoppedNs;
       }
       this.#stoppedNs = state.stoppedNs;
       this.#chardevs = state.chardevs;
@@ -319,14 +323,16 @@ export class Incoming {
 
   /** Adds to the timeline when the vCPUs went on, as soon as they have. */
   async #noteEntries(): Promise<void> {
+    let last = 0;
     for (const { index, control } of this.#vm.machine.vcpus) {
       while (control.enteredNs < this.#loadedNs) {
         await new Promise((resolve) => setTimeout(resolve, 1));
         if (!this.#vm.running) return;
       }
       this.#ownership.timeline.stamp("entered", control.enteredNs, index);
-      this.pauseNs = Math.max(this.pauseNs ?? 0, control.enteredNs - this.#stoppedNs);
+      last = Math.max(last, control.enteredNs);
     }
+    this.pauseNs = last - this.#stoppedNs;
   }
 
   #stamp(step: Step): void {

@@ -241,14 +241,22 @@ export class VirtualMachine implements AsyncDisposable {
     return isMonitor && isSocket && !config?.mux && config?.cpr !== true ? "listener" : "all";
   }
 
-  /** Leaves alone what the peers of those character devices do that a successor has as well. */
+  /**
+   * Leaves alone what the peers of those character devices do that a successor has as well.
+   *
+   * @internal
+   */
   holdChardevs(held: Held): void {
     for (const [id, backend] of this.chardevs.backends) {
       if (this.keptOf(id) === "all") backend.held = held;
     }
   }
 
-  /** The same for monitors whose connections are not kept. */
+  /**
+   * The same for monitors whose connections are not kept.
+   *
+   * @internal
+   */
   holdMonitors(held: Held): void {
     for (const [id, backend] of this.chardevs.backends) {
       if (this.keptOf(id) === "listener") backend.held = held;
@@ -271,6 +279,7 @@ export class VirtualMachine implements AsyncDisposable {
    * The guest is here: its character devices go on, with output that waits and input that may.
    *
    * @param chardevs their states, where they were opened from older ones
+   * @internal
    */
   arrived(chardevs: ReadonlyMap<string, ChardevState> = new Map()): void {
     this.chardevs.takeOver(chardevs);

@@ -69,6 +69,7 @@ kvmTest("cpr-exec goes back when the new image finds a damaged state", async () 
   Deno.writeTextFileSync(garbage, "this is no saved state");
   const uri = `file:${lab.path("state")}`;
   await setExec(qmp, [...program, ...vmm.options, "-incoming", `file:${garbage}`]);
+  await qmp.execute("migrate-set-parameters", { "x-cpr-exec-relay": "off" });
   await qmp.execute("migrate", { uri });
   await qmp.closed();
   // The image that fails may have opened its monitor before it read the state.
