@@ -4,12 +4,13 @@
  *
  * @module
  */
+import { monotonicNow } from "../ffi/event.ts";
 import { Reactor } from "../ffi/reactor.ts";
 import type { MachineConfig } from "../vmm/config.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { Cpr } from "./cpr.ts";
 import { type ReceivedExec, receiveExec } from "./exec.ts";
-import { receiveCpr, type Received, receiveOver } from "./incoming.ts";
+import { type Begun, receiveCpr, type Received, receiveOver } from "./incoming.ts";
 import { type IncomingOptions, parseIncoming } from "./incoming_options.ts";
 import { Relay } from "./relay.ts";
 
@@ -18,10 +19,14 @@ export class Arrival {
   readonly #exec: ReceivedExec | undefined;
   readonly #relay: Relay | undefined;
   #options: IncomingOptions | undefined;
+  /** When the runtime and when this program began, nanoseconds of CLOCK_MONOTONIC. */
+  readonly #begun: Begun;
 
   private constructor(exec: ReceivedExec | undefined, relay: Relay | undefined) {
     this.#exec = exec;
     this.#relay = relay;
+    const programNs = monotonicNow();
+    this.#begun = { programNs, runtimeNs: programNs - performance.now() * 1e6 };
   }
 
   /**
@@ -57,11 +62,13 @@ export class Arrival {
     this.#options = given ? { main: "defer" } : await parseIncoming(config.incoming) ??
       (this.inPlace ? { main: "defer" } : undefined);
     if (this.#exec) {
-      return { ...this.#exec, onArrival: () => this.#exec?.wayBack?.[Symbol.dispose]() };
+      const onArrival = () => this.#exec?.wayBack?.[Symbol.dispose]();
+      return { ...this.#exec, begun: this.#begun, onArrival };
     }
     if (relay) {
       const { cpr, main } = relay.link.ask();
-      return { ...receiveOver(cpr), main, onArrival: (vm) => this.#relayed(vm, relay) };
+      const onArrival = (vm: VirtualMachine) => this.#relayed(vm, relay);
+      return { ...receiveOver(cpr), main, begun: this.#begun, onArrival };
     }
     if (!this.#options?.cpr) return undefined;
     const reactor = new Reactor();

@@ -41,15 +41,15 @@ export class Departure {
   ) {}
 
   /** Stops the guest, unless that was done. */
-  stop(): void {
-    const { vm, ownership: { timeline } } = this;
-    if (vm.runState === "finish-migrate") return;
+  stop(): GuestRun {
+    const { vm } = this;
+    if (vm.runState === "finish-migrate") return this.guest;
     this.guest = { wasRunning: vm.running, stoppedNs: monotonicNow() };
-    this.migration.times.stopped = performance.now();
-    timeline.stamp("stop", this.guest.stoppedNs);
+    this.ownership.timeline.stamp("stop", this.guest.stoppedNs);
     if (vm.running) vm.pause("finish-migrate");
     else vm.setRunState("finish-migrate");
-    timeline.stamp("parked");
+    this.migration.times.stopped = performance.now();
+    return this.guest;
   }
 
   /** With the capability `pause-before-switchover`, stops the guest and waits for `migrate-continue`. */

@@ -24,7 +24,7 @@ import {
 } from "./fd_table.ts";
 import { constantSections } from "./machine_state.ts";
 import { Owner } from "./ownership.ts";
-import { rehearse } from "./rehearsal.ts";
+import { rehearseLeaving } from "./rehearsal.ts";
 import { bufferSource, encodeStream, readSections, type Section, StateError } from "./stream.ts";
 import type { VmImage } from "./vm_state.ts";
 
@@ -65,7 +65,7 @@ export class ExecUpdate implements Update {
     this.#channel = await openOutgoing(this.#main, fds);
     this.#state = makeMemfd("denovo-cpr-exec", 0);
     this.#exec = new PreparedExec(this.#command, { [EXEC_STATE]: `${this.#state.fd}` });
-    this.#image = rehearse(vm.machine);
+    this.#image = rehearseLeaving(vm);
     this.#departure.ownership.timeline.stamp("rehearsed");
   }
 
@@ -85,6 +85,7 @@ export class ExecUpdate implements Update {
   #handOver(): void {
     const { vm, migration, ownership, guest } = this.#departure;
     const { timeline } = ownership;
+    timeline.stamp("parked");
     migration.activate();
     migration.status = "device";
     const constant = constantSections(vm.machine);

@@ -16,7 +16,8 @@ import { decodeFds, MAX_FDS, type ReceivedTable } from "./fd_table.ts";
 import { checkConstants, SectionTable } from "./machine_state.ts";
 import type { Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
-import { rehearse } from "./rehearsal.ts";
+import { enter } from "./pause.ts";
+import { rehearseEntering } from "./rehearsal.ts";
 import { bufferSource, type ByteSource, readSections, StateError } from "./stream.ts";
 import type { Step } from "./timeline.ts";
 import { Answer, awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
@@ -124,12 +125,22 @@ function receiveTable(socket: number): ReceivedTable {
   }
 }
 
+/** When a process began, nanoseconds of CLOCK_MONOTONIC. */
+export interface Begun {
+  /** The runtime's first moment. */
+  readonly runtimeNs: number;
+  /** The program's first moment. */
+  readonly programNs: number;
+}
+
 /** What a predecessor handed over, by whatever way. */
 export interface Received extends ReceivedTable {
   /** The cpr connection, whose end tells the old VMM that the main channel listens. */
   readonly connection?: OwnedFd;
   /** The main channel, where it is connected already. */
   readonly main?: OwnedFd;
+  /** When this process began, where that is part of the update. */
+  readonly begun?: Begun;
   /** Called when the guest has arrived: there is no way back from there. */
   readonly onArrival?: (vm: VirtualMachine) => void;
 }
@@ -180,6 +191,10 @@ export class Incoming {
       : Ownership.create("new", Owner.HANDED_OVER);
     this.#connection = received?.connection;
     migration.timeline = this.#ownership.timeline;
+    if (received?.begun) {
+      this.#ownership.timeline.stamp("runtime-started", received.begun.runtimeNs);
+      this.#ownership.timeline.stamp("program-started", received.begun.programNs);
+    }
     this.#stamp("machine-built");
   }
 
@@ -201,7 +216,8 @@ export class Incoming {
       this.#migration.socketAddress = { type: "inet", host: address.host, port: address.port };
     }
     if (this.#beside) {
-      rehearse(this.#vm.machine);
+      await this.#vm.machine.threadsStarted();
+      rehearseEntering(this.#vm);
       this.#stamp("rehearsed");
     }
     // The old VMM reads the end of this connection as "the main channel listens".
@@ -280,34 +296,27 @@ export class Incoming {
     this.#stamp("answered");
   }
 
-  /**
-   * The pause, on the new side: from the state's arrival to the guest's first instruction.
-   *
-   * @param agreed whether the constant sections have been compared before
-   */
+  /** @param agreed whether the constant sections have been compared before */
   #load(channel: Channel, agreed: boolean): void {
     const vm = this.#vm;
     const ignoreShared = this.#migration.capabilities.has("x-ignore-shared");
     vm.events.hold();
     try {
-      channel.awaitData();
-      this.#stamp("received");
-      const state = readVm(vm.machine, channel.source, { agreed, ignoreShared });
-      this.#stamp("checked");
-      state.apply(state.sameBoot && !vm.config.machine.xPauseClock);
-      this.#loadedNs = monotonicNow();
-      this.#ownership.timeline.stamp("loaded", this.#loadedNs);
-      if (!this.#ownership.swap(Owner.HANDED_OVER, Owner.NEW)) {
-        throw new Error("The old VMM has taken the guest back");
-      }
-      this.#stamp("taken");
-      vm.setRunState("paused");
-      if (state.wasRunning && vm.startsOnArrival) {
-        vm.resume();
-        this.#stamp("resumed");
-      }
-      this.#stoppedNs = state.stoppedNs;
+      const state = enter({
+        ownership: this.#ownership,
+        await: () => channel.awaitData(),
+        read: () => readVm(vm.machine, channel.source, { agreed, ignoreShared }),
+        apply: (state) => {
+          state.apply(state.sameBoot && !vm.config.machine.xPauseClock);
+          this.#loadedNs = monotonicNow();
+        },
+        run: ({ wasRunning }) => {
+          if (wasRunning && vm.startsOnArrival) vm.resume();
+          else vm.setRunState("paused");
+        },
+      });
       this.#chardevs = state.chardevs;
+      this.#stoppedNs = state.stoppedNs;
     } finally {
       vm.events.release();
     }

@@ -177,7 +177,6 @@ export function checkChanges(
   return {
     apply(tscOffsets = false) {
       state.restore(hardware, { clock: true, tscOffsets });
-      if (hardware !== machine.hardware) return;
       for (const [device, data] of devices) machine.devices.restore(device, data);
       machine.devices.restored();
     },

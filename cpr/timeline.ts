@@ -17,7 +17,6 @@ import { monotonicNow } from "../ffi/event.ts";
 export const steps = [
   "begin",
   "descriptors-sent",
-  "descriptors-received",
   "machine-built",
   "listening",
   "connected",
@@ -30,7 +29,8 @@ export const steps = [
   "handed-over",
   "sent",
   "exec",
-  "started",
+  "runtime-started",
+  "program-started",
   "received",
   "checked",
   "loaded",
@@ -104,6 +104,11 @@ export class Timeline {
     this.#data.setUint16(at + 8, numbers.get(step)!, true);
     this.#data.setUint16(at + 10, updateProcesses.indexOf(process), true);
     this.#data.setUint32(at + 12, vcpu, true);
+  }
+
+  /** Forgets what was noted. */
+  clear(): void {
+    Atomics.store(this.#count, 0, 0);
   }
 
   /** Takes over what another timeline has, with a process by the name that it has here. */

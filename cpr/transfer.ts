@@ -34,7 +34,8 @@ import type { Departure, Update } from "./departure.ts";
 import { chardevStates, collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
 import { constantSections } from "./machine_state.ts";
 import { Owner } from "./ownership.ts";
-import { rehearse } from "./rehearsal.ts";
+import { leave } from "./pause.ts";
+import { rehearseLeaving } from "./rehearsal.ts";
 import { encodeStream, type Section } from "./stream.ts";
 import type { VmImage } from "./vm_state.ts";
 
@@ -106,11 +107,12 @@ export class TransferUpdate implements Update {
   /** Waits until the successor is ready, hands over, and waits until it runs the guest. */
   async deliver(): Promise<void> {
     const departure = this.#departure;
-    const { vm: { reactor, machine }, migration, ownership } = departure;
+    const { vm, migration, ownership } = departure;
+    const { reactor, machine } = vm;
     // With `-incoming defer` a person may type for hours before the successor listens.
     await awaitInput(reactor, this.#cpr!.fd, migration.cancelSignal);
     await departure.beforeSwitchover();
-    const image = rehearse(machine);
+    const image = rehearseLeaving(vm);
     ownership.timeline.stamp("rehearsed");
     const main = this.#main = await this.#channels.main();
     send(main, encodeStream(constantSections(machine)));
@@ -125,27 +127,24 @@ export class TransferUpdate implements Update {
     ownership.timeline.stamp("settled");
   }
 
-  /**
-   * The pause, on the old side: from the guest's last instruction here to its state on the way.
-   *
-   * @throws {Error} if the state cannot be sent; the guest is stopped, and may have to be taken back
-   */
+  /** @throws {Error} if the state cannot be sent; the guest may have to be taken back */
   #handOver(image: VmImage, main: Channel): void {
     const { vm, migration, ownership } = this.#departure;
-    const { timeline } = ownership;
     vm.events.hold();
     try {
-      this.#departure.stop();
-      vm.holdChardevs("everything");
-      this.#sections = image.save(this.#departure.guest, chardevStates(vm));
-      const bytes = encodeStream(this.#sections);
-      timeline.stamp("saved");
-      // From here on only the winner of the next swap may run the guest.
-      ownership.swap(Owner.OLD, Owner.HANDED_OVER);
-      timeline.stamp("handed-over");
-      send(main, bytes);
-      timeline.stamp("sent");
-      migration.transferred = bytes.length;
+      this.#sections = leave({
+        ownership,
+        image,
+        stop: () => this.#departure.stop(),
+        chardevs: () => {
+          vm.holdChardevs("everything");
+          return chardevStates(vm);
+        },
+        send: (bytes) => {
+          send(main, bytes);
+          migration.transferred = bytes.length;
+        },
+      });
     } finally {
       if (this.#announced) {
         migration.activate();

@@ -4,7 +4,7 @@
  * @module
  */
 import { Capability, KVM } from "../ffi/kvm/ioctl.ts";
-import { kvmClockData, kvmIrqchip, kvmPitState2 } from "../ffi/kvm/structs.ts";
+import { kvmClockData, kvmIrqchip, kvmMpState, kvmPitState2 } from "../ffi/kvm/structs.ts";
 import type { CpuidEntry, KvmSystem } from "../ffi/kvm/system.ts";
 import { KvmVcpu } from "../ffi/kvm/vcpu.ts";
 import { KvmVm } from "../ffi/kvm/vm.ts";
@@ -94,6 +94,21 @@ export class Hardware implements Disposable {
     state.restore(this, { clock: false, tscOffsets: false });
   }
 
+  /**
+   * Makes all vCPUs wait for a startup interrupt: while they do, running them runs no guest code.
+   *
+   * @returns lets them be what they were
+   */
+  holdVcpus(): () => void {
+    const before = this.vcpus.map((vcpu) => {
+      const { bytes } = kvmMpState.alloc();
+      vcpu.transfer(KVM.GET_MP_STATE, bytes);
+      vcpu.transfer(KVM.SET_MP_STATE, kvmMpState.alloc({ mp_state: MP_STATE_UNINITIALIZED }).bytes);
+      return bytes;
+    });
+    return () => before.forEach((bytes, i) => this.vcpus[i].transfer(KVM.SET_MP_STATE, bytes));
+  }
+
   /** Stops guest time: kvmclock will go on from here when it is thawed. */
   freezeClock(): void {
     const clock = new Uint8Array(kvmClockData.size);
@@ -137,6 +152,8 @@ export class Hardware implements Disposable {
   }
 }
 
+/** KVM_MP_STATE_UNINITIALIZED: an application processor before INIT and SIPI. */
+const MP_STATE_UNINITIALIZED = 1;
 /** KVM_CLOCK_REALTIME: the clock struct carries the wall-clock time it was read at. */
 const CLOCK_REALTIME = 4;
 

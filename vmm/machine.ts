@@ -11,13 +11,16 @@ import { KvmSystem } from "../ffi/kvm/system.ts";
 import { installKick } from "../ffi/process.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { MachineConfig } from "./config.ts";
-import { controlBlockSize, ThreadControl } from "./control_block.ts";
+import { controlBlockSize, ThreadControl, VcpuPhase } from "./control_block.ts";
 import { type CpuTables, cpuTables } from "./cpu/tables.ts";
 import { type DeviceRequest, DeviceSet } from "./device_set.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { Hardware } from "./hardware.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
 import { Vcpu } from "./vcpu.ts";
+
+/** Milliseconds after which a vCPU thread that is not up is a defect. */
+const START_LIMIT_MS = 10_000;
 
 /** An event that a vCPU or a device left for the main thread. */
 export interface MachineEvent {
@@ -103,6 +106,19 @@ export class Machine {
   startThreads(): void {
     for (const vcpu of this.vcpus) {
       vcpu.startThread(this.devices.description, () => this.#takeEvents());
+    }
+  }
+
+  /** Waits until all vCPU threads have started. @throws {Error} if one does not */
+  async threadsStarted(): Promise<void> {
+    const limit = performance.now() + START_LIMIT_MS;
+    for (const { index, control } of this.vcpus) {
+      while (control.phase === VcpuPhase.STARTING) {
+        if (performance.now() > limit) {
+          throw new Error(`CPU ${index} did not start within ${START_LIMIT_MS / 1000} s`);
+        }
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
     }
   }
 

@@ -90,6 +90,15 @@ export class Vcpu {
     }
   }
 
+  /** Goes through `kick` and `awaitParked` for a vCPU whose thread is the caller's own. */
+  rehearsePark(): void {
+    this.control.phase = VcpuPhase.RUNNING;
+    this.kick();
+    this.control.phase = VcpuPhase.PARKED;
+    this.control.waitWhilePhase(VcpuPhase.RUNNING, KICK_AGAIN_MS);
+    this.awaitParked();
+  }
+
   /** Ends the thread. The vCPU in KVM stays open. */
   async endThread(): Promise<void> {
     this.kick(Wanted.EXIT);

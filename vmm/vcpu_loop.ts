@@ -46,6 +46,7 @@ export function vcpuLoop(vcpu: VcpuThread): void {
  * running, since whoever ends the vCPU meanwhile must wait before unmapping the run page.
  */
 function warmUp(vcpu: VcpuThread): void {
+  vcpu.control.enteredNs = monotonicNow();
   vcpu.control.phase = VcpuPhase.RUNNING;
   if (vcpu.control.wanted !== Wanted.EXIT) finishPendingAccess(vcpu);
 }
