@@ -39,6 +39,17 @@ export interface Section {
   readonly data: Uint8Array<ArrayBuffer>;
 }
 
+/** A section as it was read. */
+export interface ReadSection extends Section {
+  /** Its CRC-32 in the stream, which was found right. */
+  readonly checksum: number;
+}
+
+/** A section as messages name it. */
+export function describeSection({ name, id }: Pick<Section, "name" | "id">): string {
+  return id === "" ? `'${name}'` : `'${name}' ${id}`;
+}
+
 /** A stream that cannot be read: cut, damaged, or not ours. */
 export class StateError extends Error {
   override readonly name = "StateError";
@@ -50,7 +61,8 @@ export type ByteSink = (data: Uint8Array<ArrayBuffer>) => void;
 export type ByteSource = (length: number) => Uint8Array<ArrayBuffer>;
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder("utf-8", { fatal: true });
+// A byte order mark is a part of the key like any other: two keys must not read as one.
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Writes a stream. */
 export class SectionWriter {
@@ -128,15 +140,15 @@ function putEnd(view: DataView, bytes: Uint8Array, at: number, count: number): v
  *
  * @throws {StateError} that says what is wrong and where
  */
-export function* readSections(source: ByteSource): Generator<Section> {
-  const head = exactly(source, MAGIC.length + 4, "the head of the stream");
+export function* readSections(source: ByteSource): Generator<ReadSection> {
+  const head = exactly(source, MAGIC.length + 4, () => "the head of the stream");
   if (!MAGIC.every((byte, i) => head[i] === byte)) throw new StateError("Not a migration stream");
   const version = view(head).getUint32(MAGIC.length, true);
   if (version !== FORMAT_VERSION) {
     throw new StateError(`Unsupported migration stream version ${version}`);
   }
   for (let count = 0;; count++) {
-    const marker = exactly(source, 4, `section ${count}`);
+    const marker = exactly(source, 4, () => `section ${count}`);
     const kind = view(marker).getUint32(0, true);
     if (kind === END) return readEnd(source, marker, count);
     if (kind !== SECTION) {
@@ -146,39 +158,51 @@ export function* readSections(source: ByteSource): Generator<Section> {
   }
 }
 
-function readSection(source: ByteSource, marker: Uint8Array<ArrayBuffer>, count: number): Section {
+function readSection(
+  source: ByteSource,
+  marker: Uint8Array<ArrayBuffer>,
+  count: number,
+): ReadSection {
+  const key: string[] = [];
+  const where = () => describePlace(count, key);
   let checksum = crc32(marker);
   const take = (length: number) => {
-    const bytes = exactly(source, length, `section ${count}`);
+    const bytes = exactly(source, length, where);
     checksum = crc32(bytes, checksum);
     return bytes;
   };
-  const key = () => {
+  for (const _part of ["name", "id"]) {
     const length = view(take(2)).getUint16(0, true);
-    if (length > MAX_KEY) throw new StateError(`Section ${count} has a key of ${length} bytes`);
-    return take(length);
-  };
-  const [name, id] = [key(), key()];
+    if (length > MAX_KEY) throw new StateError(`Key of ${where()} has ${length} bytes`);
+    key.push(decodeKey(take(length), where));
+  }
   const sizes = view(take(8));
   const length = sizes.getUint32(4, true);
-  if (length > MAX_SECTION) throw new StateError(`Section ${count} has ${length} bytes`);
+  if (length > MAX_SECTION) throw new StateError(`Data of ${where()} has ${length} bytes`);
   const data = take(length);
-  const stored = view(exactly(source, 4, `section ${count}`)).getUint32(0, true);
-  if (stored !== checksum) throw new StateError(`Checksum of section ${count} is wrong`);
+  const stored = view(exactly(source, 4, where)).getUint32(0, true);
+  if (stored !== checksum) throw new StateError(`Checksum of ${where()} is wrong`);
+  const [name, id] = key;
+  return { name, id, version: sizes.getUint32(0, true), data, checksum };
+}
+
+function decodeKey(bytes: Uint8Array, where: () => string): string {
   try {
-    return {
-      name: decoder.decode(name),
-      id: decoder.decode(id),
-      version: sizes.getUint32(0, true),
-      data,
-    };
+    return decoder.decode(bytes);
   } catch {
-    throw new StateError(`Key of section ${count} is not UTF-8`);
+    throw new StateError(`Key of ${where()} is not UTF-8`);
   }
 }
 
+/** A section's place in the stream, with what is known of its key; that may be damaged, too. */
+function describePlace(count: number, key: readonly string[]): string {
+  if (key.length === 0) return `section ${count}`;
+  const [name, id = ""] = key.map((part) => JSON.stringify(part).slice(1, -1));
+  return `section ${count} (${describeSection({ name, id })})`;
+}
+
 function readEnd(source: ByteSource, marker: Uint8Array<ArrayBuffer>, count: number): void {
-  const rest = exactly(source, 8, "the end of the stream");
+  const rest = exactly(source, 8, () => "the end of the stream");
   const checksum = crc32(rest.subarray(0, 4), crc32(marker));
   if (view(rest).getUint32(4, true) !== checksum) {
     throw new StateError("Checksum of the end of the stream is wrong");
@@ -190,10 +214,14 @@ function readEnd(source: ByteSource, marker: Uint8Array<ArrayBuffer>, count: num
   }
 }
 
-function exactly(source: ByteSource, length: number, where: string): Uint8Array<ArrayBuffer> {
+function exactly(
+  source: ByteSource,
+  length: number,
+  where: () => string,
+): Uint8Array<ArrayBuffer> {
   const bytes = source(length);
   if (bytes.length !== length) {
-    throw new StateError(`Stream ends within ${where}: ${bytes.length} of ${length} bytes`);
+    throw new StateError(`Stream ends within ${where()}: ${bytes.length} of ${length} bytes`);
   }
   return bytes;
 }

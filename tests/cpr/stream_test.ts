@@ -14,7 +14,8 @@ const sections: Section[] = [
   { name: "serial", id: "é", version: 0xffff_ffff, data: new Uint8Array() },
 ];
 
-const read = (bytes: Uint8Array<ArrayBuffer>) => [...readSections(bufferSource(bytes))];
+const read = (bytes: Uint8Array<ArrayBuffer>): Section[] =>
+  [...readSections(bufferSource(bytes))].map(({ checksum: _, ...section }) => section);
 
 /** Fails unless a stream is refused; whoever reads a damaged one must not get something else. */
 function assertRefused(bytes: Uint8Array<ArrayBuffer>, what: string): void {
@@ -99,7 +100,7 @@ Deno.test("`readSections()` asks for no more than the largest section when a len
       largest = Math.max(largest, length);
       return source(length);
     })],
-    /^StateError: Section 0 has 4294967295 bytes$/,
+    /^StateError: Data of section 0 \(''\) has 4294967295 bytes$/,
   );
   assert.ok(largest <= MAX_SECTION);
 });
