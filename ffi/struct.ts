@@ -209,3 +209,19 @@ export function struct<F extends Fields>(name: string, fields: F): Struct<F> {
     },
   };
 }
+
+/** Whether a value is a struct's view, and so has fields for {@linkcode fieldsOf}. */
+export function isView(value: unknown): value is object {
+  return typeof value === "object" && value !== null && DATA in value && OFFSET in value;
+}
+
+/**
+ * Lists a struct's fields with their values, in declaration order. A field that is a struct itself
+ * gives a view, which can be listed again.
+ *
+ * @param view what a struct reads as
+ */
+export function* fieldsOf(view: object): Generator<[name: string, value: unknown]> {
+  // The accessors are the prototype's; a view's own properties have symbols for names.
+  for (const name in view) yield [name, view[name as keyof typeof view]];
+}

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { array, bytes, i32, struct, u16, u32, u64, u8 } from "../struct.ts";
+import { array, bytes, type Field, i32, struct, u16, u32, u64, u8 } from "../struct.ts";
 
 /** struct kvm_regs */
 export const kvmRegs = struct("kvm_regs", {
@@ -227,6 +227,63 @@ export const kvmXcrs = struct("kvm_xcrs", {
 
 /** struct kvm_lapic_state: the 1 KiB register page */
 export const kvmLapicState = struct("kvm_lapic_state", { regs: bytes(1024) });
+
+/** A LAPIC register: 32 bits at the beginning of 16 bytes (Intel SDM volume 3, 12.4.1). */
+const lapicRegister: Field<number> = { ...u32, size: 16, align: 16 };
+
+/** What is in kvm_lapic_state's page (Intel SDM volume 3, table 12-1). */
+export const lapicRegisters = struct("lapic_registers", {
+  reserved_000: array(lapicRegister, 2),
+  id: lapicRegister,
+  version: lapicRegister,
+  reserved_040: array(lapicRegister, 4),
+  tpr: lapicRegister,
+  apr: lapicRegister,
+  ppr: lapicRegister,
+  eoi: lapicRegister,
+  rrd: lapicRegister,
+  ldr: lapicRegister,
+  dfr: lapicRegister,
+  svr: lapicRegister,
+  isr: array(lapicRegister, 8),
+  tmr: array(lapicRegister, 8),
+  irr: array(lapicRegister, 8),
+  esr: lapicRegister,
+  reserved_290: array(lapicRegister, 6),
+  lvt_cmci: lapicRegister,
+  icr_low: lapicRegister,
+  icr_high: lapicRegister,
+  lvt_timer: lapicRegister,
+  lvt_thermal: lapicRegister,
+  lvt_performance: lapicRegister,
+  lvt_lint0: lapicRegister,
+  lvt_lint1: lapicRegister,
+  lvt_error: lapicRegister,
+  timer_initial: lapicRegister,
+  timer_current: lapicRegister,
+  reserved_3a0: array(lapicRegister, 4),
+  timer_divide: lapicRegister,
+  reserved_3f0: lapicRegister,
+});
+
+/** The head of kvm_xsave: legacy region and header (Intel SDM volume 1, 13.4.1 and 13.4.2). */
+export const xsaveHead = struct("xsave_head", {
+  fcw: u16,
+  fsw: u16,
+  ftw: u8,
+  reserved_5: u8,
+  fop: u16,
+  fip: u64,
+  fdp: u64,
+  mxcsr: u32,
+  mxcsr_mask: u32,
+  st: array(bytes(16), 8),
+  xmm: array(bytes(16), 16),
+  reserved_416: bytes(96),
+  xstate_bv: u64,
+  xcomp_bv: u64,
+  reserved_528: bytes(48),
+});
 
 /** struct kvm_xsave: legacy region, header and, up to 4096 bytes, extended states */
 export const kvmXsave = struct("kvm_xsave", { region: bytes(4096) });

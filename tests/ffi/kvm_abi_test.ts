@@ -31,8 +31,18 @@ const sizes: Record<string, number> = {
   kvm_device_attr: 24,
   kvm_irqfd: 32,
   kvm_ioeventfd: 64,
+  // The Intel SDM's layouts.
+  lapic_registers: 1024,
+  xsave_head: 576,
 };
 const offsets: Record<string, number> = {
+  "lapic_registers.tpr": 0x80,
+  "lapic_registers.irr": 0x200,
+  "lapic_registers.lvt_cmci": 0x2f0,
+  "lapic_registers.timer_divide": 0x3e0,
+  "xsave_head.mxcsr": 24,
+  "xsave_head.xmm": 160,
+  "xsave_head.xstate_bv": 512,
   "kvm_regs.rip": 128,
   "kvm_sregs.tr": 144,
   "kvm_sregs.gdt": 192,

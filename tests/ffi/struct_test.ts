@@ -1,5 +1,17 @@
 import assert from "node:assert/strict";
-import { array, bytes, i32, i64, struct, u16, u32, u64, u8 } from "../../ffi/struct.ts";
+import {
+  array,
+  bytes,
+  fieldsOf,
+  i32,
+  i64,
+  isView,
+  struct,
+  u16,
+  u32,
+  u64,
+  u8,
+} from "../../ffi/struct.ts";
 
 Deno.test("struct() lays fields out as C does", () => {
   const inner = struct("inner", { a: u8, b: u64 });
@@ -59,4 +71,17 @@ Deno.test("struct() works on a SharedArrayBuffer", () => {
   assert.equal(layout.view(memory, 8).a, 0xdeadbeef);
   layout.view(memory, 8).b[1] = 3;
   assert.equal(new Uint8Array(memory)[13], 3);
+});
+
+Deno.test("fieldsOf() lists a view's fields in declaration order, structs as views again", () => {
+  const inner = struct("inner", { low: u8 });
+  const outer = struct("outer", { b: u64, inner, a: array(inner, 2), name: bytes(1) });
+  const { view } = outer.alloc({ b: 1n });
+  view.inner.low = 7;
+  assert.deepEqual([...fieldsOf(view)].map(([name]) => name), ["b", "inner", "a", "name"]);
+  const [, [, nested]] = fieldsOf(view);
+  assert.ok(isView(nested));
+  assert.deepEqual([...fieldsOf(nested)], [["low", 7]]);
+  assert.ok(!isView(view.a) && !isView(view.name) && !isView(null) && !isView(1n));
+  assert.deepEqual([...fieldsOf(struct("none", {}).alloc().view)], []);
 });
