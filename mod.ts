@@ -112,7 +112,7 @@ export async function updateVmm(options: UpdateOptions): Promise<UpdateResult> {
 
 /**
  * The program: QEMU's options in, exit status out. `update` as the first word is the command that
- * replaces a running VMM.
+ * replaces a running VMM; `state` prints the state that was saved in a file.
  *
  * @param args the options
  * @returns the exit status; errors go to stderr, one line each
@@ -121,6 +121,7 @@ export async function main(args: readonly string[]): Promise<number> {
   if (args[0] === "update") {
     return (await import("./cpr/update/cli.ts")).updateCommand(args.slice(1));
   }
+  if (args[0] === "state") return (await import("./cpr/state_dump.ts")).printState(args.slice(1));
   const parse = () => parseCommandLine([...args], deviceTypes);
   if (isPreflight()) return answerPreflight(() => parse().config);
   let arrival: Arrival | undefined;

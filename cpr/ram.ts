@@ -13,9 +13,12 @@
 import type { GuestMemory, MemoryRegion } from "../vmm/guest_memory.ts";
 import { type Section, StateError } from "./stream.ts";
 
-const RAM = "ram";
-const ZERO = "ram/zero";
-const CAPABILITIES = "capabilities";
+/** Name of a section with a piece of RAM. */
+export const RAM = "ram";
+/** Name of a section that stands for a piece of RAM in which there are only zeros. */
+export const ZERO = "ram/zero";
+/** Name of the section that says whether some RAM stays where it is. */
+export const CAPABILITIES = "capabilities";
 const CHUNK = 1 << 20;
 const PAGE = 4096;
 const HEAD = 8;

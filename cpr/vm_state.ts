@@ -20,9 +20,10 @@ import { CHARDEV_STATE, chardevSection, parseChardev } from "./fd_table.ts";
 import { loadRam } from "./ram.ts";
 import { type ByteSource, readSections, type Section, StateError } from "./stream.ts";
 
-const GLOBAL_STATE = "globalstate";
+/** The name of the section with {@linkcode globalState}. */
+export const GLOBAL_STATE = "globalstate";
 /** What a stream says of the VM besides its machine. */
-const globalState = struct("globalstate", {
+export const globalState = struct("globalstate", {
   /** When the guest stopped, CLOCK_MONOTONIC of this host. */
   stopped_ns: u64,
   /** Which boot of which host: TSC offsets mean something there only. */

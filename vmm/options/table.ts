@@ -360,6 +360,7 @@ export function optionsHelp(): string {
     [`${title}:`, ...options.map(({ help }) => help)].join("\n")
   );
   const usage = "usage: denovo [options]\n       denovo update -qmp socket [options]" +
-    "    replace the VMM of a running guest, see 'update -help'";
+    "    replace the VMM of a running guest, see 'update -help'" +
+    "\n       denovo state FILE    print a saved state as JSON";
   return [usage, ...groups].join("\n\n");
 }
