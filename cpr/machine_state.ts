@@ -12,12 +12,16 @@
  */
 import { encodeCpuid } from "../ffi/kvm/system.ts";
 import type { DeviceInstance } from "../vmm/device_set.ts";
+import { OsError } from "../ffi/errno.ts";
+import { kvmIrqchip } from "../ffi/kvm/structs.ts";
 import { type Hardware, type HardwareState, irqchips } from "../vmm/hardware.ts";
 import type { Machine } from "../vmm/machine.ts";
-import { vcpuParts } from "../vmm/vcpu_state.ts";
-import { type Section, StateError } from "./stream.ts";
+import { PartRefused, sameMsrs, vcpuParts } from "../vmm/vcpu_state.ts";
+import { checkVersion, describeSection, type Section, StateError } from "./stream.ts";
 
 const VERSION = 1;
+/** Bytes of state that are believed, RAM aside; a vCPU has about 10 KiB. */
+const MAX_STATE = 64 << 20;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -91,7 +95,7 @@ export interface LoadedState {
    *
    * @param tscOffsets keep the guest's TSC at its distance from the host's, so that it goes on over
    *   the pause; by its value otherwise, so that it stands still
-   * @throws {OsError} if KVM refuses a part
+   * @throws {StateError} if KVM refuses a part, with its name
    */
   apply(tscOffsets?: boolean): void;
 }
@@ -100,27 +104,32 @@ export interface LoadedState {
 export class SectionTable {
   readonly #byKey = new Map<string, Section>();
 
-  /** @throws {StateError} if a section comes twice */
+  /** @throws {StateError} if a section comes twice, or if there are too many */
   constructor(sections: Iterable<Section>) {
+    let size = 0;
     for (const section of sections) {
       const key = `${section.name}\0${section.id}`;
       if (this.#byKey.has(key)) {
-        throw new StateError(`Section '${section.name}' ${section.id} appears twice in the stream`);
+        throw new StateError(`Section ${describeSection(section)} appears twice in the stream`);
       }
       this.#byKey.set(key, section);
+      size += section.data.length;
+      if (size > MAX_STATE) {
+        throw new StateError(
+          `State has more than ${MAX_STATE} bytes at ${describeSection(section)}`,
+        );
+      }
     }
   }
 
-  /** Takes a section. @throws {StateError} if it is not there, or newer than `version` */
+  /** Takes a section. @throws {StateError} if it is not there, or of an unknown version */
   take(name: string, id: string, version: number = VERSION): Section {
     const key = `${name}\0${id}`;
     const found = this.#byKey.get(key);
-    if (!found) throw new StateError(`Section '${name}' ${id} is missing from the stream`);
-    if (found.version > version) {
-      throw new StateError(
-        `Unsupported version ${found.version} for '${name}' ${id}, newest known is ${version}`,
-      );
+    if (!found) {
+      throw new StateError(`Section ${describeSection({ name, id })} is missing from the stream`);
     }
+    checkVersion(found, version);
     this.#byKey.delete(key);
     return found;
   }
@@ -133,10 +142,10 @@ export class SectionTable {
 
   /** @throws {StateError} if a section is left, which nobody knows */
   checkEmpty(): void {
-    for (const { name, id } of this.#byKey.values()) {
+    for (const section of this.#byKey.values()) {
       throw new StateError(
-        `Unknown section or instance '${name}' ${id}. Make sure that your current VM setup matches` +
-          " your saved VM setup, including any hotplugged devices",
+        `Unknown section or instance ${describeSection(section)}. Make sure that your current VM` +
+          " setup matches your saved VM setup, including any hotplugged devices",
       );
     }
   }
@@ -168,7 +177,11 @@ export function checkChanges(
   hardware: Hardware = machine.hardware,
 ): LoadedState {
   const state = hardware.makeState();
-  for (const { name, id, data } of hardwareBuffers(state)) fill(data, table.take(name, id));
+  for (const { name, id, data } of hardwareBuffers(state)) {
+    const section = table.take(name, id);
+    checkLabels(data, section);
+    fill(data, section);
+  }
   const devices = machine.devices.devices.map((device): [DeviceInstance, Uint8Array] => {
     const data = new Uint8Array(device.state.length);
     fill(data, table.take(device.type.name, device.id, device.type.version));
@@ -176,7 +189,11 @@ export function checkChanges(
   });
   return {
     apply(tscOffsets = false) {
-      state.restore(hardware, { clock: true, tscOffsets });
+      try {
+        state.restore(hardware, { clock: true, tscOffsets });
+      } catch (error) {
+        throw refusedByKvm(state, error);
+      }
       for (const [device, data] of devices) machine.devices.restore(device, data);
       machine.devices.restored();
     },
@@ -194,6 +211,18 @@ export function checkState(machine: Machine, sections: Iterable<Section>): Loade
   const state = checkChanges(machine, table);
   table.checkEmpty();
   return state;
+}
+
+/** KVM's error as one that names the section, as far as it is one section's. */
+function refusedByKvm(state: HardwareState, error: unknown): unknown {
+  if (error instanceof PartRefused) {
+    const key = { name: `cpu/${error.part}`, id: `${state.vcpus.indexOf(error.state)}` };
+    return new StateError(`KVM refuses section ${describeSection(key)}: ${error.message}`, {
+      cause: error.cause,
+    });
+  }
+  if (!(error instanceof OsError)) return error;
+  return new StateError(`KVM refuses the saved state: ${error.message}`, { cause: error });
 }
 
 function section(name: string, id: string, data: Uint8Array<ArrayBuffer>): Section {
@@ -215,13 +244,37 @@ function hardwareBuffers(
   ];
 }
 
-function fill(target: Uint8Array, { name, id, data }: Section): void {
+function fill(target: Uint8Array, section: Section): void {
+  const { data } = section;
   if (data.length !== target.length) {
     throw new StateError(
-      `Section '${name}' ${id} has ${data.length} bytes, expected ${target.length}`,
+      `Section ${describeSection(section)} has ${data.length} bytes, expected ${target.length}`,
     );
   }
   target.set(data);
+}
+
+/**
+ * Checks what is not state but says what the state is of: KVM would read as many MSRs as the data
+ * says there are, and write a chip that has a section of its own.
+ */
+function checkLabels(own: Uint8Array<ArrayBuffer>, section: Section): void {
+  const { name, data } = section;
+  if (data.length !== own.length) return;
+  if (name === "cpu/msrs" && !sameMsrs(own, data)) {
+    throw new StateError(`Section ${describeSection(section)} has other MSRs than this host`);
+  }
+  if (name !== "irqchip") return;
+  const [expected, chip] = [chipOf(own), chipOf(data)];
+  if (chip !== expected) {
+    throw new StateError(
+      `Section ${describeSection(section)} is of chip ${chip}, expected ${expected}`,
+    );
+  }
+}
+
+function chipOf(irqchip: Uint8Array<ArrayBuffer>): number {
+  return kvmIrqchip.view(irqchip.buffer, irqchip.byteOffset).chip_id;
 }
 
 function checkIdentity(machine: Machine, data: Uint8Array): void {
@@ -235,10 +288,16 @@ function checkIdentity(machine: Machine, data: Uint8Array): void {
   for (const [key, value] of Object.entries(own)) {
     if (saved[key] !== value) {
       throw new StateError(
-        `Machine differs: this VM has ${key} ${value}, the saved VM has ${key} ${saved[key]}`,
+        `Machine differs: this VM has ${key} ${value}, the saved VM has ${key} ${show(saved[key])}`,
       );
     }
   }
+}
+
+/** A value from JSON on one line. */
+function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? "undefined";
+  return typeof value === "string" ? text.slice(1, -1) : text;
 }
 
 /** Guests cannot take a change of CPUID while they run. */

@@ -45,9 +45,18 @@ export interface ReadSection extends Section {
   readonly checksum: number;
 }
 
-/** A section as messages name it. */
+/** A section as messages name it, on one line whatever its key is. */
 export function describeSection({ name, id }: Pick<Section, "name" | "id">): string {
-  return id === "" ? `'${name}'` : `'${name}' ${id}`;
+  const [shownName, shownId] = [name, id].map((part) => JSON.stringify(part).slice(1, -1));
+  return id === "" ? `'${shownName}'` : `'${shownName}' ${shownId}`;
+}
+
+/** Refuses a section whose data is laid out as no known version has it. @throws {StateError} */
+export function checkVersion(section: Section, newest: number): void {
+  const { version } = section;
+  if (version >= 1 && version <= newest) return;
+  const what = describeSection(section);
+  throw new StateError(`Unsupported version ${version} for ${what}, newest known is ${newest}`);
 }
 
 /** A stream that cannot be read: cut, damaged, or not ours. */
@@ -197,7 +206,7 @@ function decodeKey(bytes: Uint8Array, where: () => string): string {
 /** A section's place in the stream, with what is known of its key; that may be damaged, too. */
 function describePlace(count: number, key: readonly string[]): string {
   if (key.length === 0) return `section ${count}`;
-  const [name, id = ""] = key.map((part) => JSON.stringify(part).slice(1, -1));
+  const [name, id = ""] = key;
   return `section ${count} (${describeSection({ name, id })})`;
 }
 

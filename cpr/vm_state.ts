@@ -17,11 +17,12 @@ import {
   SectionTable,
 } from "./machine_state.ts";
 import { CHARDEV_STATE, chardevSection, parseChardev } from "./fd_table.ts";
-import { loadRam } from "./ram.ts";
+import { RamLoader } from "./ram.ts";
 import { type ByteSource, readSections, type Section, StateError } from "./stream.ts";
 
 /** The name of the section with {@linkcode globalState}. */
 export const GLOBAL_STATE = "globalstate";
+const VERSION = 1;
 /** What a stream says of the VM besides its machine. */
 export const globalState = struct("globalstate", {
   /** When the guest stopped, CLOCK_MONOTONIC of this host. */
@@ -85,7 +86,7 @@ export class VmImage {
     const { view, bytes } = this.#global;
     view.stopped_ns = BigInt(run.stoppedNs);
     view.was_running = run.wasRunning ? 1 : 0;
-    const sections: Section[] = [{ name: GLOBAL_STATE, id: "", version: 1, data: bytes }];
+    const sections: Section[] = [{ name: GLOBAL_STATE, id: "", version: VERSION, data: bytes }];
     for (const section of this.#machine.sections) sections.push(section);
     for (const [id, state] of chardevs) sections.push(chardevSection(id, state));
     return sections;
@@ -110,13 +111,16 @@ export interface ReadOptions {
   readonly ignoreShared?: boolean;
   /** Whether the constant sections have been compared before. */
   readonly agreed?: boolean;
-  /** Where vCPUs and chips are written to; a rehearsal has others than the machine's. */
+  /** Where vCPUs and chips are written to; a rehearsal has others than the machine's, and no RAM. */
   readonly hardware?: Hardware;
 }
 
 /**
  * Reads a VM's stream to its end and checks it. RAM goes into memory as it comes; nothing else is
- * changed before `apply`.
+ * changed before `apply`. If either fails, the RAM that came is zero again.
+ *
+ * RAM must come in the stream, all of it, unless a predecessor passed it or x-ignore-shared leaves
+ * it in its file: a guest must never find zeros where its memory was.
  *
  * @throws {StateError}
  */
@@ -125,30 +129,59 @@ export function readVm(
   source: ByteSource,
   { ignoreShared = false, agreed = false, hardware = machine.hardware }: ReadOptions = {},
 ): ReadVm {
-  const rest: Section[] = [];
-  for (const section of readSections(source)) {
-    if (!loadRam(machine.memory, section, ignoreShared)) rest.push(section);
+  const ram = new RamLoader(machine.memory, ignoreShared);
+  try {
+    const table = new SectionTable(withoutRam(source, ram));
+    if (!agreed) checkConstants(machine, table);
+    if (hardware === machine.hardware) ram.finish();
+    const run = takeGlobalState(table);
+    const state = checkChanges(machine, table, hardware);
+    const chardevs = new Map<string, ChardevState>();
+    for (const section of table.takeAll(CHARDEV_STATE)) {
+      chardevs.set(section.id, parseChardev(section));
+    }
+    table.checkEmpty();
+    return { ...run, chardevs, apply: (tscOffsets) => applyOrUndo(state, ram, tscOffsets) };
+  } catch (error) {
+    ram.undo();
+    throw error;
   }
-  const table = new SectionTable(rest);
-  if (!agreed) checkConstants(machine, table);
+}
+
+/** Reads to the end; gives the sections that are not RAM. */
+function* withoutRam(source: ByteSource, ram: RamLoader): Generator<Section> {
+  for (const section of readSections(source)) {
+    if (!ram.take(section)) yield section;
+  }
+}
+
+function applyOrUndo(state: LoadedState, ram: RamLoader, tscOffsets?: boolean): void {
+  try {
+    state.apply(tscOffsets);
+  } catch (error) {
+    ram.undo();
+    throw error;
+  }
+}
+
+function takeGlobalState(table: SectionTable): GuestRun & { readonly sameBoot: boolean } {
   const { data } = table.take(GLOBAL_STATE, "");
   if (data.length !== globalState.size) {
     throw new StateError(
       `Section '${GLOBAL_STATE}' has ${data.length} bytes, expected ${globalState.size}`,
     );
   }
-  const global = globalState.view(data.buffer, data.byteOffset);
-  const [low, high] = thisBoot();
-  const state = checkChanges(machine, table, hardware);
-  const chardevs = table.takeAll(CHARDEV_STATE).map((section) =>
-    [section.id, parseChardev(section)] as const
+  const { was_running, stopped_ns, boot_id_low, boot_id_high } = globalState.view(
+    data.buffer,
+    data.byteOffset,
   );
-  table.checkEmpty();
+  if (was_running > 1) {
+    throw new StateError(`Section '${GLOBAL_STATE}' has was_running ${was_running}`);
+  }
+  const [low, high] = thisBoot();
   return {
-    wasRunning: global.was_running === 1,
-    stoppedNs: Number(global.stopped_ns),
-    sameBoot: global.boot_id_low === low && global.boot_id_high === high,
-    chardevs: new Map(chardevs),
-    apply: state.apply,
+    wasRunning: was_running === 1,
+    stoppedNs: Number(stopped_ns),
+    sameBoot: boot_id_low === low && boot_id_high === high,
   };
 }

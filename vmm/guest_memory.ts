@@ -28,6 +28,8 @@ export interface MemoryBackend {
   /** The memfd or file; undefined for anonymous memory, which no successor can map. */
   readonly fd?: OwnedFd;
   readonly mapping: MappedRegion;
+  /** Whether a predecessor passed it, with the guest's memory in it. */
+  readonly inherited: boolean;
 }
 
 /** A range of guest physical addresses backed by host memory: one KVM memory slot. */
@@ -41,6 +43,8 @@ export interface MemoryRegion {
   /** Where the region starts in its mapping. */
   readonly offset: number;
   readonly readonly: boolean;
+  /** Whether a predecessor passed it, with the guest's memory in it. */
+  readonly inherited: boolean;
 }
 
 /** Runs `setUp` on a new file and closes it if that fails. */
@@ -133,7 +137,7 @@ export function openBackend(config: MemoryBackendConfig, kept?: OwnedFd): Memory
   try {
     fd ??= openMemory(config);
     if (kept) checkSize(kept.fd, config, (config.offset ?? 0) + config.size);
-    return { config, fd, mapping: mapMemory(config, fd, !kept) };
+    return { config, fd, mapping: mapMemory(config, fd, !kept), inherited: kept !== undefined };
   } catch (error) {
     fd?.close();
     if (!(error instanceof OsError)) throw error;
@@ -185,8 +189,8 @@ export class GuestMemory {
   constructor(readonly ram: MemoryBackend) {
     const { size } = ram.config;
     const low = Math.min(size, LOW_RAM_LIMIT);
-    this.#add("ram-below-4g", 0, low, ram.mapping, 0);
-    if (size > low) this.#add("ram-above-4g", HIGH_RAM_START, size - low, ram.mapping, low);
+    this.#add("ram-below-4g", 0, low, ram, 0);
+    if (size > low) this.#add("ram-above-4g", HIGH_RAM_START, size - low, ram, low);
   }
 
   /** All regions in slot order. */
@@ -201,7 +205,7 @@ export class GuestMemory {
 
   /** Shows a backend read-only to the guest, for firmware. */
   addRom(name: string, gpa: number, rom: MemoryBackend): void {
-    this.#add(name, gpa, rom.config.size, rom.mapping, 0, true);
+    this.#add(name, gpa, rom.config.size, rom, 0, true);
   }
 
   /** Gives all regions to KVM as memory slots. */
@@ -251,11 +255,11 @@ export class GuestMemory {
     name: string,
     gpa: number,
     size: number,
-    mapping: MappedRegion,
+    { mapping, inherited }: MemoryBackend,
     offset: number,
     readonly = false,
   ): void {
-    this.#regions.push({ name, gpa, size, mapping, offset, readonly });
+    this.#regions.push({ name, gpa, size, mapping, offset, readonly, inherited });
   }
 
   #find(gpa: number, length: number): MemoryRegion | undefined {

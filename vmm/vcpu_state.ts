@@ -97,6 +97,35 @@ function msrBuffer(indices: ArrayLike<number>): Uint8Array<ArrayBuffer> {
   return buffer;
 }
 
+/** Whether two buffers of MSRs hold the same ones in the same order, whatever their values. */
+export function sameMsrs(a: Uint8Array<ArrayBuffer>, b: Uint8Array<ArrayBuffer>): boolean {
+  if (a.length !== b.length) return false;
+  const [one, other] = [new DataView(a.buffer, a.byteOffset), new DataView(b.buffer, b.byteOffset)];
+  if (one.getUint32(0, true) !== other.getUint32(0, true)) return false;
+  for (let at = MSR_HEAD; at < a.length; at += kvmMsrEntry.size) {
+    if (one.getUint32(at, true) !== other.getUint32(at, true)) return false;
+  }
+  return true;
+}
+
+/** KVM does not take a part of a vCPU's state; `cause` is its error. */
+export class PartRefused extends Error {
+  override readonly name = "PartRefused";
+
+  /**
+   * @param state the vCPU's state
+   * @param part the part that KVM refused
+   * @param cause KVM's error
+   */
+  constructor(
+    readonly state: VcpuState,
+    readonly part: VcpuPart | "tsc_offset",
+    override readonly cause: OsError,
+  ) {
+    super(cause.message, { cause });
+  }
+}
+
 /** One vCPU's state in buffers that are made once and filled again and again. */
 export class VcpuState {
   /** The bytes of each part, as the kernel's structs lay them out. */
@@ -136,14 +165,21 @@ export class VcpuState {
    * Writes the state into a parked vCPU.
    *
    * @param tscOffsets give the TSC its offset instead of its value: it goes on as if nothing were
-   * @throws {OsError} if KVM refuses a part
+   * @throws {PartRefused}
    */
   restore(vcpu: KvmVcpu, tscOffsets: boolean): void {
-    for (const part of vcpuParts) {
-      const done = vcpu.transfer(requests[part].set, this.parts[part]);
-      if (part === "msrs") this.#checkMsrs(done, "KVM_SET_MSRS");
+    let current: PartRefused["part"] = vcpuParts[0];
+    try {
+      for (const part of vcpuParts) {
+        current = part;
+        const done = vcpu.transfer(requests[part].set, this.parts[part]);
+        if (part === "msrs") this.#checkMsrs(done, "KVM_SET_MSRS");
+      }
+      current = "tsc_offset";
+      if (this.tscOffset && tscOffsets) vcpu.writeTscOffset(this.tscOffset);
+    } catch (error) {
+      throw error instanceof OsError ? new PartRefused(this, current, error) : error;
     }
-    if (this.tscOffset && tscOffsets) vcpu.writeTscOffset(this.tscOffset);
   }
 
   /** The value of an MSR that was saved, or undefined. */
