@@ -8,12 +8,13 @@
  * @module
  */
 import type { ChardevState, KeptChardev } from "../devices/chardev/backend.ts";
-import { fileStatus, isOpen, type OwnedFd } from "../ffi/fd.ts";
+import { accessMode, fileStatus, isOpen, O, type OwnedFd } from "../ffi/fd.ts";
 import { Seal, sealsOf } from "../ffi/memory.ts";
 import { MAX_MESSAGE_FDS } from "../ffi/socket_message.ts";
 import type { KeptResources } from "../vmm/resources.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
-import { type Section, StateError } from "./stream.ts";
+import { OWNERSHIP_SIZE } from "./ownership.ts";
+import { checkVersion, describeSection, type Section, StateError } from "./stream.ts";
 
 /** Section name of guest memory. */
 const MEMORY = "fd/memory";
@@ -25,6 +26,8 @@ export const CHARDEV_STATE = "chardev";
 const LISTENER = "listener";
 /** The page that says who owns the guest. */
 const OWNERSHIP = "fd/ownership";
+/** Version of all these sections. */
+const VERSION = 1;
 
 /** One descriptor on its way. */
 export interface KeptFd {
@@ -82,7 +85,7 @@ export function encodeFds(table: FdTable, numberOf: (fd: KeptFd) => number): Sec
     ...table.fds.map((entry): Section => {
       const data = new Uint8Array(4);
       new DataView(data.buffer).setUint32(0, numberOf(entry), true);
-      return { name: entry.name, id: entry.id, version: 1, data };
+      return { name: entry.name, id: entry.id, version: VERSION, data };
     }),
     ...[...table.chardevs].map(([id, state]) => chardevSection(id, state)),
   ];
@@ -91,7 +94,7 @@ export function encodeFds(table: FdTable, numberOf: (fd: KeptFd) => number): Sec
 /** A character device's state as a section. */
 export function chardevSection(id: string, state: ChardevState): Section {
   const data = new TextEncoder().encode(JSON.stringify(state));
-  return { name: CHARDEV_STATE, id, version: 1, data };
+  return { name: CHARDEV_STATE, id, version: VERSION, data };
 }
 
 /** What a successor has been given. */
@@ -118,19 +121,22 @@ export function decodeFds(
   let ownership: OwnedFd | undefined;
   for (const section of sections) {
     const { name, id } = section;
+    checkVersion(section, VERSION);
     const unique = <T>(map: Map<string, T>, key: string, value: T) => {
-      if (map.has(key)) throw new StateError(`File descriptor '${name}' ${id} appears twice`);
+      if (map.has(key)) {
+        throw new StateError(`File descriptor ${describeSection(section)} appears twice`);
+      }
       map.set(key, value);
     };
     if (name === CHARDEV_STATE) unique(states, id, parseChardev(section));
     else if (name === MEMORY) unique(memory, id, checkMemory(take(section, resolve), id));
-    else if (name === OWNERSHIP && ownership === undefined) {
-      ownership = checkMemory(take(section, resolve), "ownership");
+    else if (name === OWNERSHIP && id === "" && ownership === undefined) {
+      ownership = checkOwnership(take(section, resolve));
     } else if (name.startsWith(CHARDEV_FD)) {
       const fds = fdsOf.get(id) ?? new Map<string, OwnedFd>();
       fdsOf.set(id, fds);
       unique(fds, name.slice(CHARDEV_FD.length), take(section, resolve));
-    } else throw new StateError(`Unknown file descriptor '${name}' ${id}`);
+    } else throw new StateError(`Unknown file descriptor ${describeSection(section)}`);
   }
   const chardevs = new Map<string, KeptChardev>();
   for (const [id, state] of states) {
@@ -138,7 +144,7 @@ export function decodeFds(
     fdsOf.delete(id);
   }
   for (const id of fdsOf.keys()) {
-    throw new StateError(`Character device '${id}' has file descriptors but no state`);
+    throw new StateError(`Character device ${quote(id)} has file descriptors but no state`);
   }
   if (!ownership) throw new StateError(`File descriptor '${OWNERSHIP}' is missing`);
   return { kept: { memory, chardevs, shared: false }, ownership };
@@ -158,22 +164,44 @@ export function listFds({ kept, ownership }: ReceivedTable): KeptFd[] {
 /** The number of descriptors that fit into one message. */
 export const MAX_FDS = MAX_MESSAGE_FDS;
 
+/** An id from outside, on one line. */
+function quote(id: string): string {
+  return `'${JSON.stringify(id).slice(1, -1)}'`;
+}
+
 function take(section: Section, resolve: (number: number) => OwnedFd | undefined): OwnedFd {
-  const { name, id, data } = section;
-  if (data.length !== 4) throw new StateError(`File descriptor '${name}' ${id} has no number`);
+  const { data } = section;
+  if (data.length !== 4) {
+    throw new StateError(`File descriptor ${describeSection(section)} has no number`);
+  }
   const fd = resolve(new DataView(data.buffer, data.byteOffset).getUint32(0, true));
-  if (!fd || !isOpen(fd.fd)) throw new StateError(`File descriptor '${name}' ${id} was not passed`);
+  if (!fd || !isOpen(fd.fd)) {
+    throw new StateError(`File descriptor ${describeSection(section)} was not passed`);
+  }
   return fd;
 }
 
 /** Guest memory comes as a regular file whose size nobody can take away, if it is a memfd. */
 function checkMemory(fd: OwnedFd, id: string): OwnedFd {
   const { kind } = fileStatus(fd.fd);
-  if (kind !== "file") throw new StateError(`Memory '${id}' is a ${kind}, not memory`);
+  if (kind !== "file") throw new StateError(`Memory ${quote(id)} is a ${kind}, not memory`);
   // A file on tmpfs, and a memfd with seal=off, has F_SEAL_SEAL alone: nobody can seal those.
   const seals = sealsOf(fd.fd);
   if (seals !== undefined && (seals & (Seal.SHRINK | Seal.SEAL)) === 0) {
-    throw new StateError(`Memory '${id}' is a memfd that can shrink`);
+    throw new StateError(`Memory ${quote(id)} is a memfd that can shrink`);
+  }
+  return fd;
+}
+
+/** The page is written by both, and nobody may take it away from under the other. */
+function checkOwnership(fd: OwnedFd): OwnedFd {
+  checkMemory(fd, "ownership");
+  const { size } = fileStatus(fd.fd);
+  if (size < OWNERSHIP_SIZE) throw new StateError(`Ownership page has only ${size} bytes`);
+  const seals = sealsOf(fd.fd) ?? 0;
+  if ((seals & Seal.SHRINK) === 0) throw new StateError("Ownership page can shrink");
+  if ((seals & Seal.WRITE) !== 0 || accessMode(fd.fd) !== O.RDWR) {
+    throw new StateError("Ownership page cannot be written");
   }
   return fd;
 }
@@ -184,10 +212,10 @@ export function parseChardev({ id, data }: Section): ChardevState {
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(data));
   } catch {
-    throw new StateError(`State of character device '${id}' is not JSON`);
+    throw new StateError(`State of character device ${quote(id)} is not JSON`);
   }
   const plain = typeof value === "object" && value !== null && !Array.isArray(value) &&
     Object.values(value).every((v) => ["string", "number", "boolean"].includes(typeof v));
-  if (!plain) throw new StateError(`State of character device '${id}' is not a plain object`);
+  if (!plain) throw new StateError(`State of character device ${quote(id)} is not a plain object`);
   return value as ChardevState;
 }

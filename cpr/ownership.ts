@@ -16,7 +16,8 @@ import { fileStatus, type OwnedFd } from "../ffi/fd.ts";
 import { addSeals, makeMemfd, type MappedRegion, mapShared, Seal } from "../ffi/memory.ts";
 import { Timeline, type UpdateProcess } from "./timeline.ts";
 
-const PAGE = 4096;
+/** Bytes of the page. */
+export const OWNERSHIP_SIZE = 4096;
 /** The word has a cache line of its own; the timeline fills the rest of the page. */
 const TIMELINE = 64;
 
@@ -39,9 +40,9 @@ export class Ownership {
    * @throws {Error} if it is too small to be one
    */
   constructor(fd: OwnedFd, process: UpdateProcess) {
-    if (fileStatus(fd.fd).size < PAGE) throw new Error("Ownership page is too small");
+    if (fileStatus(fd.fd).size < OWNERSHIP_SIZE) throw new Error("Ownership page is too small");
     this.#fd = fd;
-    this.#mapping = mapShared(fd.fd, PAGE);
+    this.#mapping = mapShared(fd.fd, OWNERSHIP_SIZE);
     this.#word = new Int32Array(this.#mapping.bytes.buffer, 0, 1);
     this.timeline = new Timeline(this.#mapping.bytes.subarray(TIMELINE), process);
   }
@@ -53,7 +54,7 @@ export class Ownership {
    * @param owner what it says at first, an {@linkcode Owner}
    */
   static create(process: UpdateProcess = "old", owner: number = Owner.OLD): Ownership {
-    const fd = makeMemfd("denovo-ownership", PAGE, { sealing: true });
+    const fd = makeMemfd("denovo-ownership", OWNERSHIP_SIZE, { sealing: true });
     addSeals(fd.fd, Seal.SHRINK | Seal.GROW | Seal.SEAL);
     const page = new Ownership(fd, process);
     Atomics.store(page.#word, 0, owner);

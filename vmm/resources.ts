@@ -91,6 +91,12 @@ export class Resources {
     }
   }
 
+  /** Closes all that a predecessor passed: nothing here will use it. */
+  closeKept(kept: KeptResources | undefined): void {
+    for (const fd of kept?.memory.values() ?? []) fd.close();
+    for (const { fds } of kept?.chardevs.values() ?? []) for (const fd of fds.values()) fd.close();
+  }
+
   /** The backend that is the machine's RAM. @throws {Error} if there is none of that id */
   ram({ machine }: MachineConfig): MemoryBackend {
     const ram = this.backends.get(machine.memoryBackend ?? DEFAULT_RAM_ID);

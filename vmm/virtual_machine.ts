@@ -22,7 +22,7 @@ export interface CreateOptions {
   /** Wait for the state of a predecessor instead of booting. */
   readonly incoming?: boolean;
   /**
-   * Descriptors from a predecessor.
+   * Descriptors from a predecessor; they are the VM's, and closed when it cannot be created.
    *
    * @internal
    */
@@ -136,6 +136,7 @@ export class VirtualMachine implements AsyncDisposable {
       return vm;
     } catch (error) {
       await (vm ?? parts).close();
+      parts.closeKept(options.kept);
       throw error;
     }
   }

@@ -147,6 +147,7 @@ export class SocketBackend extends StreamBackend {
 
   #open(kept: KeptChardev | undefined): void {
     const config = this.#config;
+    for (const [name, { fd }] of kept?.fds ?? []) this.#checkKept(name, fd);
     if (config.backend === "fd") {
       if (!kept) this.#takeOver(config.fd);
     } else if (config.server) {
@@ -158,6 +159,14 @@ export class SocketBackend extends StreamBackend {
       const fd = this.fds.get(name);
       if (fd !== undefined) setNonblocking(fd, true);
     }
+  }
+
+  /** What a predecessor passed may be anything. @throws {Error} if it is not what its name says */
+  #checkKept(name: string, fd: number): void {
+    if (name !== "listener" && name !== "connection") return;
+    const isSocket = fileStatus(fd).kind === "socket";
+    if (isSocket && isListening(fd) === (name === "listener")) return;
+    throw new Error(`Kept file descriptor of chardev '${this.label}' is not a ${name}`);
   }
 
   /** Takes a socket that the process was started with. */
