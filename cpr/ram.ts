@@ -156,8 +156,8 @@ export class RamLoader {
 
   /** Whether a region's RAM does not come in the stream. */
   #isInPlace(region: MemoryRegion): boolean {
-    if (!this.#announced) return region.inherited;
-    return this.#ignoreShared && isSharedFile(this.#memory, region);
+    const stays = this.#announced && this.#ignoreShared && isSharedFile(this.#memory, region);
+    return region.inherited || stays;
   }
 
   #load(section: Section): void {
