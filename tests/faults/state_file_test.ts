@@ -57,3 +57,15 @@ kvmTest(
     await monitor.assertGuestRuns();
   },
 );
+
+kvmTest("the state that a cpr-exec left is refused by a VM without the guest's RAM", async () => {
+  await using lab = await Laboratory.open();
+  const { vmm, qmp } = await lab.run("vmm");
+  await (await execUpdate(lab, vmm, qmp)).assertGuestRuns();
+  const next = lab.start("new", { options: ["-incoming", `file:${lab.path("state")}`] });
+  assert.deepEqual(await next.ended(), { code: 1 });
+  assert.match(
+    next.output,
+    /^denovo: load of migration failed: RAM of 'ram-below-4g' is missing from the stream: 0 of /,
+  );
+});
