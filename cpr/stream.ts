@@ -150,68 +150,88 @@ function putEnd(view: DataView, bytes: Uint8Array, at: number, count: number): v
  * @throws {StateError} that says what is wrong and where
  */
 export function* readSections(source: ByteSource): Generator<ReadSection> {
-  const head = exactly(source, MAGIC.length + 4, () => "the head of the stream");
+  const head = exactly(source, MAGIC.length + 4, "the head of the stream");
   if (!MAGIC.every((byte, i) => head[i] === byte)) throw new StateError("Not a migration stream");
   const version = view(head).getUint32(MAGIC.length, true);
   if (version !== FORMAT_VERSION) {
     throw new StateError(`Unsupported migration stream version ${version}`);
   }
-  for (let count = 0;; count++) {
-    const marker = exactly(source, 4, () => `section ${count}`);
+  const reader = new SectionReader(source);
+  for (;; reader.count++) {
+    const marker = reader.begin();
     const kind = view(marker).getUint32(0, true);
-    if (kind === END) return readEnd(source, marker, count);
+    if (kind === END) return readEnd(source, marker, reader.count);
     if (kind !== SECTION) {
-      throw new StateError(`Unknown section type 0x${kind.toString(16)} after ${count} sections`);
+      throw new StateError(
+        `Unknown section type 0x${kind.toString(16)} after ${reader.count} sections`,
+      );
     }
-    yield readSection(source, marker, count);
+    yield reader.read();
   }
 }
 
-function readSection(
-  source: ByteSource,
-  marker: Uint8Array<ArrayBuffer>,
-  count: number,
-): ReadSection {
-  const key: string[] = [];
-  const where = () => describePlace(count, key);
-  let checksum = crc32(marker);
-  const take = (length: number) => {
-    const bytes = exactly(source, length, where);
-    checksum = crc32(bytes, checksum);
+/** Reads sections. What an error says of the place is put together only when there is one. */
+class SectionReader {
+  /** How many sections came before. */
+  count = 0;
+  readonly #source: ByteSource;
+  #name: string | undefined;
+  #id: string | undefined;
+  #checksum = 0;
+
+  constructor(source: ByteSource) {
+    this.#source = source;
+  }
+
+  /** Reads the mark at which a section begins, or the end. */
+  begin(): Uint8Array<ArrayBuffer> {
+    this.#name = this.#id = undefined;
+    this.#checksum = 0;
+    return this.#take(4);
+  }
+
+  /** Reads what follows the mark of a section. */
+  read(): ReadSection {
+    const name = this.#name = this.#takeKey();
+    const id = this.#id = this.#takeKey();
+    const sizes = view(this.#take(8));
+    const length = sizes.getUint32(4, true);
+    if (length > MAX_SECTION) throw new StateError(`Data of ${this} has ${length} bytes`);
+    const data = this.#take(length);
+    const checksum = this.#checksum;
+    if (view(this.#take(4)).getUint32(0, true) !== checksum) {
+      throw new StateError(`Checksum of ${this} is wrong`);
+    }
+    return { name, id, version: sizes.getUint32(0, true), data, checksum };
+  }
+
+  /** The section's place in the stream, with what is known of its key; that may be damaged, too. */
+  toString(): string {
+    if (this.#name === undefined) return `section ${this.count}`;
+    const key = { name: this.#name, id: this.#id ?? "" };
+    return `section ${this.count} (${describeSection(key)})`;
+  }
+
+  #take(length: number): Uint8Array<ArrayBuffer> {
+    const bytes = exactly(this.#source, length, this);
+    this.#checksum = crc32(bytes, this.#checksum);
     return bytes;
-  };
-  for (const _part of ["name", "id"]) {
-    const length = view(take(2)).getUint16(0, true);
-    if (length > MAX_KEY) throw new StateError(`Key of ${where()} has ${length} bytes`);
-    key.push(decodeKey(take(length), where));
   }
-  const sizes = view(take(8));
-  const length = sizes.getUint32(4, true);
-  if (length > MAX_SECTION) throw new StateError(`Data of ${where()} has ${length} bytes`);
-  const data = take(length);
-  const stored = view(exactly(source, 4, where)).getUint32(0, true);
-  if (stored !== checksum) throw new StateError(`Checksum of ${where()} is wrong`);
-  const [name, id] = key;
-  return { name, id, version: sizes.getUint32(0, true), data, checksum };
-}
 
-function decodeKey(bytes: Uint8Array, where: () => string): string {
-  try {
-    return decoder.decode(bytes);
-  } catch {
-    throw new StateError(`Key of ${where()} is not UTF-8`);
+  #takeKey(): string {
+    const length = view(this.#take(2)).getUint16(0, true);
+    if (length > MAX_KEY) throw new StateError(`Key of ${this} has ${length} bytes`);
+    const bytes = this.#take(length);
+    try {
+      return decoder.decode(bytes);
+    } catch {
+      throw new StateError(`Key of ${this} is not UTF-8`);
+    }
   }
-}
-
-/** A section's place in the stream, with what is known of its key; that may be damaged, too. */
-function describePlace(count: number, key: readonly string[]): string {
-  if (key.length === 0) return `section ${count}`;
-  const [name, id = ""] = key;
-  return `section ${count} (${describeSection({ name, id })})`;
 }
 
 function readEnd(source: ByteSource, marker: Uint8Array<ArrayBuffer>, count: number): void {
-  const rest = exactly(source, 8, () => "the end of the stream");
+  const rest = exactly(source, 8, "the end of the stream");
   const checksum = crc32(rest.subarray(0, 4), crc32(marker));
   if (view(rest).getUint32(4, true) !== checksum) {
     throw new StateError("Checksum of the end of the stream is wrong");
@@ -226,11 +246,11 @@ function readEnd(source: ByteSource, marker: Uint8Array<ArrayBuffer>, count: num
 function exactly(
   source: ByteSource,
   length: number,
-  where: () => string,
+  where: string | SectionReader,
 ): Uint8Array<ArrayBuffer> {
   const bytes = source(length);
   if (bytes.length !== length) {
-    throw new StateError(`Stream ends within ${where()}: ${bytes.length} of ${length} bytes`);
+    throw new StateError(`Stream ends within ${where}: ${bytes.length} of ${length} bytes`);
   }
   return bytes;
 }
