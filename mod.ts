@@ -77,6 +77,7 @@ export type {
   SocketEndpoint,
   StdioConfig,
 } from "./devices/chardev/config.ts";
+export type { ChardevState, Held } from "./devices/chardev/backend.ts";
 export type { PropertyValue } from "./devices/device.ts";
 export type { CreateOptions } from "./vmm/virtual_machine.ts";
 export type {
