@@ -81,7 +81,7 @@ export class Arrival {
 
   /** The guest has come over the link. */
   #relayed(vm: VirtualMachine, relay: Relay): void {
-    if (relay.isHelper) vm.holdMonitors("everything");
+    if (relay.isHelper) vm.chardevs.holdMonitors("everything");
     else relay.arrived(vm.reactor);
   }
 
@@ -113,12 +113,12 @@ export class Arrival {
     if (vm.failure !== undefined) return;
     const nobody = await this.#relay!.giveAway(vm.reactor, (to) => cpr.giveTo(to));
     if (nobody === undefined) {
-      vm.releaseChardevs(true);
+      vm.chardevs.releaseKept(true);
       return vm.quit();
     }
     cpr.migration.failedBefore(nobody);
     vm.notice(`${nobody}; the guest runs on in process ${Deno.pid}`);
-    vm.holdMonitors("nothing");
+    vm.chardevs.holdMonitors("nothing");
   }
 
   /** After a failure: becomes the program before this one again, if there is one and it is needed. */

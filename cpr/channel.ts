@@ -78,7 +78,8 @@ export class Channel implements Disposable {
       if (n === 0) break;
       this.#end += n;
     }
-    const taken = this.#buffer.slice(this.#start, Math.min(this.#end, this.#start + length));
+    // A buffer is never written to where it was read: a part of it stays as it is.
+    const taken = this.#buffer.subarray(this.#start, Math.min(this.#end, this.#start + length));
     this.#start += taken.length;
     return taken;
   };

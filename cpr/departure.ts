@@ -71,14 +71,14 @@ export class Departure {
   /** The successor owns the guest: this VMM can never run it again. */
   handedOver(): void {
     this.vm.setRunState("postmigrate");
-    this.vm.releaseChardevs();
+    this.vm.chardevs.releaseKept();
     this.migration.complete();
   }
 
   /** Lets the guest go on here, if it ran when it was stopped. */
   resume(): void {
     const { vm, guest } = this;
-    vm.holdChardevs("nothing");
+    vm.chardevs.hold("nothing");
     if (vm.runState !== "finish-migrate") return;
     if (guest.wasRunning) vm.resume();
     else vm.setRunState("paused");

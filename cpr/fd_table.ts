@@ -59,7 +59,7 @@ export function collectFds(vm: VirtualMachine, ownership: number, beside: boolea
   }
   const chardevs = new Map<string, ChardevState>();
   for (const [id, backend] of vm.chardevs.backends) {
-    const keeps = vm.keptOf(id);
+    const keeps = vm.chardevs.keeps(id);
     if (keeps === "nothing" || (keeps === "listener" && beside)) continue;
     const state = backend.saveState();
     chardevs.set(id, keeps === "listener" ? { ...state, connected: false } : state);
@@ -74,7 +74,7 @@ export function collectFds(vm: VirtualMachine, ownership: number, beside: boolea
 export function chardevStates(vm: VirtualMachine): Map<string, ChardevState> {
   const states = new Map<string, ChardevState>();
   for (const [id, backend] of vm.chardevs.backends) {
-    if (vm.keptOf(id) === "all") states.set(id, backend.saveState());
+    if (vm.chardevs.keeps(id) === "all") states.set(id, backend.saveState());
   }
   return states;
 }

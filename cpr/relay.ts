@@ -200,9 +200,7 @@ export class RelayUpdate implements Update {
     const { link, child } = this.#helper;
     migration.activate();
     migration.status = "device";
-    const state = [...constantSections(vm.machine), ...this.#transfer.sections];
-    this.#file!.sink(encodeStream(state));
-    this.#file!.finish();
+    this.#writeFile();
     vm.setRunState("postmigrate");
     migration.complete();
     const part: RelayPart = { link: link.fd.fd, helper: child.pid, back: ownCommandLine() };
@@ -218,6 +216,20 @@ export class RelayUpdate implements Update {
         true,
       );
       throw error;
+    }
+  }
+
+  /** The state is where a script expects it, but nobody needs it: the guest is in the helper. */
+  #writeFile(): void {
+    const { vm } = this.#departure;
+    try {
+      const state = [...constantSections(vm.machine), ...this.#transfer.sections];
+      this.#file!.sink(encodeStream(state));
+      this.#file!.finish();
+    } catch (error) {
+      vm.notice(
+        `Could not write the state, which the relay does not need: ${(error as Error).message}`,
+      );
     }
   }
 

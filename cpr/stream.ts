@@ -66,7 +66,10 @@ export class StateError extends Error {
 
 /** Takes bytes of the stream, all of them or by throwing. */
 export type ByteSink = (data: Uint8Array<ArrayBuffer>) => void;
-/** Gives exactly `length` bytes, or fewer at the end of the input. */
+/**
+ * Gives exactly `length` bytes, or fewer at the end of the input. They may be part of a larger
+ * buffer, but nobody writes to them any more.
+ */
 export type ByteSource = (length: number) => Uint8Array<ArrayBuffer>;
 
 const encoder = new TextEncoder();
@@ -152,14 +155,14 @@ function putEnd(view: DataView, bytes: Uint8Array, at: number, count: number): v
 export function* readSections(source: ByteSource): Generator<ReadSection> {
   const head = exactly(source, MAGIC.length + 4, "the head of the stream");
   if (!MAGIC.every((byte, i) => head[i] === byte)) throw new StateError("Not a migration stream");
-  const version = view(head).getUint32(MAGIC.length, true);
+  const version = u32At(head, MAGIC.length);
   if (version !== FORMAT_VERSION) {
     throw new StateError(`Unsupported migration stream version ${version}`);
   }
   const reader = new SectionReader(source);
   for (;; reader.count++) {
     const marker = reader.begin();
-    const kind = view(marker).getUint32(0, true);
+    const kind = u32At(marker, 0);
     if (kind === END) return readEnd(source, marker, reader.count);
     if (kind !== SECTION) {
       throw new StateError(
@@ -194,15 +197,15 @@ class SectionReader {
   read(): ReadSection {
     const name = this.#name = this.#takeKey();
     const id = this.#id = this.#takeKey();
-    const sizes = view(this.#take(8));
-    const length = sizes.getUint32(4, true);
+    const sizes = this.#take(8);
+    const length = u32At(sizes, 4);
     if (length > MAX_SECTION) throw new StateError(`Data of ${this} has ${length} bytes`);
     const data = this.#take(length);
     const checksum = this.#checksum;
-    if (view(this.#take(4)).getUint32(0, true) !== checksum) {
+    if (u32At(this.#take(4), 0) !== checksum) {
       throw new StateError(`Checksum of ${this} is wrong`);
     }
-    return { name, id, version: sizes.getUint32(0, true), data, checksum };
+    return { name, id, version: u32At(sizes, 0), data, checksum };
   }
 
   /** The section's place in the stream, with what is known of its key; that may be damaged, too. */
@@ -219,11 +222,12 @@ class SectionReader {
   }
 
   #takeKey(): string {
-    const length = view(this.#take(2)).getUint16(0, true);
+    const head = this.#take(2);
+    const length = head[0] | (head[1] << 8);
     if (length > MAX_KEY) throw new StateError(`Key of ${this} has ${length} bytes`);
     const bytes = this.#take(length);
     try {
-      return decoder.decode(bytes);
+      return decodeKey(bytes);
     } catch {
       throw new StateError(`Key of ${this} is not UTF-8`);
     }
@@ -233,13 +237,11 @@ class SectionReader {
 function readEnd(source: ByteSource, marker: Uint8Array<ArrayBuffer>, count: number): void {
   const rest = exactly(source, 8, "the end of the stream");
   const checksum = crc32(rest.subarray(0, 4), crc32(marker));
-  if (view(rest).getUint32(4, true) !== checksum) {
+  if (u32At(rest, 4) !== checksum) {
     throw new StateError("Checksum of the end of the stream is wrong");
   }
-  if (view(rest).getUint32(0, true) !== count) {
-    throw new StateError(
-      `Stream says ${view(rest).getUint32(0, true)} sections but has ${count}`,
-    );
+  if (u32At(rest, 0) !== count) {
+    throw new StateError(`Stream says ${u32At(rest, 0)} sections but has ${count}`);
   }
 }
 
@@ -255,8 +257,19 @@ function exactly(
   return bytes;
 }
 
-function view(bytes: Uint8Array<ArrayBuffer>): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+// A DataView for each number, and a call of the decoder for each key, would be most of the time.
+
+function u32At(bytes: Uint8Array, at: number): number {
+  return (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)) >>> 0;
+}
+
+function decodeKey(bytes: Uint8Array<ArrayBuffer>): string {
+  let text = "";
+  for (let i = 0; i < bytes.length; i++) {
+    if (bytes[i] >= 0x80) return decoder.decode(bytes);
+    text += String.fromCharCode(bytes[i]);
+  }
+  return text;
 }
 
 /** Encodes a whole stream into one buffer. @throws {RangeError} if a section is too large */
@@ -273,11 +286,11 @@ export function encodeStream(sections: readonly Section[]): Uint8Array<ArrayBuff
   return bytes;
 }
 
-/** A source over a buffer; slices are copies, so that they can be used as structs of their own. */
+/** A source over a buffer: what it gives are parts of it. */
 export function bufferSource(bytes: Uint8Array<ArrayBuffer>): ByteSource {
   let at = 0;
   return (length) => {
-    const slice = bytes.slice(at, at + length);
+    const slice = bytes.subarray(at, at + length);
     at += slice.length;
     return slice;
   };

@@ -92,7 +92,7 @@ export class TransferUpdate implements Update {
   prepare(): Promise<void> {
     const { vm, ownership } = this.#departure;
     // A client that came from here on would not be in the table: it waits for the successor.
-    vm.holdChardevs("peers");
+    vm.chardevs.hold("peers");
     this.#cpr = this.#channels.cpr();
     ownership.timeline.stamp("descriptors-sent");
     return Promise.resolve();
@@ -137,7 +137,7 @@ export class TransferUpdate implements Update {
         image,
         stop: () => this.#departure.stop(),
         chardevs: () => {
-          vm.holdChardevs("everything");
+          vm.chardevs.hold("everything");
           return chardevStates(vm);
         },
         send: (bytes) => {

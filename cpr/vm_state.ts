@@ -133,7 +133,7 @@ export function readVm(
   try {
     const table = new SectionTable(withoutRam(source, ram));
     if (!agreed) checkConstants(machine, table);
-    if (hardware === machine.hardware) ram.finish();
+    ram.finish();
     const run = takeGlobalState(table);
     const state = checkChanges(machine, table, hardware);
     const chardevs = new Map<string, ChardevState>();

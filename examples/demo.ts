@@ -1,45 +1,43 @@
 /**
- * The demo: a guest that counts, keeps its clock and answers, while its VMM is replaced twice.
+ * The demo: a guest that counts, keeps its clock and answers what is typed, while its VMM is
+ * replaced in all three modes.
+ *
+ * At a terminal it goes on until C-d, and what you type goes to the guest; otherwise it types two
+ * lines itself for each mode, and ends.
  *
  * @module
  */
+import { type UpdateMode, updateVmm } from "../mod.ts";
 import { layout, programs } from "../tests/guests/programs.ts";
 import { QmpClient } from "./qmp_client.ts";
+
+const modes: readonly { readonly mode: UpdateMode; readonly text: string }[] = [
+  { mode: "transfer", text: "another process takes the guest over" },
+  { mode: "exec", text: "the process executes its successor; a helper has the guest meanwhile" },
+  { mode: "reboot", text: "the guest goes to a file, and a new process reads it" },
+];
+/** Milliseconds between updates when a person is typing. */
+const INTERVAL = 4000;
 
 const folder = await Deno.makeTempDir({ prefix: "denovo-demo-" });
 const path = (name: string) => `${folder}/${name}`;
 const program = new URL("../mod.ts", import.meta.url).pathname;
-const command = [Deno.execPath(), "run", "-A", "--no-check", program];
-
-/** QEMU's options; the monitor's socket differs between VMMs that are alive at once. */
-function options(monitor: string): string[] {
-  return [
-    ...["-name", "demo", "-m", "64", "-kernel", path("guest.elf")],
-    ...["-serial", `unix:${path("console")},server=on,wait=off`],
-    ...["-qmp", `unix:${path(monitor)},server=on,wait=off`],
-  ];
-}
-
-function start(args: string[]): Deno.ChildProcess {
-  const [file, ...rest] = command;
-  return new Deno.Command(file, { args: [...rest, ...args], stdin: "null" }).spawn();
-}
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The guest's console, like a terminal that someone has open all the time. */
 class Terminal {
   #text = "";
-  readonly #connection: Deno.UnixConn;
+  #connection!: Deno.UnixConn;
+  #ended = false;
 
-  constructor(connection: Deno.UnixConn) {
-    this.#connection = connection;
-    this.#read();
+  /** Connects as soon as the VMM listens; and again when a reboot has ended the connection. */
+  async open(): Promise<void> {
+    this.#connection = await connect(path("console"));
+    void this.#read();
   }
 
   async type(line: string): Promise<void> {
-    say(`typed:   ${line}`);
-    const writer = this.#connection.writable.getWriter();
-    await writer.write(new TextEncoder().encode(`${line}\n`));
-    writer.releaseLock();
+    await this.#connection.write(new TextEncoder().encode(`${line}\n`));
   }
 
   async expect(text: string): Promise<void> {
@@ -47,107 +45,114 @@ class Terminal {
     this.#text = this.#text.slice(this.#text.indexOf(text) + text.length);
   }
 
+  close(): void {
+    this.#ended = true;
+    this.#connection.close();
+  }
+
   async #read(): Promise<void> {
+    const decoder = new TextDecoder();
+    const buffer = new Uint8Array(4096);
     let line = "";
-    for await (const text of this.#connection.readable.pipeThrough(new TextDecoderStream())) {
-      this.#text += text;
-      const parts = (line + text).split(/\r?\n/);
-      line = parts.pop()!;
-      for (const part of parts) console.log(`guest:   ${part}`);
+    try {
+      for (let n; (n = await this.#connection.read(buffer)) !== null;) {
+        const text = decoder.decode(buffer.subarray(0, n), { stream: true });
+        this.#text += text;
+        const parts = (line + text).split(/\r?\n/);
+        line = parts.pop()!;
+        for (const part of parts) console.log(`guest:   ${part}`);
+      }
+    } catch {
+      // Closed here, or reset with the VMM: both are an end.
+    }
+    if (!this.#ended) await this.open();
+  }
+}
+
+async function connect(socket: string): Promise<Deno.UnixConn> {
+  for (;;) {
+    try {
+      return await Deno.connect({ transport: "unix", path: socket });
+    } catch {
+      await sleep(10);
     }
   }
 }
 
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
-const say = (text: string) => console.log(text);
-
-/** The guest's counter, read out of its RAM through the monitor. */
-async function counter(qmp: QmpClient): Promise<bigint> {
-  const text = await qmp.execute<string>("human-monitor-command", {
-    "command-line": `xp /1gx 0x${layout.counter.toString(16)}`,
-  });
-  return BigInt(text.trim().split(" ").at(-1)!);
+/** Fails unless the guest counts; gives its counter, read out of its RAM through the monitor. */
+async function counter(): Promise<bigint> {
+  using qmp = await QmpClient.connect(path("monitor"));
+  const read = async () => {
+    const text = await qmp.execute<string>("human-monitor-command", {
+      "command-line": `xp /1gx 0x${layout.counter.toString(16)}`,
+    });
+    return BigInt(text.trim().split(" ").at(-1)!);
+  };
+  const before = await read();
+  for (let tries = 0; tries < 100; tries++) {
+    await sleep(20);
+    const now = await read();
+    if (now > before) return now;
+  }
+  throw new Error(`The guest does not run: its counter stays at ${before}`);
 }
 
-/** The run state, once the guest has arrived. */
-async function arrived(qmp: QmpClient): Promise<string> {
-  for (;;) {
-    const { status } = await qmp.execute<{ status: string }>("query-status");
-    if (status !== "inmigrate") return status;
-    await sleep(2);
+async function update({ mode, text }: typeof modes[number]): Promise<void> {
+  console.log(`\n--- ${mode}: ${text}`);
+  const { oldPid, newPid, pauseUs } = await updateVmm({ socket: path("monitor"), mode });
+  const pause = pauseUs === undefined ? "" : `, pause ${(pauseUs / 1000).toFixed(2)} ms`;
+  console.log(`update:  VMM ${oldPid} -> ${newPid}${pause}, counter ${await counter()}`);
+}
+
+/** Types a line before, and one after each mode. */
+async function show(terminal: Terminal): Promise<void> {
+  for (const next of modes) {
+    await terminal.type(`before ${next.mode}`);
+    await terminal.expect(`BEFORE ${next.mode.toUpperCase()}`);
+    await update(next);
+    await terminal.type(`after ${next.mode}`);
+    await terminal.expect(`AFTER ${next.mode.toUpperCase()}`);
   }
 }
 
-async function report(qmp: QmpClient, what: string): Promise<void> {
-  const status = await arrived(qmp);
-  const migration = await qmp.execute<{ "x-pause"?: number }>("query-migrate");
-  const pause = migration["x-pause"];
-  const text = pause === undefined ? "" : `, pause ${(pause / 1000).toFixed(1)} ms`;
-  const before = await counter(qmp);
-  await sleep(50);
-  const moved = await counter(qmp) - before;
-  if (status !== "running" || moved <= 0n) throw new Error(`The guest does not run: ${status}`);
-  say(`monitor: ${what}: ${status}${text}, counter ${before} (+${moved} in 50 ms)`);
-}
-
-/** cpr-exec: the process replaces itself, same PID. */
-async function updateByExec(qmp: QmpClient): Promise<QmpClient> {
-  const state = `file:${path("vm.state")}`;
-  await qmp.execute("migrate-set-parameters", {
-    mode: "cpr-exec",
-    "cpr-exec-command": [...command, ...options("monitor"), "-incoming", state],
-  });
-  await qmp.execute("migrate", { uri: state });
-  await qmp.closed();
-  return QmpClient.connect(path("monitor"));
-}
-
-/** cpr-transfer: a successor that is already running takes the guest over. */
-async function updateByTransfer(qmp: QmpClient): Promise<[QmpClient, Deno.ChildProcess]> {
-  const cpr = {
-    "channel-type": "cpr",
-    addr: { transport: "socket", type: "unix", path: path("cpr") },
-  };
-  const main = {
-    "channel-type": "main",
-    addr: { transport: "socket", type: "unix", path: path("main") },
-  };
-  const successor = start([
-    ...options("monitor2"),
-    ...["-incoming", `unix:${path("main")}`, "-incoming", JSON.stringify(cpr)],
-  ]);
-  while (!await Deno.stat(path("cpr")).catch(() => undefined)) await sleep(5);
-  await qmp.execute("migrate-set-parameters", { mode: "cpr-transfer" });
-  await qmp.execute("migrate", { channels: [main, cpr] });
-  return [await QmpClient.connect(path("monitor2")), successor];
+/** Lets a person type, and updates all the while. */
+async function converse(terminal: Terminal): Promise<void> {
+  console.log("\nType to the guest, it answers. Every few seconds its VMM is replaced. C-d ends.");
+  let ended = false;
+  const updates = (async () => {
+    for (let i = 0; !ended; i++) {
+      await sleep(INTERVAL);
+      if (!ended) await update(modes[i % modes.length]);
+    }
+  })();
+  for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
+    await terminal.type(text.trimEnd());
+  }
+  ended = true;
+  await updates;
 }
 
 Deno.writeFileSync(path("guest.elf"), programs.demo.bytes);
-const first = start(options("monitor"));
+new Deno.Command(Deno.execPath(), {
+  args: [
+    ...["run", "-A", "--no-check", program],
+    ...["-name", "demo", "-m", "64", "-kernel", path("guest.elf")],
+    ...["-serial", `unix:${path("console")},server=on,wait=off`],
+    ...["-qmp", `unix:${path("monitor")},server=on,wait=off`],
+  ],
+  stdin: "null",
+}).spawn().unref();
 try {
-  let qmp = await QmpClient.connect(path("monitor"));
-  const terminal = new Terminal(await Deno.connect({ transport: "unix", path: path("console") }));
+  const terminal = new Terminal();
+  await terminal.open();
   await terminal.expect("tick 1");
-  await report(qmp, `VMM ${first.pid}`);
-
-  say("\n--- cpr-exec: the VMM execs its successor, in the same process");
-  qmp = await updateByExec(qmp);
-  await report(qmp, `VMM ${first.pid} again`);
-  await terminal.type("still there?");
-  await terminal.expect("STILL THERE?");
-
-  say("\n--- cpr-transfer: another process takes the guest over");
-  const [next, successor] = await updateByTransfer(qmp);
-  await report(next, `VMM ${successor.pid}`);
+  console.log(`monitor: the guest runs, counter ${await counter()}`);
+  if (Deno.stdin.isTerminal()) await converse(terminal);
+  else await show(terminal);
+  terminal.close();
+  using qmp = await QmpClient.connect(path("monitor"));
   await qmp.execute("quit");
-  await first.status;
-  await terminal.type("and now?");
-  await terminal.expect("AND NOW?");
-
-  say("\n--- the end");
-  await next.execute("quit");
-  const { code } = await successor.status;
-  say(`the last VMM ended with status ${code}; the guest was never restarted`);
+  console.log("\n--- the end: the guest was never restarted");
 } finally {
   await Deno.remove(folder, { recursive: true });
 }

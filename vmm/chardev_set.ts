@@ -8,6 +8,7 @@ import type {
   CharacterEvent,
   CharacterFrontend,
   ChardevState,
+  Held,
   KeptChardev,
 } from "../devices/chardev/backend.ts";
 import {
@@ -18,7 +19,7 @@ import {
 } from "../devices/chardev/open.ts";
 import type { SinkDescription } from "../devices/chardev/sink.ts";
 import type { Reactor } from "../ffi/reactor.ts";
-import type { ChardevConfig } from "./config.ts";
+import type { ChardevConfig, MonitorConfig } from "./config.ts";
 import type { DeviceSet } from "./device_set.ts";
 
 /** Character backends by id. */
@@ -27,6 +28,8 @@ export class ChardevSet {
   readonly #host: ChardevHost;
   readonly #backends = new Map<string, CharacterBackend>();
   readonly #configs = new Map<string, ChardevConfig>();
+  /** Ids of those that monitors use. */
+  readonly #monitors = new Set<string>();
   /** Backends whose connections still are a predecessor's. */
   readonly #borrowed = new Set<string>();
 
@@ -53,13 +56,16 @@ export class ChardevSet {
    * Opens backends.
    *
    * @param configs what to open
+   * @param monitors the monitors, some of which use them
    * @param kept what a predecessor left
    * @throws {Error} in QEMU's words; those opened by then stay open until `close`
    */
   async open(
     configs: readonly ChardevConfig[],
+    monitors: readonly MonitorConfig[],
     kept?: { readonly chardevs: ReadonlyMap<string, KeptChardev>; readonly shared: boolean },
   ): Promise<void> {
+    for (const { chardev } of monitors) this.#monitors.add(chardev);
     for (const config of configs) {
       if (this.#backends.has(config.id)) {
         throw new Error(`Chardev with id '${config.id}' already exists`);
@@ -83,6 +89,45 @@ export class ChardevSet {
     this.#borrowed.clear();
     for (const [id, state] of states) this.#backends.get(id)?.restoreState(state);
     for (const backend of this.#backends.values()) backend.held = "nothing";
+  }
+
+  /**
+   * What a successor takes over of a backend. A monitor's connection ends, as under QEMU, so that
+   * its client negotiates anew; but whoever reconnects finds the listener. `cpr=on` keeps the
+   * connection too, `cpr=off` nothing.
+   */
+  keeps(id: string): "all" | "listener" | "nothing" {
+    const config = this.#configs.get(id);
+    if (config?.cpr === false) return "nothing";
+    const isSocket = config?.backend === "socket" || config?.backend === "fd";
+    const isPassing = this.#monitors.has(id) && isSocket && !config.mux && config.cpr !== true;
+    return isPassing ? "listener" : "all";
+  }
+
+  /** Leaves alone what the peers of those backends do that a successor has as well. */
+  hold(held: Held): void {
+    for (const [id, backend] of this.#backends) {
+      if (this.keeps(id) === "all") backend.held = held;
+    }
+  }
+
+  /** The same for monitors whose connections are not kept. */
+  holdMonitors(held: Held): void {
+    for (const [id, backend] of this.#backends) {
+      if (this.keeps(id) === "listener") backend.held = held;
+    }
+  }
+
+  /**
+   * Lets go of the backends that a successor goes on with.
+   *
+   * @param listeners of monitors' listeners too
+   */
+  releaseKept(listeners = false): void {
+    for (const id of [...this.#backends.keys()]) {
+      const keeps = this.keeps(id);
+      if (keeps === "all" || (listeners && keeps === "listener")) this.release(id);
+    }
   }
 
   /** Waits for the first client of each server with `wait=on`. */

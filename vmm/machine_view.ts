@@ -232,7 +232,7 @@ export class MachineView implements MachineControl {
   }
 
   async chardevAdd(config: ChardevConfig): Promise<{ pty?: string }> {
-    await this.#vm.chardevs.open([config]);
+    await this.#vm.chardevs.open([config], []);
     if (config.backend !== "pty") return {};
     return { pty: this.#vm.chardevs.get(config.id).filename.replace(/^pty:/, "") };
   }

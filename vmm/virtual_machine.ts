@@ -4,7 +4,7 @@
  * @module
  */
 import { exitName } from "../ffi/kvm/run.ts";
-import type { ChardevState, Held } from "../devices/chardev/backend.ts";
+import type { ChardevState } from "../devices/chardev/backend.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { ChardevSet } from "./chardev_set.ts";
 import type { Console } from "./console.ts";
@@ -128,7 +128,7 @@ export class VirtualMachine implements AsyncDisposable {
     let vm: VirtualMachine | undefined;
     try {
       parts.openBackends(full, options.kept);
-      await parts.chardevs.open(full.chardevs, options.kept);
+      await parts.chardevs.open(full.chardevs, full.monitors, options.kept);
       vm = new VirtualMachine(full, options, parts);
       vm.machine.startThreads();
       if (!options.detached) vm.attachDevices();
@@ -227,53 +227,6 @@ export class VirtualMachine implements AsyncDisposable {
    */
   attachDevices(): void {
     this.chardevs.attachDevices(this.machine.devices, () => !inTransit.has(this.#runState));
-  }
-
-  /**
-   * What a successor takes over of a character device. A monitor's connection ends, as under QEMU,
-   * so that its client negotiates anew; but whoever reconnects finds the listener. `cpr=on` keeps
-   * the connection too, `cpr=off` nothing.
-   */
-  keptOf(chardev: string): "all" | "listener" | "nothing" {
-    const config = this.chardevs.configs.get(chardev);
-    if (config?.cpr === false) return "nothing";
-    const isMonitor = this.config.monitors.some((monitor) => monitor.chardev === chardev);
-    const isSocket = config?.backend === "socket" || config?.backend === "fd";
-    return isMonitor && isSocket && !config?.mux && config?.cpr !== true ? "listener" : "all";
-  }
-
-  /**
-   * Leaves alone what the peers of those character devices do that a successor has as well.
-   *
-   * @internal
-   */
-  holdChardevs(held: Held): void {
-    for (const [id, backend] of this.chardevs.backends) {
-      if (this.keptOf(id) === "all") backend.held = held;
-    }
-  }
-
-  /**
-   * The same for monitors whose connections are not kept.
-   *
-   * @internal
-   */
-  holdMonitors(held: Held): void {
-    for (const [id, backend] of this.chardevs.backends) {
-      if (this.keptOf(id) === "listener") backend.held = held;
-    }
-  }
-
-  /**
-   * Lets go of the character devices that a successor goes on with.
-   *
-   * @param listeners of monitors' listeners too
-   */
-  releaseChardevs(listeners = false): void {
-    for (const id of [...this.chardevs.backends.keys()]) {
-      const keeps = this.keptOf(id);
-      if (keeps === "all" || (listeners && keeps === "listener")) this.chardevs.release(id);
-    }
   }
 
   /**

@@ -7,7 +7,7 @@ for (const mode of ["cpr-exec", "cpr-reboot"]) {
     await using lab = await Laboratory.open();
     const { vmm, qmp } = await lab.run("vmm");
     await setExec(qmp, [...program, ...vmm.options, "-incoming", "file:/dev/full"]);
-    await qmp.execute("migrate-set-parameters", { mode });
+    await qmp.execute("migrate-set-parameters", { mode, "x-cpr-exec-relay": "off" });
     assert.equal(
       await qmp.refusal("migrate", { uri: "file:/dev/full" }),
       "failed to truncate migration file to offset 0: Invalid argument",

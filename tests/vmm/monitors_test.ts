@@ -15,7 +15,7 @@ Deno.test("a QMP client that never reads is hung up on when 16 MiB of events wai
   const chardevs = new ChardevSet(reactor, new RecordingHost());
   await chardevs.open([
     { backend: "socket", family: "unix", id: "q", path, server: true, wait: false },
-  ]);
+  ], []);
   const machine = new FakeMachine();
   const monitor = { mode: "control", chardev: "q", pretty: false } as const;
   openMonitors([monitor], { chardevs, machine, table: builtinCommands() });

@@ -1,0 +1,27 @@
+/** The demo, as the README says to run it. */
+import assert from "node:assert/strict";
+import { kvmTest } from "./program.ts";
+
+const demo = new URL("../../examples/demo.ts", import.meta.url).pathname;
+
+kvmTest(
+  "the demo updates its guest in all three modes, and its guest answers throughout",
+  async () => {
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--no-check", demo],
+      stdin: "null",
+    }).output();
+    const text = new TextDecoder().decode(stdout);
+    assert.equal(code, 0, new TextDecoder().decode(stderr));
+    for (const mode of ["transfer", "exec", "reboot"]) {
+      assert.match(text, new RegExp(`^--- ${mode}: `, "m"));
+      for (const word of ["BEFORE", "AFTER"]) {
+        const answer = new RegExp(`^guest:   you said: ${word} ${mode.toUpperCase()}$`, "mg");
+        assert.equal([...text.matchAll(answer)].length, 1, text);
+      }
+    }
+    assert.equal([...text.matchAll(/^update:  VMM \d+ -> \d+, pause /mg)].length, 3, text);
+    // The guest's own count of its ticks goes on: it was never restarted.
+    assert.equal([...text.matchAll(/tick 1$/mg)].length, 1, text);
+  },
+);
