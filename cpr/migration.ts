@@ -170,15 +170,22 @@ export class Migration {
     this.status = "completed";
   }
 
-  /** Ends badly. The guest is resumed by whoever stopped it, between the two statuses. */
+  /**
+   * Ends badly. The guest is resumed by whoever stopped it: between the two statuses or, as under
+   * QEMU, after `failed` if the migration had already said `completed` (an exec that failed).
+   */
   fail(error: unknown, resume?: () => void): void {
     this.error = error instanceof Error ? error.message : String(error);
     this.#cancellable = false;
     this.continueHook = undefined;
-    this.status = "failing";
-    resume?.();
+    const wasCompleted = this.status === "completed";
+    if (!wasCompleted) {
+      this.status = "failing";
+      resume?.();
+    }
     this.times.ended = performance.now();
     this.status = "failed";
+    if (wasCompleted) resume?.();
   }
 
   /** An update failed, but not in this process: it is the one that has the guest now. */

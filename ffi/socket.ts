@@ -6,7 +6,7 @@
  * @module
  */
 import { check, Errno, errno, OsError, retry } from "./errno.ts";
-import { OwnedFd, unlinkFile } from "./fd.ts";
+import { fileStatus, OwnedFd, unlinkFile } from "./fd.ts";
 import { cstring, libc } from "./libc.ts";
 import { bytes, i32, struct, u16, u32 } from "./struct.ts";
 
@@ -265,9 +265,9 @@ export function socketError(fd: number): number {
   return intOption(fd, SO_ERROR);
 }
 
-/** Whether a socket listens. */
+/** Whether a descriptor is a socket that listens. */
 export function isListening(fd: number): boolean {
-  return intOption(fd, SO_ACCEPTCONN) === 1;
+  return fileStatus(fd).kind === "socket" && intOption(fd, SO_ACCEPTCONN) === 1;
 }
 
 /** A socket's address family; undefined for other families than these. */

@@ -100,7 +100,7 @@ kvmTest("cpr-exec lets the guest go on when the command cannot be executed", asy
   await qmp.execute("migrate", { uri: `file:${lab.path("state")}` });
   await qmp.logged("MIGRATION failed");
   await qmp.logged("RESUME");
-  assert.deepEqual(qmp.log.slice(0, execLog.length), execLog);
+  assert.deepEqual(qmp.log, [...execLog, "MIGRATION failed", "RESUME"]);
   assert.deepEqual(await qmp.migration(), {
     status: "failed",
     "error-desc": "execvp /nonexistent/vmm failed: No such file or directory",

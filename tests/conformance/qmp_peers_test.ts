@@ -5,51 +5,9 @@ import assert from "node:assert/strict";
 import { makePipe, type OwnedFd, readFd, writeAll } from "../../ffi/fd.ts";
 import { connectUnix } from "../../ffi/socket.ts";
 import { sendMessage } from "../../ffi/socket_message.ts";
-import { Bench, type Json, kvmTest, Qmp, until } from "./session.ts";
+import { Bench, type Json, kvmTest, PassingClient, Qmp, until } from "./session.ts";
 
 const encode = (text: string) => new TextEncoder().encode(text);
-
-/** A QMP client that can pass descriptors. */
-class PassingClient implements Disposable {
-  readonly #socket: OwnedFd;
-  readonly #buffer = new Uint8Array(65536);
-  #text = "";
-
-  /** Connects and negotiates. */
-  static async to(path: string): Promise<PassingClient> {
-    const client = new PassingClient(connectUnix(path, { nonblocking: true }));
-    assert.ok("QMP" in await client.#line());
-    assert.deepEqual(await client.call("qmp_capabilities"), { return: {} });
-    return client;
-  }
-
-  private constructor(socket: OwnedFd) {
-    this.#socket = socket;
-  }
-
-  /** Executes a command, passing descriptors along. */
-  async call(name: string, args: Json = {}, fds: readonly number[] = []): Promise<Json> {
-    const data = encode(JSON.stringify({ execute: name, arguments: args }));
-    assert.equal(sendMessage(this.#socket.fd, data, fds), data.length);
-    return await this.#line();
-  }
-
-  [Symbol.dispose](): void {
-    this.#socket.close();
-  }
-
-  async #line(): Promise<Json> {
-    await until(() => {
-      const n = readFd(this.#socket.fd, this.#buffer);
-      if (n > 0) this.#text += new TextDecoder().decode(this.#buffer.subarray(0, n));
-      return this.#text.includes("\r\n");
-    }, () => `a line in ${this.#text}`);
-    const end = this.#text.indexOf("\r\n");
-    const line = this.#text.slice(0, end);
-    this.#text = this.#text.slice(end + 2);
-    return JSON.parse(line);
-  }
-}
 
 /** What the VMM has open, as the kernel names it. */
 function openFiles(pid: number): string[] {

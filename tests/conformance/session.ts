@@ -5,6 +5,9 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { type OwnedFd, readFd } from "../../ffi/fd.ts";
+import { connectUnix } from "../../ffi/socket.ts";
+import { sendMessage } from "../../ffi/socket_message.ts";
 import { type ProgramName, programs } from "../guests/programs.ts";
 import { listens, program, until } from "./program.ts";
 
@@ -289,6 +292,48 @@ export class Qmp implements Disposable {
   /** Hangs up. */
   [Symbol.dispose](): void {
     this.connection[Symbol.dispose]();
+  }
+}
+
+/** A QMP client that can pass descriptors. */
+export class PassingClient implements Disposable {
+  readonly #socket: OwnedFd;
+  readonly #buffer = new Uint8Array(65536);
+  #text = "";
+
+  /** Connects and negotiates. */
+  static async to(path: string): Promise<PassingClient> {
+    const client = new PassingClient(connectUnix(path, { nonblocking: true }));
+    assert.ok("QMP" in await client.#line());
+    assert.deepEqual(await client.call("qmp_capabilities"), { return: {} });
+    return client;
+  }
+
+  private constructor(socket: OwnedFd) {
+    this.#socket = socket;
+  }
+
+  /** Executes a command, passing descriptors along. */
+  async call(name: string, args: Json = {}, fds: readonly number[] = []): Promise<Json> {
+    const data = new TextEncoder().encode(JSON.stringify({ execute: name, arguments: args }));
+    assert.equal(sendMessage(this.#socket.fd, data, fds), data.length);
+    return await this.#line();
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.close();
+  }
+
+  async #line(): Promise<Json> {
+    await until(() => {
+      const n = readFd(this.#socket.fd, this.#buffer);
+      if (n > 0) this.#text += new TextDecoder().decode(this.#buffer.subarray(0, n));
+      return this.#text.includes("\r\n");
+    }, () => `a line in ${this.#text}`);
+    const end = this.#text.indexOf("\r\n");
+    const line = this.#text.slice(0, end);
+    this.#text = this.#text.slice(end + 2);
+    return JSON.parse(line);
   }
 }
 
