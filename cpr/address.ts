@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { parseSize } from "../vmm/options/values.ts";
 
 /** A UNIX socket. */
 export interface UnixAddress {
@@ -90,11 +91,11 @@ function parseFile(text: string): FileAddress {
   const at = text.indexOf(OFFSET);
   if (at === -1) return { transport: "file", filename: text, offset: 0 };
   const value = text.slice(at + OFFSET.length);
-  const offset = Number(value);
-  if (value === "" || !Number.isSafeInteger(offset) || offset < 0) {
-    throw new Error(`file URI has bad offset ${value}`);
+  try {
+    return { transport: "file", filename: text.slice(0, at), offset: parseSize(value) };
+  } catch (cause) {
+    throw new Error(`file URI has bad offset ${value}`, { cause });
   }
-  return { transport: "file", filename: text.slice(0, at), offset };
 }
 
 /** An address as a URI or, where there is none, as QEMU's messages name it. */

@@ -3,9 +3,11 @@
  *
  * @module
  */
-import { OsError } from "../ffi/errno.ts";
+import { Errno, OsError } from "../ffi/errno.ts";
 import {
+  accessMode,
   duplicate,
+  fileStatus,
   makePipe,
   O,
   openFile,
@@ -25,7 +27,7 @@ import {
   setTimeouts,
 } from "../ffi/socket.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
-import { describeAddress, type MigrationAddress } from "./address.ts";
+import { describeAddress, type FileAddress, type MigrationAddress } from "./address.ts";
 import type { ByteSink, ByteSource } from "./stream.ts";
 
 /** Milliseconds after which a peer that neither sends nor takes data counts as dead. */
@@ -39,6 +41,8 @@ export class ChannelClosed extends Error {}
 
 /** An open channel, in one or both directions. */
 export class Channel implements Disposable {
+  /** Whether the peer can answer on it: it is a socket. */
+  readonly duplex: boolean;
   readonly #child: ChildProcess | undefined;
   /** Bytes that were read ahead, from `#start` to `#end`. */
   #buffer = new Uint8Array(BUFFER_SIZE);
@@ -47,12 +51,12 @@ export class Channel implements Disposable {
 
   /**
    * @param fd blocking descriptor
-   * @param duplex whether the peer answers on it (a socket)
    * @param child the command behind it
    */
-  constructor(readonly fd: OwnedFd, readonly duplex: boolean, child?: ChildProcess) {
+  constructor(readonly fd: OwnedFd, child?: ChildProcess) {
     this.#child = child;
-    if (duplex) setTimeouts(fd.fd, STALL_MS);
+    this.duplex = fileStatus(fd.fd).kind === "socket";
+    if (this.duplex) setTimeouts(fd.fd, STALL_MS);
   }
 
   /** Writes all of a chunk. @throws {ChannelClosed} */
@@ -155,14 +159,14 @@ export async function openOutgoing(
 ): Promise<Channel> {
   switch (address.transport) {
     case "file":
-      return new Channel(createFile(address.filename, address.offset), false);
+      return new Channel(createFile(address, fds));
     case "exec": {
       const [reader, writer] = makePipe();
       using stdin = reader;
-      return new Channel(writer, false, spawn(address.args, { fds: [[stdin.fd, 0]] }));
+      return new Channel(writer, spawn(address.args, { fds: [[stdin.fd, 0]] }));
     }
     case "socket":
-      return new Channel(await connectSocket(address, fds), true);
+      return new Channel(await connectSocket(address, fds));
   }
 }
 
@@ -178,12 +182,20 @@ async function connectSocket(
       const [host] = await resolveHost(address.host || "localhost", port);
       return connectTcp(host, port);
     }
-    case "fd": {
-      const fd = fds.take(address.str);
-      if (fd) return fd;
-      throw new Error(`File descriptor named '${address.str}' has not been found`);
-    }
+    case "fd":
+      checkNamed(address, fds);
+      return fds.take(address.str)!;
   }
+}
+
+/**
+ * Refuses an address of type fd whose descriptor nobody has passed.
+ *
+ * @throws {Error} in QEMU's words
+ */
+export function checkNamed(address: MigrationAddress, fds: FdRegistry): void {
+  if (address.transport !== "socket" || address.type !== "fd" || fds.named.has(address.str)) return;
+  throw new Error(`File descriptor named '${address.str}' has not been found`);
 }
 
 function parsePort(port: string, host: string): number {
@@ -194,10 +206,10 @@ function parsePort(port: string, host: string): number {
   );
 }
 
-function createFile(filename: string, offset: number): OwnedFd {
+function createFile({ filename, offset }: FileAddress, fds: FdRegistry): OwnedFd {
   let fd: OwnedFd;
   try {
-    fd = openFile(filename, O.WRONLY | O.CREAT, 0o660);
+    fd = fromFdset(filename, O.WRONLY, fds) ?? openFile(filename, O.WRONLY | O.CREAT, 0o660);
   } catch (error) {
     throw inWords(error, `Could not create '${filename}'`);
   }
@@ -209,6 +221,22 @@ function createFile(filename: string, offset: number): OwnedFd {
     fd.close();
     throw inWords(error, `failed to truncate migration file to offset ${offset.toString(16)}`);
   }
+}
+
+/**
+ * `/dev/fdset/N`: the descriptor with the right access mode in a set that `add-fd` made.
+ *
+ * @returns undefined for other names
+ * @throws {OsError} ENOENT without such a set, EACCES without such a descriptor in it
+ */
+function fromFdset(filename: string, mode: number, fds: FdRegistry): OwnedFd | undefined {
+  const id = /^\/dev\/fdset\/(\d+)$/.exec(filename)?.[1];
+  if (id === undefined) return undefined;
+  const set = fds.sets.find(({ fdsetId }) => fdsetId === Number(id));
+  if (!set) throw new OsError("open", Errno.ENOENT, filename);
+  const member = set.fds.find(({ fd }) => accessMode(fd) === mode);
+  if (!member) throw new OsError("open", Errno.EACCES, filename);
+  return duplicate(member.fd);
 }
 
 /** A source of incoming data: open already, or a socket on which it will come. */
@@ -227,15 +255,12 @@ export async function openIncoming(
 ): Promise<IncomingEnd> {
   switch (address.transport) {
     case "file":
-      return {
-        kind: "open",
-        channel: new Channel(readFile(address.filename, address.offset), false),
-      };
+      return { kind: "open", channel: new Channel(readFile(address, fds)) };
     case "exec": {
       const [reader, writer] = makePipe();
       using stdout = writer;
       const child = spawn(address.args, { fds: [[stdout.fd, 1]] });
-      return { kind: "open", channel: new Channel(reader, false, child) };
+      return { kind: "open", channel: new Channel(reader, child) };
     }
     case "socket":
       break;
@@ -249,7 +274,7 @@ export async function openIncoming(
     return { kind: "listener", listener: listenTcp(host, port) };
   }
   const fd = fds.take(address.str) ?? inheritedFd(address.str);
-  return { kind: "open", channel: new Channel(fd, true) };
+  return { kind: "open", channel: new Channel(fd) };
 }
 
 /** `fd:N` on the command line: a descriptor that the process was started with. */
@@ -268,9 +293,9 @@ function inheritedFd(text: string): OwnedFd {
   }
 }
 
-function readFile(filename: string, offset: number): OwnedFd {
+function readFile({ filename, offset }: FileAddress, fds: FdRegistry): OwnedFd {
   try {
-    const fd = openFile(filename, O.RDONLY);
+    const fd = fromFdset(filename, O.RDONLY, fds) ?? openFile(filename, O.RDONLY);
     if (offset > 0) seekFd(fd.fd, offset);
     return fd;
   } catch (error) {

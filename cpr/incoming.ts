@@ -3,7 +3,14 @@
  *
  * @module
  */
-import { accept, isListening, listenUnix, peerCredentials, setTimeouts } from "../ffi/socket.ts";
+import {
+  accept,
+  isListening,
+  listenUnix,
+  localAddress,
+  peerCredentials,
+  setTimeouts,
+} from "../ffi/socket.ts";
 import { monotonicNow } from "../ffi/event.ts";
 import { isOpen, OwnedFd, setCloexec, setNonblocking } from "../ffi/fd.ts";
 import type { Reactor } from "../ffi/reactor.ts";
@@ -212,9 +219,7 @@ export class Incoming {
     this.#migration.begin("incoming");
     const end = await this.#open(address);
     this.#started = true;
-    if (end.kind === "listener" && address?.transport === "socket" && address.type === "inet") {
-      this.#migration.socketAddress = { type: "inet", host: address.host, port: address.port };
-    }
+    if (end.kind === "listener") this.#migration.socketAddress = inetAddress(end.listener);
     if (this.#beside) {
       await this.#vm.machine.threadsStarted();
       rehearseEntering(this.#vm);
@@ -276,7 +281,7 @@ export class Incoming {
     const connection = accept(own.fd);
     if (!connection) throw new Error("Main channel has no connection to accept");
     this.#stamp("connected");
-    return new Channel(connection, true);
+    return new Channel(connection);
   }
 
   /** Agrees with the old VMM on what stays the same, then takes the rest, and answers. */
@@ -347,6 +352,14 @@ export class Incoming {
   #stamp(step: Step): void {
     this.#ownership.timeline.stamp(step);
   }
+}
+
+/** Where a TCP listener is, for `query-migrate`. */
+function inetAddress({ fd }: OwnedFd): Migration["socketAddress"] {
+  const address = localAddress(fd);
+  if (address?.type !== "inet") return undefined;
+  const { type, host, port } = address;
+  return { type, host, port: `${port}`, ...(host.includes(":") ? { ipv6: true } : { ipv4: true }) };
 }
 
 function refuse(channel: Channel, error: Error): void {

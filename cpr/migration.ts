@@ -52,6 +52,15 @@ export interface MigrationTimes {
 /** The user has cancelled. */
 export class Cancelled extends Error {}
 
+/** QAPI InetSocketAddress, as far as a listener has it. */
+export interface ListeningAddress {
+  readonly type: "inet";
+  readonly host: string;
+  readonly port: string;
+  readonly ipv4?: boolean;
+  readonly ipv6?: boolean;
+}
+
 /** The state of the migration, for commands to show and modes to drive. */
 export class Migration {
   parameters: MigrationParameters = { ...defaultParameters };
@@ -63,9 +72,7 @@ export class Migration {
   /** Bytes written to the main channel. */
   transferred = 0;
   /** Where an incoming migration listens, for `query-migrate`. */
-  socketAddress:
-    | { readonly type: "inet"; readonly host: string; readonly port: string }
-    | undefined;
+  socketAddress: ListeningAddress | undefined;
   /** When the steps of the update were done. */
   timeline: Timeline | undefined;
   #abort = new AbortController();

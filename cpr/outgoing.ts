@@ -8,7 +8,7 @@
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress, MigrationChannel } from "./address.ts";
-import { openOutgoing } from "./channel.ts";
+import { checkNamed, openOutgoing } from "./channel.ts";
 import { CopyUpdate } from "./copy.ts";
 import { Departure, type Update } from "./departure.ts";
 import { ExecUpdate } from "./exec.ts";
@@ -177,7 +177,10 @@ function chooseUpdate(
     case "cpr-transfer":
       return Promise.resolve(
         new TransferUpdate(departure, {
-          cpr: () => sendDescriptors(vm, cpr!, ownership.fd),
+          cpr: () => {
+            checkNamed(main, fds);
+            return sendDescriptors(vm, cpr!, ownership.fd);
+          },
           main: () => openOutgoing(main, fds),
         }),
       );

@@ -129,7 +129,13 @@ export const queryMigrate = {
     "error-desc": z.string().optional(),
     "blocked-reasons": z.array(z.string()).optional(),
     "socket-address": z.array(
-      z.strictObject({ type: z.literal("inet"), host: z.string(), port: z.string() }),
+      z.strictObject({
+        type: z.literal("inet"),
+        host: z.string(),
+        port: z.string(),
+        ipv4: z.boolean().optional(),
+        ipv6: z.boolean().optional(),
+      }),
     ).optional(),
     /** Denovo's own: the guest's pause end to end, in microseconds. */
     "x-pause": integer().optional(),
