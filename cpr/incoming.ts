@@ -219,7 +219,7 @@ export class Incoming {
     this.#migration.begin("incoming");
     const end = await this.#open(address);
     this.#started = true;
-    if (end.kind === "listener") this.#migration.socketAddress = inetAddress(end.listener);
+    this.#migration.socketAddress = end.kind === "listener" ? inetAddress(end.listener) : undefined;
     if (this.#beside) {
       await this.#vm.machine.threadsStarted();
       rehearseEntering(this.#vm);
