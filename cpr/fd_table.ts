@@ -50,7 +50,7 @@ export interface FdTable {
  * @param vm the VM
  * @param ownership the ownership page
  * @param beside whether this process lives on beside its successor, which then has monitors of its
- *   own and gets none of this one's listeners
+ *   own and gets nothing of this one's
  */
 export function collectFds(vm: VirtualMachine, ownership: number, beside: boolean): FdTable {
   const fds: KeptFd[] = [{ name: OWNERSHIP, id: "", fd: ownership }];
@@ -60,11 +60,11 @@ export function collectFds(vm: VirtualMachine, ownership: number, beside: boolea
   const chardevs = new Map<string, ChardevState>();
   for (const [id, backend] of vm.chardevs.backends) {
     const keeps = vm.chardevs.keeps(id);
-    if (keeps === "nothing" || (keeps === "listener" && beside)) continue;
+    if (keeps === "nothing" || (beside && keeps !== "all")) continue;
     const state = backend.saveState();
     chardevs.set(id, keeps === "listener" ? { ...state, connected: false } : state);
     for (const { name, fd } of backend.keptFds()) {
-      if (keeps === "all" || name === LISTENER) fds.push({ name: CHARDEV_FD + name, id, fd });
+      if (keeps !== "listener" || name === LISTENER) fds.push({ name: CHARDEV_FD + name, id, fd });
     }
   }
   return { fds, chardevs };

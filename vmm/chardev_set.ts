@@ -93,15 +93,15 @@ export class ChardevSet {
 
   /**
    * What a successor takes over of a backend. A monitor's connection ends, as under QEMU, so that
-   * its client negotiates anew; but whoever reconnects finds the listener. `cpr=on` keeps the
-   * connection too, `cpr=off` nothing.
+   * its client negotiates anew. A successor in the place of this VMM finds the monitor's `listener`
+   * or, without one, the terminal it is on (`in place`); a successor beside it has monitors of its
+   * own. `cpr=on` hands the connection over too, `cpr=off` nothing.
    */
-  keeps(id: string): "all" | "listener" | "nothing" {
+  keeps(id: string): "all" | "listener" | "in place" | "nothing" {
     const config = this.#configs.get(id);
     if (config?.cpr === false) return "nothing";
-    const isSocket = config?.backend === "socket" || config?.backend === "fd";
-    const isPassing = this.#monitors.has(id) && isSocket && !config.mux && config.cpr !== true;
-    return isPassing ? "listener" : "all";
+    if (!this.#monitors.has(id) || config?.mux || config?.cpr) return "all";
+    return config?.backend === "socket" || config?.backend === "fd" ? "listener" : "in place";
   }
 
   /** Leaves alone what the peers of those backends do that a successor has as well. */
@@ -114,19 +114,19 @@ export class ChardevSet {
   /** The same for monitors whose connections are not kept. */
   holdMonitors(held: Held): void {
     for (const [id, backend] of this.#backends) {
-      if (this.keeps(id) === "listener") backend.held = held;
+      if (["listener", "in place"].includes(this.keeps(id))) backend.held = held;
     }
   }
 
   /**
    * Lets go of the backends that a successor goes on with.
    *
-   * @param listeners of monitors' listeners too
+   * @param monitors of what it takes over of monitors too, being in the place of this VMM
    */
-  releaseKept(listeners = false): void {
+  releaseKept(monitors = false): void {
     for (const id of [...this.#backends.keys()]) {
       const keeps = this.keeps(id);
-      if (keeps === "all" || (listeners && keeps === "listener")) this.release(id);
+      if (keeps === "all" || (monitors && keeps !== "nothing")) this.release(id);
     }
   }
 
