@@ -4,11 +4,14 @@
  * @module
  */
 import type { EventHub } from "../vmm/events.ts";
+import { parseBool } from "../vmm/options/values.ts";
 import {
   type Capability,
   capabilityNames,
   defaultParameters,
   type MigrationParameters,
+  parameterNames,
+  parseParameter,
 } from "./parameters.ts";
 import type { RamStatistics } from "./ram.ts";
 import type { Timeline } from "./timeline.ts";
@@ -105,23 +108,27 @@ export class Migration {
   }
 
   /**
-   * Sets a capability or parameter as `-global migration.KEY=VALUE` does.
+   * Sets a capability or parameter as `-global migration.KEY=VALUE` does; the key may begin with
+   * `x-`, as many of QEMU's do.
    *
    * @throws {Error} in QEMU's words
    */
   setGlobal(key: string, value: string): void {
-    const capability = capabilityNames.find((name) => name === key || `x-${name}` === key);
-    const on = parseSwitch(value);
-    if (capability !== undefined && on !== undefined) {
-      if (on) this.capabilities.add(capability);
-      else this.capabilities.delete(capability);
-    } else if (capability !== undefined) {
-      throw new Error(
-        `-global migration.${key}=${value}: Parameter '${key}' expects 'on' or 'off'`,
-      );
-    } else {throw new Error(
-        `-global migration.${key}=${value}: Property 'migration.${key}' not found`,
-      );}
+    const isKey = (name: string) => name === key || `x-${name}` === key;
+    const capability = capabilityNames.find(isKey);
+    const parameter = parameterNames.find(isKey);
+    try {
+      if (capability !== undefined) {
+        if (parseBool(key, value)) this.capabilities.add(capability);
+        else this.capabilities.delete(capability);
+      } else if (parameter !== undefined) {
+        const parsed = parseParameter(parameter, value);
+        this.parameters = { ...this.parameters, [parameter]: parsed };
+      } else throw new Error(`Property 'migration.${key}' not found`);
+    } catch (cause) {
+      const { message } = cause as Error;
+      throw new Error(`-global migration.${key}=${value}: ${message}`, { cause });
+    }
   }
 
   /** Whether the migration that is shown brought the guest here, or takes it away. */
@@ -209,9 +216,4 @@ export class Migration {
     this.times.ended = performance.now();
     this.status = "cancelled";
   }
-}
-
-function parseSwitch(value: string): boolean | undefined {
-  if (["on", "yes", "true", "y"].includes(value)) return true;
-  return ["off", "no", "false", "n"].includes(value) ? false : undefined;
 }

@@ -7,6 +7,8 @@
  * @module
  */
 
+import { parseBool, parseEnum, parseSize } from "../vmm/options/values.ts";
+
 /** QAPI MigMode. */
 export const migrationModes = ["normal", "cpr-reboot", "cpr-transfer", "cpr-exec"] as const;
 
@@ -48,6 +50,9 @@ export const defaultParameters = {
   /** Denovo's own: whether cpr-exec goes by way of a helper process. */
   "x-cpr-exec-relay": "auto" as "on" | "off" | "auto",
 };
+
+/** The names of all parameters. */
+export const parameterNames = Object.keys(defaultParameters) as readonly ParameterName[];
 
 /** The value of every parameter. */
 export type MigrationParameters = typeof defaultParameters;
@@ -111,6 +116,34 @@ const ranges: Partial<Record<ParameterName, Range>> = {
   "multifd-zstd-level": level(20),
   "multifd-qatzip-level": { min: 1, max: 9, text: "a value between 1 and 9" },
 };
+
+/** The parameters that take one of a few words. */
+export const parameterChoices = {
+  mode: migrationModes,
+  "multifd-compression": ["none", "zlib"],
+  "zero-page-detection": ["none", "legacy", "multifd"],
+} as const;
+
+/**
+ * Reads a parameter's value as `-global` has it.
+ *
+ * @throws {Error} in QEMU's words
+ */
+export function parseParameter(
+  name: ParameterName,
+  text: string,
+): string | number | boolean | string[] {
+  const sample = defaultParameters[name];
+  if (typeof sample === "boolean") return parseBool(name, text);
+  if (typeof sample === "string") {
+    const choices: Partial<Record<ParameterName, readonly string[]>> = parameterChoices;
+    return parseEnum(name, text, choices[name] ?? [text]);
+  }
+  if (typeof sample !== "number") return text.split(",");
+  const value = parseSize(text, name);
+  checkParameter(name, value);
+  return value;
+}
 
 /** Checks one parameter's value. @throws {Error} in QEMU's words */
 export function checkParameter(name: string, value: unknown): void {

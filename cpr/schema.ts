@@ -7,7 +7,7 @@
  */
 import { z } from "zod";
 import { migrationStatuses } from "./migration.ts";
-import { capabilityNames, migrationModes } from "./parameters.ts";
+import { capabilityNames, parameterChoices } from "./parameters.ts";
 import { steps, updateProcesses } from "./timeline.ts";
 
 const status = z.enum(migrationStatuses);
@@ -53,14 +53,14 @@ const parameterMembers = {
   "xbzrle-cache-size": integer(),
   "max-postcopy-bandwidth": integer(),
   "max-cpu-throttle": integer(),
-  "multifd-compression": z.enum(["none", "zlib"]),
+  "multifd-compression": z.enum(parameterChoices["multifd-compression"]),
   "multifd-zlib-level": integer(),
   "multifd-qatzip-level": integer(),
   "multifd-zstd-level": integer(),
   "x-vcpu-dirty-limit-period": integer(),
   "vcpu-dirty-limit": integer(),
-  mode: z.enum(migrationModes),
-  "zero-page-detection": z.enum(["none", "legacy", "multifd"]),
+  mode: z.enum(parameterChoices.mode),
+  "zero-page-detection": z.enum(parameterChoices["zero-page-detection"]),
   "direct-io": z.boolean(),
   "x-rdma-chunk-size": integer(),
   "cpr-exec-command": z.array(z.string()),

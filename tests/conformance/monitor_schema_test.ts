@@ -6,6 +6,7 @@
  * QEMU's schema is a recording beside the project; without it the test is skipped.
  */
 import assert from "node:assert/strict";
+import { Cpr } from "../../cpr/cpr.ts";
 import { builtinCommands } from "../../vmm/monitor/builtin_commands.ts";
 import { type SchemaInfo, schemaInfo } from "../../vmm/monitor/introspect.ts";
 
@@ -61,6 +62,8 @@ class Comparison {
     for (const member of ours.members) {
       const name = `${where}.${member.name}`;
       const counterpart = theirs.members.find((their) => their.name === member.name);
+      // What begins with `x-` is ours, as QEMU marks what is not settled.
+      if (!counterpart && member.name.startsWith("x-") && "default" in member) continue;
       assert.ok(counterpart, `${name} is not QEMU's`);
       assert.equal("default" in member, "default" in counterpart, `${name}: optional`);
       this.compare(member.type, counterpart.type, name);
@@ -90,7 +93,10 @@ async function readRecording(): Promise<SchemaInfo[] | undefined> {
 Deno.test("query-qmp-schema agrees with QEMU 11.1.3's", async () => {
   const theirs = await readRecording();
   if (!theirs) return;
-  const ours = await schemaInfo(builtinCommands());
+  // The schemas of the migration commands do not depend on the VM.
+  const table = builtinCommands();
+  Cpr.prototype.register.call({ migration: {} } as Cpr, table);
+  const ours = await schemaInfo(table);
   const theirTypes = byName(theirs);
   const comparison = new Comparison(byName(ours), theirTypes);
   let compared = 0;
