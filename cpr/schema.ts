@@ -118,6 +118,17 @@ const statistics = z.strictObject({
   "dirty-sync-missed-zero-copy": integer(),
 });
 
+/** QAPI SocketAddress, as far as a listener that chose its port has one. */
+const socketAddress = z.discriminatedUnion("type", [
+  z.strictObject({
+    type: z.literal("inet"),
+    host: z.string(),
+    port: z.string(),
+    ipv4: z.boolean().optional(),
+    ipv6: z.boolean().optional(),
+  }),
+]);
+
 /** `query-migrate` */
 export const queryMigrate = {
   returns: z.strictObject({
@@ -128,15 +139,7 @@ export const queryMigrate = {
     "setup-time": integer().optional(),
     "error-desc": z.string().optional(),
     "blocked-reasons": z.array(z.string()).optional(),
-    "socket-address": z.array(
-      z.strictObject({
-        type: z.literal("inet"),
-        host: z.string(),
-        port: z.string(),
-        ipv4: z.boolean().optional(),
-        ipv6: z.boolean().optional(),
-      }),
-    ).optional(),
+    "socket-address": z.array(socketAddress).optional(),
     /** Denovo's own: the guest's pause end to end, in microseconds. */
     "x-pause": integer().optional(),
     /**

@@ -151,22 +151,30 @@ class TypeCollector {
     return this.#add({ members: this.#members(shape), "meta-type": "object" });
   }
 
-  /** A member whose schema object all options share belongs to the union, others to the variants. */
-  #union(options: readonly z.core.$ZodType[], tag: string | undefined): string {
+  /**
+   * A member whose schema object all options share belongs to the union, others to the variants.
+   *
+   * @param outer the tag of the union that this one is a variant of: it is told there
+   */
+  #union(options: readonly z.core.$ZodType[], tag: string | undefined, outer?: string): string {
     if (tag === undefined) return this.#alternate(options);
+    const told = (name: string) => name === tag || name === outer;
     const shapes = options.map(shapeOf);
     const [first, ...others] = shapes;
-    const isCommon = (name: string) => others.every((shape) => shape[name] === first[name]);
-    const common = Object.keys(first).filter((name) => name !== tag && isCommon(name));
+    const isCommon = (name: string) =>
+      others.length > 0 && others.every((shape) => shape[name] === first[name]);
+    const common = Object.keys(first).filter((name) => !told(name) && isCommon(name));
     const without = (shape: Shape) =>
       Object.fromEntries(
-        Object.entries(shape).filter(([name]) => name !== tag && !common.includes(name)),
+        Object.entries(shape).filter(([name]) => !told(name) && !common.includes(name)),
       );
     const base = Object.fromEntries(common.map((name) => [name, first[name]]));
     const tagType = this.#enumeration(shapes.flatMap((shape) => valuesOf(shape[tag])));
     const variants = shapes.flatMap((shape, i) => {
-      const nested = (options[i] as Schema)._zod.def.type === "union";
-      const type = nested ? this.typeName(options[i]) : this.#object(without(shape));
+      const { def } = (options[i] as Schema)._zod;
+      const type = def.type === "union"
+        ? this.#union(def.options, (def as { discriminator?: string }).discriminator, tag)
+        : this.#object(without(shape));
       return valuesOf(shape[tag]).map((value) => ({ case: value, type }));
     });
     const members = [{ name: tag, type: tagType }, ...this.#members(base)];
