@@ -66,10 +66,11 @@ const parameterMembers = {
   "cpr-exec-command": z.array(z.string()),
   "x-cpr-exec-relay": z.enum(["on", "off", "auto"]),
 };
-const parameters = z.strictObject(parameterMembers);
+/** QAPI MigrationParameters, all optional also where all are given. */
+const parameters = z.strictObject(parameterMembers).partial();
 
 /** `migrate-set-parameters` */
-export const migrateSetParameters = { args: parameters.partial() };
+export const migrateSetParameters = { args: parameters };
 /** `query-migrate-parameters` */
 export const queryMigrateParameters = { returns: parameters };
 /** `migrate-set-capabilities` */
