@@ -91,7 +91,7 @@ export class Arrival {
    * @param onArrival called when the guest has come by itself
    */
   async begin(vm: VirtualMachine, cpr: Cpr, onArrival?: () => void): Promise<void> {
-    const { main } = this.#options!;
+    const { main, argument } = this.#options!;
     if (this.#exec?.failure) {
       return cpr.incoming!.takeBack(this.#exec.failure.state, this.#exec.failure.reason);
     }
@@ -99,7 +99,10 @@ export class Arrival {
       await (await cpr.migrateIncoming(undefined, true))();
       cpr.migration.failedBefore(this.#relay.failure);
     } else if (main !== "defer") {
-      const arrival = await cpr.migrateIncoming(main, true);
+      const named = (cause: Error) => {
+        throw new Error(`-incoming ${argument}: ${cause.message}`, { cause });
+      };
+      const arrival = await cpr.migrateIncoming(main, true).catch(named);
       void arrival().then(() => vm.failure === undefined && onArrival?.());
     }
   }

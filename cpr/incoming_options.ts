@@ -10,6 +10,8 @@ import { type MigrationAddress, type MigrationChannel, parseUri } from "./addres
 export interface IncomingOptions {
   /** Where the state comes from; `defer` waits for `migrate-incoming`. */
   readonly main: MigrationAddress | "defer";
+  /** The argument that says so, for messages. */
+  readonly argument?: string;
   /** Where descriptors come from. */
   readonly cpr?: MigrationAddress;
 }
@@ -26,16 +28,16 @@ export async function parseIncoming(
   args: readonly string[],
 ): Promise<IncomingOptions | undefined> {
   if (args.length === 0) return undefined;
-  let main: MigrationAddress | "defer" = "defer";
+  let main: Pick<IncomingOptions, "main" | "argument"> = { main: "defer" };
   let cpr: MigrationAddress | undefined;
   for (const argument of args) {
     try {
-      if (argument === "defer") main = "defer";
-      else if (PROTOCOLS.test(argument)) main = parseUri(argument);
+      if (argument === "defer") main = { main: "defer" };
+      else if (PROTOCOLS.test(argument)) main = { main: parseUri(argument), argument };
       else {
         const channel = await parseChannel(argument);
         if (channel["channel-type"] === "cpr") cpr = channel.addr;
-        else main = channel.addr;
+        else main = { main: channel.addr, argument };
       }
     } catch (error) {
       throw new Error(`-incoming ${argument}: ${(error as Error).message}`, { cause: error });
@@ -44,7 +46,7 @@ export async function parseIncoming(
   if (cpr && (cpr.transport !== "socket" || (cpr.type !== "unix" && cpr.type !== "fd"))) {
     throw new Error("bad cpr channel socket type; must be unix");
   }
-  return cpr ? { main, cpr } : { main };
+  return cpr ? { ...main, cpr } : main;
 }
 
 /** Channels are rare and come before any pause: only they pay for loading zod. */

@@ -49,7 +49,8 @@ kvmTest("cpr-exec goes back to the old command line when the new image fails", a
   assert.equal(await before.runState(), "running");
   assert.deepEqual(await before.migration(), {
     status: "failed",
-    "error-desc": "Could not open '/nonexistent/state': No such file or directory",
+    "error-desc": "-incoming file:/nonexistent/state: Could not open '/nonexistent/state': " +
+      "No such file or directory",
   });
   await before.assertGuestRuns();
   assert.equal(await before.word(0x200018), 0);

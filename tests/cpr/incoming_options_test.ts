@@ -9,22 +9,22 @@ const main = { transport: "socket", type: "unix", path: "/m" };
 Deno.test("`parseIncoming()` takes URIs, defer, JSON channels and dotted keys", async () => {
   assert.equal(await parseIncoming([]), undefined);
   assert.deepEqual(await parseIncoming(["defer"]), { main: "defer" });
-  assert.deepEqual(await parseIncoming(["unix:/m"]), { main });
+  assert.deepEqual(await parseIncoming(["unix:/m"]), { main, argument: "unix:/m" });
   for (const channel of [cprJson, cprKeys]) {
-    assert.deepEqual(await parseIncoming(["unix:/m", channel]), { main, cpr });
+    assert.deepEqual(await parseIncoming(["unix:/m", channel]), { main, cpr, argument: "unix:/m" });
     assert.deepEqual(await parseIncoming([channel]), { main: "defer", cpr });
   }
-  assert.deepEqual(
-    await parseIncoming(["channel-type=main,addr.transport=file,addr.filename=f,addr.offset=8"]),
-    { main: { transport: "file", filename: "f", offset: 8 } },
-  );
+  const argument = "channel-type=main,addr.transport=file,addr.filename=f,addr.offset=8";
+  const file = { transport: "file", filename: "f", offset: 8 };
+  assert.deepEqual(await parseIncoming([argument]), { main: file, argument });
 });
 
 Deno.test("`parseIncoming()` lets the last of a channel type count", async () => {
-  assert.deepEqual(await parseIncoming(["defer", "unix:/m"]), { main });
+  assert.deepEqual(await parseIncoming(["defer", "unix:/m"]), { main, argument: "unix:/m" });
   assert.deepEqual(await parseIncoming(["unix:/m", "defer"]), { main: "defer" });
   assert.deepEqual(await parseIncoming([cprJson.replace("/c", "/d"), "unix:/m", cprJson]), {
     main,
+    argument: "unix:/m",
     cpr,
   });
 });

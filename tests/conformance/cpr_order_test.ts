@@ -1,0 +1,151 @@
+/** What happens when: before a successor has its state, on the command line, and at a failed end. */
+import assert from "node:assert/strict";
+import {
+  beginTransfer,
+  execLog,
+  kvmTest,
+  Laboratory,
+  listens,
+  program,
+  setExec,
+  sleep,
+  startSuccessor,
+  transferUpdate,
+} from "./program.ts";
+import { run, TestFolder } from "./session.ts";
+
+kvmTest("a successor has no monitor before descriptors have come, and then at once", async () => {
+  await using lab = await Laboratory.open();
+  const { qmp } = await lab.run("old");
+  const { vmm, channels } = await startSuccessor(lab, "new", { incoming: "defer" });
+  // Its options are read and its cpr channel listens; time would not change anything.
+  await sleep(200);
+  assert.throws(() => Deno.lstatSync(vmm.qmpPath), Deno.errors.NotFound);
+  await beginTransfer(qmp, channels);
+  await listens(vmm.qmpPath);
+  assert.equal(await (await lab.monitor(vmm)).runState(), "inmigrate");
+  assert.deepEqual(qmp.log, ["MIGRATION setup", "reply"]);
+  assert.equal(await qmp.runState(), "running");
+  await qmp.assertGuestRuns();
+});
+
+kvmTest("the successor tells the whole pause, the old VMM its own part", async () => {
+  await using lab = await Laboratory.open();
+  const { qmp } = await lab.run("old");
+  const next = await transferUpdate(lab, "new", qmp);
+  const whole = await next.qmp.execute<{ "x-pause": number }>("query-migrate");
+  const part = await qmp.execute<{ downtime: number }>("query-migrate");
+  assert.ok(whole["x-pause"] > 0 && whole["x-pause"] < 60_000_000, JSON.stringify(whole));
+  assert.ok(Number.isInteger(part.downtime) && part.downtime >= 0, JSON.stringify(part));
+});
+
+/** QEMU's answers to wrong `-incoming` options, each on one line and with exit status 1. */
+const wrong: [incoming: string[], message: string][] = [
+  [["file:/nonexistent"], "Could not open '/nonexistent': No such file or directory"],
+  [["unix:/nodir/x"], "Failed to bind socket to /nodir/x: No such file or directory"],
+  [["nope"], "Parameter 'channel-type' does not accept value 'nope'"],
+  [['{"channel-type":"cpr"}'], "Parameter 'addr' is missing"],
+  [["fd:nope"], "File descriptor named 'nope' has not been found"],
+];
+
+for (const [incoming, message] of wrong) {
+  kvmTest(`-incoming ${incoming} is refused in QEMU's words`, async () => {
+    using folder = new TestFolder();
+    const options = incoming.flatMap((one) => ["-incoming", one]);
+    assert.deepEqual(
+      await run("-kernel", folder.guest("demo"), "-serial", "null", "-m", "64", ...options),
+      { code: 1, stdout: "", stderr: `denovo: -incoming ${incoming}: ${message}\n` },
+    );
+  });
+}
+
+for (
+  const addr of [
+    { transport: "file", filename: "/nonexistent", offset: 0 },
+    { transport: "socket", type: "inet", host: "127.0.0.1", port: "0" },
+  ]
+) {
+  kvmTest(`-incoming refuses a cpr channel of type ${addr.transport} as QEMU does`, async () => {
+    using folder = new TestFolder();
+    const channel = JSON.stringify({ "channel-type": "cpr", addr });
+    assert.deepEqual(
+      await run(
+        ...["-kernel", folder.guest("demo"), "-serial", "null", "-m", "64"],
+        ...["-incoming", "defer", "-incoming", channel],
+      ),
+      { code: 1, stdout: "", stderr: "denovo: bad cpr channel socket type; must be unix\n" },
+    );
+  });
+}
+
+kvmTest("cpr-exec takes a command as main channel that captures everything", async () => {
+  await using lab = await Laboratory.open();
+  const { vmm, qmp } = await lab.run("vmm");
+  const path = lab.path("state.gz");
+  await setExec(qmp, [...program, ...vmm.options, "-incoming", `exec:gunzip < ${path}`]);
+  qmp.log.length = 0;
+  await qmp.execute("migrate", { uri: `exec:gzip > ${path}` });
+  await qmp.closed();
+  assert.deepEqual(qmp.log, execLog);
+  const next = await lab.monitorAtOnce(vmm);
+  await next.reaches("running");
+  await next.assertGuestRuns();
+  assert.ok(Deno.statSync(path).size > 0);
+});
+
+kvmTest(
+  "an empty word as cpr-exec-command fails as under QEMU, and the guest goes on",
+  async () => {
+    await using lab = await Laboratory.open();
+    const { qmp } = await lab.run("vmm");
+    await setExec(qmp, [""]);
+    qmp.log.length = 0;
+    await qmp.execute("migrate", { uri: `file:${lab.path("state")}` });
+    await qmp.logged("RESUME");
+    assert.deepEqual(qmp.log, [...execLog, "MIGRATION failed", "RESUME"]);
+    assert.deepEqual(await qmp.migration(), {
+      status: "failed",
+      "error-desc": "execvp  failed: No such file or directory",
+    });
+    await qmp.assertGuestRuns();
+  },
+);
+
+kvmTest("cpr-exec says why a program may not be executed", async () => {
+  await using lab = await Laboratory.open();
+  const { qmp } = await lab.run("vmm");
+  const path = lab.path("program");
+  Deno.writeTextFileSync(path, "no program", { mode: 0o644 });
+  await setExec(qmp, [path]);
+  await qmp.execute("migrate", { uri: `file:${lab.path("state")}` });
+  await qmp.logged("RESUME");
+  assert.equal(
+    (await qmp.migration())["error-desc"],
+    `execvp ${path} failed: Permission denied`,
+  );
+  await qmp.assertGuestRuns();
+});
+
+kvmTest(
+  "a state file that cannot be written is an error reply, and the guest never stops",
+  async () => {
+    await using lab = await Laboratory.open();
+    const { vmm, qmp } = await lab.run("vmm");
+    await setExec(qmp, [...program, ...vmm.options, "-incoming", "defer"]);
+    for (
+      const [uri, reason] of [
+        ["file:/nodir/x", "Could not create '/nodir/x': No such file or directory"],
+        ["file:/dev/full", "failed to truncate migration file to offset 0: Invalid argument"],
+      ]
+    ) {
+      qmp.log.length = 0;
+      assert.equal(await qmp.refusal("migrate", { uri }), reason);
+      assert.deepEqual(
+        qmp.log,
+        ["MIGRATION setup", "MIGRATION failing", "MIGRATION failed", "error"],
+      );
+      assert.deepEqual(await qmp.migration(), { status: "failed", "error-desc": reason });
+    }
+    await qmp.assertGuestRuns();
+  },
+);
