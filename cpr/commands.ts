@@ -93,11 +93,13 @@ export function migrationCommands(cpr: Cpr): Command[] {
       name: "migrate-continue",
       help: "let a migration go on that waits before its switchover",
       schema: async () => (await schemas()).migrateContinue,
-      handler: (_context, { state }) => {
-        if (migration.status !== state || !migration.continueHook) {
+      handler: ({ session }, { state }) => {
+        const { continueHook } = migration;
+        if (migration.status !== state || !continueHook) {
           throw new QmpError(`Migration not in expected state: ${migration.status}`);
         }
-        migration.continueHook();
+        // In cpr-exec nobody is left to reply afterwards.
+        session.afterReply(continueHook);
       },
     }),
     defineCommand({
