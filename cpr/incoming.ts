@@ -272,7 +272,7 @@ export class Incoming {
       if (file.kind === "open") file.channel[Symbol.dispose]();
     }
     this.#main = undefined;
-    return { kind: "open", channel: new Channel(main, true) };
+    return { kind: "open", channel: new Channel(main) };
   }
 
   async #accept(listener: OwnedFd): Promise<Channel> {

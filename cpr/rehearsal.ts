@@ -36,8 +36,8 @@ class Stage implements Disposable {
 
   constructor(owner: number) {
     const [near, far] = socketPair();
-    this.near = new Channel(near, true);
-    this.far = new Channel(far, true);
+    this.near = new Channel(near);
+    this.far = new Channel(far);
     this.ownership = Ownership.create("old", owner);
     this.#owner = owner;
   }

@@ -109,7 +109,7 @@ export function transferTo(
   const { vm, ownership } = departure;
   return new TransferUpdate(departure, {
     cpr: () => sendTable(vm, cpr, ownership.fd, false),
-    main: () => Promise.resolve(new Channel(main, true)),
+    main: () => Promise.resolve(new Channel(main)),
   }, options);
 }
 

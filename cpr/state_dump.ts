@@ -161,7 +161,7 @@ export function dumpState(source: ByteSource): StateDump {
 }
 
 async function openState(argument: string): Promise<Channel> {
-  if (argument === "-") return new Channel(duplicate(0), false);
+  if (argument === "-") return new Channel(duplicate(0));
   const address = argument.startsWith("file:")
     ? parseUri(argument)
     : { transport: "file", filename: argument, offset: 0 } as const;
