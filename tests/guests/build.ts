@@ -31,6 +31,8 @@ export const imageRecipes: ImageRecipe[] = [
   { name: "counter_cpl3", source: "counter.s", defines: ["CPL3"], address: MIB },
   { name: "smp", source: "smp.s", defines: [], address: MIB },
   { name: "exits", source: "exits.s", defines: [], address: MIB },
+  { name: "steady_cpl0", source: "steady.s", defines: [], address: MIB },
+  { name: "steady_cpl3", source: "steady.s", defines: ["CPL3"], address: MIB },
   { name: "uart", source: "uart.s", defines: [], address: MIB },
   { name: "memory", source: "memory.s", defines: [], address: MIB },
   { name: "rtc", source: "rtc.s", defines: [], address: MIB },

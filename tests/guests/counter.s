@@ -7,14 +7,13 @@
 .include "long_mode.inc"
 .include "check.inc"
 .include "user_mode.inc"
+.include "fpu.inc"
 
 .equ TICKS_TO_LINE,     VARIABLES + 0
 .equ MXCSR_READ,        VARIABLES + 8
 .equ X87_CONTROL_READ,  VARIABLES + 12
 .equ X87_TOP_READ,      VARIABLES + 16
 .equ X87_TOP_EXPECTED,  VARIABLES + 20
-.equ MXCSR_VALUE,       0x5f80                  # rounding up: not the default
-.equ X87_CONTROL_VALUE, 0x0b7f                  # the same
 
 .ifdef CPL3
 .equ CHECKED_BYTES, PATTERN_BYTES_CPL3
@@ -51,6 +50,7 @@ main:
 .endif
         start_checks CHECKED_BYTES
 .ifdef CPL3
+        xor     eax, eax
         call    load_fpu
 .endif
 
@@ -64,6 +64,7 @@ count:  count_iteration [COUNTER], [MAX_GAP]
         mov     rax, gs:[0]
         cmp     rax, [gs_word]
         expect_equal ERROR_GS
+        xor     ecx, ecx
         call    check_fpu
 .endif
         jmp     count
@@ -106,55 +107,7 @@ define_queue_tick_line
 .ifdef CPL3
 define_user_mode
 
-load_fpu:
-        mov     dword ptr [MXCSR_READ], MXCSR_VALUE
-        ldmxcsr [MXCSR_READ]
-        mov     word ptr [X87_CONTROL_READ], X87_CONTROL_VALUE
-        fninit
-        fldcw   [X87_CONTROL_READ]
-        mov     dword ptr [X87_TOP_READ], 8
-1:      fild    dword ptr [X87_TOP_READ]        # ST0..ST7 become 1..8
-        dec     dword ptr [X87_TOP_READ]
-        jnz     1b
-        mov     dword ptr [X87_TOP_EXPECTED], 1
-.irp    n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14
-        movdqa  xmm\n, [sse_words + 16 * \n]
-.endr
-        ret
-
-check_fpu:
-.irp    n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14
-        movdqa  xmm15, [sse_words + 16 * \n]
-        pcmpeqb xmm15, xmm\n
-        pmovmskb eax, xmm15
-        cmp     eax, 0xffff
-        expect_equal ERROR_SSE
-.endr
-        stmxcsr [MXCSR_READ]
-        cmp     dword ptr [MXCSR_READ], MXCSR_VALUE
-        expect_equal ERROR_MXCSR
-        fnstcw  [X87_CONTROL_READ]
-        cmp     word ptr [X87_CONTROL_READ], X87_CONTROL_VALUE
-        expect_equal ERROR_X87_CONTROL
-        mov     ecx, [X87_TOP_EXPECTED]         # one register an iteration
-        fist    dword ptr [X87_TOP_READ]
-        cmp     ecx, [X87_TOP_READ]
-        expect_equal ERROR_X87
-        fincstp
-        mov     eax, ecx
-        and     eax, 7                          # after 8 comes 1 again
-        inc     eax
-        mov     [X87_TOP_EXPECTED], eax
-        ret
-
-.balign 16
-sse_words:
-.set sse_byte, 0x10
-.rept 15
-        .fill   8, 1, sse_byte
-        .fill   8, 1, ~sse_byte & 0xff
-.set sse_byte, sse_byte + 1
-.endr
+define_fpu_checks [MXCSR_READ], [X87_CONTROL_READ], [X87_TOP_READ], [X87_TOP_EXPECTED], 15
 fs_word: .ascii "FS base."
 gs_word: .ascii "GS base."
 .endif

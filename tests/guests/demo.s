@@ -27,6 +27,7 @@ main:
         set_gate VECTOR_PIC + 4, serial_interrupt
         mov     dword ptr [TICKS_TO_SECOND], TICK_HZ
         call    load_system_registers
+        mov     edi, KVMCLOCK
         call    start_kvmclock
         mov     [HAVE_KVMCLOCK], eax
         mov     al, 0xff                        # the 8259s stay silent
@@ -227,7 +228,7 @@ serial_interrupt:
 define_system_checks
 define_transmit_queue
 define_queue_tick_line
-define_kvmclock
+define_kvmclock KVMCLOCK
 
 .balign 4
 serial_setup:                                   # port, value

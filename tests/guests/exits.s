@@ -117,19 +117,5 @@ timer_interrupt:
         pop     rdx
         iretq
 
-find_mode:                                      # RDI: hvm_start_info; sets MODE if it is given
-        mov     rsi, [rdi + 24]                 # cmdline_paddr
-        test    rsi, rsi
-        jz      2f
-1:      cmp     byte ptr [rsi], 0
-        je      2f
-        inc     rsi
-        cmp     dword ptr [rsi - 1], 'm' + ('o' << 8) + ('d' << 16) + ('e' << 24)
-        jne     1b
-        cmp     byte ptr [rsi + 3], '='
-        jne     1b
-        mov     al, [rsi + 4]
-        mov     [MODE], al
-2:      ret
-
 define_user_mode
+.include "mode.inc"

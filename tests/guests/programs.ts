@@ -73,6 +73,13 @@ export const layout = {
   cpuRecords: 0x200100,
   /** From one CPU's record to the next. */
   cpuRecordSize: 64,
+  /**
+   * `steady`: one record for each CPU, by APIC id: iterations, the longest gap between two of them
+   * in TSC cycles, timer interrupts, kvmclock in ns.
+   */
+  steadyRecords: 0x1a0300,
+  /** From one of these records to the next. */
+  steadyRecordSize: 0x1000,
   /** How often `reset` has booted; survives resets, back to 0 before it exits. */
   boots: 0x300000,
   /** Verified all the time: word i is i × 0x9e3779b97f4a7c15 mod 2⁶⁴ (demo, counter, smp). */
@@ -103,6 +110,15 @@ export const checkErrors: Readonly<Record<number, string>> = {
   10: "the GS base changed",
   11: "a debug register changed",
   12: "a system-call MSR changed",
+  13: "the TSC is behind what another CPU has seen",
+  14: "kvmclock is behind what another CPU has seen",
+  15: "memory and registers are not of the same moment",
+  16: "a timer interrupt came twice",
+  17: "a timer interrupt came too early",
+  18: "a device access gave or left a wrong value",
+  19: "a pending interrupt did not come exactly once",
+  20: "a CPU did not start exactly once",
+  21: "the upper half of a YMM register changed",
 };
 
 /** Added to the vector of an exception that a program did not expect. */
@@ -184,6 +200,20 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     "counter_cpl3",
     "The same in user mode, verifying XMM and x87 registers and the FS and GS bases as well.",
     5,
+  ),
+  steady_cpl0: elf(
+    "steady_cpl0",
+    "Prints `steady N`, the number of CPUs, and then verifies itself on every CPU in kernel mode, " +
+      "with timer interrupts; echoes what is typed, and answers `?` by `clock N`, its kvmclock " +
+      "in ns. Prints `FAIL CODE on CPU N` and stops this CPU when something is wrong.",
+    5,
+    { "mode=h": "halt between interrupts", "mode=i": "halt, no timer", "mode=p": "clock may stop" },
+  ),
+  steady_cpl3: elf(
+    "steady_cpl3",
+    "The same in user mode, verifying x87, XMM and YMM registers and the FS base as well.",
+    5,
+    { "mode=p": "guest time may stand still" },
   ),
   smp: elf(
     "smp",
