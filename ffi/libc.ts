@@ -129,6 +129,8 @@ const table = {
   kill: { parameters: ["i32", "i32"], result: "i32" },
   // int sigaction(int signal, const struct sigaction *act, struct sigaction *old)
   sigaction: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  // int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+  pthread_sigmask: { parameters: ["i32", "buffer", "usize"], result: "i32" },
   // int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
   prctl: { parameters: ["i32", "usize", "usize", "usize", "usize"], result: "i32" },
   // int execve(const char *path, char *const argv[], char *const envp[])

@@ -14,6 +14,10 @@ import { addressOf, mapCode } from "./memory.ts";
  */
 const KICK_SIGNAL = 40;
 const SA_SIZE = 152;
+/** glibc's sigset_t. */
+const SIGSET_SIZE = 128;
+const SIG_BLOCK = 0;
+const SIG_UNBLOCK = 1;
 const SYS_PIDFD_OPEN = 434;
 const P_PIDFD = 3;
 const WEXITED = 4;
@@ -42,6 +46,22 @@ export function installKick(): void {
 /** Interrupts the system call that a thread of this process is in. */
 export function kickThread(tid: number): void {
   libc.tgkill(pid, tid, KICK_SIGNAL);
+}
+
+/**
+ * Runs `action` while the kick signal is pending for the calling thread, but does not interrupt it:
+ * only a call that lets the signal in for itself, as KVM_RUN does with a signal mask, sees it.
+ */
+export function withPendingKick(action: () => void): void {
+  const set = new Uint8Array(SIGSET_SIZE);
+  new DataView(set.buffer).setBigUint64(0, 1n << BigInt(KICK_SIGNAL - 1), true);
+  libc.pthread_sigmask(SIG_BLOCK, set, 0);
+  try {
+    kickThread(libc.gettid());
+    action();
+  } finally {
+    libc.pthread_sigmask(SIG_UNBLOCK, set, 0);
+  }
 }
 
 /** The calling thread's id. */

@@ -25,6 +25,11 @@ import type { KvmVcpu } from "../ffi/kvm/vcpu.ts";
 /** IA32_TSC_DEADLINE: written last, because it arms the LAPIC timer against the restored TSC. */
 const MSR_TSC_DEADLINE = 0x6e0;
 const MSR_HEAD = 8;
+/** LAPIC registers (SDM 3A, 10.5): the timer's vector with mode and mask, its counts. */
+const LVT_TIMER = 0x320;
+const LVT_MASKED_OR_MODE = 0x7_0000;
+const INITIAL_COUNT = 0x380;
+const CURRENT_COUNT = 0x390;
 
 /** The parts of a vCPU's state, each one struct of the kernel ABI. */
 export const vcpuParts = [
@@ -133,6 +138,7 @@ export class VcpuState {
   /** The guest's TSC less the host's: u64, in a host that tells it. */
   readonly tscOffset: Uint8Array<ArrayBuffer> | undefined;
   readonly #getXsave: number;
+  readonly #lapic: DataView;
 
   /** Makes empty buffers for a host's layout. */
   constructor(layout: VcpuStateLayout) {
@@ -149,10 +155,30 @@ export class VcpuState {
       vcpu_events: new Uint8Array(kvmVcpuEvents.size),
     };
     this.tscOffset = layout.tscOffset ? new Uint8Array(8) : undefined;
+    this.#lapic = new DataView(this.parts.lapic.buffer);
   }
 
   /** Reads the state of a parked vCPU. @throws {OsError} */
   save(vcpu: KvmVcpu): void {
+    this.#read(vcpu);
+    if (!this.#timerHasFired()) return;
+    vcpu.settleTimer();
+    this.#read(vcpu);
+    this.#lapic.setUint32(INITIAL_COUNT, 0, true);
+  }
+
+  /**
+   * Whether the LAPIC timer was armed by count, once, and has run out. KVM_SET_LAPIC starts such a
+   * timer again and lets it fire at once, for KVM_GET_LAPIC does not say whether it has fired or only
+   * was about to. So the interrupt is brought into the state, and the timer then is at rest in it.
+   */
+  #timerHasFired(): boolean {
+    return (this.#lapic.getUint32(LVT_TIMER, true) & LVT_MASKED_OR_MODE) === 0 &&
+      this.#lapic.getUint32(INITIAL_COUNT, true) !== 0 &&
+      this.#lapic.getUint32(CURRENT_COUNT, true) === 0;
+  }
+
+  #read(vcpu: KvmVcpu): void {
     for (const part of vcpuParts) {
       const request = part === "xsave" ? this.#getXsave : requests[part].get;
       const done = vcpu.transfer(request, this.parts[part]);

@@ -47,6 +47,7 @@ export const KVM = {
   TRANSLATE: iowr(0x85, 24),
   GET_MSRS: iowr(0x88, 8),
   SET_MSRS: iow(0x89, 8),
+  SET_SIGNAL_MASK: iow(0x8b, 4),
   GET_LAPIC: ior(0x8e, 1024),
   SET_LAPIC: iow(0x8f, 1024),
   SET_CPUID2: iow(0x90, 8),

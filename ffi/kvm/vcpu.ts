@@ -8,6 +8,7 @@ import type { OwnedFd } from "../fd.ts";
 import { libc } from "../libc.ts";
 import { addressOf, type MappedRegion, mapShared } from "../memory.ts";
 import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
+import { withPendingKick } from "../process.ts";
 import { RunPage } from "./run.ts";
 import { kvmDeviceAttr, kvmRegs, kvmSregs } from "./structs.ts";
 import { type CpuidEntry, encodeCpuid } from "./system.ts";
@@ -105,6 +106,25 @@ export class KvmVcpu implements Disposable {
   noteKvmclockPause(): void {
     // EINVAL where the guest has not set up a kvmclock.
     libc.ioctl(this.fd.fd, KVM.KVMCLOCK_CTRL, 0);
+  }
+
+  /**
+   * Puts a timer interrupt that KVM has noted, but not yet put into the LAPIC, into the LAPIC, where
+   * KVM_GET_LAPIC shows it. KVM does so on the way through KVM_RUN; a signal that is pending there
+   * makes it turn back before the first guest instruction. The vCPU is parked.
+   */
+  settleTimer(): void {
+    // struct kvm_signal_mask: u32 len, u8 sigset[len]; an empty one lets every signal in.
+    const mask = new Uint8Array(12);
+    new DataView(mask.buffer).setUint32(0, 8, true);
+    withPendingKick(() => {
+      this.transfer(KVM.SET_SIGNAL_MASK, mask);
+      try {
+        runVcpu(this.fd.fd);
+      } finally {
+        ioctlValue(this.fd.fd, KVM.SET_SIGNAL_MASK);
+      }
+    });
   }
 
   /** The instruction pointer and the code segment's base. */

@@ -90,6 +90,7 @@ const ioctls: Record<string, bigint> = {
   KVM_TRANSLATE: 0xc018ae85n,
   KVM_GET_MSRS: 0xc008ae88n,
   KVM_SET_MSRS: 0x4008ae89n,
+  KVM_SET_SIGNAL_MASK: 0x4004ae8bn,
   KVM_GET_LAPIC: 0x8400ae8en,
   KVM_SET_LAPIC: 0x4400ae8fn,
   KVM_SET_CPUID2: 0x4008ae90n,

@@ -33,6 +33,7 @@ export const imageRecipes: ImageRecipe[] = [
   { name: "exits", source: "exits.s", defines: [], address: MIB },
   { name: "steady_cpl0", source: "steady.s", defines: [], address: MIB },
   { name: "steady_cpl3", source: "steady.s", defines: ["CPL3"], address: MIB },
+  { name: "pending", source: "pending.s", defines: [], address: MIB },
   { name: "uart", source: "uart.s", defines: [], address: MIB },
   { name: "memory", source: "memory.s", defines: [], address: MIB },
   { name: "rtc", source: "rtc.s", defines: [], address: MIB },

@@ -215,6 +215,12 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     5,
     { "mode=p": "guest time may stand still" },
   ),
+  pending: elf(
+    "pending",
+    "Brings ten interrupts, one after the other, to the point where they are pending, says so, " +
+      "and after the key `k` takes them, once each; prints `done`, or `FAIL`.",
+    4,
+  ),
   smp: elf(
     "smp",
     "Wakes all CPUs by INIT and SIPI, prints `cpus N`, and counts on every one of them.",

@@ -45,6 +45,7 @@
 .equ PAGE_X87_TOP,      0x390
 .equ PAGE_X87_EXPECTED, 0x398
 .equ PAGE_HAVE_AVX,     0x3a0
+.equ PAGE_EARLY,        0x3a8                   # after how many ns a timer came that was early
 .equ LEDGER_WORDS,      512
 .equ FS_MAGIC,          0x5f5f5f00
 .equ TICK_NS,           1000000000 / TICK_HZ
@@ -322,6 +323,7 @@ timer_interrupt:
         sub     rax, gs:[PAGE_ARMED_AT]
         cmp     rax, TICK_NS - TOLERANCE_NS
         jge     1f
+        mov     gs:[PAGE_EARLY], rax
         mov     eax, ERROR_TIMER_EARLY
         call    record_error
 1:      test    byte ptr gs:[PAGE_TICKS], 15    # not each time: no tick should take long
