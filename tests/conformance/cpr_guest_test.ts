@@ -11,7 +11,8 @@ import {
   EchoTypist,
   FifoConsole,
   modes,
-  steadyWord,
+  steadyAddress,
+  words,
 } from "./updates.ts";
 
 for (const guest of ["steady_cpl0", "steady_cpl3"] as const) {
@@ -64,7 +65,7 @@ kvmTest(
     const options = ["-smp", "2", "-append", "mode=i"];
     const chain = await Chain.start(lab, { guest: "steady_cpl0", options, serial: console.serial });
     await console.printed("steady 2\n");
-    const wakeUps = () => Promise.all([0, 1].map((cpu) => steadyWord(chain.qmp, cpu, "counter")));
+    const wakeUps = () => words(chain.qmp, [0, 1].map((cpu) => steadyAddress(cpu, "counter")));
     while ((await wakeUps()).includes(0));
     for (const [number, mode] of [...modes, ...modes].entries()) {
       const asleep = await wakeUps();

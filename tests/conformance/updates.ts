@@ -234,9 +234,16 @@ export class EchoTypist implements Disposable {
 
 const record = { counter: 0, ticks: 16 } as const;
 
-/** A word of a CPU's record in `steady`. */
-export function steadyWord(qmp: Qmp, cpu: number, word: keyof typeof record): Promise<number> {
-  return qmp.word(layout.steadyRecords + cpu * layout.steadyRecordSize + record[word]);
+/** The address of a word of a CPU's record in `steady`. */
+export function steadyAddress(cpu: number, word: keyof typeof record): number {
+  return layout.steadyRecords + cpu * layout.steadyRecordSize + record[word];
+}
+
+/** Several of a guest's words. */
+export async function words(qmp: Qmp, addresses: readonly number[]): Promise<number[]> {
+  const values: number[] = [];
+  for (const address of addresses) values.push(await qmp.word(address));
+  return values;
 }
 
 /** Fails if a guest that verifies itself has found an error. */
@@ -244,18 +251,21 @@ export async function assertUnharmed(qmp: Qmp): Promise<void> {
   assert.equal(describeCheck(await qmp.word(layout.check)), "no error");
 }
 
+/** Fails unless one of a guest's words goes on growing, while the guest finds itself unharmed. */
+export async function assertCounts(qmp: Qmp, address: number): Promise<void> {
+  const before = await qmp.word(address);
+  for (let tries = 0; await qmp.word(address) < before + 2; tries++) {
+    await assertUnharmed(qmp);
+    assert.ok(tries < 2000, `Word 0x${address.toString(16)} stays at ${before}`);
+    await sleep(10);
+  }
+}
+
 /** Fails unless every CPU of `steady` goes on counting and taking timer interrupts, unharmed. */
 export async function assertSteady(qmp: Qmp, cpus: number): Promise<void> {
   for (let cpu = 0; cpu < cpus; cpu++) {
     for (const word of ["counter", "ticks"] as const) {
-      const before = await steadyWord(qmp, cpu, word);
-      let now = before;
-      for (let tries = 0; now < before + 2; tries++) {
-        await assertUnharmed(qmp);
-        assert.ok(tries < 2000, `${word} of CPU ${cpu} stays at ${before}`);
-        await sleep(10);
-        now = await steadyWord(qmp, cpu, word);
-      }
+      await assertCounts(qmp, steadyAddress(cpu, word));
     }
   }
   await assertUnharmed(qmp);

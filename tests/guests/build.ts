@@ -34,6 +34,8 @@ export const imageRecipes: ImageRecipe[] = [
   { name: "steady_cpl0", source: "steady.s", defines: [], address: MIB },
   { name: "steady_cpl3", source: "steady.s", defines: ["CPL3"], address: MIB },
   { name: "pending", source: "pending.s", defines: [], address: MIB },
+  { name: "access", source: "access.s", defines: [], address: MIB },
+  { name: "bring_up", source: "bring_up.s", defines: [], address: MIB },
   { name: "uart", source: "uart.s", defines: [], address: MIB },
   { name: "memory", source: "memory.s", defines: [], address: MIB },
   { name: "rtc", source: "rtc.s", defines: [], address: MIB },

@@ -215,6 +215,22 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     5,
     { "mode=p": "guest time may stand still" },
   ),
+  access: elf(
+    "access",
+    "Does one kind of device access over and over, as `mode=LETTER` says, so that one that is " +
+      "lost or repeated is found: p OUT and s REP OUTSB of 0 to 250 to the debug console at 0xe9, " +
+      "r OUT and IN and i REP OUTSB and REP INSB through the UART in loopback, m loads and stores " +
+      "and c REP MOVSD and REP STOSD of memory that nobody claims; a capital does it in user mode.",
+    4,
+    { "mode=LETTER": "what to do" },
+  ),
+  bring_up: elf(
+    "bring_up",
+    "Starts the other CPUs step by step, says where they are and waits for the key `k`; then, " +
+      "until the same key, INIT and SIPI over and over, counting; prints `done`, or `FAIL`.",
+    4,
+    { "mode=N": "how many CPUs there are, 2 to 8" },
+  ),
   pending: elf(
     "pending",
     "Brings ten interrupts, one after the other, to the point where they are pending, says so, " +

@@ -27,7 +27,6 @@
 .equ PAGE_GDT,          0
 .equ PAGE_GDT_POINTER,  0x80
 .equ PAGE_TSS,          0x100
-.equ PAGE_TSS_LIMIT,    0x68 + 128              # ports 0..0x3ff are free, for fail_loudly
 .equ PAGE_CLOCK,        0x200                   # struct pvclock_vcpu_time_info
 .equ PAGE_COUNTER,      0x300                   # what the host reads: STEADY_RECORDS
 .equ PAGE_GAP,          0x308
@@ -378,8 +377,7 @@ load_own_gdt:                                   # R13: the page; changes RAX, RC
         lea     eax, [r13 + 0x1000]
         mov     [r13 + PAGE_TSS + 4], rax       # RSP0
         mov     word ptr [r13 + PAGE_TSS + 0x66], 0x68  # I/O permission map: up to 0x3ff
-        mov     byte ptr [r13 + PAGE_TSS + PAGE_TSS_LIMIT], 0xff
-        mov     word ptr [r13 + TSS_SELECTOR], PAGE_TSS_LIMIT
+        mov     byte ptr [r13 + PAGE_TSS + TSS_LIMIT], 0xff
         lea     eax, [r13 + PAGE_TSS]           # the descriptor's base, 0..23
         mov     [r13 + TSS_SELECTOR + 2], ax
         shr     eax, 16
