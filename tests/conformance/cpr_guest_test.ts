@@ -25,7 +25,7 @@ for (const guest of ["steady_cpl0", "steady_cpl3"] as const) {
       await console.printed(`steady ${cpus}\n`);
       using typist = new EchoTypist(console);
       await assertSteady(chain.qmp, cpus);
-      for (const mode of [...modes, ...modes]) {
+      for (const mode of modes) {
         await chain.update(mode);
         await assertSteady(chain.qmp, cpus);
         await typist.echoes();
@@ -49,7 +49,7 @@ for (const cpus of [1, 2]) {
         serial: console.serial,
       });
       await console.printed(`steady ${cpus}\n`);
-      for (const mode of [...modes, ...modes]) {
+      for (const mode of modes) {
         await chain.update(mode);
         await assertSteady(chain.qmp, cpus);
       }
@@ -67,7 +67,7 @@ kvmTest(
     await console.printed("steady 2\n");
     const wakeUps = () => words(chain.qmp, [0, 1].map((cpu) => steadyAddress(cpu, "counter")));
     while ((await wakeUps()).includes(0));
-    for (const [number, mode] of [...modes, ...modes].entries()) {
+    for (const [number, mode] of modes.entries()) {
       const asleep = await wakeUps();
       await chain.update(mode);
       assert.deepEqual(await wakeUps(), asleep, `${mode} woke a halted vCPU`);
@@ -77,7 +77,7 @@ kvmTest(
       while ((await wakeUps())[1] === asleep[1]);
       assert.equal((await wakeUps())[0], asleep[0]);
     }
-    assert.equal(console.text, "steady 2\n012345");
+    assert.equal(console.text, "steady 2\n012");
     await assertUnharmed(chain.qmp);
   },
 );

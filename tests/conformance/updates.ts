@@ -26,10 +26,12 @@ export const modes = ["cpr-transfer", "cpr-exec", "cpr-reboot"] as const;
 /** One of {@linkcode modes}. */
 export type Mode = typeof modes[number];
 
-/** A step of the update at which a test may want to do something. */
-export interface UpdateHooks {
+/** What is special about an update. */
+export interface UpdateOptions {
   /** Milliseconds by which to prolong the pause (not in cpr-transfer, whose pause has no middle). */
   readonly delayMs?: number;
+  /** The run state in which the guest arrives, unless it runs. */
+  readonly arrives?: "running" | "paused";
 }
 
 /** A guest, and the VMM that runs it at the moment. */
@@ -53,13 +55,14 @@ export class Chain {
     return new Chain(lab, special, vmm, qmp, "vmm0");
   }
 
-  /** Replaces the VMM; comes back when the guest runs in the new one and the old one is gone. */
-  async update(mode: Mode, { delayMs = 0 }: UpdateHooks = {}): Promise<void> {
+  /** Replaces the VMM; comes back when the guest is in the new one and the old one is gone. */
+  async update(mode: Mode, options: UpdateOptions = {}): Promise<void> {
+    const { delayMs = 0, arrives = "running" } = options;
     this.updates++;
     if (mode === "cpr-exec") await this.#exec(delayMs);
     else if (mode === "cpr-transfer") await this.#transfer();
     else await this.#reboot(delayMs);
-    await this.qmp.reaches("running");
+    await this.qmp.reaches(arrives);
   }
 
   /** The last update's pause, as the VMM measured it, in µs. */

@@ -207,7 +207,11 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
       "with timer interrupts; echoes what is typed, and answers `?` by `clock N`, its kvmclock " +
       "in ns. Prints `FAIL CODE on CPU N` and stops this CPU when something is wrong.",
     5,
-    { "mode=h": "halt between interrupts", "mode=i": "halt, no timer", "mode=p": "clock may stop" },
+    {
+      "mode=h": "halt between interrupts",
+      "mode=i": "the same without a timer",
+      "mode=p": "as h; guest time may stand still",
+    },
   ),
   steady_cpl3: elf(
     "steady_cpl3",

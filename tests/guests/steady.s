@@ -6,7 +6,7 @@
 # in ns. Whatever is wrong is said on COM1 (`FAIL CODE on CPU N`), is in CHECK, and stops the CPU.
 # Prints `steady N` (CPUs), and then each CPU counts in its record (STEADY_RECORDS).
 # `mode=h`: halts after each iteration until the next interrupt. `mode=i`: the same without a timer.
-# `mode=p`: guest time may have stood still, so that a timer may seem early.
+# `mode=p`: as h; guest time may have stood still, so that a timer may seem early.
 # Built twice: steady_cpl0 works in kernel mode; steady_cpl3 (CPL3 defined) in user mode, verifying
 # XMM and x87 registers, the upper halves of YMM registers where there are any, and the FS base.
 .set LOUD_ERRORS, 1
@@ -81,13 +81,6 @@ main:
         sub     rax, rbp
         mov     [TICK_CYCLES], rax
         call    wake_cpus
-        call    route_serial
-        mov     esi, offset steady_text
-        call    polled_puts
-        mov     rax, [CPUS]
-        call    polled_print_decimal
-        mov     al, '\n'
-        call    polled_putc
         mov     dword ptr [GO], 1
         jmp     start_cpu
 
@@ -155,7 +148,17 @@ start_cpu:
         mov     gs:[PAGE_HAVE_CLOCK], eax
         call    load_system_registers
         call    enable_lapic
-        cmp     byte ptr [MODE], 'i'
+        lea     eax, [r12 + 1]
+        cmp     eax, [CPUS]
+        jne     4f
+        call    route_serial                    # to this CPU, now that its LAPIC takes interrupts
+        mov     esi, offset steady_text
+        call    polled_puts
+        mov     rax, [CPUS]
+        call    polled_print_decimal
+        mov     al, '\n'
+        call    polled_putc
+4:      cmp     byte ptr [MODE], 'i'
         je      2f
         call    arm_timer
 2:
@@ -214,6 +217,8 @@ count:  count_iteration gs:[PAGE_COUNTER], gs:[PAGE_GAP]
 .else
         mov     al, [MODE]
         cmp     al, 'h'
+        je      1f
+        cmp     al, 'p'
         je      1f
         cmp     al, 'i'
         jne     count
