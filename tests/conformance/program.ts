@@ -33,10 +33,14 @@ export function sleep(ms: number): Promise<void> {
 }
 
 /** Waits until a condition holds; `what` says what was waited for in vain. */
-export async function until(condition: () => boolean, what: () => string): Promise<void> {
+export async function until(
+  condition: () => boolean,
+  what: () => string,
+  patienceMs = PATIENCE_MS,
+): Promise<void> {
   const start = performance.now();
   while (!condition()) {
-    assert.ok(performance.now() - start < PATIENCE_MS, `Waited in vain for ${what()}`);
+    assert.ok(performance.now() - start < patienceMs, `Waited in vain for ${what()}`);
     await sleep(2);
   }
 }
