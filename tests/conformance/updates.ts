@@ -28,7 +28,7 @@ export type Mode = typeof modes[number];
 
 /** What is special about an update. */
 export interface UpdateOptions {
-  /** Milliseconds by which to prolong the pause (not in cpr-transfer, whose pause has no middle). */
+  /** Milliseconds by which to prolong the pause of cpr-reboot. */
   readonly delayMs?: number;
   /** The run state in which the guest arrives, unless it runs. */
   readonly arrives?: "running" | "paused";
@@ -59,7 +59,7 @@ export class Chain {
   async update(mode: Mode, options: UpdateOptions = {}): Promise<void> {
     const { delayMs = 0, arrives = "running" } = options;
     this.updates++;
-    if (mode === "cpr-exec") await this.#exec(delayMs);
+    if (mode === "cpr-exec") await this.#exec();
     else if (mode === "cpr-transfer") await this.#transfer();
     else await this.#reboot(delayMs);
     await this.qmp.reaches(arrives);
@@ -75,12 +75,11 @@ export class Chain {
     return `after ${this.updates} updates; the VMM said: ${this.vmm.output}`;
   }
 
-  async #exec(delayMs: number): Promise<void> {
+  async #exec(): Promise<void> {
     const { lab, qmp, vmm } = this;
     const uri = `file:${lab.path("state")}`;
     const command = [...program, ...lab.optionsOf(this.name, this.special), "-incoming", uri];
-    const slow = ["sh", "-c", `sleep ${delayMs / 1000}; exec "$@"`, "sh"];
-    await setExec(qmp, delayMs > 0 ? [...slow, ...command] : command);
+    await setExec(qmp, command);
     await qmp.execute("migrate", { uri });
     await qmp.closed();
     this.qmp = await lab.monitor(vmm);
