@@ -29,6 +29,7 @@ export const imageRecipes: ImageRecipe[] = [
   { name: "demo", source: "demo.s", defines: [], address: MIB },
   { name: "counter_cpl0", source: "counter.s", defines: [], address: MIB },
   { name: "counter_cpl3", source: "counter.s", defines: ["CPL3"], address: MIB },
+  { name: "dirty", source: "dirty.s", defines: [], address: MIB },
   { name: "smp", source: "smp.s", defines: [], address: MIB },
   { name: "exits", source: "exits.s", defines: [], address: MIB },
   { name: "steady_cpl0", source: "steady.s", defines: [], address: MIB },

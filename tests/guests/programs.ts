@@ -10,7 +10,8 @@
  * While a program runs, the words of {@linkcode layout} can be read from guest RAM at any time;
  * all are 8 bytes, little-endian, written by single stores. Nothing outside of 0x8000–0x8fff,
  * 0x100000–0x200fff, 0x300000–0x300fff and the pattern is written by any of them (`smp` with an
- * APIC id above 59 goes a little beyond 0x200fff, `memory` writes at both ends of RAM).
+ * APIC id above 59 goes a little beyond 0x200fff, `memory` writes at both ends of RAM, `dirty` writes
+ * 64 MiB at 16 MiB).
  *
  * @module
  */
@@ -47,10 +48,10 @@ export type ProgramName = keyof typeof images;
 
 /** Guest-physical addresses and sizes, in bytes, from `layout.inc`. */
 export const layout = {
-  /** Incremented once an iteration (demo, counter), or once an exit or HLT (exits). */
+  /** Incremented once an iteration (demo, counter, dirty), or once an exit or HLT (exits). */
   counter: 0x200000,
   /**
-   * The longest gap between two iterations so far, in TSC cycles (demo, counter). It includes the
+   * The longest gap between two iterations so far, in TSC cycles (demo, counter, dirty). It includes the
    * program's own interrupt handlers, tens of microseconds where kernel mode is interpreted. The
    * host may write 0 to start over, whenever it likes.
    */
@@ -82,12 +83,16 @@ export const layout = {
   steadyRecordSize: 0x1000,
   /** How often `reset` has booted; survives resets, back to 0 before it exits. */
   boots: 0x300000,
-  /** Verified all the time: word i is i × 0x9e3779b97f4a7c15 mod 2⁶⁴ (demo, counter, smp). */
+  /** Verified all the time: word i is i × 0x9e3779b97f4a7c15 mod 2⁶⁴ (demo, counter, dirty, smp). */
   pattern: 0x400000,
-  /** The pattern's size in demo, counter_cpl0 and smp. */
+  /** The pattern's size in demo, counter_cpl0, dirty and smp. */
   patternBytes: 0x4000,
   /** The pattern's size in counter_cpl3. */
   patternBytesCpl3: 0x100000,
+  /** Memory to which `dirty` writes a word in each page, over and over. */
+  dirty: 0x1000000,
+  /** Its size. */
+  dirtyBytes: 0x4000000,
   /** The port that `exits` reads and writes in modes p, r and s; no device may claim it. */
   unclaimedPort: 0x7e,
   /** The address that `exits` writes and reads in modes m and l; no device may claim it. */
@@ -240,6 +245,12 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     "Brings ten interrupts, one after the other, to the point where they are pending, says so, " +
       "and after the key `k` takes them, once each; prints `done`, or `FAIL`.",
     4,
+  ),
+  dirty: elf(
+    "dirty",
+    "Counts and verifies itself in user mode without interrupts, and writes to another page of " +
+      "64 MiB in every iteration.",
+    80,
   ),
   smp: elf(
     "smp",

@@ -1,7 +1,7 @@
 /** Every guest program, from its start to what it prints and how it ends. */
 import assert from "node:assert/strict";
 import { layout } from "../guests/programs.ts";
-import { kvmTest, TestVm } from "./harness.ts";
+import { kvmTest, TestVm, until } from "./harness.ts";
 
 const MIB = 2 ** 20;
 
@@ -100,6 +100,20 @@ for (const cpus of [1, 2, 4]) {
     test.assertUnharmed();
   });
 }
+
+kvmTest("`dirty` writes to every page of its memory, pass after pass, over a stop", async () => {
+  await using test = await TestVm.start({ program: "dirty", memory: 80 * MIB });
+  const last = layout.dirty + layout.dirtyBytes - 4096;
+  const passes = async (least: number) =>
+    await until(() => test.word(last) >= least, () => `pass ${least}: ${test.word(last)}`);
+  await passes(2);
+  await test.assertStandsStill([layout.counter, layout.dirty, last]);
+  assert.ok(test.word(layout.dirty) - test.word(last) <= 1);
+  const before = test.word(last);
+  test.vm.cont();
+  await passes(before + 2);
+  test.assertUnharmed();
+});
 
 kvmTest("the demo answers, tells its gap, resets and quits", async () => {
   await using test = await TestVm.start({ program: "demo", machine: { pit: false, pic: false } });
