@@ -58,24 +58,34 @@ interface Reply {
   return?: unknown;
   error?: { desc: string };
   event?: string;
+  data?: Record<string, unknown>;
+}
+
+/** An event as it came. */
+export interface QmpEvent {
+  readonly event: string;
+  readonly data: Readonly<Record<string, unknown>>;
 }
 
 /** A QMP connection. */
 export class Qmp implements Disposable {
   #buffer = "";
   readonly #decoder = new TextDecoder();
+  #events: QmpEvent[] = [];
 
   private constructor(readonly connection: Deno.Conn) {}
 
   /** Connects and negotiates, once somebody listens. @throws {Error} if nobody does in 60 s */
   static async connect(path: string): Promise<Qmp> {
     for (const start = performance.now();;) {
+      let qmp: Qmp | undefined;
       try {
-        const qmp = new Qmp(await Deno.connect({ transport: "unix", path }));
+        qmp = new Qmp(await Deno.connect({ transport: "unix", path }));
         await qmp.#line();
         await qmp.execute("qmp_capabilities");
         return qmp;
       } catch (error) {
+        qmp?.[Symbol.dispose]();
         if (performance.now() - start > 60_000) throw error;
         await sleep(5);
       }
@@ -87,15 +97,33 @@ export class Qmp implements Disposable {
     const text = JSON.stringify({ execute: command, arguments: argument });
     await this.connection.write(new TextEncoder().encode(`${text}\n`));
     for (;;) {
-      const reply: Reply = JSON.parse(await this.#line());
+      const reply = await this.#next();
+      if (!reply) continue;
       if (reply.error) throw new Error(`${command}: ${reply.error.desc}`);
       if ("return" in reply) return reply.return;
+    }
+  }
+
+  /** The next event that fits, from the last one that was waited for. */
+  async event(fits: (event: QmpEvent) => boolean): Promise<QmpEvent> {
+    for (;;) {
+      const index = this.#events.findIndex(fits);
+      if (index >= 0) return this.#events.splice(0, index + 1)[index];
+      if (await this.#next()) throw new Error("The VMM sent a reply to no command");
     }
   }
 
   /** Ends the connection. */
   [Symbol.dispose](): void {
     this.connection.close();
+  }
+
+  /** Reads a message; an event is kept for later and is no reply. */
+  async #next(): Promise<Reply | undefined> {
+    const message: Reply = JSON.parse(await this.#line());
+    if (message.event === undefined) return message;
+    this.#events.push({ event: message.event, data: message.data ?? {} });
+    return undefined;
   }
 
   async #line(): Promise<string> {

@@ -1,0 +1,76 @@
+/**
+ * Describes the machine, and says what fits on it.
+ *
+ * @module
+ */
+import { createVm } from "../machines.ts";
+import type { Capacity } from "./plan.ts";
+import type { Host } from "./results.ts";
+
+const root = new URL("../../../", import.meta.url).pathname;
+
+/** What there is room for now. */
+export async function capacity(): Promise<Capacity> {
+  return { available: await memory("MemAvailable"), hugeFree: 2 ** 21 * await hugePages("free") };
+}
+
+/**
+ * Describes the machine.
+ *
+ * @param kernel a small guest kernel, to ask KVM for the frequency of the guest's TSC
+ * @param qemu QEMU's version, if there is one
+ */
+export async function describeHost(kernel: string, qemu?: string): Promise<Host> {
+  const cpuinfo = await read("/proc/cpuinfo") ?? "";
+  const field = (name: string) => cpuinfo.match(new RegExp(`^${name}\\s*:\\s*(.*)`, "m"))?.[1];
+  return {
+    cpu: field("model name") ?? "unknown",
+    cpus: navigator.hardwareConcurrency,
+    hypervisor: field("flags")?.split(" ").includes("hypervisor") ?? false,
+    memoryMiB: Math.round(await memory("MemTotal") / 2 ** 20),
+    hugePages: `${await hugePages("nr")} of 2 MiB, ${await hugePages("free")} free`,
+    governor:
+      (await read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"))?.trim() ?? "none",
+    kernel: Deno.osRelease(),
+    deno: Deno.version.deno,
+    denovo: await commit(),
+    ...(qemu !== undefined && { qemu }),
+    tscKhz: await guestTscKhz(kernel),
+    loadBefore: Deno.loadavg(),
+    loadAfter: Deno.loadavg(),
+  };
+}
+
+/** The frequency that KVM gives every new guest's TSC, whatever VMM runs it. */
+async function guestTscKhz(kernel: string): Promise<number> {
+  await using vm = await createVm({ kernel });
+  return vm.machine.vcpus[0].kvm.tscKhz;
+}
+
+async function memory(name: string): Promise<number> {
+  const found = (await read("/proc/meminfo"))?.match(new RegExp(`^${name}:\\s+(\\d+) kB`, "m"));
+  return Number(found?.[1] ?? 0) * 1024;
+}
+
+async function hugePages(kind: "nr" | "free"): Promise<number> {
+  return Number(await read(`/sys/kernel/mm/hugepages/hugepages-2048kB/${kind}_hugepages`) ?? 0);
+}
+
+/** The checkout's commit, if it is one. */
+async function commit(): Promise<string> {
+  try {
+    const git = new Deno.Command("git", { args: ["describe", "--always", "--dirty"], cwd: root });
+    const { success, stdout } = await git.output();
+    return success ? new TextDecoder().decode(stdout).trim() : "unknown";
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "unknown";
+    throw error;
+  }
+}
+
+async function read(path: string): Promise<string | undefined> {
+  return await Deno.readTextFile(path).catch((error) => {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  });
+}

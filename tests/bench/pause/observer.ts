@@ -1,0 +1,89 @@
+/**
+ * A process of its own that looks at the guest's counters and notes for how long they stood still,
+ * by CLOCK_MONOTONIC: a check of what the guest says about itself.
+ *
+ * It looks every 50 µs or so and sleeps in between: a process that spins would take a processor from
+ * the VMMs. The bench tells it by a page of shared memory when to begin and to end.
+ *
+ *     deno run -A observer.ts CONTROL RAM ADDRESS...
+ *
+ * @module
+ */
+import { armTimerfd, makeTimerfd, monotonicNs } from "../../../ffi/event.ts";
+import { O, openFile, POLLIN, pollFd } from "../../../ffi/fd.ts";
+import { mapShared } from "../../../ffi/memory.ts";
+import { WINDOW } from "./guest_ram.ts";
+
+/** Words of the control page. */
+export const Control = {
+  /** Written by the bench: one of {@linkcode Request}. */
+  REQUEST: 0,
+  /** Written by the observer: the request that it follows. */
+  STATE: 1,
+  /** The longest time for which a counter stood still, nanoseconds. */
+  GAP: 2,
+  /** The longest time from one look to the next, nanoseconds. */
+  BLIND: 3,
+} as const;
+
+/** What the bench asks for. */
+export const Request = { REST: 0n, WATCH: 1n } as const;
+/** Bytes of the control page. */
+export const CONTROL_SIZE = 4096;
+
+const STDIN = 0;
+const REST_MS = 2;
+const INTERVAL_NS = 50_000n;
+
+function observe(controlPath: string, guestRam: string, addresses: readonly number[]): void {
+  using controlFile = openFile(controlPath, O.RDWR);
+  using ramFile = openFile(guestRam, O.RDWR);
+  const control = new BigInt64Array(mapShared(controlFile.fd, CONTROL_SIZE).bytes.buffer);
+  const ram = mapShared(ramFile.fd, WINDOW.size, WINDOW.offset, false).bytes;
+  const words = new BigInt64Array(ram.buffer);
+  const counters = addresses.map((address) => (address - WINDOW.offset) / 8);
+  // The first time is practice: afterwards the code is compiled.
+  for (let i = 0; i < 200; i++) watch(words, counters, () => false);
+  // The bench holds the other end of stdin: when it is gone, this ends as well.
+  while (pollFd(STDIN, POLLIN, REST_MS) === 0) {
+    if (control[Control.REQUEST] !== Request.WATCH) continue;
+    control[Control.STATE] = Request.WATCH;
+    const seen = watch(words, counters, () => control[Control.REQUEST] === Request.WATCH);
+    control[Control.GAP] = seen.gap;
+    control[Control.BLIND] = seen.blind;
+    control[Control.STATE] = Request.REST;
+  }
+}
+
+function watch(
+  words: BigInt64Array,
+  counters: readonly number[],
+  wanted: () => boolean,
+): { gap: bigint; blind: bigint } {
+  using timer = makeTimerfd();
+  let looked = monotonicNs();
+  const values = counters.map((index) => words[index]);
+  const changed = counters.map(() => looked);
+  let gap = 0n;
+  let blind = 0n;
+  do {
+    armTimerfd(timer.fd, looked + INTERVAL_NS);
+    pollFd(timer.fd, POLLIN, REST_MS);
+    const now = monotonicNs();
+    if (now - looked > blind) blind = now - looked;
+    looked = now;
+    for (let i = 0; i < counters.length; i++) {
+      const value = words[counters[i]];
+      if (now - changed[i] > gap) gap = now - changed[i];
+      if (value === values[i]) continue;
+      values[i] = value;
+      changed[i] = now;
+    }
+  } while (wanted());
+  return { gap, blind };
+}
+
+if (import.meta.main) {
+  const [controlPath, guestRam, ...addresses] = Deno.args;
+  observe(controlPath, guestRam, addresses.map(Number));
+}

@@ -1,0 +1,146 @@
+/**
+ * One guest's life: it is started, updated several times, and measured each time.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { sleep } from "../program.ts";
+import { counterAddresses, GuestRam, ramPath } from "./guest_ram.ts";
+import { type Observation, Observer } from "./observer_client.ts";
+import type { Configuration, Run, Step, Subject } from "./results.ts";
+import { makeUpdate } from "./update.ts";
+import { commandOf, type CommandContext } from "./vmm.ts";
+import { until, VmmProcess } from "./vmm_process.ts";
+
+/** After an update, what the successor does late is over after this time. */
+const SETTLE_MS = 250;
+
+/** What the sessions have in common. */
+export interface SessionContext extends CommandContext {
+  /** A folder in which every session makes one for its sockets and files. */
+  readonly folder: string;
+  readonly tscKhz: number;
+  readonly hasRelay: boolean;
+}
+
+/** What one update gave. */
+export type Outcome = Omit<Run, "configuration" | "subject" | "index" | "error">;
+
+const timeline = z.array(z.object({ step: z.string(), us: z.number(), process: z.string() }));
+
+/** A running guest under measurement. */
+export class Session implements AsyncDisposable {
+  #generation = 0;
+  #vmm: VmmProcess;
+  #ram!: GuestRam;
+  #observer!: Observer;
+
+  private constructor(
+    readonly context: SessionContext,
+    readonly subject: Subject,
+    readonly configuration: Configuration,
+    readonly folder: string,
+  ) {
+    const command = commandOf(subject, configuration, context);
+    this.#vmm = new VmmProcess(command, this.#path("qmp"));
+  }
+
+  /** Starts a guest. @throws {Error} if it does not come to counting */
+  static async start(
+    context: SessionContext,
+    subject: Subject,
+    configuration: Configuration,
+  ): Promise<Session> {
+    const folder = await Deno.makeTempDir({ dir: context.folder });
+    const session = new Session(context, subject, configuration, folder);
+    try {
+      await session.#begin();
+      return session;
+    } catch (error) {
+      await session[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** What the VMM's errors said, to be added to a failure. */
+  get complaint(): string {
+    return this.#vmm.complaint;
+  }
+
+  /** Updates once and measures it. @throws {Error} with why it failed */
+  async update(): Promise<Outcome> {
+    const generation = this.#generation++;
+    await using update = makeUpdate(this.subject.mode, this.#vmm, {
+      path: (name) => this.#path(name),
+      hasRelay: this.subject.vmm === "denovo" && this.context.hasRelay,
+      counts: () => this.#counts(),
+    });
+    await update.prepare();
+    const pause = await this.#window(() => update.perform());
+    const { vmm, info } = await update.finish();
+    this.#vmm = vmm;
+    await sleep(SETTLE_MS);
+    const idle = await this.#window(() => sleep(pause.windowMs));
+    this.#ram.assertUnharmed();
+    const steps = timeline.safeParse(info["x-timeline"]);
+    return {
+      generation,
+      gapUs: pause.gapUs,
+      floorUs: idle.gapUs,
+      windowMs: pause.windowMs,
+      observedUs: pause.seen.gapUs,
+      observerBlindUs: pause.seen.blindUs,
+      ...(info["x-pause"] !== undefined && { xPauseUs: info["x-pause"] }),
+      ...(steps.success && { timeline: steps.data as Step[] }),
+    };
+  }
+
+  /** Ends everything. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#observer?.[Symbol.asyncDispose]();
+    await this.#vmm[Symbol.asyncDispose]();
+    this.#ram?.[Symbol.dispose]();
+    for (const path of [this.folder, this.context.ramFile]) {
+      await Deno.remove(path, { recursive: true }).catch((error) => {
+        // Only cpr-reboot makes the file of RAM.
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      });
+    }
+  }
+
+  async #begin(): Promise<void> {
+    await this.#vmm.connect();
+    const path = await ramPath(this.#vmm.pid);
+    this.#ram = new GuestRam(path, this.configuration);
+    this.#observer = new Observer(path, counterAddresses(this.configuration));
+    await this.#counts();
+    // Its start is over; the first window must not find the observer still at it.
+    await this.#window(() => sleep(SETTLE_MS));
+  }
+
+  /** Measures what the guest and the observer see while something is done. */
+  async #window(action: () => Promise<void>): Promise<{
+    readonly gapUs: number;
+    readonly windowMs: number;
+    readonly seen: Observation;
+  }> {
+    await this.#observer.begin();
+    const start = performance.now();
+    this.#ram.clearGaps();
+    await action();
+    const gapUs = this.#ram.longestGap() / this.context.tscKhz * 1000;
+    const windowMs = performance.now() - start;
+    return { gapUs, windowMs, seen: await this.#observer.end() };
+  }
+
+  async #counts(): Promise<void> {
+    const before = this.#ram.counts();
+    const move = () => this.#ram.counts().every((count, i) => count > before[i]);
+    await until(move, "the guest to count");
+  }
+
+  /** A path of this generation: nothing is in the way of the next. */
+  #path(name: string): string {
+    return `${this.folder}/${this.#generation}.${name}`;
+  }
+}
