@@ -1,16 +1,17 @@
 /**
- * The benchmarks: `deno task bench -- [--quick] [PART...]`.
+ * The benchmarks: `deno task bench -- [--quick] [PART...]`, and `deno task bench -- pause [OPTION...]`.
  *
  * Prints a table and writes `dist/bench.json` with every sample. Nothing here passes or fails: aims
- * are printed beside the numbers. Run it on a machine that does nothing else.
+ * are printed beside the numbers. Run it on a machine that does nothing else. Without a PART it
+ * measures all, `pause` in its quick form.
  *
  * @module
  */
 import { exits } from "./exits.ts";
 import { lifecycle, stopping } from "./lifecycle.ts";
 import { linux } from "./linux.ts";
-import { liveUpdate } from "./live_update.ts";
 import { memory } from "./memory.ts";
+import { pause } from "./pause/main.ts";
 import { startup } from "./startup.ts";
 import { type Measurement, type Part, summarize, tableHead, tableLine } from "./statistics.ts";
 
@@ -20,16 +21,19 @@ const parts: Readonly<Record<string, Part>> = {
   stop: stopping,
   memory,
   lifecycle,
-  update: liveUpdate,
   linux,
 };
 
 async function main(args: readonly string[]): Promise<number> {
+  // It has options and files of its own.
+  if (args.includes("pause")) return await pause(args.filter((arg) => arg !== "pause"));
   const quick = args.includes("--quick");
   const named = args.filter((argument) => !argument.startsWith("-"));
   const unknown = args.find((a) => a !== "--" && a !== "--quick" && !(a in parts));
   if (unknown !== undefined) {
-    console.error(`Unknown part '${unknown}': give any of ${Object.keys(parts).join(", ")}`);
+    console.error(
+      `Unknown part '${unknown}': give any of ${[...Object.keys(parts), "pause"].join(", ")}`,
+    );
     return 1;
   }
   const measurements: Measurement[] = [];
@@ -47,6 +51,7 @@ async function main(args: readonly string[]): Promise<number> {
     }
   }
   await writeResults(measurements, quick);
+  if (named.length === 0 && await pause(["--quick"]) !== 0) status = 1;
   return status;
 }
 

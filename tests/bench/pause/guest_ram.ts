@@ -5,7 +5,7 @@
  * @module
  */
 import { O, openFile } from "../../../ffi/fd.ts";
-import { mapShared, type MappedRegion } from "../../../ffi/memory.ts";
+import { type MappedRegion, mapShared } from "../../../ffi/memory.ts";
 import { describeCheck, layout } from "../../guests/programs.ts";
 import type { Configuration } from "./results.ts";
 

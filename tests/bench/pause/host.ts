@@ -29,8 +29,8 @@ export async function describeHost(kernel: string, qemu?: string): Promise<Host>
     hypervisor: field("flags")?.split(" ").includes("hypervisor") ?? false,
     memoryMiB: Math.round(await memory("MemTotal") / 2 ** 20),
     hugePages: `${await hugePages("nr")} of 2 MiB, ${await hugePages("free")} free`,
-    governor:
-      (await read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"))?.trim() ?? "none",
+    governor: (await read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"))?.trim() ??
+      "none",
     kernel: Deno.osRelease(),
     deno: Deno.version.deno,
     denovo: await commit(),

@@ -25,10 +25,11 @@ import { failures, readResults, type Results, type Run } from "./results.ts";
 /**
  * Runs the instrument.
  *
- * @param args the arguments after `pause`
+ * @param given the arguments after `pause`
  * @returns the exit status: 1 if an option is wrong, a run failed, or the report does not hold
  */
-export async function pause(args: readonly string[]): Promise<number> {
+export async function pause(given: readonly string[]): Promise<number> {
+  const args = given.filter((argument) => argument !== "--");
   let options: PauseOptions;
   let results: Results;
   try {
@@ -58,8 +59,9 @@ async function measureAll(options: PauseOptions, args: readonly string[]): Promi
     const start = performance.now();
     const qemu = options.qemu === undefined ? undefined : await qemuVersion(options.qemu);
     const denovo = await denovoCommand();
-    const hasRelay = await hasRelayParameter(denovo, `${work.path}/probe`);
-    const host = await describeHost(await guestFile(work.path, "cpl3"), qemu);
+    const kernel = await guestFile(work.path, "cpl3");
+    const hasRelay = await hasRelayParameter(denovo, kernel, `${work.path}/probe`);
+    const host = await describeHost(kernel, qemu);
     const chosen = able(subjects(options), options, { hasRelay, qemu });
     for (const skipped of chosen.skipped) saySkipped(skipped);
     const skipped = [...chosen.skipped];

@@ -10,7 +10,7 @@
  * @module
  */
 import { armTimerfd, makeTimerfd, monotonicNs } from "../../../ffi/event.ts";
-import { O, openFile, POLLIN, pollFd } from "../../../ffi/fd.ts";
+import { O, openFile, pollFd, POLLIN } from "../../../ffi/fd.ts";
 import { mapShared } from "../../../ffi/memory.ts";
 import { WINDOW } from "./guest_ram.ts";
 

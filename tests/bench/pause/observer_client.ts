@@ -4,7 +4,7 @@
  * @module
  */
 import type { OwnedFd } from "../../../ffi/fd.ts";
-import { makeMemfd, mapShared, type MappedRegion } from "../../../ffi/memory.ts";
+import { makeMemfd, type MappedRegion, mapShared } from "../../../ffi/memory.ts";
 import { sleep } from "../program.ts";
 import { Control, CONTROL_SIZE, Request } from "./observer.ts";
 

@@ -75,7 +75,7 @@ export function parseOptions(args: readonly string[]): PauseOptions {
     cpus: cpuList(text(values.cpus) ?? (quick ? "none" : "1,2,4")),
     populate: pick("populate", ["off", "on"], ["off"]).map((word) => word === "on"),
     qemu: text(values.qemu),
-    machines: pick("machines", ["microvm", "q35"]),
+    machines: pick("machines", ["microvm", "q35"], ["microvm"]),
     out: text(values.out) ?? dist,
     report: text(values.report),
     checkReport: values["check-report"] === true,
@@ -91,7 +91,7 @@ function parse(args: readonly string[]): Values {
     ...Object.fromEntries(flags.map((name) => [name, { type: "boolean" } as const])),
   };
   try {
-    return parseArgs({ args: args.filter((arg) => arg !== "--"), options }).values as Values;
+    return parseArgs({ args: [...args], options }).values as Values;
   } catch (error) {
     const [sentence] = (error as Error).message.split(". ");
     throw new Error(`pause: ${sentence}; 'pause --help' lists the options`);

@@ -20,7 +20,9 @@ export async function qemuVersion(path: string): Promise<string> {
   });
   const text = new TextDecoder().decode(output.stdout);
   const version = text.match(/^QEMU emulator version ([\d.]+)/)?.[1];
-  if (version === undefined) throw new Error(`--qemu '${path}' is not QEMU: it printed '${text}'`);
+  if (version === undefined) {
+    throw new Error(`--qemu '${path}' is not QEMU: it printed '${text.split("\n")[0]}'`);
+  }
   if (!atLeast(version, OLDEST_QEMU)) {
     throw new Error(
       `--qemu '${path}' is QEMU ${version}: give one of version 10.0 or newer, which knows CPR`,
@@ -35,8 +37,13 @@ function atLeast(version: string, [major, minor]: readonly [number, number]): bo
 }
 
 /** Whether Denovo's way of cpr-exec can be chosen by a parameter. */
-export async function hasRelayParameter(command: readonly string[], socket: string) {
-  await using vmm = new VmmProcess([...command, "-display", "none", "-serial", "null", "-S"], socket);
+export async function hasRelayParameter(
+  denovo: readonly string[],
+  kernel: string,
+  socket: string,
+): Promise<boolean> {
+  const guest = ["-kernel", kernel, "-nodefaults", "-display", "none", "-S"];
+  await using vmm = new VmmProcess([...denovo, ...guest], socket);
   await vmm.connect();
   const parameters = await vmm.execute("query-migrate-parameters") as Record<string, unknown>;
   return "x-cpr-exec-relay" in parameters;

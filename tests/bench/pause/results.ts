@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import { type Summary, summarize } from "../statistics.ts";
+import { summarize, type Summary } from "../statistics.ts";
 
 /** How a VMM is replaced; `exec` is direct, `exec-relay` goes through a helper process. */
 export const modes = ["transfer", "exec", "exec-relay", "reboot"] as const;
@@ -128,7 +128,9 @@ export type Quantity = "gapUs" | "floorUs" | "observedUs" | "xPauseUs" | "window
  * @throws {Error} that names the file, if it is not one
  */
 export async function readResults(path: string): Promise<Results> {
-  const text = await Deno.readTextFile(path);
+  const text = await Deno.readTextFile(path).catch((error) => {
+    throw new Error(`Cannot read '${path}': ${(error as Error).message}`);
+  });
   try {
     return results.parse(JSON.parse(text));
   } catch (error) {

@@ -9,7 +9,7 @@ import { counterAddresses, GuestRam, ramPath } from "./guest_ram.ts";
 import { type Observation, Observer } from "./observer_client.ts";
 import type { Configuration, Run, Step, Subject } from "./results.ts";
 import { makeUpdate } from "./update.ts";
-import { commandOf, type CommandContext } from "./vmm.ts";
+import { type CommandContext, commandOf } from "./vmm.ts";
 import { until, VmmProcess } from "./vmm_process.ts";
 
 /** After an update, what the successor does late is over after this time. */

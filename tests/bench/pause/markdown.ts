@@ -1,0 +1,140 @@
+/**
+ * The report as Markdown: what was measured on what, one table, what failed, what was left out.
+ *
+ * @module
+ */
+import {
+  type Configuration,
+  failures,
+  type Quantity,
+  type Results,
+  type Run,
+  runsOf,
+  samples,
+  type Subject,
+  summaryOf,
+} from "./results.ts";
+import { summarize } from "../statistics.ts";
+
+/** Renders the report. */
+export function renderMarkdown(results: Results): string {
+  const sections = [
+    "# Pauses of updates",
+    describe(results).map((line) => `- ${line}`).join("\n"),
+    floorSentence(results),
+    table(results),
+    "Milliseconds. _pause_: the longest gap between two readings of the TSC that the guest saw " +
+    "during the update. _floor_: the same in a window of the same length without an update; " +
+    "a difference below it says nothing. _observed_: the pause by a process that watched the " +
+    "guest's counter. _x-pause_: the pause by the VMM's own account. p99 by nearest rank: with " +
+    "fewer than 100 runs it is the maximum.",
+    ...comparison(results),
+    ...failureSection(results),
+    ...skippedSection(results),
+  ];
+  return sections.join("\n\n") + "\n";
+}
+
+/** The measurement and the machine, one line each. */
+export function describe({ date, command, seconds, quick, host }: Results): string[] {
+  return [
+    `${date}, in ${seconds} s${quick ? " (quick: few runs, rough numbers)" : ""}`,
+    `\`${command}\``,
+    `Denovo ${host.denovo}, Deno ${host.deno}${
+      host.qemu === undefined ? "" : `, QEMU ${host.qemu}`
+    }`,
+    `${host.cpus} × ${host.cpu}${host.hypervisor ? " (itself a virtual machine)" : ""}, ` +
+    `${(host.memoryMiB / 1024).toFixed(0)} GiB, Linux ${host.kernel}, ` +
+    `governor ${host.governor}, TSC ${(host.tscKhz / 1000).toFixed(1)} MHz`,
+    `huge pages: ${host.hugePages}; load average before ${loads(host.loadBefore)}, ` +
+    `after ${loads(host.loadAfter)}`,
+    "no process had a raised priority or a processor of its own",
+  ];
+}
+
+function loads(values: readonly number[]): string {
+  return values.map((value) => value.toFixed(2)).join(" ");
+}
+
+/** The noise floor over everything, in a sentence. */
+export function floorSentence({ runs }: Results): string {
+  const floors = samples(runs, "floorUs");
+  if (floors.length === 0) return "Noise floor: unknown, no run succeeded.";
+  const { median, p99, max, n } = summarize(floors);
+  return `Noise floor over all ${n} windows without an update: median ${ms(median)} ms, ` +
+    `p99 ${ms(p99)} ms, maximum ${ms(max)} ms.`;
+}
+
+const head = [
+  ...["guest", "VMM and mode", "n", "failed", "median", "min", "max", "p99"],
+  ...["floor median", "floor max", "observed", "x-pause"],
+];
+
+function table(results: Results): string {
+  const lines = [head, head.map((_, i) => i < 2 ? "---" : "--:")];
+  for (const configuration of results.configurations) {
+    for (const subject of results.subjects) {
+      const runs = runsOf(results, configuration, subject);
+      if (runs.length > 0) lines.push(line(configuration, subject, runs));
+    }
+  }
+  return lines.map((cells) => `| ${cells.join(" | ")} |`).join("\n");
+}
+
+function line(configuration: Configuration, subject: Subject, runs: readonly Run[]): string[] {
+  const pause = summaryOf(runs, "gapUs");
+  const floor = summaryOf(runs, "floorUs");
+  return [
+    configuration.name,
+    subject.name,
+    `${pause?.n ?? 0}`,
+    `${failures(runs)}`,
+    ...[pause?.median, pause?.min, pause?.max, pause?.p99, floor?.median, floor?.max].map(ms),
+    medianOf(runs, "observedUs"),
+    medianOf(runs, "xPauseUs"),
+  ];
+}
+
+function medianOf(runs: readonly Run[], quantity: Quantity): string {
+  return ms(summaryOf(runs, quantity)?.median);
+}
+
+/** Microseconds as milliseconds with three digits that count; a dash for nothing. */
+export function ms(us: number | undefined): string {
+  if (us === undefined) return "–";
+  const value = us / 1000;
+  return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : value >= 1 ? 2 : 3);
+}
+
+/** Denovo beside QEMU where both were measured in the same mode. */
+function comparison(results: Results): string[] {
+  const base = results.configurations[0];
+  const lines = results.subjects.filter(({ vmm }) => vmm === "qemu").flatMap((theirs) => {
+    const mine = results.subjects.find(({ vmm, mode }) => vmm === "denovo" && mode === theirs.mode);
+    const ours = mine && summaryOf(runsOf(results, base, mine), "gapUs");
+    const other = summaryOf(runsOf(results, base, theirs), "gapUs");
+    if (!mine || !ours || !other) return [];
+    const ratio = (ours.median / other.median).toFixed(2);
+    return `- ${mine.name}: ${ms(ours.median)} ms, ${theirs.name}: ${ms(other.median)} ms, ` +
+      `ratio ${ratio}`;
+  });
+  if (lines.length === 0) return [];
+  return [`## Beside QEMU (${base.name}, medians)`, lines.join("\n")];
+}
+
+function failureSection({ runs }: Results): string[] {
+  const counts = new Map<string, number>();
+  for (const { configuration, subject, error } of runs) {
+    if (error === undefined) continue;
+    const text = `${configuration} | ${subject}: ${error.replaceAll(/\s+/g, " ")}`;
+    counts.set(text, (counts.get(text) ?? 0) + 1);
+  }
+  if (counts.size === 0) return ["No run failed."];
+  const lines = [...counts].map(([text, count]) => `- ${count} × ${text}`);
+  return ["## Failed runs", lines.join("\n")];
+}
+
+function skippedSection({ skipped }: Results): string[] {
+  if (skipped.length === 0) return [];
+  return ["## Not measured", skipped.map(({ what, reason }) => `- ${what}: ${reason}`).join("\n")];
+}
