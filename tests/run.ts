@@ -9,7 +9,7 @@
 /** Folders in the order in which they run, and the examples in doc comments. */
 const runs: readonly (readonly string[])[] = [
   ["--doc", "mod.ts", "vmm/options/command_line.ts"],
-  ["tests/ffi", "tests/devices", "tests/vmm", "tests/cpr", "tests/guests"],
+  ["tests/ffi", "tests/devices", "tests/vmm", "tests/cpr", "tests/guests", "tests/bench"],
   ["tests/kvm", "tests/conformance", "tests/faults"],
 ];
 
