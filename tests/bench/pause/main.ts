@@ -67,6 +67,7 @@ async function measureAll(options: PauseOptions, args: readonly string[]): Promi
     const skipped = [...chosen.skipped];
     const runs: Run[] = [];
     const plan = {
+      signal: interruption(),
       subjects: chosen.subjects,
       configurations: configurations(options),
       runs: options.runs,
@@ -81,6 +82,7 @@ async function measureAll(options: PauseOptions, args: readonly string[]): Promi
     };
     const context = { folder: work.path, ramFile: `${ram}/ram`, denovo, qemu: options.qemu };
     await measure(plan, { ...context, tscKhz: host.tscKhz, hasRelay });
+    if (plan.signal.aborted) plan.onSkip({ what: "the rest", reason: "interrupted by SIGINT" });
     const left = new Set(runs.map(({ configuration }) => configuration));
     if (left.size === 0) throw new Error("Nothing could be measured: see what was skipped, above");
     return {
@@ -98,6 +100,17 @@ async function measureAll(options: PauseOptions, args: readonly string[]): Promi
   } finally {
     await Deno.remove(ram, { recursive: true });
   }
+}
+
+/** After Ctrl-C what was measured until then is still reported; a second one ends it at once. */
+function interruption(): AbortSignal {
+  const controller = new AbortController();
+  const interrupt = () => {
+    Deno.removeSignalListener("SIGINT", interrupt);
+    controller.abort();
+  };
+  Deno.addSignalListener("SIGINT", interrupt);
+  return controller.signal;
 }
 
 function saySkipped({ what, reason }: Skipped): void {

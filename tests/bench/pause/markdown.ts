@@ -49,6 +49,9 @@ export function describe({ date, command, seconds, quick, host }: Results): stri
     `huge pages: ${host.hugePages}; load average before ${loads(host.loadBefore)}, ` +
     `after ${loads(host.loadAfter)}`,
     "no process had a raised priority or a processor of its own",
+    ...(host.loadBefore[0] > host.cpus / 4
+      ? ["THE MACHINE WAS BUSY before this began: judge by the noise floor, or measure again"]
+      : []),
   ];
 }
 

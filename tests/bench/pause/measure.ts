@@ -21,6 +21,8 @@ export interface Plan {
   readonly configurations: readonly Configuration[];
   /** Updates of each subject in each configuration. */
   readonly runs: number;
+  /** Ends everything after the run that is under way. */
+  readonly signal: AbortSignal;
   /** Told of every run. */
   readonly onRun: (run: Run) => void;
   /** Told of everything that is left out. */
@@ -33,6 +35,7 @@ export type Context = Omit<SessionContext, "kernel">;
 /** Measures all of a plan; what fails is a run with an error. */
 export async function measure(plan: Plan, context: Context): Promise<void> {
   for (const configuration of plan.configurations) {
+    if (plan.signal.aborted) break;
     const reason = obstacle(configuration, await capacity());
     if (reason !== undefined) {
       plan.onSkip({ what: configuration.name, reason });
@@ -63,7 +66,7 @@ class Turns {
   ) {}
 
   get done(): boolean {
-    return this.#index >= this.plan.runs;
+    return this.#index >= this.plan.runs || this.plan.signal.aborted;
   }
 
   /** Starts a guest and updates it up to `TURN` times; after a failure the guest is given up. */
@@ -78,6 +81,8 @@ class Turns {
         this.#failuresInARow = 0;
       }
     } catch (error) {
+      // A Ctrl-C reaches the VMMs as well.
+      if (this.plan.signal.aborted) return;
       const complaint = session?.complaint;
       const message = (error as Error).message + (complaint ? `; the VMM said: ${complaint}` : "");
       this.#record({ generation, error: message });

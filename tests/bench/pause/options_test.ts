@@ -38,7 +38,11 @@ const refusals: readonly (readonly [string, string[], RegExp])[] = [
   ["a size without a unit", ["--ram", "256"], /^--ram takes sizes of at least 128M .*, not '256'$/],
   ["too little RAM", ["--ram", "1G,64M"], /^--ram takes sizes of at least 128M .*, not '64M'$/],
   ["an unknown mode", ["--modes", "transfer,copy"], /^--modes does not know 'copy': give any of /],
-  ["the guest of --cpus", ["--guests", "smp"], /^--guests does not know 'smp': .*cpl3, cpl0, dirty$/],
+  [
+    "the guest of --cpus",
+    ["--guests", "smp"],
+    /^--guests does not know 'smp': .*cpl3, cpl0, dirty$/,
+  ],
 ];
 for (const [what, args, message] of refusals) {
   Deno.test(`parseOptions() refuses ${what} in one sentence`, () => {

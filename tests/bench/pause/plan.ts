@@ -80,8 +80,11 @@ export function obstacle(
     return `needs ${need} free huge pages of 2 MiB (/proc/sys/vm/nr_hugepages), ` +
       `${hugeFree / 2 ** 21} are there`;
   }
-  if (!populated || ram <= available * 0.8) return undefined;
-  return `needs ${sizeText(ram)} of memory, ${Math.floor(available / 2 ** 20)}M are available`;
+  // Half of it, so that the host has no reason to reclaim anything meanwhile.
+  if (!populated || ram <= available / 2) return undefined;
+  return `needs ${sizeText(2 * ram)} of available memory, ${
+    Math.floor(available / 2 ** 20)
+  }M are there`;
 }
 
 /** Why a subject cannot be measured in a configuration, or undefined. */

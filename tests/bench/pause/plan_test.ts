@@ -46,7 +46,7 @@ Deno.test("obstacle() says what a configuration lacks on the host", () => {
   );
   const poor = { available: 4 * GIB, hugeFree: GIB };
   assert.equal(obstacle(sparse, poor), undefined);
-  assert.equal(obstacle(populated, poor), "needs 4G of memory, 4096M are available");
+  assert.equal(obstacle(populated, poor), "needs 8G of available memory, 4096M are there");
   assert.match(obstacle(huge, poor)!, /^needs 2048 free huge pages of 2 MiB .*, 512 are there$/);
   const rich = { available: 8 * GIB, hugeFree: 4 * GIB };
   for (const configuration of [sparse, populated, huge]) {

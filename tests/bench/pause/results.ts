@@ -37,13 +37,16 @@ const configuration = z.object({
   populated: z.boolean(),
 });
 
-const step = z.object({
-  /** What was done from the step before to this moment. */
+/** One entry of Denovo's `x-timeline`. */
+export const step = z.object({
+  /** What was done from the entry before to this moment. */
   step: z.string(),
-  /** Microseconds from the start of the pause to the step's end. */
+  /** Microseconds from where the guest stopped to the step's end; below 0 what came before. */
   us: z.number(),
-  /** Which process did it: old, new, … */
+  /** Which process did it: old, new, helper. */
   process: z.string(),
+  /** Which vCPU, where each has an entry. */
+  vcpu: z.int().optional(),
 });
 
 /** One update, or the attempt of one. */

@@ -7,7 +7,7 @@ import { z } from "zod";
 import { sleep } from "../program.ts";
 import { counterAddresses, GuestRam, ramPath } from "./guest_ram.ts";
 import { type Observation, Observer } from "./observer_client.ts";
-import type { Configuration, Run, Step, Subject } from "./results.ts";
+import { type Configuration, type Run, step, type Subject } from "./results.ts";
 import { makeUpdate } from "./update.ts";
 import { type CommandContext, commandOf } from "./vmm.ts";
 import { until, VmmProcess } from "./vmm_process.ts";
@@ -25,8 +25,6 @@ export interface SessionContext extends CommandContext {
 
 /** What one update gave. */
 export type Outcome = Omit<Run, "configuration" | "subject" | "index" | "error">;
-
-const timeline = z.array(z.object({ step: z.string(), us: z.number(), process: z.string() }));
 
 /** A running guest under measurement. */
 export class Session implements AsyncDisposable {
@@ -82,7 +80,7 @@ export class Session implements AsyncDisposable {
     await sleep(SETTLE_MS);
     const idle = await this.#window(() => sleep(pause.windowMs));
     this.#ram.assertUnharmed();
-    const steps = timeline.safeParse(info["x-timeline"]);
+    const steps = z.array(step).safeParse(info["x-timeline"]);
     return {
       generation,
       gapUs: pause.gapUs,
@@ -91,7 +89,7 @@ export class Session implements AsyncDisposable {
       observedUs: pause.seen.gapUs,
       observerBlindUs: pause.seen.blindUs,
       ...(info["x-pause"] !== undefined && { xPauseUs: info["x-pause"] }),
-      ...(steps.success && { timeline: steps.data as Step[] }),
+      ...(steps.success && { timeline: steps.data }),
     };
   }
 

@@ -6,7 +6,14 @@
  */
 import { median } from "../statistics.ts";
 import { ms } from "./markdown.ts";
-import { type Configuration, type Results, type Run, runsOf, type Subject } from "./results.ts";
+import {
+  type Configuration,
+  type Results,
+  type Run,
+  runsOf,
+  type Step,
+  type Subject,
+} from "./results.ts";
 import { element, escapeText, label, line, linearScale, picture, tickText } from "./svg.ts";
 
 /** One part of a pause. */
@@ -20,7 +27,9 @@ export interface Segment {
 /** What the runs' pauses are made of; empty if no VMM said anything. */
 export function segments(runs: readonly Run[]): Segment[] {
   const good = runs.filter(({ error, gapUs }) => error === undefined && gapUs !== undefined);
-  const detailed = good.filter(({ timeline }) => timeline && timeline.length > 0);
+  const detailed = good
+    .map(({ gapUs, timeline }) => ({ gapUs: gapUs!, steps: pauseSteps(timeline ?? []) }))
+    .filter(({ steps }) => steps.length > 0);
   if (detailed.length > 0) return fromTimelines(detailed);
   const accounted = good.filter(({ xPauseUs }) => xPauseUs !== undefined);
   if (accounted.length === 0) return [];
@@ -34,14 +43,23 @@ export function segments(runs: readonly Run[]): Segment[] {
   ];
 }
 
+/** The steps inside the pause: after the stop, until the last vCPU has entered the guest again. */
+function pauseSteps(timeline: readonly Step[]): readonly Step[] {
+  const end = timeline.findLastIndex(({ step }) => step === "entered");
+  const until = end < 0 ? timeline.findLastIndex(({ step }) => step === "resumed") : end;
+  const inside = until < 0 ? timeline : timeline.slice(0, until + 1);
+  return inside.filter(({ us }) => us > 0);
+}
+
 /** Steps are matched by name: a run may lack some. They stay in the first run's order. */
-function fromTimelines(runs: readonly Run[]): Segment[] {
+function fromTimelines(runs: readonly { gapUs: number; steps: readonly Step[] }[]): Segment[] {
   const parts = new Map<string, { step: string; process: string; samples: number[] }>();
-  for (const { timeline } of runs) {
+  for (const { steps } of runs) {
     let last = 0;
-    for (const { step, process, us } of timeline!) {
-      const key = `${process}: ${step}`;
-      const part = parts.get(key) ?? { step, process, samples: [] };
+    for (const { step, process, us, vcpu } of steps) {
+      const name = vcpu ? `${step} (vCPU ${vcpu})` : step;
+      const key = `${process}: ${name}`;
+      const part = parts.get(key) ?? { step: name, process, samples: [] };
       parts.set(key, part);
       part.samples.push(us - last);
       last = us;
@@ -49,7 +67,7 @@ function fromTimelines(runs: readonly Run[]): Segment[] {
   }
   return [
     ...parts.values().map(({ step, process, samples }) => ({ step, process, us: median(samples) })),
-    ...beyond(runs.map(({ gapUs, timeline }) => gapUs! - timeline!.at(-1)!.us)),
+    ...beyond(runs.map(({ gapUs, steps }) => gapUs - steps.at(-1)!.us)),
   ];
 }
 

@@ -44,6 +44,7 @@ export class VmmProcess implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   #qmp: Qmp | undefined;
   #stderr = "";
+  readonly #collected: Promise<void>;
 
   /**
    * @param command the command line, without the monitor
@@ -58,7 +59,7 @@ export class VmmProcess implements AsyncDisposable {
     const [program, ...args] = [...this.argv, ...more];
     const options = { args, stdin: "null", stdout: "null", stderr: "piped" } as const;
     this.#child = new Deno.Command(program, options).spawn();
-    this.#collect();
+    this.#collected = this.#collect();
   }
 
   /** The command line with the monitor. */
@@ -167,6 +168,7 @@ export class VmmProcess implements AsyncDisposable {
 
   async #died(): Promise<never> {
     const { code, signal } = await this.#child.status;
+    await this.#collected;
     throw new Error(`The VMM has ended with ${signal ?? `status ${code}`}: ${this.complaint}`);
   }
 }

@@ -1,0 +1,176 @@
+/** The reports, made from `recorded.json`: a real measurement of a busy machine, made smaller. */
+import assert from "node:assert/strict";
+
+import { renderHtml } from "./html.ts";
+import { renderMarkdown } from "./markdown.ts";
+import { readResults, type Results, type Run, runsOf, summaryOf } from "./results.ts";
+import { segments } from "./timeline.ts";
+
+const recorded = await readResults(new URL("recorded.json", import.meta.url).pathname);
+const [base] = recorded.configurations;
+const [transfer] = recorded.subjects;
+
+/** The same measurement with some runs changed. */
+function changed(change: (run: Run) => Run): Results {
+  return { ...recorded, runs: recorded.runs.map(change) };
+}
+
+/** How often a pattern is found. */
+function count(text: string, pattern: RegExp): number {
+  return [...text.matchAll(pattern)].length;
+}
+
+/** The cells of the one line of the Markdown table that begins so. */
+function cells(markdown: string, ...first: string[]): string[] {
+  const lines = markdown.split("\n").filter((line) => line.startsWith(`| ${first.join(" | ")} |`));
+  assert.equal(lines.length, 1, `${lines.length} lines begin with ${first.join(", ")}`);
+  return lines[0].split("|").slice(1, -1).map((cell) => cell.trim());
+}
+
+Deno.test("readResults() refuses a file that is no measurement, and says where it is wrong", async () => {
+  const path = await Deno.makeTempFile();
+  try {
+    const message = (problem: string) => ({
+      message: new RegExp(`^'${path}' is not a recorded measurement of pauses: .*${problem}`, "s"),
+    });
+    await Deno.writeTextFile(path, "{");
+    await assert.rejects(readResults(path), message("SyntaxError"));
+    const [run, ...runs] = recorded.runs;
+    const wrong = { ...recorded, runs: [{ ...run, gapUs: "long" }, ...runs] };
+    await Deno.writeTextFile(path, JSON.stringify(wrong));
+    await assert.rejects(readResults(path), message("runs\\[0\\]\\.gapUs"));
+    await assert.rejects(readResults("/nonexistent"), {
+      message: /^Cannot read '\/nonexistent': No such file/,
+    });
+  } finally {
+    await Deno.remove(path);
+  }
+});
+
+Deno.test("the table gives n, failures, median, min, max, p99, floor, both other views", () => {
+  const gaps = [1000, 2000, 3000];
+  const results = changed((run) =>
+    run.configuration !== base.name || run.subject !== transfer.name ? run : {
+      ...run,
+      gapUs: gaps[run.index],
+      floorUs: 10 * (run.index + 1),
+      observedUs: 2100,
+      xPauseUs: 1900,
+    }
+  );
+  assert.deepEqual(cells(renderMarkdown(results), base.name, transfer.name), [
+    ...[base.name, transfer.name, "3", "0"],
+    ...["2.00", "1.00", "3.00", "3.00", "0.020", "0.030", "2.10", "1.90"],
+  ]);
+});
+
+Deno.test("the table has a line for each configuration and subject that were measured", () => {
+  const lines = recorded.configurations.length * recorded.subjects.length;
+  assert.equal(count(renderMarkdown(recorded), /^\| cpl3, /gm), lines);
+  assert.equal(count(renderHtml(recorded), /<tr class="result">/g), lines);
+});
+
+Deno.test("a run that failed counts as failed, is listed with its reason and is in no number", () => {
+  const results = changed(({ configuration, subject, index, generation, ...numbers }) => {
+    const isIt = configuration === base.name && subject === transfer.name && index === 1;
+    const id = { configuration, subject, index, generation };
+    return isIt ? { ...id, error: "the <VMM> said\nno" } : { ...id, ...numbers };
+  });
+  const [, , n, failed, median] = cells(renderMarkdown(results), base.name, transfer.name);
+  assert.deepEqual([n, failed], ["2", "1"]);
+  const rest = recorded.runs.filter((run) =>
+    run.configuration === base.name && run.subject === transfer.name && run.index !== 1
+  );
+  assert.equal(Number(median), Number((summaryOf(rest, "gapUs")!.median / 1000).toFixed(2)));
+  const line = `- 1 × ${base.name} | ${transfer.name}: the <VMM> said no`;
+  assert.ok(renderMarkdown(results).includes(`## Failed runs\n\n${line}`));
+  const html = renderHtml(results);
+  assert.ok(html.includes('<td class="number failed">1</td>'));
+  assert.ok(html.includes("#1: the &lt;VMM&gt; said\nno</li>"));
+  assert.ok(!html.includes("<VMM>"));
+});
+
+Deno.test("the Markdown tells the machine, the noise floor, what is skipped, and QEMU beside", () => {
+  const markdown = renderMarkdown(recorded);
+  assert.match(markdown, /^- 2 × AMD EPYC \(itself a virtual machine\), 24 GiB, Linux 6\.18/m);
+  assert.match(markdown, /^Noise floor over all 18 windows without an update: median [\d.]+ ms/m);
+  assert.match(markdown, /^- Denovo exec-relay: this Denovo has no parameter x-cpr-exec-relay$/m);
+  assert.match(
+    markdown,
+    /^- Denovo transfer: [\d.]+ ms, QEMU microvm transfer: [\d.]+ ms, ratio /m,
+  );
+  assert.match(markdown, /^- THE MACHINE WAS BUSY/m);
+  const idle = { ...recorded, host: { ...recorded.host, loadBefore: [0.1, 3, 3] } };
+  assert.doesNotMatch(renderMarkdown(idle), /BUSY/);
+});
+
+Deno.test("the page has a dot for each run of the base, and for each noise floor", () => {
+  const html = renderHtml(recorded);
+  const [, first] = /(<svg[^>]*aria-label="Pauses of [^"]*".*?<\/svg>)/s.exec(html)!;
+  const runs = recorded.subjects.flatMap((subject) => runsOf(recorded, base, subject));
+  assert.equal(count(first, /<circle [^>]*class="run /g), runs.length);
+  assert.equal(count(first, /<circle [^>]*class="floor"/g), runs.length);
+  assert.equal(count(first, /class="median"/g), recorded.subjects.length);
+});
+
+Deno.test("the page has a panel for each mode, with a point for each subject and size of RAM", () => {
+  const html = renderHtml(recorded);
+  const panels = [...html.matchAll(/<svg[^>]*aria-label="(\w+): pause by RAM".*?<\/svg>/gs)];
+  assert.deepEqual(panels.map(([, mode]) => mode), ["transfer", "exec"]);
+  assert.deepEqual(panels.map(([svg]) => count(svg, /<g class="point">/g)), [4, 2]);
+  for (const [svg] of panels) assert.match(svg, />256M<.*>1G</s);
+});
+
+Deno.test("the page loads nothing, runs nothing, and tells the browser so", () => {
+  const html = renderHtml(recorded);
+  assert.match(html, /Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-/);
+  assert.doesNotMatch(html, /<script|<link|<img|<iframe|\ssrc=|\shref=|url\(|@import|https?:/);
+});
+
+const run = runsOf(recorded, base, transfer)[0];
+
+Deno.test("segments() are what x-pause accounts for and what it does not, without a timeline", () => {
+  const plain = { ...run, gapUs: 2500, xPauseUs: 2000 };
+  assert.deepEqual(segments([plain]), [
+    { step: "the VMM's own account (x-pause)", process: "", us: 2000 },
+    { step: "felt by the guest beyond it", process: "guest", us: 500 },
+  ]);
+  assert.equal(segments([{ ...plain, gapUs: 1900 }]).length, 1);
+  assert.deepEqual(segments([{ ...run, xPauseUs: undefined }]), []);
+  assert.deepEqual(segments([{ ...plain, error: "failed" }]), []);
+});
+
+Deno.test("segments() are the medians of the steps inside the pause when there are timelines", () => {
+  const runs = [[100, 150, 400], [200, 300, 400], [120, 130, 390]].map(([kick, save, load]) => ({
+    ...run,
+    gapUs: 450,
+    timeline: [
+      { step: "ready", us: -700, process: "new" },
+      { step: "stop", us: 0, process: "old" },
+      { step: "parked", us: kick, process: "old" },
+      { step: "saved", us: save, process: "old" },
+      { step: "entered", us: load, process: "new", vcpu: 0 },
+      { step: "settled", us: load + 5000, process: "new" },
+    ],
+  }));
+  assert.deepEqual(segments(runs), [
+    { step: "parked", process: "old", us: 120 },
+    { step: "saved", process: "old", us: 50 },
+    { step: "entered", process: "new", us: 250 },
+    { step: "felt by the guest beyond it", process: "guest", us: 50 },
+  ]);
+});
+
+Deno.test("the page shows a timeline's steps with their process and share", () => {
+  const timeline = [
+    { step: "park", us: 250, process: "old" },
+    { step: "load <state>", us: 1000, process: "new" },
+  ];
+  const html = renderHtml(changed((run) => ({ ...run, gapUs: 900, timeline })));
+  assert.ok(html.includes("Steps as the VMMs report them (x-timeline)"));
+  const [, section] = /<section class="timeline"><h3>Denovo transfer<\/h3>(.*?)<\/section>/s
+    .exec(html)!;
+  assert.equal(count(section, /<rect /g), 2);
+  assert.match(section, />park<\/td><td>old<\/td><td class="number">0\.250<\/td>[^/]*>25 %</);
+  assert.match(section, />load &lt;state&gt;<\/td><td>new<\/td><td class="number">0\.750</);
+});
