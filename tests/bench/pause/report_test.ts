@@ -91,10 +91,11 @@ Deno.test("a run that failed counts as failed, is listed with its reason and is 
 });
 
 Deno.test("the Markdown tells the machine, the noise floor, what is skipped, and QEMU beside", () => {
-  const markdown = renderMarkdown(recorded);
+  const skipped = [{ what: "Denovo exec-relay", reason: "no such parameter" }];
+  const markdown = renderMarkdown({ ...recorded, skipped });
   assert.match(markdown, /^- 2 × AMD EPYC \(itself a virtual machine\), 24 GiB, Linux 6\.18/m);
   assert.match(markdown, /^Noise floor over all 18 windows without an update: median [\d.]+ ms/m);
-  assert.match(markdown, /^- Denovo exec-relay: this Denovo has no parameter x-cpr-exec-relay$/m);
+  assert.match(markdown, /^## Not measured\n\n- Denovo exec-relay: no such parameter$/m);
   assert.match(
     markdown,
     /^- Denovo transfer: [\d.]+ ms, QEMU microvm transfer: [\d.]+ ms, ratio /m,
