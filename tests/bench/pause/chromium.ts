@@ -25,7 +25,11 @@ const findings = z.object({
   overlapping: z.array(z.string()),
   /** Elements that would load something. */
   loading: z.array(z.string()),
+  /** The page's height in CSS pixels. */
+  height: z.int(),
 });
+
+type Findings = z.infer<typeof findings>;
 
 /** Runs in the page. */
 const script = `
@@ -57,6 +61,7 @@ found.textContent = JSON.stringify({
   dots: first ? first.querySelectorAll("circle.run").length : 0,
   lines: document.querySelectorAll("tr.result").length,
   empty, outside, overlapping, loading,
+  height: document.documentElement.scrollHeight,
 });
 document.body.append(found);
 `;
@@ -78,11 +83,13 @@ export async function checkReport(page: string, results: Results): Promise<boole
       console.error("NOT CHECKED: the report: no Chromium here (Debian's package is 'chromium')");
       return false;
     }
-    const faults = judge(dom, results);
+    const found = findingsIn(dom);
+    const faults = found ? judge(found, results) : ["the page did not come to its end"];
     for (const fault of faults) console.error(`FAULT in ${page}: ${fault}`);
+    // Its picture, for people.
     const picture = page.replace(/\.html$/, ".png");
     await chromium(folder, [
-      "--window-size=1000,3000",
+      `--window-size=1000,${found?.height ?? 3000}`,
       `--screenshot=${picture}`,
       `file://${page}`,
     ]);
@@ -99,11 +106,14 @@ function withScript(html: string): string {
     .replace("</body>", () => `<script>${script}</script></body>`);
 }
 
-function judge(dom: string, results: Results): string[] {
+function findingsIn(dom: string): Findings | undefined {
   const [, text] = /<pre id="findings">(.*?)<\/pre>/s.exec(dom) ?? [];
-  if (text === undefined) return ["the page did not come to its end"];
+  if (text === undefined) return undefined;
   const plain = text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
-  const found = findings.parse(JSON.parse(plain));
+  return findings.parse(JSON.parse(plain));
+}
+
+function judge(found: Findings, results: Results): string[] {
   const [base] = results.configurations;
   const dots =
     results.subjects.flatMap((subject) => samples(runsOf(results, base, subject), "gapUs")).length;

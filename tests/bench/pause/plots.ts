@@ -51,6 +51,10 @@ export function distribution(results: Results, configuration: Configuration): st
       "middle",
     ),
     label("median, ms", strip.width - 4, strip.top + 2, "end", "tick"),
+    ...rows.slice(1).map((_, i) => {
+      const at = strip.top + (i + 1) * strip.row - 3;
+      return line(0, at, strip.width, at, "grid");
+    }),
     ...rows.flatMap(({ subject, runs }, i) =>
       stripRow(subject, runs, strip.top + i * strip.row, x)
     ),

@@ -123,6 +123,9 @@ export class Session implements AsyncDisposable {
     readonly seen: Observation;
   }> {
     await this.#observer.begin();
+    // A gap that a vCPU has just seen may be stored right after it was cleared: not in this window.
+    this.#ram.clearGaps();
+    for (let i = 0; i < 2; i++) await this.#counts();
     const start = performance.now();
     this.#ram.clearGaps();
     await action();

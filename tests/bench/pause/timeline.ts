@@ -131,6 +131,6 @@ function stepTable(parts: readonly Segment[], total: number): string {
     ];
     return element("tr", {}, ...cells);
   });
-  const head = ["", "until", "process", "ms", "share"].map((name) => element("th", {}, name));
+  const head = ["", "step", "process", "ms", "share"].map((name) => element("th", {}, name));
   return element("table", {}, element("tr", {}, ...head), ...rows);
 }
