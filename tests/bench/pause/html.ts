@@ -73,6 +73,9 @@ function legend({ subjects }: Results): string {
   return element("p", { class: "legend" }, ...entries);
 }
 
+/** The axes along which a line makes sense. */
+const quantities: ReadonlySet<string> = new Set(["RAM", "vCPUs"]);
+
 /** A section of panels for each thing that was changed. */
 function comparisons(results: Results): string[] {
   const [base, ...others] = results.configurations;
@@ -111,7 +114,7 @@ function comparisons(results: Results): string[] {
     ],
   ];
   return sections.flatMap(([title, axis, categories]) => {
-    const plot = comparison(results, categories, axis);
+    const plot = comparison(results, categories, axis, quantities.has(axis));
     return plot === "" ? [] : [heading(title), legend(results), plot];
   });
 }

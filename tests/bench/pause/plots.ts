@@ -102,11 +102,13 @@ const panel = { left: 58, right: 14, top: 30, bottom: 40, width: 440, height: 25
  * Medians and ranges over a property of the guest: a panel for each mode, the same axis in all.
  *
  * @param axis what is on the horizontal axis
+ * @param isQuantity whether it is a quantity, so that a line from one to the next means something
  */
 export function comparison(
   results: Results,
   categories: readonly Category[],
   axis: string,
+  isQuantity: boolean,
 ): string {
   const measured = categories.filter(({ configuration }) =>
     results.subjects.some((subject) =>
@@ -124,7 +126,7 @@ export function comparison(
   const modes = [...new Set(results.subjects.map(({ mode }) => mode))];
   const panels = modes.map((mode) => {
     const subjects = results.subjects.filter((subject) => subject.mode === mode);
-    const content = panelContent(results, subjects, measured, axis, y);
+    const content = panelContent(results, subjects, measured, axis, isQuantity, y);
     const title = label(mode, panel.left, 16, "start", "panel");
     return picture(`${mode}: pause by ${axis}`, panel.width, panel.height, [title, ...content]);
   });
@@ -136,6 +138,7 @@ function panelContent(
   subjects: readonly Subject[],
   categories: readonly Category[],
   axis: string,
+  isQuantity: boolean,
   y: Scale,
 ): string[] {
   const right = panel.width - panel.right;
@@ -160,7 +163,7 @@ function panelContent(
       const path = points.map((p) => `${p.x.toFixed(1)},${y.at(p.pause.median / 1000).toFixed(1)}`);
       const colour = colourOf(subject);
       return [
-        element("polyline", { points: path.join(" "), class: `trend ${colour}` }),
+        isQuantity ? element("polyline", { points: path.join(" "), class: `trend ${colour}` }) : "",
         ...points.map(({ x, pause, floors }) => pointRange(x, pause, floors, y, colour)),
       ];
     }),

@@ -1,0 +1,90 @@
+/** What looks at a guest's RAM, with a file in the guest's place. */
+import assert from "node:assert/strict";
+
+import { makeMemfd, mapShared } from "../../../ffi/memory.ts";
+import { layout } from "../../guests/programs.ts";
+import { sleep } from "../program.ts";
+import { counterAddresses, GuestRam, WINDOW } from "./guest_ram.ts";
+import { Observer } from "./observer_client.ts";
+import type { Configuration } from "./results.ts";
+
+const smp: Configuration = {
+  name: "smp",
+  guest: "smp",
+  ram: 4 << 20,
+  page: "4K",
+  cpus: 2,
+  populated: false,
+};
+
+/** Shared memory, as a VMM would have it, and its path. */
+function makeRam() {
+  const memfd = makeMemfd("test-ram", smp.ram);
+  const region = mapShared(memfd.fd, smp.ram);
+  const words = new BigInt64Array(region.bytes.buffer);
+  return {
+    path: `/proc/${Deno.pid}/fd/${memfd.fd}`,
+    set: (address: number, value: number) => words[address / 8] = BigInt(value),
+    [Symbol.dispose]() {
+      region.close();
+      memfd.close();
+    },
+  };
+}
+
+Deno.test("GuestRam takes the longest gap of all vCPUs, and clears them all", () => {
+  using memory = makeRam();
+  using ram = new GuestRam(memory.path, smp);
+  const [first, second] = counterAddresses(smp);
+  assert.deepEqual([first, second], [0x200100, 0x200140]);
+  memory.set(first, 7);
+  memory.set(second, 9);
+  memory.set(first + 8, 1000);
+  memory.set(second + 8, 3000);
+  assert.deepEqual(ram.counts(), [7, 9]);
+  assert.equal(ram.longestGap(), 3000);
+  ram.clearGaps();
+  assert.equal(ram.longestGap(), 0);
+  assert.deepEqual(ram.counts(), [7, 9]);
+});
+
+Deno.test("GuestRam tells what the guest's self-check found", () => {
+  using memory = makeRam();
+  using ram = new GuestRam(memory.path, smp);
+  ram.assertUnharmed();
+  memory.set(layout.check, 2);
+  const message = "The guest's self-check failed: the pattern in memory changed";
+  assert.throws(() => ram.assertUnharmed(), { message });
+});
+
+Deno.test("counterAddresses() is the one counter of a guest with one vCPU", () => {
+  assert.deepEqual(counterAddresses({ ...smp, guest: "dirty", cpus: 1 }), [layout.counter]);
+  assert.ok(layout.counter >= WINDOW.offset && layout.counter < WINDOW.offset + WINDOW.size);
+});
+
+Deno.test("the observer sees for how long one of two counters stood still", async () => {
+  using memory = makeRam();
+  const [moving, standing] = counterAddresses(smp);
+  await using observer = new Observer(memory.path, [moving, standing]);
+  let count = 0;
+  const ticking = setInterval(() => memory.set(moving, ++count), 1);
+  try {
+    await observer.begin();
+    memory.set(standing, 1);
+    const start = performance.now();
+    await sleep(300);
+    const stillUs = (performance.now() - start) * 1000;
+    memory.set(standing, 2);
+    const { gapUs, blindUs } = await observer.end();
+    // It may see both changes late, each by no longer than it did not look.
+    assert.ok(gapUs >= stillUs - blindUs, `saw ${gapUs} of ${stillUs}, blind for ${blindUs}`);
+    assert.ok(blindUs > 0);
+    // A new window knows nothing of the one before.
+    const again = performance.now();
+    await observer.begin();
+    const next = await observer.end();
+    assert.ok(next.gapUs <= (performance.now() - again) * 1000);
+  } finally {
+    clearInterval(ticking);
+  }
+});

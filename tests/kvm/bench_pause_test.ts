@@ -1,0 +1,35 @@
+/** The instrument that measures pauses, on a real guest: not what it finds, but that it finds it. */
+import assert from "node:assert/strict";
+import { readResults } from "../bench/pause/results.ts";
+import { kvmTest } from "./harness.ts";
+
+const bench = new URL("../bench/main.ts", import.meta.url).pathname;
+
+kvmTest("`bench pause` sees an update from the guest, from outside, and by the VMM", async () => {
+  const out = await Deno.makeTempDir({ prefix: "denovo-pause-test-" });
+  try {
+    const options = ["--quick", "--runs", "2", "--modes", "transfer,exec", "--out", out];
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--no-check", bench, "--", "pause", ...options],
+    }).output();
+    const text = new TextDecoder();
+    assert.equal(code, 0, text.decode(stdout) + text.decode(stderr));
+    const { runs, skipped } = await readResults(`${out}/pause.json`);
+    assert.deepEqual(skipped.map(({ what }) => what), ["QEMU"]);
+    assert.deepEqual(runs.map(({ subject, index, generation }) => [subject, index, generation]), [
+      ["Denovo transfer", 0, 0],
+      ["Denovo transfer", 1, 1],
+      ["Denovo exec", 0, 0],
+      ["Denovo exec", 1, 1],
+    ]);
+    for (const { gapUs, floorUs, observedUs, xPauseUs, windowMs } of runs) {
+      assert.ok(gapUs! > 0 && gapUs! <= windowMs! * 1000, `${gapUs} us in ${windowMs} ms`);
+      assert.ok(floorUs! > 0 && observedUs! > 0 && xPauseUs! > 0);
+    }
+    for (const name of ["pause.md", "pause.html"]) {
+      assert.match(await Deno.readTextFile(`${out}/${name}`), /Denovo exec/);
+    }
+  } finally {
+    await Deno.remove(out, { recursive: true });
+  }
+});
