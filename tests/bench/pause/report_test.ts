@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { renderHtml } from "./html.ts";
 import { renderMarkdown } from "./markdown.ts";
 import { readResults, type Results, type Run, runsOf, summaryOf } from "./results.ts";
-import { segments } from "./timeline.ts";
+import { pausesOf } from "./timeline.ts";
 
 const recorded = await readResults(new URL("recorded.json", import.meta.url).pathname);
 const [base] = recorded.configurations;
@@ -130,42 +130,68 @@ Deno.test("the page loads nothing, runs nothing, and tells the browser so", () =
 
 const run = runsOf(recorded, base, transfer)[0];
 
-Deno.test("segments() are what x-pause accounts for and what it does not, without a timeline", () => {
+Deno.test("pausesOf() are what x-pause accounts for and what it does not, without a timeline", () => {
   const plain = { ...run, gapUs: 2500, xPauseUs: 2000 };
-  assert.deepEqual(segments([plain]), [
+  assert.deepEqual(pausesOf([plain]), [[
     { step: "the VMM's own account (x-pause)", process: "", us: 2000 },
     { step: "felt by the guest beyond it", process: "guest", us: 500 },
-  ]);
-  assert.equal(segments([{ ...plain, gapUs: 1900 }]).length, 1);
-  assert.deepEqual(segments([{ ...run, xPauseUs: undefined }]), []);
-  assert.deepEqual(segments([{ ...plain, error: "failed" }]), []);
+  ]]);
+  assert.equal(pausesOf([{ ...plain, gapUs: 1900 }])[0].length, 1);
+  assert.deepEqual(pausesOf([{ ...run, xPauseUs: undefined }]), []);
+  assert.deepEqual(pausesOf([{ ...plain, error: "failed" }]), []);
 });
 
-Deno.test("segments() are the medians of the steps inside the pause when there are timelines", () => {
-  const runs = [[100, 150, 400], [200, 300, 400], [120, 130, 390]].map(([kick, save, load]) => ({
+Deno.test("pausesOf() are the medians of the steps from the stop to the guest's entry", () => {
+  const runs = [[100, 150, 400], [200, 300, 400], [120, 130, 390]].map(([park, save, enter]) => ({
     ...run,
     gapUs: 450,
     timeline: [
       { step: "ready", us: -700, process: "new" },
       { step: "stop", us: 0, process: "old" },
-      { step: "parked", us: kick, process: "old" },
+      { step: "parked", us: park, process: "old" },
       { step: "saved", us: save, process: "old" },
-      { step: "entered", us: load, process: "new", vcpu: 0 },
-      { step: "settled", us: load + 5000, process: "new" },
+      { step: "answered", us: save + 1, process: "new" },
+      { step: "entered", us: enter, process: "new", vcpu: 0 },
+      { step: "settled", us: enter + 5000, process: "new" },
     ],
   }));
-  assert.deepEqual(segments(runs), [
+  assert.deepEqual(pausesOf(runs), [[
     { step: "parked", process: "old", us: 120 },
     { step: "saved", process: "old", us: 50 },
     { step: "entered", process: "new", us: 250 },
     { step: "felt by the guest beyond it", process: "guest", us: 50 },
+  ]]);
+});
+
+Deno.test("pausesOf() are two when the guest is stopped twice, and vCPUs are told apart", () => {
+  const timeline = [
+    { step: "stop", us: -9000, process: "old" },
+    { step: "parked", us: -8900, process: "old" },
+    { step: "entered", us: -8000, process: "helper", vcpu: 0 },
+    { step: "exec", us: -7000, process: "old" },
+    { step: "stop", us: 0, process: "helper" },
+    { step: "parked", us: 200, process: "helper" },
+    { step: "entered", us: 500, process: "new", vcpu: 0 },
+    { step: "entered", us: 550, process: "new", vcpu: 1 },
+  ];
+  assert.deepEqual(pausesOf([{ ...run, gapUs: 1200, timeline }]), [
+    [
+      { step: "parked", process: "old", us: 100 },
+      { step: "entered", process: "helper", us: 900 },
+    ],
+    [
+      { step: "parked", process: "helper", us: 200 },
+      { step: "entered", process: "new", us: 300 },
+      { step: "entered (vCPU 1)", process: "new", us: 50 },
+    ],
   ]);
 });
 
 Deno.test("the page shows a timeline's steps with their process and share", () => {
   const timeline = [
+    { step: "stop", us: 0, process: "old" },
     { step: "park", us: 250, process: "old" },
-    { step: "load <state>", us: 1000, process: "new" },
+    { step: "entered", us: 1000, process: "<new>" },
   ];
   const html = renderHtml(changed((run) => ({ ...run, gapUs: 900, timeline })));
   assert.ok(html.includes("Steps as the VMMs report them (x-timeline)"));
@@ -173,5 +199,5 @@ Deno.test("the page shows a timeline's steps with their process and share", () =
     .exec(html)!;
   assert.equal(count(section, /<rect /g), 2);
   assert.match(section, />park<\/td><td>old<\/td><td class="number">0\.250<\/td>[^/]*>25 %</);
-  assert.match(section, />load &lt;state&gt;<\/td><td>new<\/td><td class="number">0\.750</);
+  assert.match(section, />entered<\/td><td>&lt;new&gt;<\/td><td class="number">0\.750</);
 });

@@ -24,37 +24,68 @@ export interface Segment {
   readonly us: number;
 }
 
-/** What the runs' pauses are made of; empty if no VMM said anything. */
-export function segments(runs: readonly Run[]): Segment[] {
+/**
+ * What the pauses of an update are made of: one, or two where it goes through a helper.
+ *
+ * @returns the parts of each pause, medians over the runs; empty if no VMM said anything
+ */
+export function pausesOf(runs: readonly Run[]): Segment[][] {
   const good = runs.filter(({ error, gapUs }) => error === undefined && gapUs !== undefined);
   const detailed = good
-    .map(({ gapUs, timeline }) => ({ gapUs: gapUs!, steps: pauseSteps(timeline ?? []) }))
-    .filter(({ steps }) => steps.length > 0);
+    .map(({ gapUs, timeline }) => ({ gapUs: gapUs!, pauses: split(timeline ?? []) }))
+    .filter(({ pauses }) => pauses.length > 0);
   if (detailed.length > 0) return fromTimelines(detailed);
   const accounted = good.filter(({ xPauseUs }) => xPauseUs !== undefined);
   if (accounted.length === 0) return [];
-  return [
+  return [[
     {
       step: "the VMM's own account (x-pause)",
       process: "",
       us: median(accounted.map(({ xPauseUs }) => xPauseUs!)),
     },
     ...beyond(accounted.map(({ gapUs, xPauseUs }) => gapUs! - xPauseUs!)),
-  ];
+  ]];
 }
 
-/** The steps inside the pause: after the stop, until the last vCPU has entered the guest again. */
-function pauseSteps(timeline: readonly Step[]): readonly Step[] {
-  const end = timeline.findLastIndex(({ step }) => step === "entered");
-  const until = end < 0 ? timeline.findLastIndex(({ step }) => step === "resumed") : end;
-  const inside = until < 0 ? timeline : timeline.slice(0, until + 1);
-  return inside.filter(({ us }) => us > 0);
+/** One run's timeline. */
+interface Detailed {
+  readonly gapUs: number;
+  readonly pauses: readonly (readonly Step[])[];
+}
+
+/** What is done for others than the guest, beside the pause or after it. */
+const beside: ReadonlySet<string> = new Set(["answered", "settled"]);
+
+/**
+ * The steps of each pause, from the guest's stop until the last vCPU has entered it again, in
+ * microseconds from the stop.
+ */
+function split(timeline: readonly Step[]): Step[][] {
+  const stops = timeline.flatMap(({ step }, index) => step === "stop" ? index : []);
+  return stops.map((from, i) => {
+    const part = timeline.slice(from + 1, stops[i + 1]);
+    const end = part.findLastIndex(({ step }) => step === "entered");
+    return part.slice(0, end + 1).filter(({ step }) => !beside.has(step))
+      .map((step) => ({ ...step, us: step.us - timeline[from].us }));
+  }).filter((steps) => steps.length > 0);
+}
+
+/** Where an update has several pauses, the guest's longest gap says nothing of the others. */
+function fromTimelines(runs: readonly Detailed[]): Segment[][] {
+  const count = Math.max(...runs.map(({ pauses }) => pauses.length));
+  const unexplained = count > 1
+    ? []
+    : beyond(runs.map(({ gapUs, pauses }) => gapUs - pauses[0].at(-1)!.us));
+  return Array.from({ length: count }, (_, i) => [
+    ...medians(runs.flatMap(({ pauses }) => i < pauses.length ? [pauses[i]] : [])),
+    ...unexplained,
+  ]);
 }
 
 /** Steps are matched by name: a run may lack some. They stay in the first run's order. */
-function fromTimelines(runs: readonly { gapUs: number; steps: readonly Step[] }[]): Segment[] {
+function medians(runs: readonly (readonly Step[])[]): Segment[] {
   const parts = new Map<string, { step: string; process: string; samples: number[] }>();
-  for (const { steps } of runs) {
+  for (const steps of runs) {
     let last = 0;
     for (const { step, process, us, vcpu } of steps) {
       const name = vcpu ? `${step} (vCPU ${vcpu})` : step;
@@ -65,10 +96,11 @@ function fromTimelines(runs: readonly { gapUs: number; steps: readonly Step[] }[
       last = us;
     }
   }
-  return [
-    ...parts.values().map(({ step, process, samples }) => ({ step, process, us: median(samples) })),
-    ...beyond(runs.map(({ gapUs, steps }) => gapUs - steps.at(-1)!.us)),
-  ];
+  return [...parts.values()].map(({ step, process, samples }) => ({
+    step,
+    process,
+    us: median(samples),
+  }));
 }
 
 /** What the guest felt and no VMM accounts for: e.g. the way back into the guest. */
@@ -79,14 +111,20 @@ function beyond(samples: readonly number[]): Segment[] {
 
 const bar = { left: 10, right: 24, height: 34, width: 900 };
 
-/** The bar and the table of one subject; empty if it has no segments. */
+/** A bar and a table for each pause of one subject; empty if nothing is known of them. */
 export function timelineOf(
   results: Results,
   configuration: Configuration,
   subject: Subject,
 ): string {
-  const parts = segments(runsOf(results, configuration, subject));
-  if (parts.length === 0) return "";
+  const pauses = pausesOf(runsOf(results, configuration, subject));
+  return pauses.map((parts, i) => {
+    const which = pauses.length === 1 ? "" : `, pause ${i + 1} of ${pauses.length}`;
+    return timelineSection(`${subject.name}${which}`, parts);
+  }).join("");
+}
+
+function timelineSection(name: string, parts: readonly Segment[]): string {
   const shown = parts.map((part) => ({ ...part, us: Math.max(0, part.us) }));
   const total = shown.reduce((sum, { us }) => sum + us, 0);
   const x = linearScale(total / 1000, bar.left, bar.width - bar.right);
@@ -97,15 +135,15 @@ export function timelineOf(
     from += us;
     const title = element("title", {}, escapeText(`${step}: ${ms(us)} ms`));
     const attributes = { x: left, y: 4, width, height: bar.height, class: `segment s${i % 8}` };
-    const name = width > 26 ? label(`${i + 1}`, left + width / 2, 26, "middle", "on-bar") : "";
-    return element("rect", attributes, title) + name;
+    const number = width > 26 ? label(`${i + 1}`, left + width / 2, 26, "middle", "on-bar") : "";
+    return element("rect", attributes, title) + number;
   });
   const below = bar.height + 4;
   const axis = x.ticks.flatMap((tick) => [
     line(x.at(tick), below, x.at(tick), below + 5, "axis"),
     label(tickText(tick), x.at(tick), below + 19, "middle", "tick"),
   ]);
-  const drawing = picture(`Steps of ${subject.name}`, bar.width, below + 40, [
+  const drawing = picture(`Steps of ${name}`, bar.width, below + 40, [
     ...boxes,
     ...axis,
     label("milliseconds, medians", bar.width / 2, below + 36, "middle"),
@@ -113,7 +151,7 @@ export function timelineOf(
   return element(
     "section",
     { class: "timeline" },
-    element("h3", {}, escapeText(subject.name)),
+    element("h3", {}, escapeText(name)),
     drawing,
     stepTable(shown, total),
   );
