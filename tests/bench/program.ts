@@ -59,6 +59,7 @@ interface Reply {
   error?: { desc: string };
   event?: string;
   data?: Record<string, unknown>;
+  timestamp?: { seconds: number; microseconds: number };
 }
 
 /** An event as it came. */
@@ -72,6 +73,8 @@ export class Qmp implements Disposable {
   #buffer = "";
   readonly #decoder = new TextDecoder();
   #events: QmpEvent[] = [];
+  /** When the guest was stopped last: microseconds of CLOCK_REALTIME, from the event STOP. */
+  stoppedUs: number | undefined;
 
   private constructor(readonly connection: Deno.Conn) {}
 
@@ -122,6 +125,8 @@ export class Qmp implements Disposable {
   async #next(): Promise<Reply | undefined> {
     const message: Reply = JSON.parse(await this.#line());
     if (message.event === undefined) return message;
+    const { seconds, microseconds } = message.timestamp ?? { seconds: 0, microseconds: 0 };
+    if (message.event === "STOP") this.stoppedUs = seconds * 1e6 + microseconds;
     this.#events.push({ event: message.event, data: message.data ?? {} });
     return undefined;
   }

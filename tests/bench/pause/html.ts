@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { describe, floorSentence, ms } from "./markdown.ts";
+import { columnNotes, describe, floorSentence, ms } from "./markdown.ts";
 import { type Category, colourOf, comparison, distribution } from "./plots.ts";
 import {
   type Configuration,
@@ -39,6 +39,7 @@ export function renderHtml(results: Results): string {
     ...timelines(results, base),
     heading("All numbers, in milliseconds"),
     table(results),
+    element("p", { class: "note" }, escapeText(columnNotes.replaceAll("_", ""))),
     ...problems(results),
   ];
   return [
@@ -136,7 +137,7 @@ function timelines(results: Results, base: Configuration): string[] {
 
 const columns = [
   ...["guest", "VMM and mode", "n", "failed", "median", "min", "max", "p99"],
-  ...["floor median", "floor max", "observed", "x-pause"],
+  ...["floor median", "floor max", "observed", "at STOP", "x-pause"],
 ];
 
 function table(results: Results): string {
@@ -155,7 +156,8 @@ function table(results: Results): string {
         element("td", { class: failed > 0 ? "number failed" : "number" }, `${failed}`),
         ...[
           ...[pause?.median, pause?.min, pause?.max, pause?.p99, floor?.median, floor?.max],
-          ...[summaryOf(runs, "observedUs")?.median, summaryOf(runs, "xPauseUs")?.median],
+          ...(["observedUs", "atStopUs", "xPauseUs"] as const)
+            .map((quantity) => summaryOf(runs, quantity)?.median),
         ].map((us) => element("td", { class: "number" }, ms(us))),
       ];
       return element("tr", { class: "result" }, ...cells);

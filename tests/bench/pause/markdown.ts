@@ -16,6 +16,15 @@ import {
 } from "./results.ts";
 import { summarize } from "../statistics.ts";
 
+/** What the columns of the table mean; names are between underscores. */
+export const columnNotes =
+  "Milliseconds. _median_, _min_, _max_, _p99_ are of the pause: the longest gap between two readings of the TSC that the guest saw " +
+  "during the update. _floor_: the same in a window of the same length without an update; " +
+  "a difference below it says nothing. _observed_: the pause by a process that watched the " +
+  "guest's counter. _at STOP_: what it saw around the moment at which the VMM said STOP: the " +
+  "update's own pause, whatever else made the guest wait. _x-pause_: the pause by the VMM's own account. p99 by nearest rank: with " +
+  "fewer than 100 runs it is the maximum.";
+
 /** Renders the report. */
 export function renderMarkdown(results: Results): string {
   const sections = [
@@ -23,11 +32,7 @@ export function renderMarkdown(results: Results): string {
     describe(results).map((line) => `- ${line}`).join("\n"),
     floorSentence(results),
     table(results),
-    "Milliseconds. _pause_: the longest gap between two readings of the TSC that the guest saw " +
-    "during the update. _floor_: the same in a window of the same length without an update; " +
-    "a difference below it says nothing. _observed_: the pause by a process that watched the " +
-    "guest's counter. _x-pause_: the pause by the VMM's own account. p99 by nearest rank: with " +
-    "fewer than 100 runs it is the maximum.",
+    columnNotes,
     ...comparison(results),
     ...failureSection(results),
     ...skippedSection(results),
@@ -70,7 +75,7 @@ export function floorSentence({ runs }: Results): string {
 
 const head = [
   ...["guest", "VMM and mode", "n", "failed", "median", "min", "max", "p99"],
-  ...["floor median", "floor max", "observed", "x-pause"],
+  ...["floor median", "floor max", "observed", "at STOP", "x-pause"],
 ];
 
 function table(results: Results): string {
@@ -94,6 +99,7 @@ function line(configuration: Configuration, subject: Subject, runs: readonly Run
     `${failures(runs)}`,
     ...[pause?.median, pause?.min, pause?.max, pause?.p99, floor?.median, floor?.max].map(ms),
     medianOf(runs, "observedUs"),
+    medianOf(runs, "atStopUs"),
     medianOf(runs, "xPauseUs"),
   ];
 }

@@ -24,12 +24,20 @@ export const Control = {
   GAP: 2,
   /** The longest time from one look to the next, nanoseconds. */
   BLIND: 3,
+  /** How many gaps are listed. */
+  COUNT: 4,
+  /** The list: for each gap its start and its end, nanoseconds of CLOCK_MONOTONIC. */
+  LIST: 8,
 } as const;
 
 /** What the bench asks for. */
 export const Request = { REST: 0n, WATCH: 1n } as const;
 /** Bytes of the control page. */
-export const CONTROL_SIZE = 4096;
+export const CONTROL_SIZE = 1 << 16;
+/** Gaps that are shorter are not listed: some looks. */
+export const LISTED_NS = 200_000n;
+
+const MOST_LISTED = (CONTROL_SIZE / 8 - Control.LIST) / 2;
 
 const STDIN = 0;
 const REST_MS = 2;
@@ -43,14 +51,12 @@ function observe(controlPath: string, guestRam: string, addresses: readonly numb
   const words = new BigInt64Array(ram.buffer);
   const counters = addresses.map((address) => (address - WINDOW.offset) / 8);
   // The first time is practice: afterwards the code is compiled.
-  for (let i = 0; i < 200; i++) watch(words, counters, () => false);
+  for (let i = 0; i < 200; i++) watch(words, counters, control, () => false);
   // The bench holds the other end of stdin: when it is gone, this ends as well.
   while (pollFd(STDIN, POLLIN, REST_MS) === 0) {
     if (control[Control.REQUEST] !== Request.WATCH) continue;
     control[Control.STATE] = Request.WATCH;
-    const seen = watch(words, counters, () => control[Control.REQUEST] === Request.WATCH);
-    control[Control.GAP] = seen.gap;
-    control[Control.BLIND] = seen.blind;
+    watch(words, counters, control, () => control[Control.REQUEST] === Request.WATCH);
     control[Control.STATE] = Request.REST;
   }
 }
@@ -58,29 +64,40 @@ function observe(controlPath: string, guestRam: string, addresses: readonly numb
 function watch(
   words: BigInt64Array,
   counters: readonly number[],
+  control: BigInt64Array,
   wanted: () => boolean,
-): { gap: bigint; blind: bigint } {
+): void {
   using timer = makeTimerfd();
   let looked = monotonicNs();
   const values = counters.map((index) => words[index]);
   const changed = counters.map(() => looked);
   let gap = 0n;
   let blind = 0n;
-  do {
+  let count = 0;
+  // The last look comes after the request to end: nothing that was before it is missed.
+  for (let isLast = false; !isLast;) {
     armTimerfd(timer.fd, looked + INTERVAL_NS);
     pollFd(timer.fd, POLLIN, REST_MS);
+    isLast = !wanted();
     const now = monotonicNs();
     if (now - looked > blind) blind = now - looked;
     looked = now;
     for (let i = 0; i < counters.length; i++) {
       const value = words[counters[i]];
-      if (now - changed[i] > gap) gap = now - changed[i];
+      const still = now - changed[i];
+      if (still > gap) gap = still;
       if (value === values[i]) continue;
+      if (still > LISTED_NS && count < MOST_LISTED) {
+        control[Control.LIST + 2 * count] = changed[i];
+        control[Control.LIST + 2 * count++ + 1] = now;
+      }
       values[i] = value;
       changed[i] = now;
     }
-  } while (wanted());
-  return { gap, blind };
+  }
+  control[Control.GAP] = gap;
+  control[Control.BLIND] = blind;
+  control[Control.COUNT] = BigInt(count);
 }
 
 if (import.meta.main) {

@@ -47,7 +47,7 @@ Deno.test("readResults() refuses a file that is no measurement, and says where i
   }
 });
 
-Deno.test("the table gives n, failures, median, min, max, p99, floor, both other views", () => {
+Deno.test("the table gives n, failures, median, min, max, p99, floor, the other views", () => {
   const gaps = [1000, 2000, 3000];
   const results = changed((run) =>
     run.configuration !== base.name || run.subject !== transfer.name ? run : {
@@ -55,12 +55,13 @@ Deno.test("the table gives n, failures, median, min, max, p99, floor, both other
       gapUs: gaps[run.index],
       floorUs: 10 * (run.index + 1),
       observedUs: 2100,
+      atStopUs: 1950,
       xPauseUs: 1900,
     }
   );
   assert.deepEqual(cells(renderMarkdown(results), base.name, transfer.name), [
     ...[base.name, transfer.name, "3", "0"],
-    ...["2.00", "1.00", "3.00", "3.00", "0.020", "0.030", "2.10", "1.90"],
+    ...["2.00", "1.00", "3.00", "3.00", "0.020", "0.030", "2.10", "1.95", "1.90"],
   ]);
 });
 

@@ -67,6 +67,12 @@ const run = z.object({
   windowMs: z.number().optional(),
   /** What the other process saw, in microseconds. */
   observedUs: z.number().optional(),
+  /**
+   * What the other process saw of the pause around the moment of the event STOP, in microseconds:
+   * the update's own pause, whatever else made the guest wait in the window. Not where the guest is
+   * stopped twice.
+   */
+  atStopUs: z.number().optional(),
   /** The longest time for which it did not look: it sees a pause too long by up to twice this. */
   observerBlindUs: z.number().optional(),
   /** What the VMM says that the pause was, in microseconds (Denovo's `x-pause`). */
@@ -123,7 +129,7 @@ export type Host = z.infer<typeof host>;
 export type Results = z.infer<typeof results>;
 
 /** The numbers of a run that can be summarized. */
-export type Quantity = "gapUs" | "floorUs" | "observedUs" | "xPauseUs" | "windowMs";
+export type Quantity = "gapUs" | "floorUs" | "observedUs" | "atStopUs" | "xPauseUs" | "windowMs";
 
 /**
  * Reads a file that was written before.

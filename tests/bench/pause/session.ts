@@ -4,9 +4,10 @@
  * @module
  */
 import { z } from "zod";
+import { monotonicNs, realtimeNs } from "../../../ffi/event.ts";
 import { sleep } from "../program.ts";
 import { counterAddresses, GuestRam, ramPath } from "./guest_ram.ts";
-import { type Observation, Observer } from "./observer_client.ts";
+import { gapAround, type Observation, Observer } from "./observer_client.ts";
 import { type Configuration, type Run, step, type Subject } from "./results.ts";
 import { makeUpdate } from "./update.ts";
 import { type CommandContext, commandOf } from "./vmm.ts";
@@ -74,7 +75,9 @@ export class Session implements AsyncDisposable {
       counts: () => this.#counts(),
     });
     await update.prepare();
+    const old = this.#vmm;
     const pause = await this.#window(() => update.perform());
+    const atStopUs = this.#pauseAtStop(old, pause.seen);
     const { vmm, info } = await update.finish();
     this.#vmm = vmm;
     await sleep(SETTLE_MS);
@@ -88,6 +91,7 @@ export class Session implements AsyncDisposable {
       windowMs: pause.windowMs,
       observedUs: pause.seen.gapUs,
       observerBlindUs: pause.seen.blindUs,
+      ...(atStopUs !== undefined && { atStopUs }),
       ...(info["x-pause"] !== undefined && { xPauseUs: info["x-pause"] }),
       ...(steps.success && { timeline: steps.data }),
     };
@@ -132,6 +136,13 @@ export class Session implements AsyncDisposable {
     const gapUs = this.#ram.longestGap() / this.context.tscKhz * 1000;
     const windowMs = performance.now() - start;
     return { gapUs, windowMs, seen: await this.#observer.end() };
+  }
+
+  /** What the observer saw at the moment of the event STOP. */
+  #pauseAtStop({ stoppedUs }: VmmProcess, seen: Observation): number | undefined {
+    // The helper's way has two pauses, and only the first one has an event.
+    if (stoppedUs === undefined || this.subject.mode === "exec-relay") return undefined;
+    return gapAround(seen, stoppedUs * 1000 - Number(realtimeNs() - monotonicNs()));
   }
 
   async #counts(): Promise<void> {

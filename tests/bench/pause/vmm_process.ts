@@ -44,6 +44,7 @@ export class VmmProcess implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   #qmp: Qmp | undefined;
   #stderr = "";
+  #stoppedUs: number | undefined;
   readonly #collected: Promise<void>;
 
   /**
@@ -77,8 +78,14 @@ export class VmmProcess implements AsyncDisposable {
     return this.#stderr.trim().slice(-300);
   }
 
+  /** When its guest was stopped last, microseconds of CLOCK_REALTIME; undefined if never. */
+  get stoppedUs(): number | undefined {
+    return this.#qmp?.stoppedUs ?? this.#stoppedUs;
+  }
+
   /** Connects to the monitor, anew after an exec; MIGRATION events are on then. */
   async connect(): Promise<void> {
+    this.#stoppedUs = this.stoppedUs;
     this.#qmp?.[Symbol.dispose]();
     this.#qmp = undefined;
     this.#qmp = await within(
