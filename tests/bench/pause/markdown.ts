@@ -18,12 +18,12 @@ import { summarize } from "../statistics.ts";
 
 /** What the columns of the table mean; names are between underscores. */
 export const columnNotes =
-  "Milliseconds. _median_, _min_, _max_, _p99_ are of the pause: the longest gap between two readings of the TSC that the guest saw " +
-  "during the update. _floor_: the same in a window of the same length without an update; " +
-  "a difference below it says nothing. _observed_: the pause by a process that watched the " +
-  "guest's counter. _at STOP_: what it saw around the moment at which the VMM said STOP: the " +
-  "update's own pause, whatever else made the guest wait. _x-pause_: the pause by the VMM's own account. p99 by nearest rank: with " +
-  "fewer than 100 runs it is the maximum.";
+  "Milliseconds. _median_, _min_, _max_, _p99_ are of the pause: the longest gap between two " +
+  "readings of the TSC that the guest saw during the update. _floor_: the same in a window of the " +
+  "same length without an update; a difference below it says nothing. _observed_: the pause by a " +
+  "process that watched the guest's counter. _at STOP_: what it saw around the moment at which " +
+  "the VMM said STOP: the update's own pause, whatever else made the guest wait. _x-pause_: the " +
+  "pause by the VMM's own account. p99 by nearest rank: with fewer than 100 runs it is the maximum.";
 
 /** Renders the report. */
 export function renderMarkdown(results: Results): string {
@@ -120,15 +120,18 @@ function comparison(results: Results): string[] {
   const base = results.configurations[0];
   const lines = results.subjects.filter(({ vmm }) => vmm === "qemu").flatMap((theirs) => {
     const mine = results.subjects.find(({ vmm, mode }) => vmm === "denovo" && mode === theirs.mode);
-    const ours = mine && summaryOf(runsOf(results, base, mine), "gapUs");
-    const other = summaryOf(runsOf(results, base, theirs), "gapUs");
-    if (!mine || !ours || !other) return [];
-    const ratio = (ours.median / other.median).toFixed(2);
-    return `- ${mine.name}: ${ms(ours.median)} ms, ${theirs.name}: ${ms(other.median)} ms, ` +
-      `ratio ${ratio}`;
+    if (!mine) return [];
+    const [ours, other] = [mine, theirs].map((subject) => runsOf(results, base, subject));
+    const ratios = (["gapUs", "atStopUs"] as const).flatMap((quantity) => {
+      const [a, b] = [ours, other].map((runs) => summaryOf(runs, quantity)?.median);
+      if (a === undefined || b === undefined) return [];
+      const what = quantity === "gapUs" ? "pause" : "at STOP";
+      return `${what} ${ms(a)} and ${ms(b)}, ratio ${(a / b).toFixed(2)}`;
+    });
+    return ratios.length === 0 ? [] : `- ${mine.name}, ${theirs.name}: ${ratios.join("; ")}`;
   });
   if (lines.length === 0) return [];
-  return [`## Beside QEMU (${base.name}, medians)`, lines.join("\n")];
+  return [`## Beside QEMU (${base.name}, medians in ms)`, lines.join("\n")];
 }
 
 function failureSection({ runs }: Results): string[] {
