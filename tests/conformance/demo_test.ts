@@ -20,7 +20,7 @@ kvmTest(
         assert.equal([...text.matchAll(answer)].length, 1, text);
       }
     }
-    assert.equal([...text.matchAll(/^update:  VMM \d+ -> \d+, pause /mg)].length, 3, text);
+    assert.equal([...text.matchAll(/^update: {2}VMM \d+ -> \d+, pause /mg)].length, 3, text);
     // The guest's own count of its ticks goes on: it was never restarted.
     assert.equal([...text.matchAll(/tick 1$/mg)].length, 1, text);
   },
