@@ -122,6 +122,7 @@ export const parameterChoices = {
   mode: migrationModes,
   "multifd-compression": ["none", "zlib"],
   "zero-page-detection": ["none", "legacy", "multifd"],
+  "x-cpr-exec-relay": ["on", "off", "auto"],
 } as const;
 
 /**

@@ -64,7 +64,7 @@ const parameterMembers = {
   "direct-io": z.boolean(),
   "x-rdma-chunk-size": integer(),
   "cpr-exec-command": z.array(z.string()),
-  "x-cpr-exec-relay": z.enum(["on", "off", "auto"]),
+  "x-cpr-exec-relay": z.enum(parameterChoices["x-cpr-exec-relay"]),
 };
 /** QAPI MigrationParameters, all optional also where all are given. */
 const parameters = z.strictObject(parameterMembers).partial();

@@ -53,8 +53,9 @@ const capabilities = [
   ...["dirty-limit", "mapped-ram"],
 ];
 
-/** QEMU 11.1.3's answer to `query-migrate-parameters`. */
+/** QEMU 11.1.3's answer to `query-migrate-parameters`; and one parameter that is ours. */
 const parameters = {
+  "x-cpr-exec-relay": "auto",
   "cpu-throttle-tailslow": false,
   "xbzrle-cache-size": 67108864,
   "cpu-throttle-initial": 20,
@@ -167,6 +168,7 @@ mode: normal
 direct-io: off
 x-rdma-chunk-size: 1048576 bytes
 cpr-exec-command:
+x-cpr-exec-relay: auto
 `,
   );
 });
