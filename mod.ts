@@ -174,6 +174,7 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
   const signals = listenForSignals(vm);
   let removePidfile: (() => void) | undefined;
   try {
+    if (arrival.isHelper) vm.chardevs.holdMonitors("everything");
     const view = new MachineView(vm);
     const cpr = new Cpr(vm, view.fds, received);
     if (!arrival.expected) {

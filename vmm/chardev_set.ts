@@ -76,7 +76,9 @@ export class ChardevSet {
       this.#backends.set(config.id, backend);
       this.#configs.set(config.id, config);
       if (inherited) this.#borrowed.add(config.id);
-      if (inherited && kept?.shared) backend.held = "everything";
+      if (inherited && kept?.shared && this.keeps(config.id) === "all") {
+        backend.held = "everything";
+      }
     }
   }
 
