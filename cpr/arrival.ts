@@ -14,6 +14,9 @@ import { type Begun, receiveCpr, type Received, receiveOver } from "./incoming.t
 import { type IncomingOptions, parseIncoming } from "./incoming_options.ts";
 import { Relay } from "./relay.ts";
 
+/** Milliseconds after the guest's arrival when what the old VM left is closed. */
+const CLOSE_LATER_MS = 100;
+
 /** One process's way to its guest. */
 export class Arrival {
   readonly #exec: ReceivedExec | undefined;
@@ -62,7 +65,12 @@ export class Arrival {
     this.#options = given ? { main: "defer" } : await parseIncoming(config.incoming) ??
       (this.inPlace ? { main: "defer" } : undefined);
     if (this.#exec) {
-      const onArrival = () => this.#exec?.wayBack?.[Symbol.dispose]();
+      const { wayBack, remains } = this.#exec;
+      const onArrival = () => {
+        wayBack?.[Symbol.dispose]();
+        // It takes as long as a tick of the kernel's: whoever waits for an answer shall have it first.
+        setTimeout(() => remains.forEach((fd) => fd.close()), CLOSE_LATER_MS);
+      };
       return { ...this.#exec, begun: this.#begun, onArrival };
     }
     if (relay) {

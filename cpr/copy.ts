@@ -9,7 +9,7 @@ import { type Channel, openOutgoing, opensAtOnce } from "./channel.ts";
 import type { Departure, Update } from "./departure.ts";
 import { ramSections } from "./ram.ts";
 import { SectionWriter } from "./stream.ts";
-import { stateSections } from "./vm_state.ts";
+import { VmImage } from "./vm_state.ts";
 
 /** Milliseconds of copying after which monitors get their turn: they may cancel. */
 const TURN_MS = 10;
@@ -51,7 +51,8 @@ export class CopyUpdate implements Update {
     await departure.beforeSwitchover();
     migration.commit();
     migration.status = "device";
-    for (const section of stateSections(vm.machine, departure.guest)) writer.write(section);
+    for (const section of departure.constants()) writer.write(section);
+    for (const section of new VmImage(vm.machine).save(departure.guest)) writer.write(section);
     writer.end();
     channel.finish();
     departure.ownership.timeline.stamp("sent");

@@ -6,8 +6,10 @@
 import { monotonicNow } from "../ffi/event.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
+import { constantSections } from "./machine_state.ts";
 import type { Migration } from "./migration.ts";
 import type { Ownership } from "./ownership.ts";
+import type { Section } from "./stream.ts";
 import type { GuestRun } from "./vm_state.ts";
 
 /** One update on its way, in one of the modes. */
@@ -39,6 +41,12 @@ export class Departure {
     readonly fds: FdRegistry,
     readonly ownership: Ownership,
   ) {}
+
+  /** The sections that a successor must agree with. */
+  constants(): Section[] {
+    const withUuid = this.migration.capabilities.has("validate-uuid");
+    return constantSections(this.vm.machine, withUuid);
+  }
 
   /** Stops the guest, unless that was done. */
   stop(): GuestRun {

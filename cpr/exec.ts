@@ -20,9 +20,9 @@ import {
   encodeFds,
   type FdTable,
   listFds,
+  oldVm,
   type ReceivedTable,
 } from "./fd_table.ts";
-import { constantSections } from "./machine_state.ts";
 import { Owner } from "./ownership.ts";
 import { rehearseLeaving } from "./rehearsal.ts";
 import { bufferSource, encodeStream, readSections, type Section, StateError } from "./stream.ts";
@@ -88,14 +88,14 @@ export class ExecUpdate implements Update {
     timeline.stamp("parked");
     migration.activate();
     migration.status = "device";
-    const constant = constantSections(vm.machine);
-    const bytes = encodeStream([...constant, ...this.#image!.save(guest)]);
+    const bytes = encodeStream([...this.#departure.constants(), ...this.#image!.save(guest)]);
     timeline.stamp("saved");
     this.#channel!.sink(bytes);
     migration.transferred = bytes.length;
     this.#channel!.finish();
     migration.complete();
-    const table = collectFds(vm, ownership.fd, false);
+    const { fds, chardevs } = collectFds(vm, ownership.fd, false);
+    const table = { fds: [...fds, oldVm(vm)], chardevs };
     writeAll(
       this.#state!.fd,
       encodeStream([

@@ -10,7 +10,9 @@
  *
  * @module
  */
-import { encodeCpuid } from "../ffi/kvm/system.ts";
+import { type CpuidEntry, decodeCpuid, encodeCpuid } from "../ffi/kvm/system.ts";
+import { compareCpuid } from "../vmm/cpu/compare.ts";
+import { hostCpu } from "../vmm/cpu/tables.ts";
 import type { DeviceInstance } from "../vmm/device_set.ts";
 import { OsError } from "../ffi/errno.ts";
 import { kvmIrqchip } from "../ffi/kvm/structs.ts";
@@ -22,6 +24,7 @@ import { checkVersion, describeSection, type Section, StateError } from "./strea
 const VERSION = 1;
 /** Bytes of state that are believed, RAM aside; a vCPU has about 10 KiB. */
 const MAX_STATE = 64 << 20;
+const UUID = "uuid";
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -35,9 +38,14 @@ export function machineIdentity(machine: Machine): Record<string, string> {
   };
 }
 
-/** The sections that stay the same as long as the machine lives. */
-export function constantSections(machine: Machine): Section[] {
+/**
+ * The sections that stay the same as long as the machine lives.
+ *
+ * @param withUuid the capability validate-uuid: the machine's UUID is one of them
+ */
+export function constantSections(machine: Machine, withUuid = false): Section[] {
   return [
+    ...(withUuid ? [section(UUID, "", encoder.encode(machine.uuid))] : []),
     section("machine", "", encoder.encode(JSON.stringify(machineIdentity(machine)))),
     ...machine.cpus.vcpus.map(({ cpuid }, i) => section("cpu/cpuid", `${i}`, encodeCpuid(cpuid))),
   ];
@@ -134,6 +142,11 @@ export class SectionTable {
     return found;
   }
 
+  /** Whether a section is there. */
+  has(name: string, id: string): boolean {
+    return this.#byKey.has(`${name}\0${id}`);
+  }
+
   /** Takes all sections of a name. */
   takeAll(name: string): Section[] {
     const found = [...this.#byKey.values()].filter((section) => section.name === name);
@@ -157,9 +170,10 @@ export class SectionTable {
  * @throws {StateError} that says what differs
  */
 export function checkConstants(machine: Machine, table: SectionTable): void {
+  if (table.has(UUID, "")) checkUuid(machine.uuid, table.take(UUID, "").data);
   checkIdentity(machine, table.take("machine", "").data);
   machine.cpus.vcpus.forEach(({ cpuid }, i) =>
-    checkCpuid(encodeCpuid(cpuid), table.take("cpu/cpuid", `${i}`).data, i)
+    checkCpuid(machine, encodeCpuid(cpuid), table.take("cpu/cpuid", `${i}`).data, i)
   );
 }
 
@@ -300,12 +314,34 @@ function show(value: unknown): string {
   return typeof value === "string" ? text.slice(1, -1) : text;
 }
 
+/** In QEMU's words. */
+function checkUuid(own: string, data: Uint8Array): void {
+  const received = decoder.decode(data);
+  if (received !== own) {
+    throw new StateError(`UUID received is ${JSON.stringify(received)} and local is "${own}"`);
+  }
+}
+
 /** Guests cannot take a change of CPUID while they run. */
-function checkCpuid(own: Uint8Array, saved: Uint8Array, index: number): void {
-  const same = own.length === saved.length && own.every((byte, i) => byte === saved[i]);
-  if (!same) {
-    throw new StateError(
-      `CPUID of CPU ${index} differs from the saved VM's; start with the same -cpu on the same host`,
-    );
+function checkCpuid(
+  machine: Machine,
+  own: Uint8Array,
+  saved: Uint8Array<ArrayBuffer>,
+  index: number,
+): void {
+  if (own.length === saved.length && own.every((byte, i) => byte === saved[i])) return;
+  const lacking = compareCpuid(decodeSaved(saved, index), hostCpu(machine.kvm));
+  throw new StateError(
+    lacking.length > 0
+      ? `CPU ${index} of the saved VM has what this host lacks: ${lacking.join(", ")}`
+      : `CPUID of CPU ${index} differs from the saved VM's; start with the same -cpu`,
+  );
+}
+
+function decodeSaved(saved: Uint8Array<ArrayBuffer>, index: number): CpuidEntry[] {
+  try {
+    return decodeCpuid(saved);
+  } catch {
+    throw new StateError(`CPUID of CPU ${index} is cut short`);
   }
 }

@@ -31,7 +31,6 @@ import { ownCommandLine } from "../vmm/daemon.ts";
 import type { MigrationAddress } from "./address.ts";
 import { Channel, openOutgoing } from "./channel.ts";
 import type { Departure, Update } from "./departure.ts";
-import { constantSections } from "./machine_state.ts";
 import { encodeStream, StateError } from "./stream.ts";
 import { awaitInput, PEER_LIMIT_MS, sendTable, TransferUpdate } from "./transfer.ts";
 
@@ -223,7 +222,7 @@ export class RelayUpdate implements Update {
   #writeFile(): void {
     const { vm } = this.#departure;
     try {
-      const state = [...constantSections(vm.machine), ...this.#transfer.sections];
+      const state = [...this.#departure.constants(), ...this.#transfer.sections];
       this.#file!.sink(encodeStream(state));
       this.#file!.finish();
     } catch (error) {

@@ -32,7 +32,6 @@ import type { MigrationAddress } from "./address.ts";
 import { type Channel, ChannelClosed } from "./channel.ts";
 import type { Departure, Update } from "./departure.ts";
 import { chardevStates, collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
-import { constantSections } from "./machine_state.ts";
 import { Owner } from "./ownership.ts";
 import { leave } from "./pause.ts";
 import { rehearseLeaving } from "./rehearsal.ts";
@@ -108,14 +107,14 @@ export class TransferUpdate implements Update {
   async deliver(): Promise<void> {
     const departure = this.#departure;
     const { vm, migration, ownership } = departure;
-    const { reactor, machine } = vm;
+    const { reactor } = vm;
     // With `-incoming defer` a person may type for hours before the successor listens.
     await awaitInput(reactor, this.#cpr!.fd, migration.cancelSignal);
     await departure.beforeSwitchover();
     const image = rehearseLeaving(vm);
     ownership.timeline.stamp("rehearsed");
     const main = this.#main = await this.#channels.main();
-    send(main, encodeStream(constantSections(machine)));
+    send(main, encodeStream(departure.constants()));
     const limit = AbortSignal.any([migration.cancelSignal, AbortSignal.timeout(PEER_LIMIT_MS)]);
     await awaitInput(reactor, main.fd.fd, limit);
     readAnswer(main, Answer.READY);

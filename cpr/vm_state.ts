@@ -11,7 +11,6 @@ import type { Machine } from "../vmm/machine.ts";
 import {
   checkChanges,
   checkConstants,
-  constantSections,
   type LoadedState,
   MachineImage,
   SectionTable,
@@ -91,11 +90,6 @@ export class VmImage {
     for (const [id, state] of chardevs) sections.push(chardevSection(id, state));
     return sections;
   }
-}
-
-/** The whole state of a parked VM, RAM left in place. */
-export function stateSections(machine: Machine, run: GuestRun): Section[] {
-  return [...constantSections(machine), ...new VmImage(machine).save(run)];
 }
 
 /** A VM's state that was read and checked. */

@@ -22,6 +22,8 @@ import { Vcpu } from "./vcpu.ts";
 /** Milliseconds after which a vCPU thread that is not up is a defect. */
 const START_LIMIT_MS = 10_000;
 
+const NO_UUID = "00000000-0000-0000-0000-000000000000";
+
 /** An event that a vCPU or a device left for the main thread. */
 export interface MachineEvent {
   /** A `GuestEvent`. */
@@ -107,6 +109,11 @@ export class Machine {
     for (const vcpu of this.vcpus) {
       vcpu.startThread(this.devices.description, () => this.#takeEvents());
     }
+  }
+
+  /** `-uuid`; all zeros if none was given. */
+  get uuid(): string {
+    return this.#config.uuid ?? NO_UUID;
   }
 
   /** Waits until all vCPU threads have started. @throws {Error} if one does not */

@@ -34,8 +34,6 @@ import type { RunState } from "./run_state.ts";
 import { DEFAULT_RAM_ID, ROM_ID } from "./resources.ts";
 import type { VirtualMachine } from "./virtual_machine.ts";
 
-const NO_UUID = "00000000-0000-0000-0000-000000000000";
-
 /** The bridge from the monitor's interface to the VM. */
 export class MachineView implements MachineControl {
   readonly kvm = { enabled: true, present: true };
@@ -64,7 +62,7 @@ export class MachineView implements MachineControl {
   }
 
   get uuid(): string {
-    return this.#vm.config.uuid ?? NO_UUID;
+    return this.#vm.machine.uuid;
   }
 
   get runState(): RunState {

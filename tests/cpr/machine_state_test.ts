@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { checkState, saveMachine } from "../../cpr/machine_state.ts";
+import { decodeCpuid, encodeCpuid } from "../../ffi/kvm/system.ts";
+import { checkState, constantSections, saveMachine } from "../../cpr/machine_state.ts";
 import type { Section } from "../../cpr/stream.ts";
 import { whyNoKvm } from "../../ffi/kvm/system.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
@@ -74,5 +75,42 @@ kvmTest("`checkState()` refuses another machine, and other CPUs", (vm) => {
   cpuid[cpuid.length - 1] ^= 1;
   assert.throws(() => checkState(vm.machine, change("cpu/cpuid", cpuid)), {
     message: /^CPUID of CPU 0 differs/,
+  });
+});
+
+kvmTest("`checkState()` names what the saved CPU has and this host lacks", (vm) => {
+  const sections = saveMachine(vm.machine);
+  const change = (data: Uint8Array<ArrayBuffer>) =>
+    sections.map((section) => section.name === "cpu/cpuid" ? { ...section, data } : section);
+  const entries = decodeCpuid(sections.find(({ name }) => name === "cpu/cpuid")!.data);
+  // IA-64 emulation: no host of ours has it.
+  const alien = entries.map((entry) =>
+    entry.function === 1 ? { ...entry, edx: (entry.edx | 1 << 30) >>> 0 } : entry
+  );
+  assert.throws(() => checkState(vm.machine, change(encodeCpuid(alien))), {
+    message:
+      /^CPU 0 of the saved VM has what this host lacks: CPUID\[eax=01h\]\.EDX\S* \[bit 30\]$/,
+  });
+  for (const bytes of [new Uint8Array(3), new Uint8Array(8).fill(255)]) {
+    assert.throws(() => checkState(vm.machine, change(bytes)), {
+      message: "CPUID of CPU 0 is cut short",
+    });
+  }
+});
+
+kvmTest("`checkState()` compares the UUID if the saved VM says its own", (vm) => {
+  const check = (sections: Section[]) => checkState(vm.machine, sections);
+  const [, ...rest] = constantSections(vm.machine, true);
+  const changing = saveMachine(vm.machine).slice(rest.length);
+  const uuid = (text: string): Section => ({
+    name: "uuid",
+    id: "",
+    version: 1,
+    data: new TextEncoder().encode(text),
+  });
+  check([...constantSections(vm.machine, true), ...changing]);
+  assert.throws(() => check([uuid("12345678-1234-1234-1234-123456789abc"), ...rest, ...changing]), {
+    message: 'UUID received is "12345678-1234-1234-1234-123456789abc" and local is ' +
+      '"00000000-0000-0000-0000-000000000000"',
   });
 });

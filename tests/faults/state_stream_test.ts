@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { saveMachine } from "../../cpr/machine_state.ts";
 import { ramSections } from "../../cpr/ram.ts";
 import { bufferSource, encodeStream, type Section } from "../../cpr/stream.ts";
-import { readVm, stateSections } from "../../cpr/vm_state.ts";
+import { constantSections } from "../../cpr/machine_state.ts";
+import { readVm, VmImage } from "../../cpr/vm_state.ts";
 import { duplicate } from "../../ffi/fd.ts";
 import { defaultConfig, type MachineConfig } from "../../vmm/config.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
@@ -50,7 +51,8 @@ class Pair implements AsyncDisposable {
 
   /** The old VM's state. */
   get sections(): Section[] {
-    return stateSections(this.old.machine, guest);
+    const { machine } = this.old;
+    return [...constantSections(machine), ...new VmImage(machine).save(guest)];
   }
 
   /** The old VM's state with its RAM. */
