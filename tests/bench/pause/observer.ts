@@ -53,10 +53,12 @@ function observe(controlPath: string, guestRam: string, addresses: readonly numb
   // The first time is practice: afterwards the code is compiled.
   for (let i = 0; i < 200; i++) watch(words, counters, control, () => false);
   // The bench holds the other end of stdin: when it is gone, this ends as well.
-  while (pollFd(STDIN, POLLIN, REST_MS) === 0) {
+  const isAlone = (ms: number) => pollFd(STDIN, POLLIN, ms) !== 0;
+  const wanted = () => control[Control.REQUEST] === Request.WATCH && !isAlone(0);
+  while (!isAlone(REST_MS)) {
     if (control[Control.REQUEST] !== Request.WATCH) continue;
     control[Control.STATE] = Request.WATCH;
-    watch(words, counters, control, () => control[Control.REQUEST] === Request.WATCH);
+    watch(words, counters, control, wanted);
     control[Control.STATE] = Request.REST;
   }
 }

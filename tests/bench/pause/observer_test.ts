@@ -94,6 +94,12 @@ Deno.test("the observer sees for how long one of two counters stood still", asyn
   }
 });
 
+Deno.test("the observer ends also while it watches", async () => {
+  using memory = makeRam();
+  await using observer = new Observer(memory.path, counterAddresses(smp));
+  await observer.begin();
+});
+
 Deno.test("gapAround() is the longest gap around the moment, as early as nobody looked", () => {
   const gaps = [[1000, 3000], [2000, 8000], [20_000, 90_000]]
     .map(([startNs, endNs]) => ({ startNs, endNs }));
