@@ -81,6 +81,11 @@ export class Departure {
     this.vm.setRunState("postmigrate");
     this.vm.chardevs.releaseKept();
     this.migration.complete();
+    try {
+      this.migration.writeTrace();
+    } catch (error) {
+      this.vm.notice((error as Error).message);
+    }
   }
 
   /** Lets the guest go on here, if it ran when it was stopped. */

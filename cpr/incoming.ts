@@ -332,7 +332,9 @@ export class Incoming {
     this.#vm.arrived(this.#chardevs);
     this.#onArrival?.(this.#vm);
     this.#migration.complete();
-    if (this.#vm.running) void this.#noteEntries();
+    if (this.#vm.running) {
+      this.#noteEntries().catch((error: Error) => this.#vm.notice(error.message));
+    }
   }
 
   /** Adds to the timeline when the vCPUs went on, as soon as they have. */
@@ -347,6 +349,7 @@ export class Incoming {
       last = Math.max(last, control.enteredNs);
     }
     this.pauseNs = last - this.#stoppedNs;
+    this.#migration.writeTrace();
   }
 
   #stamp(step: Step): void {

@@ -15,6 +15,7 @@ import {
 } from "./parameters.ts";
 import type { RamStatistics } from "./ram.ts";
 import type { Timeline } from "./timeline.ts";
+import { writeTrace } from "./trace.ts";
 
 /** QAPI MigrationStatus, as far as Denovo uses it. */
 export const migrationStatuses = [
@@ -157,6 +158,12 @@ export class Migration {
     this.#cancellable = false;
     this.status = "cancelling";
     this.#abort.abort(new Cancelled("Migration was cancelled"));
+  }
+
+  /** Writes the timeline where the user wants it. @throws {Error} if that cannot be done */
+  writeTrace(): void {
+    const path = this.parameters["x-trace-file"];
+    if (path !== "" && this.timeline) writeTrace(path, this.timeline);
   }
 
   /**

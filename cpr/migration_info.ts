@@ -5,7 +5,9 @@
  */
 import type { Cpr } from "./cpr.ts";
 import type { queryMigrate } from "./schema.ts";
+import type { Migration } from "./migration.ts";
 import type { Timeline } from "./timeline.ts";
+import { pausesOf } from "./trace.ts";
 import type { z } from "zod";
 
 const PAGE = 4096;
@@ -23,6 +25,7 @@ export function migrationInfo({ migration, pauseNs, blockers }: Cpr): MigrationI
     ...(socketAddress && { "socket-address": [socketAddress] }),
     ...(migration.direction === "incoming" && pauseNs !== undefined &&
       { "x-pause": Math.round(pauseNs / 1000) }),
+    ...pausesInfo(migration),
     ...(status === "completed" && migration.timeline &&
       { "x-timeline": timelineInfo(migration.timeline) }),
   };
@@ -58,6 +61,13 @@ export function migrationInfo({ migration, pauseNs, blockers }: Cpr): MigrationI
   };
 }
 
+/** With a helper in between there are two pauses, of which `x-pause` is the last. */
+function pausesInfo({ direction, timeline }: Migration): Pick<MigrationInfo, "x-pauses"> {
+  const pauses = direction === "incoming" && timeline ? pausesOf(timeline.entries()) : [];
+  if (pauses.length < 2) return {};
+  return { "x-pauses": pauses.map(({ from, to }) => Math.round((to - from) / 1000)) };
+}
+
 /** The steps in microseconds from where the guest stopped, or from the first if it has not. */
 function timelineInfo(timeline: Timeline): NonNullable<MigrationInfo["x-timeline"]> {
   const entries = timeline.entries();
@@ -78,7 +88,8 @@ export function migrationText(cpr: Cpr, all: boolean): string {
     const reason = info["error-desc"] === undefined ? "" : ` (${info["error-desc"]})`;
     lines.push(`Status: \t\t${info.status}${reason}`);
   }
-  if (info["x-pause"] !== undefined) lines.push(`Pause (us): \t\t${info["x-pause"]}`);
+  const pauses = info["x-pauses"] ?? [info["x-pause"]].filter((pause) => pause !== undefined);
+  if (pauses.length > 0) lines.push(`Pause (us): \t\t${pauses.join(", ")}`);
   for (const reason of info["blocked-reasons"] ?? []) lines.push(`Blocked: \t\t${reason}`);
   const { ram } = info;
   if (ram) {

@@ -47,6 +47,8 @@ export const defaultParameters = {
   "max-bandwidth": 134217728,
   "x-checkpoint-delay": 20000,
   "cpu-throttle-increment": 10,
+  /** Denovo's own: where the timeline of an update is written, in the Chrome trace-event format. */
+  "x-trace-file": "",
   /** Denovo's own: whether cpr-exec goes by way of a helper process. */
   "x-cpr-exec-relay": "auto" as "on" | "off" | "auto",
 };
@@ -89,6 +91,7 @@ export const parameterDisplay: readonly (readonly [name: ParameterName, unit: st
   ["x-rdma-chunk-size", " bytes"],
   ["cpr-exec-command", ""],
   ["x-cpr-exec-relay", ""],
+  ["x-trace-file", ""],
 ];
 
 interface Range {

@@ -65,6 +65,7 @@ const parameterMembers = {
   "x-rdma-chunk-size": integer(),
   "cpr-exec-command": z.array(z.string()),
   "x-cpr-exec-relay": z.enum(parameterChoices["x-cpr-exec-relay"]),
+  "x-trace-file": z.string(),
 };
 /** QAPI MigrationParameters, all optional also where all are given. */
 const parameters = z.strictObject(parameterMembers).partial();
@@ -143,6 +144,8 @@ export const queryMigrate = {
     "socket-address": z.array(socketAddress).optional(),
     /** Denovo's own: the guest's pause end to end, in microseconds. */
     "x-pause": integer().optional(),
+    /** Denovo's own: each of the pauses of a relayed cpr-exec, in microseconds. */
+    "x-pauses": z.array(integer()).optional(),
     /**
      * Denovo's own: the update's steps so far, in both processes; microseconds from where the guest
      * stopped.

@@ -117,6 +117,8 @@ export class KvmVcpu implements Disposable {
     // struct kvm_signal_mask: u32 len, u8 sigset[len]; an empty one lets every signal in.
     const mask = new Uint8Array(12);
     new DataView(mask.buffer).setUint32(0, 8, true);
+    // Left by whoever stopped the vCPU; KVM would turn back before it looks at the timer.
+    this.run.immediateExit = false;
     withPendingKick(() => {
       this.transfer(KVM.SET_SIGNAL_MASK, mask);
       try {
