@@ -35,7 +35,7 @@ import { Cpr } from "./cpr/cpr.ts";
 import { Arrival } from "./cpr/arrival.ts";
 import { answerPreflight, isPreflight } from "./cpr/preflight.ts";
 import type { UpdateOptions, UpdateResult } from "./cpr/update.ts";
-import type { MachineConfig } from "./vmm/config.ts";
+import type { MachineConfig, MonitorConfig } from "./vmm/config.ts";
 import {
   daemonIsUp,
   isDaemonChild,
@@ -181,8 +181,19 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
       await vm.chardevs.waitForClients();
       vm.start();
     } else if (!arrival.isHelper) await arrival.begin(vm, cpr, useOwnOutput);
-    await openConsoles(vm, view, cpr);
-    if (arrival.isHelper) await arrival.help(vm, cpr);
+    const { monitors } = config;
+    // A helper has only those monitors whose connections pass through it, until it has to stay.
+    const passes = ({ chardev }: MonitorConfig) => vm.chardevs.keeps(chardev) === "all";
+    await openMonitors(monitors.filter((one) => !arrival.isHelper || passes(one)), {
+      vm,
+      view,
+      cpr,
+    });
+    vm.attachDevices();
+    if (arrival.isHelper) {
+      await arrival.help(vm, cpr);
+      await openMonitors(monitors.filter((one) => !passes(one)), { vm, view, cpr });
+    }
     if (config.pidfile !== undefined && vm.runState !== "shutdown") {
       removePidfile = writePidfile(config.pidfile);
     }
@@ -200,15 +211,16 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
 }
 
 /** Monitors are loaded after the guest runs: its first instruction does not wait for them. */
-async function openConsoles(vm: VirtualMachine, view: MachineView, cpr: Cpr): Promise<void> {
-  if (vm.config.monitors.length > 0) {
-    const { openMonitors } = await import("./vmm/monitors.ts");
-    const { builtinCommands } = await import("./vmm/monitor/builtin_commands.ts");
-    const table = builtinCommands();
-    cpr.register(table);
-    openMonitors(vm.config.monitors, { chardevs: vm.chardevs, machine: view, table });
-  }
-  vm.attachDevices();
+async function openMonitors(
+  configs: readonly MonitorConfig[],
+  { vm, view, cpr }: { vm: VirtualMachine; view: MachineView; cpr: Cpr },
+): Promise<void> {
+  if (configs.length === 0 || vm.runState === "shutdown") return;
+  const { openMonitors } = await import("./vmm/monitors.ts");
+  const { builtinCommands } = await import("./vmm/monitor/builtin_commands.ts");
+  const table = builtinCommands();
+  cpr.register(table);
+  openMonitors(configs, { chardevs: vm.chardevs, machine: view, table });
 }
 
 /** A successor goes on with its predecessor's file. */
