@@ -10,12 +10,9 @@ import type { MachineConfig } from "../vmm/config.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { Cpr } from "./cpr.ts";
 import { type ReceivedExec, receiveExec } from "./exec.ts";
-import { type Begun, receiveCpr, type Received, receiveOver } from "./incoming.ts";
+import { type Begun, CLOSE_LATER_MS, receiveCpr, type Received, receiveOver } from "./incoming.ts";
 import { type IncomingOptions, parseIncoming } from "./incoming_options.ts";
 import { Relay } from "./relay.ts";
-
-/** Milliseconds after the guest's arrival when what the old VM left is closed. */
-const CLOSE_LATER_MS = 100;
 
 /** One process's way to its guest. */
 export class Arrival {

@@ -24,7 +24,7 @@ import {
   type ReceivedTable,
 } from "./fd_table.ts";
 import { Owner } from "./ownership.ts";
-import { rehearseLeaving } from "./rehearsal.ts";
+import { LeavingRehearsal } from "./rehearsal.ts";
 import { bufferSource, encodeStream, readSections, type Section, StateError } from "./stream.ts";
 import type { VmImage } from "./vm_state.ts";
 
@@ -65,7 +65,8 @@ export class ExecUpdate implements Update {
     this.#channel = await openOutgoing(this.#main, fds);
     this.#state = makeMemfd("denovo-cpr-exec", 0);
     this.#exec = new PreparedExec(this.#command, { [EXEC_STATE]: `${this.#state.fd}` });
-    this.#image = rehearseLeaving(vm);
+    using rehearsal = new LeavingRehearsal(vm);
+    this.#image = rehearsal.image;
     this.#departure.ownership.timeline.stamp("rehearsed");
   }
 

@@ -24,12 +24,14 @@ import { checkConstants, SectionTable } from "./machine_state.ts";
 import type { Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { enter } from "./pause.ts";
-import { rehearseEntering } from "./rehearsal.ts";
+import { EnteringRehearsal } from "./rehearsal.ts";
 import { bufferSource, type ByteSource, readSections, StateError } from "./stream.ts";
 import type { Step } from "./timeline.ts";
 import { Answer, awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
 import { type ChardevStates, readVm } from "./vm_state.ts";
 
+/** Milliseconds after the guest's arrival when what is slow to close is closed. */
+export const CLOSE_LATER_MS = 100;
 const RECEIVE_BUFFER = 256 << 10;
 
 /** What came over the cpr channel, and the connection whose end says "I listen". */
@@ -166,6 +168,7 @@ export class Incoming {
   /** The pause end to end, nanoseconds; known once all vCPUs run here. */
   pauseNs: number | undefined;
   #connection: OwnedFd | undefined;
+  #rehearsal: EnteringRehearsal | undefined;
   #started = false;
   #chardevs: ChardevStates = new Map();
   /** When the guest stopped, and when its state was here: nanoseconds of CLOCK_MONOTONIC. */
@@ -222,7 +225,7 @@ export class Incoming {
     this.#migration.socketAddress = end.kind === "listener" ? inetAddress(end.listener) : undefined;
     if (this.#beside) {
       await this.#vm.machine.threadsStarted();
-      rehearseEntering(this.#vm);
+      this.#rehearsal ??= new EnteringRehearsal(this.#vm);
       this.#stamp("rehearsed");
     }
     // The old VMM reads the end of this connection as "the main channel listens".
@@ -291,6 +294,7 @@ export class Incoming {
       checkConstants(this.#vm.machine, table);
       table.checkEmpty();
       this.#stamp("machine-agreed");
+      this.#rehearsal?.finish();
       channel.sink(Uint8Array.of(Answer.READY));
       this.#load(channel, true);
     } catch (error) {
@@ -332,6 +336,7 @@ export class Incoming {
     this.#vm.arrived(this.#chardevs);
     this.#onArrival?.(this.#vm);
     this.#migration.complete();
+    setTimeout(() => this.#rehearsal?.[Symbol.dispose](), CLOSE_LATER_MS);
     if (this.#vm.running) {
       this.#noteEntries().catch((error: Error) => this.#vm.notice(error.message));
     }

@@ -23,6 +23,8 @@ import { readVm, VmImage } from "./vm_state.ts";
 
 /** Enough for the optimizing compiler to take the inner loops; about a millisecond each. */
 const ROUNDS = 40;
+/** Enough to find the caches warm. */
+const LAST_ROUNDS = 5;
 /** How often the guest's own threads are interrupted, some 20 µs each, before it counts. */
 const KICKS = 4;
 const nobody = { wasRunning: true, stoppedNs: 0 };
@@ -55,61 +57,105 @@ class Stage implements Disposable {
   }
 }
 
-/**
- * Rehearses the old VMM's half of the pause; the guest runs on.
- *
- * @returns buffers for the machine's own state
- */
-export function rehearseLeaving(vm: VirtualMachine): VmImage {
-  const { machine } = vm;
-  using scratch = machine.hardware.makeScratch();
-  using stage = new Stage(Owner.OLD);
-  const image = new VmImage(machine, scratch);
-  const vcpu = scratchVcpu(scratch);
-  const events = new EventHub();
-  for (let round = 0; round < ROUNDS; round++) {
-    stage.reset();
-    events.hold();
-    const sections = leave({
-      ownership: stage.ownership,
-      image,
-      stop: () => (vcpu.rehearsePark(), events.emit("STOP"), nobody),
-      chardevs: () => chardevStates(vm),
-      send: (bytes) => stage.near.sink(bytes),
-    });
-    stage.far.source(encodeStream(sections).length);
-    events.release();
+/** Rehearses the old VMM's half of the pause; the guest runs on. */
+export class LeavingRehearsal implements Disposable {
+  /** Buffers for the machine's own state. */
+  readonly image: VmImage;
+  readonly #vm: VirtualMachine;
+  readonly #scratch: Hardware;
+  readonly #scratchImage: VmImage;
+  readonly #vcpu: Vcpu;
+  readonly #stage = new Stage(Owner.OLD);
+  readonly #events = new EventHub();
+
+  /** Makes what it takes, and rehearses until all is compiled. */
+  constructor(vm: VirtualMachine) {
+    this.#vm = vm;
+    this.#scratch = vm.machine.hardware.makeScratch();
+    this.#scratchImage = new VmImage(vm.machine, this.#scratch);
+    this.#vcpu = scratchVcpu(this.#scratch);
+    this.image = new VmImage(vm.machine);
+    this.#play(ROUNDS);
   }
-  if (vm.running) {
-    for (const { threadId } of [...machine.vcpus, ...machine.vcpus].slice(0, KICKS)) {
-      kickThread(threadId);
+
+  /** Brings everything back into the processor's caches: the pause comes next. */
+  finish(): void {
+    this.#play(LAST_ROUNDS);
+    if (!this.#vm.running) return;
+    for (const { threadId } of this.#vm.machine.vcpus) {
+      for (let kick = 0; kick < KICKS; kick++) kickThread(threadId);
     }
   }
-  return new VmImage(machine);
+
+  /** Closes the scratch VM, which takes as long as the pause should never be. */
+  [Symbol.dispose](): void {
+    this.#stage[Symbol.dispose]();
+    this.#scratch.close();
+  }
+
+  #play(rounds: number): void {
+    for (let round = 0; round < rounds; round++) {
+      this.#stage.reset();
+      this.#events.hold();
+      const sections = leave({
+        ownership: this.#stage.ownership,
+        image: this.#scratchImage,
+        stop: () => (this.#vcpu.rehearsePark(), this.#events.emit("STOP"), nobody),
+        chardevs: () => chardevStates(this.#vm),
+        send: (bytes) => this.#stage.near.sink(bytes),
+      });
+      this.#stage.far.source(encodeStream(sections).length);
+      this.#events.release();
+    }
+  }
 }
 
 /** Rehearses the new VMM's half of the pause, with its own vCPU threads and devices. */
-export function rehearseEntering(vm: VirtualMachine): void {
-  const { machine } = vm;
-  using scratch = machine.hardware.makeScratch();
-  using stage = new Stage(Owner.HANDED_OVER);
-  const image = new VmImage(machine, scratch);
-  const release = machine.hardware.holdVcpus();
-  try {
-    for (let round = 0; round < ROUNDS; round++) {
-      stage.reset();
-      stage.far.sink(encodeStream(image.save(nobody, chardevStates(vm))));
-      enter({
-        ownership: stage.ownership,
-        await: () => stage.near.awaitData(),
-        read: () => readVm(machine, stage.near.source, { agreed: true, hardware: scratch }),
-        apply: (state) => state.apply(true),
-        run: () => machine.resume(),
-      });
-      machine.park();
+export class EnteringRehearsal implements Disposable {
+  readonly #vm: VirtualMachine;
+  readonly #scratch: Hardware;
+  readonly #image: VmImage;
+  readonly #stage = new Stage(Owner.HANDED_OVER);
+
+  /** Makes what it takes, and rehearses until all is compiled. */
+  constructor(vm: VirtualMachine) {
+    this.#vm = vm;
+    this.#scratch = vm.machine.hardware.makeScratch();
+    this.#image = new VmImage(vm.machine, this.#scratch);
+    this.#play(ROUNDS);
+  }
+
+  /** Brings everything back into the processor's caches: the state comes next. */
+  finish(): void {
+    this.#play(LAST_ROUNDS);
+  }
+
+  /** Closes the scratch VM, which takes as long as the pause should never be. */
+  [Symbol.dispose](): void {
+    this.#stage[Symbol.dispose]();
+    this.#scratch.close();
+  }
+
+  #play(rounds: number): void {
+    const { machine } = this.#vm;
+    const release = machine.hardware.holdVcpus();
+    try {
+      for (let round = 0; round < rounds; round++) {
+        this.#stage.reset();
+        this.#stage.far.sink(encodeStream(this.#image.save(nobody, chardevStates(this.#vm))));
+        enter({
+          ownership: this.#stage.ownership,
+          await: () => this.#stage.near.awaitData(),
+          read: () =>
+            readVm(machine, this.#stage.near.source, { agreed: true, hardware: this.#scratch }),
+          apply: (state) => state.apply(true),
+          run: () => machine.resume(),
+        });
+        machine.park();
+      }
+    } finally {
+      release();
     }
-  } finally {
-    release();
   }
 }
 

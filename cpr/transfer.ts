@@ -34,7 +34,7 @@ import type { Departure, Update } from "./departure.ts";
 import { chardevStates, collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
 import { Owner } from "./ownership.ts";
 import { leave } from "./pause.ts";
-import { rehearseLeaving } from "./rehearsal.ts";
+import { LeavingRehearsal } from "./rehearsal.ts";
 import { encodeStream, type Section } from "./stream.ts";
 import type { VmImage } from "./vm_state.ts";
 
@@ -66,6 +66,7 @@ export class TransferUpdate implements Update {
   #sections: readonly Section[] = [];
   #cpr: OwnedFd | undefined;
   #main: Channel | undefined;
+  #rehearsal: LeavingRehearsal | undefined;
 
   /**
    * @param departure the VM that the guest leaves
@@ -111,15 +112,16 @@ export class TransferUpdate implements Update {
     // With `-incoming defer` a person may type for hours before the successor listens.
     await awaitInput(reactor, this.#cpr!.fd, migration.cancelSignal);
     await departure.beforeSwitchover();
-    const image = rehearseLeaving(vm);
+    const rehearsal = this.#rehearsal = new LeavingRehearsal(vm);
     ownership.timeline.stamp("rehearsed");
     const main = this.#main = await this.#channels.main();
     send(main, encodeStream(departure.constants()));
     const limit = AbortSignal.any([migration.cancelSignal, AbortSignal.timeout(PEER_LIMIT_MS)]);
     await awaitInput(reactor, main.fd.fd, limit);
     readAnswer(main, Answer.READY);
+    rehearsal.finish();
     migration.commit();
-    this.#handOver(image, main);
+    this.#handOver(rehearsal.image, main);
     await awaitInput(reactor, main.fd.fd, AbortSignal.timeout(HANDOVER_LIMIT_MS));
     readAnswer(main, Answer.DONE);
     if (ownership.owner !== Owner.NEW) throw new Error("The new VMM did not take the guest");
@@ -163,6 +165,7 @@ export class TransferUpdate implements Update {
   [Symbol.dispose](): void {
     this.#cpr?.close();
     this.#main?.[Symbol.dispose]();
+    this.#rehearsal?.[Symbol.dispose]();
   }
 }
 
