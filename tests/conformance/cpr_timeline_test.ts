@@ -1,0 +1,137 @@
+/** The pause, step by step: `x-timeline`, `info migrate -a`, and the trace that Perfetto opens. */
+import assert from "node:assert/strict";
+import type { Step, UpdateProcess } from "../../cpr/timeline.ts";
+import {
+  beginTransfer,
+  execUpdate,
+  kvmTest,
+  Laboratory,
+  type Qmp,
+  startSuccessor,
+  transferUpdate,
+} from "./program.ts";
+
+interface Entry {
+  readonly step: Step;
+  readonly process: UpdateProcess;
+  readonly us: number;
+  readonly vcpu?: number;
+}
+
+interface Info {
+  readonly "x-pause": number;
+  readonly "x-pauses"?: readonly number[];
+  readonly "x-timeline": readonly Entry[];
+}
+
+/** The successor's `query-migrate`, once all vCPUs have gone on. */
+async function complete(qmp: Qmp): Promise<Info> {
+  await qmp.reaches("running");
+  for (;;) {
+    const info = await qmp.execute<Info>("query-migrate");
+    if (info["x-pause"] !== undefined) return info;
+  }
+}
+
+/** Fails unless these steps come one after the other. */
+function assertOrder(timeline: readonly Entry[], wanted: readonly string[]): void {
+  const names = timeline.map(({ process, step }) => `${process} ${step}`);
+  let at = -1;
+  for (const name of wanted) {
+    at = names.indexOf(name, at + 1);
+    assert.notEqual(at, -1, `${name} is not where it should be in ${names.join(", ")}`);
+  }
+  const times = timeline.map(({ us }) => us);
+  assert.deepEqual(times, times.toSorted((a, b) => a - b));
+}
+
+/** The pause from one process to another. */
+const pause = (from: UpdateProcess, to: UpdateProcess) => [
+  `${from} stop`,
+  `${from} parked`,
+  `${from} saved`,
+  `${from} handed-over`,
+  `${to} received`,
+  `${to} checked`,
+  `${to} loaded`,
+  `${to} taken`,
+  `${to} entered`,
+];
+
+kvmTest("`query-migrate` breaks the pause of a cpr-transfer down, in both VMMs", async () => {
+  await using lab = await Laboratory.open();
+  const special = { guest: "smp", options: ["-smp", "2"] } as const;
+  const { qmp } = await lab.run("old", special);
+  const trace = lab.path("trace.json");
+  await qmp.execute("migrate-set-parameters", { "x-trace-file": trace });
+  const next = await transferUpdate(lab, "new", qmp, special);
+  const info = await complete(next.qmp);
+  const timeline = info["x-timeline"];
+  assertOrder(timeline, ["old begin", "new listening", "old rehearsed", ...pause("old", "new")]);
+  assert.equal(timeline.find(({ step }) => step === "stop")!.us, 0);
+  const entered = timeline.filter(({ step }) => step === "entered");
+  assert.deepEqual(entered.map(({ vcpu }) => vcpu).toSorted(), [0, 1]);
+  assert.equal(info["x-pause"], Math.round(Math.max(...entered.map(({ us }) => us))));
+  await qmp.logged("MIGRATION completed");
+  const old = await qmp.execute<Info>("query-migrate");
+  assertOrder(old["x-timeline"], pause("old", "new").slice(0, -1));
+  const text = await next.qmp.hmp("info migrate -a");
+  assert.match(text, /^Pause \(us\): \t\t\d+\r?$/m);
+  for (const step of ["stop", "parked", "loaded"]) {
+    assert.match(text, new RegExp(`^ +-?[\\d.]+ {2}(old|new) +${step}\\r?$`, "m"));
+  }
+  assert.match(text, /entered \(CPU 1\)/);
+  const { traceEvents } = JSON.parse(Deno.readTextFileSync(trace));
+  for (const { ph, ts, dur, pid, tid } of traceEvents) {
+    assert.ok((ph === "M" || (ph === "X" && dur >= 0)) && [ts, pid, tid].every(Number.isFinite));
+  }
+  assert.ok(traceEvents.some(({ name }: { name: string }) => name === "handed-over"));
+});
+
+kvmTest("`query-migrate` tells both pauses of a relayed cpr-exec", async () => {
+  await using lab = await Laboratory.open();
+  const { vmm, qmp } = await lab.run("vmm");
+  const next = await execUpdate(lab, vmm, qmp);
+  const info = await complete(next);
+  assertOrder(info["x-timeline"], [
+    ...pause("old", "helper"),
+    "old exec",
+    "new runtime-started",
+    "new program-started",
+    ...pause("helper", "new"),
+  ]);
+  assert.equal(info["x-pauses"]?.length, 2);
+  assert.equal(info["x-pauses"]![1], info["x-pause"]);
+  assert.match(await next.hmp("info migrate"), /^Pause \(us\): \t\t\d+, \d+\r?$/m);
+});
+
+kvmTest("a trace that cannot be written is said, and the guest goes on", async () => {
+  await using lab = await Laboratory.open();
+  const { vmm, qmp } = await lab.run("old");
+  await qmp.execute("migrate-set-parameters", { "x-trace-file": "/nonexistent/trace" });
+  const next = await transferUpdate(lab, "new", qmp);
+  await next.qmp.assertGuestRuns();
+  await vmm.said("Could not write the trace to '/nonexistent/trace'");
+});
+
+kvmTest(
+  "with `validate-uuid` the guest never stops when the successor has another UUID",
+  async () => {
+    await using lab = await Laboratory.open();
+    const uuid = "12345678-1234-1234-1234-123456789abc";
+    const { qmp } = await lab.run("old", { options: ["-uuid", uuid] });
+    await qmp.setCapability("validate-uuid");
+    const wrong = "87654321-1234-1234-1234-123456789abc";
+    const { vmm, channels } = await startSuccessor(lab, "wrong", { options: ["-uuid", wrong] });
+    await beginTransfer(qmp, channels);
+    await qmp.logged("MIGRATION failed");
+    assert.equal(
+      (await qmp.migration())["error-desc"],
+      `UUID received is "${uuid}" and local is "${wrong}"`,
+    );
+    assert.ok(!qmp.log.includes("STOP"));
+    assert.deepEqual(await vmm.ended(), { code: 1 });
+    const next = await transferUpdate(lab, "right", qmp, { options: ["-uuid", uuid] });
+    await next.qmp.assertGuestRuns();
+  },
+);
