@@ -29,6 +29,12 @@ export const GuestEvent = {
   THREAD_FAILED: 9,
 } as const;
 
+/**
+ * How often a phase is looked at before its change is slept for, some 50 µs: a thread that sleeps is
+ * woken later than that, and one that looks for longer keeps others from running.
+ */
+const SPIN_LOOKS = 4000;
+
 // One cache line of words for each vCPU; the line after the last is the main thread's own.
 const LINE = 16;
 const WANTED = 0;
@@ -109,6 +115,14 @@ export class ThreadControl {
   /** Waits while `wanted` is `value`. */
   waitWhileWanted(value: number): void {
     Atomics.wait(this.#words, this.#base + WANTED, value);
+  }
+
+  /** Looks for a moment whether the phase is something else; false if it is not. */
+  spinWhilePhase(value: number): boolean {
+    for (let look = 0; look < SPIN_LOOKS; look++) {
+      if (Atomics.load(this.#words, this.#base + PHASE) !== value) return true;
+    }
+    return false;
   }
 
   /** Waits while the phase is `value`, at most `timeoutMs`; returns false after the timeout. */

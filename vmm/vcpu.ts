@@ -80,6 +80,7 @@ export class Vcpu {
 
   /** Waits until the vCPU no longer runs. @throws {Error} if it does not park in ten seconds */
   awaitParked(): void {
+    if (this.control.spinWhilePhase(VcpuPhase.RUNNING)) return;
     for (let waited = 0; this.control.phase === VcpuPhase.RUNNING; waited += KICK_AGAIN_MS) {
       if (waited >= PARK_LIMIT_MS) {
         throw new Error(`CPU ${this.index} did not stop within ${PARK_LIMIT_MS / 1000} s`);
