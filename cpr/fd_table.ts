@@ -32,6 +32,9 @@ const VERSION = 1;
 /** The old VM in KVM, of no use to anyone: closing it takes long, so it is left for after the pause. */
 const OLD_VM = "fd/kvm";
 
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true });
+
 /** One descriptor on its way. */
 export interface KeptFd {
   /** A section name. */
@@ -104,7 +107,7 @@ export function encodeFds(table: FdTable, numberOf: (fd: KeptFd) => number): Sec
 
 /** A character device's state as a section. */
 export function chardevSection(id: string, state: ChardevState): Section {
-  const data = new TextEncoder().encode(JSON.stringify(state));
+  const data = encoder.encode(JSON.stringify(state));
   return { name: CHARDEV_STATE, id, version: VERSION, data };
 }
 
@@ -225,7 +228,7 @@ function checkOwnership(fd: OwnedFd): OwnedFd {
 export function parseChardev({ id, data }: Section): ChardevState {
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(data));
+    value = JSON.parse(decoder.decode(data));
   } catch {
     throw new StateError(`State of character device ${quote(id)} is not JSON`);
   }

@@ -314,7 +314,12 @@ export class Incoming {
       const state = enter({
         ownership: this.#ownership,
         await: () => channel.awaitData(),
-        read: () => readVm(vm.machine, channel.source, { agreed, ignoreShared }),
+        read: () =>
+          readVm(vm.machine, channel.source, {
+            agreed,
+            ignoreShared,
+            target: this.#rehearsal?.target,
+          }),
         apply: (state) => {
           state.apply(state.sameBoot && !vm.config.machine.xPauseClock);
           this.#loadedNs = monotonicNow();

@@ -177,41 +177,56 @@ export function checkConstants(machine: Machine, table: SectionTable): void {
   );
 }
 
-/**
- * Takes the changing sections out of a stream and checks them, without changing the machine.
- *
- * @param machine the machine
- * @param table what came
- * @param hardware where vCPUs and chips are written to; a rehearsal touches nothing else
- * @throws {StateError} that names the section and what is wrong with it
- */
-export function checkChanges(
-  machine: Machine,
-  table: SectionTable,
-  hardware: Hardware = machine.hardware,
-): LoadedState {
-  const state = hardware.makeState();
-  for (const { name, id, data } of hardwareBuffers(state)) {
-    const section = table.take(name, id);
-    checkLabels(data, section);
-    fill(data, section);
+/** What takes a stream's changing sections: buffers that are made before the pause. */
+export class MachineTarget implements LoadedState {
+  readonly #machine: Machine;
+  readonly #hardware: Hardware;
+  readonly #state: HardwareState;
+  readonly #buffers: readonly Omit<Section, "version">[];
+  readonly #devices: readonly (readonly [DeviceInstance, Uint8Array<ArrayBuffer>])[];
+
+  /**
+   * Makes the buffers.
+   *
+   * @param machine the machine
+   * @param hardware where vCPUs and chips are written to; a rehearsal has others than the machine's
+   */
+  constructor(machine: Machine, hardware: Hardware = machine.hardware) {
+    this.#machine = machine;
+    this.#hardware = hardware;
+    this.#state = hardware.makeState();
+    this.#buffers = hardwareBuffers(this.#state);
+    this.#devices = machine.devices.devices.map((device) =>
+      [device, new Uint8Array(device.state.length)] as const
+    );
   }
-  const devices = machine.devices.devices.map((device): [DeviceInstance, Uint8Array] => {
-    const data = new Uint8Array(device.state.length);
-    fill(data, table.take(device.type.name, device.id, device.type.version));
-    return [device, data];
-  });
-  return {
-    apply(tscOffsets = false) {
-      try {
-        state.restore(hardware, { clock: true, tscOffsets });
-      } catch (error) {
-        throw refusedByKvm(state, error);
-      }
-      for (const [device, data] of devices) machine.devices.restore(device, data);
-      machine.devices.restored();
-    },
-  };
+
+  /**
+   * Takes the sections out of a stream and checks them, without changing the machine.
+   *
+   * @throws {StateError} that names the section and what is wrong with it
+   */
+  take(table: SectionTable): void {
+    for (const { name, id, data } of this.#buffers) {
+      const section = table.take(name, id);
+      checkLabels(data, section);
+      fill(data, section);
+    }
+    for (const [{ type, id }, data] of this.#devices) {
+      fill(data, table.take(type.name, id, type.version));
+    }
+  }
+
+  apply(tscOffsets = false): void {
+    try {
+      this.#state.restore(this.#hardware, { clock: true, tscOffsets });
+    } catch (error) {
+      throw refusedByKvm(this.#state, error);
+    }
+    const { devices } = this.#machine;
+    for (const [device, data] of this.#devices) devices.restore(device, data);
+    devices.restored();
+  }
 }
 
 /**
@@ -222,9 +237,10 @@ export function checkChanges(
 export function checkState(machine: Machine, sections: Iterable<Section>): LoadedState {
   const table = new SectionTable(sections);
   checkConstants(machine, table);
-  const state = checkChanges(machine, table);
+  const target = new MachineTarget(machine);
+  target.take(table);
   table.checkEmpty();
-  return state;
+  return target;
 }
 
 /** KVM's error as one that names the section, as far as it is one section's. */

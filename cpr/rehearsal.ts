@@ -16,13 +16,14 @@ import { Vcpu } from "../vmm/vcpu.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import { Channel } from "./channel.ts";
 import { chardevStates } from "./fd_table.ts";
+import { MachineTarget } from "./machine_state.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { enter, leave } from "./pause.ts";
 import { encodeStream } from "./stream.ts";
 import { readVm, VmImage } from "./vm_state.ts";
 
-/** Enough for the optimizing compiler to take the inner loops; about a millisecond each. */
-const ROUNDS = 40;
+/** Enough for the optimizing compiler to take the inner loops; half a millisecond each. */
+const ROUNDS = 100;
 /** Enough to find the caches warm. */
 const LAST_ROUNDS = 5;
 /** How often the guest's own threads are interrupted, some 20 µs each, before it counts. */
@@ -115,13 +116,18 @@ export class EnteringRehearsal implements Disposable {
   readonly #vm: VirtualMachine;
   readonly #scratch: Hardware;
   readonly #image: VmImage;
+  readonly #scratchTarget: MachineTarget;
   readonly #stage = new Stage(Owner.HANDED_OVER);
+  /** Buffers for the machine's own state. */
+  readonly target: MachineTarget;
 
   /** Makes what it takes, and rehearses until all is compiled. */
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
     this.#scratch = vm.machine.hardware.makeScratch();
     this.#image = new VmImage(vm.machine, this.#scratch);
+    this.#scratchTarget = new MachineTarget(vm.machine, this.#scratch);
+    this.target = new MachineTarget(vm.machine);
     this.#play(ROUNDS);
   }
 
@@ -147,7 +153,11 @@ export class EnteringRehearsal implements Disposable {
           ownership: this.#stage.ownership,
           await: () => this.#stage.near.awaitData(),
           read: () =>
-            readVm(machine, this.#stage.near.source, { agreed: true, hardware: this.#scratch }),
+            readVm(machine, this.#stage.near.source, {
+              agreed: true,
+              ignoreShared: false,
+              target: this.#scratchTarget,
+            }),
           apply: (state) => state.apply(true),
           run: () => machine.resume(),
         });

@@ -9,10 +9,10 @@ import { struct, u64, u8 } from "../ffi/struct.ts";
 import type { Hardware } from "../vmm/hardware.ts";
 import type { Machine } from "../vmm/machine.ts";
 import {
-  checkChanges,
   checkConstants,
   type LoadedState,
   MachineImage,
+  MachineTarget,
   SectionTable,
 } from "./machine_state.ts";
 import { CHARDEV_STATE, chardevSection, parseChardev } from "./fd_table.ts";
@@ -105,8 +105,8 @@ export interface ReadOptions {
   readonly ignoreShared?: boolean;
   /** Whether the constant sections have been compared before. */
   readonly agreed?: boolean;
-  /** Where vCPUs and chips are written to; a rehearsal has others than the machine's, and no RAM. */
-  readonly hardware?: Hardware;
+  /** What takes the machine's state, where it was made before. */
+  readonly target?: MachineTarget;
 }
 
 /**
@@ -121,7 +121,7 @@ export interface ReadOptions {
 export function readVm(
   machine: Machine,
   source: ByteSource,
-  { ignoreShared = false, agreed = false, hardware = machine.hardware }: ReadOptions = {},
+  { ignoreShared = false, agreed = false, target = new MachineTarget(machine) }: ReadOptions = {},
 ): ReadVm {
   const ram = new RamLoader(machine.memory, ignoreShared);
   try {
@@ -129,13 +129,13 @@ export function readVm(
     if (!agreed) checkConstants(machine, table);
     ram.finish();
     const run = takeGlobalState(table);
-    const state = checkChanges(machine, table, hardware);
+    target.take(table);
     const chardevs = new Map<string, ChardevState>();
     for (const section of table.takeAll(CHARDEV_STATE)) {
       chardevs.set(section.id, parseChardev(section));
     }
     table.checkEmpty();
-    return { ...run, chardevs, apply: (tscOffsets) => applyOrUndo(state, ram, tscOffsets) };
+    return { ...run, chardevs, apply: (tscOffsets) => applyOrUndo(target, ram, tscOffsets) };
   } catch (error) {
     ram.undo();
     throw error;
