@@ -45,6 +45,7 @@ export const replies = {
     "error-desc": z.string().optional(),
     "blocked-reasons": z.array(z.string()).optional(),
     "x-pause": z.number().optional(),
+    "x-pauses": z.array(z.number()).optional(),
     "x-timeline": z.array(z.looseObject({
       step: z.string(),
       us: z.number(),

@@ -7,11 +7,15 @@ import type { TimelineStep, UpdateError, UpdateResult } from "./types.ts";
 
 /** The end of an update as a person reads it: where the guest is, the pause, and its steps. */
 export function textOf(result: UpdateResult): string {
-  const { oldPid, newPid, runState, pauseUs, timeline } = result;
+  const { oldPid, newPid, runState, pauseUs, pausesUs, timeline } = result;
   const where = newPid === oldPid ? `process ${newPid}, as before` : `process ${newPid}`;
   return [
     `the guest is in ${where} (${runState})`,
-    ...(pauseUs === undefined ? [] : [`pause ${milliseconds(pauseUs)}`]),
+    ...(pausesUs
+      ? [`pauses ${pausesUs.map(milliseconds).join(" and ")}, the steps of the last:`]
+      : pauseUs === undefined
+      ? []
+      : [`pause ${milliseconds(pauseUs)}`]),
     ...tableOf(timeline),
   ].join("\n");
 }
@@ -34,7 +38,7 @@ function milliseconds(us: number): string {
 
 /** The end of an update as one JSON object. */
 export function jsonOf(result: UpdateResult): string {
-  const { mode, oldPid, newPid, commandLine, runState, pauseUs, timeline } = result;
+  const { mode, oldPid, newPid, commandLine, runState, pauseUs, pausesUs, timeline } = result;
   return JSON.stringify({
     ok: true,
     mode,
@@ -42,6 +46,7 @@ export function jsonOf(result: UpdateResult): string {
     new_pid: newPid,
     status: runState,
     pause_us: pauseUs ?? null,
+    ...(pausesUs && { pauses_us: pausesUs }),
     timeline,
     command_line: commandLine,
   });

@@ -49,6 +49,7 @@ export interface Arrival {
   readonly pid: number;
   readonly runState: string;
   readonly pauseUs?: number;
+  readonly pausesUs?: readonly number[];
   readonly timeline: readonly TimelineStep[];
 }
 
@@ -171,12 +172,14 @@ export async function arrived(
     assertAlive();
     const runState = await qmp.runState();
     if (runState === "inmigrate") return undefined;
-    const { "x-pause": pauseUs, "x-timeline": timeline = [] } = await qmp.migration();
-    const pause = session.wasRunning && pauseUs !== undefined ? { pauseUs } : {};
+    const info = await qmp.migration();
+    const { "x-pause": pause, "x-pauses": pausesUs, "x-timeline": timeline = [] } = info;
+    // It is known as soon as the last vCPU has gone on, which may be a moment later.
+    if (session.wasRunning && runState === "running" && pause === undefined) return undefined;
     return {
       pid,
       runState,
-      ...pause,
+      ...(pausesUs ? { pausesUs, pauseUs: Math.max(...pausesUs) } : { pauseUs: pause }),
       timeline: timeline.map(({ step, us, process }) => ({ step, us, process })),
     };
   }, "the guest's arrival");

@@ -49,8 +49,13 @@ export interface UpdateResult {
   readonly commandLine: readonly string[];
   /** The guest's run state, with QEMU's names. */
   readonly runState: string;
-  /** For how long the guest stood still, microseconds; undefined if it did not run before. */
+  /**
+   * For how long the guest stood still, microseconds; undefined if it did not run before. By way of a
+   * helper it stood still twice: then this is the longer time.
+   */
   readonly pauseUs?: number;
+  /** Both times, where it stood still twice. */
+  readonly pausesUs?: readonly number[];
   /** The steps of the update, in the order in which they were done. */
   readonly timeline: readonly TimelineStep[];
 }
