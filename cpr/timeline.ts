@@ -22,7 +22,6 @@ export const steps = [
   "connected",
   "rehearsed",
   "machine-agreed",
-  "ready",
   "stop",
   "parked",
   "saved",

@@ -289,6 +289,8 @@ export interface VmmOptions extends SpawnOptions {
   readonly memory?: number;
   /** The name of its QMP socket, where it is not that of the VMM. */
   readonly qmp?: string;
+  /** How it is started, where that is not {@linkcode program}. */
+  readonly program?: readonly string[];
 }
 
 /** A folder, and the VMMs that live in it; everything ends with it. */
@@ -342,7 +344,7 @@ export class Laboratory implements AsyncDisposable {
     const outputPath = this.path(`${name}.output`);
     using output = openFile(outputPath, O.WRONLY | O.CREAT | O.TRUNC, 0o644);
     const { fds = [] } = special;
-    const child = spawn([...program, ...options], {
+    const child = spawn([...(special.program ?? program), ...options], {
       ...special,
       fds: [[this.#null.fd, 0], [output.fd, 1], [output.fd, 2], ...fds],
     });
