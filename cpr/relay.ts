@@ -70,11 +70,18 @@ export class RelayLink implements Disposable {
 
   /** Asks for the guest, and waits for the connections. @throws {StateError} if nobody answers */
   ask(): RelayChannels {
-    sendMessage(this.fd.fd, ASK);
-    const answer = receiveMessage(this.fd.fd, new Uint8Array(1), 2);
+    let answer: ReturnType<typeof receiveMessage>;
+    let cause: unknown;
+    try {
+      sendMessage(this.fd.fd, ASK);
+      answer = receiveMessage(this.fd.fd, new Uint8Array(1), 2);
+    } catch (error) {
+      cause = error;
+    }
     if (answer?.fds.length === 2) return { cpr: answer.fds[0], main: answer.fds[1] };
     for (const fd of answer?.fds ?? []) fd.close();
-    throw new StateError("The VMM that has the guest does not answer on the relay's link");
+    const text = "The VMM that has the guest does not answer on the relay's link";
+    throw new StateError(text, { cause });
   }
 
   /** Waits until the other side asks; false if it has ended instead. */
@@ -97,6 +104,12 @@ export class RelayLink implements Disposable {
   [Symbol.dispose](): void {
     this.fd.close();
   }
+}
+
+/** Closes connections of which an update may not have come to use both. */
+function closeChannels({ cpr, main }: RelayChannels): void {
+  cpr.close();
+  main.close();
 }
 
 /** A transfer to whoever has asked on a link. */
@@ -164,6 +177,7 @@ export class RelayUpdate implements Update {
   readonly #command: readonly string[];
   readonly #main: MigrationAddress;
   readonly #helper: Helper;
+  readonly #channels: RelayChannels;
   readonly #transfer: TransferUpdate;
   #file: Channel | undefined;
 
@@ -183,14 +197,20 @@ export class RelayUpdate implements Update {
     this.#command = command;
     this.#main = main;
     this.#helper = helper;
-    this.#transfer = transferTo(departure, helper.link.grant(), { announced: false });
+    this.#channels = helper.link.grant();
+    this.#transfer = transferTo(departure, this.#channels, { announced: false });
   }
 
   /** Moves the guest to the helper. */
   async prepare(): Promise<void> {
     this.#file = await openOutgoing(this.#main, this.#departure.fds);
     await this.#transfer.prepare();
-    await this.#transfer.deliver();
+    try {
+      await this.#transfer.deliver();
+    } catch (error) {
+      if (this.#transfer.takeBack()) throw error;
+      // The helper has the guest and could not say so in time: the new program asks there.
+    }
   }
 
   /** Executes the command. Returns only by throwing, with the guest in the helper. */
@@ -242,6 +262,7 @@ export class RelayUpdate implements Update {
   /** Closes what was for the helper. */
   [Symbol.dispose](): void {
     this.#transfer[Symbol.dispose]();
+    closeChannels(this.#channels);
     this.#file?.[Symbol.dispose]();
   }
 }
@@ -319,7 +340,20 @@ export class Relay {
           TAKER_LIMIT_MS / 1000
         } s`;
       }
-      if (await give(link.grant())) return undefined;
+      if (await this.#giveOnce(give)) return undefined;
+    }
+  }
+
+  /** Who asked may have ended since, at any moment: the guest stays, and the link says it next. */
+  async #giveOnce(give: (channels: RelayChannels) => Promise<boolean>): Promise<boolean> {
+    let channels: RelayChannels | undefined;
+    try {
+      channels = this.link.grant();
+      return await give(channels);
+    } catch {
+      return false;
+    } finally {
+      if (channels) closeChannels(channels);
     }
   }
 
