@@ -205,12 +205,13 @@ export async function assertGivenUp(qmp: Qmp, memory: GuestMemory): Promise<void
   memory.assertIntact();
 }
 
-/** Fails unless an update is reported as failed, with a reason. */
-export async function assertFailed(qmp: Qmp): Promise<void> {
+/** Fails unless an update is reported as failed, with a reason in which a text occurs. */
+export async function assertFailed(qmp: Qmp, text = ""): Promise<void> {
   if ((await qmp.migration()).status !== "failed") await qmp.logged("MIGRATION failed");
   const { status, "error-desc": reason } = await qmp.migration();
   assert.equal(status, "failed");
   assert.ok(reason, "no reason is given");
+  assert.ok(reason.includes(text), reason);
 }
 
 /** Fails unless a VMM ends with an error that it has told its user. */

@@ -165,6 +165,9 @@ function byRole(steps: FaultLab["steps"]): Map<Role, Step[]> {
   return seen;
 }
 
+/** What has been recorded. */
+const recorded = new Map<Mode, ReadonlyMap<Role, readonly Step[]>>();
+
 /** The faults of one mode. */
 export class Faults {
   readonly #seen: ReadonlyMap<Role, readonly Step[]>;
@@ -175,7 +178,9 @@ export class Faults {
 
   /** Those of a mode, by the steps that it takes without any. */
   static async of(mode: Mode): Promise<Faults> {
-    return new Faults(await record(mode));
+    const seen = recorded.get(mode) ?? await record(mode);
+    recorded.set(mode, seen);
+    return new Faults(seen);
   }
 
   /** One for each step of a role, or for those of them that are wanted. */

@@ -26,10 +26,7 @@ kvmTest("cpr-exec: a failure at any step leaves the guest in the same process", 
     async (fault) => {
       await exec(faults, { vmm, qmp: monitor }, "off", fault);
       monitor = await answering(faults, vmm, "running");
-      assert.deepEqual(await monitor.migration(), {
-        status: "failed",
-        "error-desc": `fault of new at ${fault.step}`,
-      });
+      await assertFailed(monitor, `fault of new at ${fault.step}`);
       await assertRunsIn(monitor, memory);
       await faults.onlyLeft(pid);
       await survivor.assertClean(pid);
