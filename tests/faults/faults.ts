@@ -94,12 +94,25 @@ function openFiles(pid: number): string[] {
 }
 
 /** The children of a process, those that nobody has waited for among them. */
-function childrenOf(pid: number): number[] {
+export function childrenOf(pid: number): number[] {
   const folder = `/proc/${pid}/task`;
   return [...Deno.readDirSync(folder)].flatMap(({ name }) =>
     Deno.readTextFileSync(`${folder}/${name}/children`).split(" ").filter((child) => child !== "")
       .map(Number)
   );
+}
+
+/** The processes whose command lines name a laboratory's folder, in ascending order. */
+export function processesOf({ folder }: Laboratory): number[] {
+  const isOurs = (pid: number) => {
+    try {
+      return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(folder);
+    } catch {
+      return false;
+    }
+  };
+  const all = [...Deno.readDirSync("/proc")].map(({ name }) => Number(name));
+  return all.filter((pid) => pid > 0 && pid !== Deno.pid && isOurs(pid)).sort((a, b) => a - b);
 }
 
 /** A laboratory whose VMMs have faults; no process outlives it. */
@@ -148,18 +161,7 @@ export class FaultLab implements AsyncDisposable {
 
   /** The processes of this laboratory that live, in ascending order. */
   get processes(): number[] {
-    const all = [...Deno.readDirSync("/proc")].map(({ name }) => Number(name));
-    return all.filter((pid) => pid > 0 && pid !== Deno.pid && this.#isOurs(pid)).sort((a, b) =>
-      a - b
-    );
-  }
-
-  #isOurs(pid: number): boolean {
-    try {
-      return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(this.lab.folder);
-    } catch {
-      return false;
-    }
+    return processesOf(this.lab);
   }
 
   /** Waits until no processes are left but these. */
