@@ -42,6 +42,7 @@ class Stage implements Disposable {
     this.near = new Channel(near);
     this.far = new Channel(far);
     this.ownership = Ownership.create("old", owner);
+    this.ownership.timeline.observed = false;
     this.#owner = owner;
   }
 

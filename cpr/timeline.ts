@@ -78,6 +78,8 @@ export class Timeline {
   readonly #count: Int32Array<ArrayBuffer>;
   readonly #data: DataView<ArrayBuffer>;
   readonly #capacity: number;
+  /** Whether the observer is called: not for a rehearsal, in which nothing happens to the guest. */
+  observed = true;
 
   /**
    * @param memory the ring, shared with the other process; aligned to 8 bytes
@@ -92,7 +94,7 @@ export class Timeline {
   /** Notes that a step is done, now or at another time. A full ring takes no more. */
   stamp(step: Step, ns: number = monotonicNow(), vcpu = 0): void {
     this.#put(step, ns, vcpu, this.process);
-    observer?.(step);
+    if (this.observed) observer?.(step);
   }
 
   #put(step: Step, ns: number, vcpu: number, process: UpdateProcess): void {
