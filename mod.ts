@@ -34,6 +34,7 @@ import type { TerminationSignal } from "./devices/chardev/raw_terminal.ts";
 import { Cpr } from "./cpr/cpr.ts";
 import { Arrival } from "./cpr/arrival.ts";
 import { answerPreflight, isPreflight } from "./cpr/preflight.ts";
+import { GuestEnded } from "./cpr/relay.ts";
 import type { UpdateOptions, UpdateResult } from "./cpr/update.ts";
 import type { MachineConfig, MonitorConfig } from "./vmm/config.ts";
 import {
@@ -135,6 +136,7 @@ export async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     console.error(`denovo: ${error.message}`);
+    if (error instanceof GuestEnded) return error.status;
     arrival?.goBack(error.message);
     return 1;
   }

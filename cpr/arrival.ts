@@ -71,7 +71,7 @@ export class Arrival {
       return { ...this.#exec, begun: this.#begun, onArrival };
     }
     if (relay) {
-      const { cpr, main } = relay.link.ask();
+      const { cpr, main } = relay.ask();
       const onArrival = (vm: VirtualMachine) => this.#relayed(vm, relay);
       return { ...receiveOver(cpr), main, begun: this.#begun, onArrival };
     }
@@ -119,7 +119,12 @@ export class Arrival {
   async help(vm: VirtualMachine, cpr: Cpr): Promise<void> {
     await (await cpr.migrateIncoming(undefined, true))();
     if (vm.failure !== undefined) return;
-    const nobody = await this.#relay!.giveAway(vm.reactor, (to) => cpr.giveTo(to));
+    const nobody = await Promise.race([
+      this.#relay!.giveAway(vm.reactor, (to) => cpr.giveTo(to)),
+      vm.exited,
+    ]);
+    // The guest has ended meanwhile: so does this process, and the new program learns how.
+    if (typeof nobody === "number") return;
     if (nobody === undefined) {
       vm.chardevs.releaseKept(true);
       return vm.quit();

@@ -22,7 +22,7 @@
  */
 import { OsError } from "../ffi/errno.ts";
 import { Epoll } from "../ffi/event.ts";
-import { isOpen, OwnedFd, readFd, setCloexec } from "../ffi/fd.ts";
+import { isOpen, OwnedFd, pollFd, POLLIN, readFd, setCloexec } from "../ffi/fd.ts";
 import { ChildProcess, PreparedExec, spawn } from "../ffi/process.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import { setTimeouts, socketPair } from "../ffi/socket.ts";
@@ -40,6 +40,8 @@ const RELAY = "DENOVO_CPR_RELAY";
 const HELPER_LIMIT_MS = 10_000;
 /** Milliseconds that a new program has to ask for the guest. */
 const TAKER_LIMIT_MS = 20_000;
+/** Milliseconds from the end of the link to the end of the helper. */
+const HELPER_END_MS = 2_000;
 const ASK = Uint8Array.of(0x41);
 const GRANT = Uint8Array.of(0x47);
 
@@ -53,6 +55,14 @@ interface RelayPart {
   readonly back?: readonly string[];
   /** Why the program before this one could not take the guest. */
   readonly failure?: string;
+}
+
+/** The guest has ended in the helper: there is none to take over. */
+export class GuestEnded extends Error {
+  /** @param status the exit status of its VM */
+  constructor(readonly status: number) {
+    super(`The guest has ended during the update, with exit status ${status}`);
+  }
 }
 
 /** The two connections of a cpr-transfer. */
@@ -307,6 +317,25 @@ export class Relay {
   /** Why the program before this one could not take the guest, if it came to that. */
   get failure(): string | undefined {
     return this.#part.failure;
+  }
+
+  /**
+   * Asks for the guest, and waits for the connections.
+   *
+   * @throws {GuestEnded} if it has ended meanwhile
+   * @throws {StateError} if nobody answers
+   */
+  ask(): RelayChannels {
+    try {
+      return this.link.ask();
+    } catch (error) {
+      const { helper } = this.#part;
+      if (helper === undefined) throw error;
+      using child = new ChildProcess(helper);
+      const status = pollFd(child.pidfd.fd, POLLIN, HELPER_END_MS) === 0 ? undefined : child.poll();
+      if (status && "code" in status) throw new GuestEnded(status.code);
+      throw error;
+    }
   }
 
   /** Executes the program before this one, which asks for the guest again, if there is one. */

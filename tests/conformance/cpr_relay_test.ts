@@ -8,7 +8,7 @@ import {
   kvmTest,
   Laboratory,
   program,
-  type Qmp,
+  Qmp,
   setExec,
   sleep,
   until,
@@ -237,9 +237,12 @@ kvmTest("a guest is not lost when the new program asks for it and dies at once",
 
 kvmTest("`migrate_cancel` ends a relayed cpr-exec while its helper starts", async () => {
   await using lab = await Laboratory.open();
-  const { vmm, qmp, memory } = await runWith(lab, "on");
+  const second = lab.path("second");
+  const { vmm, qmp, memory } = await runWith(lab, "on", {
+    options: ["-qmp", `unix:${second},server=on,wait=off`],
+  });
   using _memory = memory;
-  const other = await lab.monitor(vmm);
+  using other = await Qmp.connect(second);
   const uri = `file:${lab.path("state")}`;
   await setExec(qmp, [...program, ...vmm.options, "-incoming", uri]);
   const isChild = async () => {
@@ -263,18 +266,38 @@ kvmTest("`migrate_cancel` ends a relayed cpr-exec while its helper starts", asyn
   await assertRunsIn(await execUpdate(lab, vmm, qmp), memory);
 });
 
-kvmTest("a guest that ends while it is in the helper ends the VM", async () => {
-  await using lab = await Laboratory.open();
-  const serial = `unix:${lab.path("console")},server=on,wait=off`;
-  const { vmm, qmp, memory } = await runWith(lab, "on", { serial });
-  using _memory = memory;
-  await memory.assertRuns();
-  using console = await Deno.connect({ transport: "unix", path: lab.path("console") });
-  const next = await execUpdate(lab, vmm, qmp, { incoming: "defer" });
-  assert.equal(await next.runState(), "inmigrate");
-  await console.write(new TextEncoder().encode("quit\r"));
-  const [pid] = [vmm.child.pid];
-  await until(() => processesOf(lab).join() === `${pid}`, () => "the helper's end");
-  const uri = `file:${lab.path("state")}`;
-  await next.refusal("migrate-incoming", { uri }).catch(() => {});
-});
+for (const deferred of [true, false]) {
+  const when = deferred ? "before migrate-incoming" : "while the new program starts";
+  kvmTest(`a guest that ends in the helper ${when} ends the VM with its status`, async () => {
+    await using lab = await Laboratory.open();
+    const serial = `unix:${lab.path("console")},server=on,wait=off`;
+    const { vmm, qmp, memory } = await runWith(lab, "on", { serial });
+    using _memory = memory;
+    await memory.assertRuns();
+    using terminal = await Deno.connect({ transport: "unix", path: lab.path("console") });
+    const uri = `file:${lab.path("state")}`;
+    // The new program comes when the guest is gone, or waits for a command.
+    const wait = `while [ -e ${lab.path("wait")} ]; do sleep 0.01; done; exec "$@"`;
+    Deno.writeTextFileSync(lab.path("wait"), "");
+    await setExec(qmp, falseCommand(vmm, deferred ? 'exec "$@"' : wait, deferred ? "defer" : uri));
+    await qmp.execute("migrate", { uri });
+    await qmp.closed();
+    const next = deferred ? await answering(lab, vmm, "inmigrate") : undefined;
+    await terminal.write(new TextEncoder().encode("quit\r"));
+    const { pid } = vmm.child;
+    await until(
+      () => processesOf(lab).join() === `${pid}`,
+      () => `the helper's end: ${vmm.output}`,
+    );
+    Deno.removeSync(lab.path("wait"));
+    if (next) {
+      await next.execute("migrate-incoming", { uri }).catch((error) => {
+        if (!next.ended) throw error;
+      });
+    }
+    // isa-debug-exit: twice the guest's value, and one.
+    assert.deepEqual(await vmm.ended(), { code: 1 }, vmm.output);
+    assert.match(vmm.output, /The guest has ended during the update, with exit status 1\n$/);
+    await until(() => processesOf(lab).length === 0, () => "the end of all processes");
+  });
+}
