@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { check } from "../errno.ts";
+import { check, Errno, errno, retry } from "../errno.ts";
 import { libc } from "../libc.ts";
 
 const KVMIO = 0xae;
@@ -109,7 +109,7 @@ const { ioctl_buffer } = libc;
 
 /** ioctl with a plain value. @throws {OsError} named after the request */
 export function ioctlValue(fd: number, request: number, value: number | bigint = 0): number {
-  const result = libc.ioctl(fd, request, value);
+  const result = retry(() => libc.ioctl(fd, request, value));
   return result === -1 ? check(result, `KVM_${name(request)}`) : result;
 }
 
@@ -119,6 +119,7 @@ export function ioctlBuffer(
   request: number,
   buffer: ArrayBufferView<ArrayBuffer>,
 ): number {
-  const result = ioctl_buffer(fd, request, buffer);
+  let result = ioctl_buffer(fd, request, buffer);
+  while (result === -1 && errno() === Errno.EINTR) result = ioctl_buffer(fd, request, buffer);
   return result === -1 ? check(result, `KVM_${name(request)}`) : result;
 }
