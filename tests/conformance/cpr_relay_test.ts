@@ -1,6 +1,6 @@
 /** The relayed cpr-exec: to its user it is what the direct one is, and the guest waits in a helper. */
 import assert from "node:assert/strict";
-import { assertRunsIn, childrenOf, GuestMemory, processesOf } from "../faults/faults.ts";
+import { answering, assertRunsIn, childrenOf, GuestMemory, processesOf } from "../faults/faults.ts";
 import { layout } from "../guests/programs.ts";
 import {
   execLog,
@@ -10,7 +10,6 @@ import {
   program,
   Qmp,
   setExec,
-  sleep,
   until,
   type Vmm,
   type VmmOptions,
@@ -55,21 +54,6 @@ function isHelper(pid: number): boolean {
   } catch {
     return false;
   }
-}
-
-/** Connects where a VMM listened until whoever listens now has a guest in a run state. */
-async function answering(lab: Laboratory, vmm: Vmm, state: string): Promise<Qmp> {
-  for (let tries = 0; tries < 1000; tries++) {
-    try {
-      const qmp = await lab.monitor(vmm);
-      if (await qmp.runState() === state) return qmp;
-      qmp[Symbol.dispose]();
-    } catch {
-      // The process ended before it answered.
-    }
-    await sleep(20);
-  }
-  assert.fail(`Nobody on ${vmm.qmpPath} says '${state}': ${vmm.output}`);
 }
 
 for (const relay of ["on", "off"] as const) {
@@ -245,10 +229,10 @@ kvmTest("`migrate_cancel` ends a relayed cpr-exec while its helper starts", asyn
   using other = await Qmp.connect(second);
   const uri = `file:${lab.path("state")}`;
   await setExec(qmp, [...program, ...vmm.options, "-incoming", uri]);
-  const isChild = async () => {
+  const preflightRuns = async () => {
     await until(() => processesOf(lab).length > 1, () => "the preflight");
   };
-  for (const moment of [isChild, () => helperOf(lab, vmm)]) {
+  for (const moment of [preflightRuns, () => helperOf(lab, vmm)]) {
     qmp.log.length = 0;
     const refused = qmp.refusal("migrate", { uri });
     await moment();

@@ -207,6 +207,24 @@ export async function assertGivenUp(qmp: Qmp, memory: GuestMemory): Promise<void
   memory.assertIntact();
 }
 
+/**
+ * The monitor of whoever listens where a VMM did, once its guest is in a run state. A process that
+ * listened there may be on its way to become another.
+ */
+export async function answering(lab: Laboratory, vmm: Vmm, state: string): Promise<Qmp> {
+  for (let tries = 0; tries < 1000; tries++) {
+    try {
+      const qmp = await lab.monitor(vmm);
+      if (await qmp.runState() === state) return await qmp.withEvents();
+      qmp[Symbol.dispose]();
+    } catch {
+      // Its end came before the answer.
+    }
+    await sleep(20);
+  }
+  assert.fail(`Nobody on ${vmm.qmpPath} says '${state}': ${vmm.output}`);
+}
+
 /** Fails unless an update is reported as failed, with a reason in which a text occurs. */
 export async function assertFailed(qmp: Qmp, text = ""): Promise<void> {
   if ((await qmp.migration()).status !== "failed") await qmp.logged("MIGRATION failed");

@@ -11,12 +11,11 @@ import {
   type Qmp,
   QmpError,
   setExec,
-  sleep,
   startSuccessor,
   type Successor,
   type Vmm,
 } from "../conformance/program.ts";
-import { FaultLab, faultyProgram, GuestMemory } from "./faults.ts";
+import { answering, FaultLab, faultyProgram, GuestMemory } from "./faults.ts";
 import type { Action, Fault, Role } from "./faulty_vmm.ts";
 
 /** The ways in which a guest moves from one VMM to the next. */
@@ -105,24 +104,6 @@ export async function load(faults: FaultLab, file: string, fault?: Fault): Promi
   return vmm;
 }
 
-/**
- * The monitor of whoever listens where a VMM did, once its guest is in a run state. A process that
- * listened there may be on its way to become another.
- */
-export async function answering(faults: FaultLab, vmm: Vmm, state: string): Promise<Qmp> {
-  for (let tries = 0; tries < 1000; tries++) {
-    try {
-      const qmp = await faults.lab.monitor(vmm);
-      if (await qmp.runState() === state) return await qmp.withEvents();
-      qmp[Symbol.dispose]();
-    } catch {
-      // Its end came before the answer.
-    }
-    await sleep(20);
-  }
-  assert.fail(`Nobody on ${vmm.qmpPath} says '${state}': ${vmm.output}`);
-}
-
 /** The steps that each role takes in an update without faults. */
 export async function record(mode: Mode): Promise<Map<Role, Step[]>> {
   await using faults = await FaultLab.open();
@@ -145,7 +126,7 @@ export async function record(mode: Mode): Promise<Map<Role, Step[]>> {
     }
     default:
       await exec(faults, { vmm, qmp }, mode === "relay" ? "on" : "off");
-      await answering(faults, vmm, "running");
+      await answering(faults.lab, vmm, "running");
   }
   return byRole(await entered(faults));
 }

@@ -1,9 +1,16 @@
 /** A process that dies or fails at any step of a direct cpr-exec, and of a cpr-reboot. */
 import assert from "node:assert/strict";
 import { kvmTest } from "../conformance/program.ts";
-import { assertEndsWithError, assertFailed, assertRunsIn, FaultLab, Survivor } from "./faults.ts";
-import { answering, before, exec, Faults, forEach, load, save, start } from "./modes.ts";
-import { GuestMemory } from "./faults.ts";
+import {
+  answering,
+  assertEndsWithError,
+  assertFailed,
+  assertRunsIn,
+  FaultLab,
+  GuestMemory,
+  Survivor,
+} from "./faults.ts";
+import { before, exec, Faults, forEach, load, save, start } from "./modes.ts";
 
 kvmTest("cpr-exec: a failure at any step leaves the guest in the same process", async () => {
   const possible = await Faults.of("exec");
@@ -25,7 +32,7 @@ kvmTest("cpr-exec: a failure at any step leaves the guest in the same process", 
     possible.at("new", "throw", (step) => before(step, "taken")),
     async (fault) => {
       await exec(faults, { vmm, qmp: monitor }, "off", fault);
-      monitor = await answering(faults, vmm, "running");
+      monitor = await answering(faults.lab, vmm, "running");
       await assertFailed(monitor, `fault of new at ${fault.step}`);
       await assertRunsIn(monitor, memory);
       await faults.onlyLeft(pid);
@@ -34,7 +41,7 @@ kvmTest("cpr-exec: a failure at any step leaves the guest in the same process", 
   );
   await exec(faults, { vmm, qmp: monitor }, "off");
   await monitor.closed();
-  monitor = await answering(faults, vmm, "running");
+  monitor = await answering(faults.lab, vmm, "running");
   assert.equal((await monitor.migration()).status, "completed");
   await assertRunsIn(monitor, memory);
 });

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { kvmTest, type Qmp, until, type Vmm } from "../conformance/program.ts";
 import {
+  answering,
   assertFailed,
   assertRunsIn,
   FaultLab,
@@ -9,7 +10,7 @@ import {
   SIGCONT,
   Survivor,
 } from "./faults.ts";
-import { answering, before, exec, Faults, forEach, start } from "./modes.ts";
+import { before, exec, Faults, forEach, start } from "./modes.ts";
 
 /** Fails unless the guest runs in the helper alone, whose monitor answers where the VMM's did. */
 async function assertRunsInHelper(
@@ -18,7 +19,7 @@ async function assertRunsInHelper(
   memory: GuestMemory,
 ): Promise<Qmp> {
   assert.deepEqual(await vmm.ended(), { signal: 9 });
-  const qmp = await answering(faults, vmm, "running");
+  const qmp = await answering(faults.lab, vmm, "running");
   const { status, "error-desc": reason } = await qmp.migration();
   assert.equal(status, "failed");
   assert.match(reason!, /^cpr-exec failed: the new program has ended$/);
@@ -55,7 +56,7 @@ kvmTest(
     });
     await exec(faults, { vmm, qmp }, "on");
     await qmp.closed();
-    const next = await answering(faults, vmm, "running");
+    const next = await answering(faults.lab, vmm, "running");
     assert.equal((await next.migration()).status, "completed");
     await assertRunsIn(next, memory);
     await faults.onlyLeft(pid);
@@ -79,7 +80,7 @@ kvmTest("relayed cpr-exec: a new program that fails or stalls leads back to the 
       await memory.assertRuns();
       vmm.child.kill(SIGCONT);
     }
-    monitor = await answering(faults, vmm, "running");
+    monitor = await answering(faults.lab, vmm, "running");
     await assertFailed(monitor);
     await faults.onlyLeft(pid);
     await assertRunsIn(monitor, memory);
@@ -103,7 +104,7 @@ kvmTest("relayed cpr-exec: the helper keeps the guest when the new program dies"
       const [pid] = faults.processes;
       await exec(faults, { vmm, qmp: monitor }, "on");
       await monitor.closed();
-      await assertRunsIn(await answering(faults, vmm, "running"), memory);
+      await assertRunsIn(await answering(faults.lab, vmm, "running"), memory);
       await faults.onlyLeft(pid);
     }
     for (const pid of faults.processes) Deno.kill(pid, "SIGKILL");
@@ -143,7 +144,7 @@ kvmTest("relayed cpr-exec: a helper may die as soon as it has given the guest aw
       const { vmm, qmp, memory } = await start(faults);
       using _memory = memory;
       await exec(faults, { vmm, qmp }, "on", fault);
-      await assertRunsIn(await answering(faults, vmm, "running"), memory);
+      await assertRunsIn(await answering(faults.lab, vmm, "running"), memory);
       await faults.onlyLeft(vmm.child.pid);
       await new Survivor().assertClean(vmm.child.pid);
       vmm.kill();
@@ -165,7 +166,7 @@ kvmTest("relayed cpr-exec: the guest runs in the helper while the VMM stalls", a
       await until(() => stopped(vmm.child.pid), () => "the VMM to stall");
       vmm.child.kill(SIGCONT);
       await going;
-      await assertRunsIn(await answering(faults, vmm, "running"), memory);
+      await assertRunsIn(await answering(faults.lab, vmm, "running"), memory);
       await faults.onlyLeft(vmm.child.pid);
       vmm.kill();
     },

@@ -1,6 +1,5 @@
 /** A process that dies, stalls or fails at any step of a cpr-transfer. */
 import assert from "node:assert/strict";
-import { SIGCONT } from "./faults.ts";
 import { kvmTest } from "../conformance/program.ts";
 import {
   assertEndsWithError,
@@ -8,6 +7,7 @@ import {
   assertGivenUp,
   assertRunsIn,
   FaultLab,
+  SIGCONT,
   Survivor,
 } from "./faults.ts";
 import { before, Faults, forEach, start, transfer } from "./modes.ts";
