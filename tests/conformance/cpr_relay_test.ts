@@ -1,12 +1,13 @@
 /** The relayed cpr-exec: to its user it is what the direct one is, and the guest waits in a helper. */
 import assert from "node:assert/strict";
-import { answering, assertRunsIn, childrenOf, GuestMemory, processesOf } from "../faults/faults.ts";
+import { answering, assertRunsIn, childrenOf, GuestMemory } from "../faults/faults.ts";
 import { layout } from "../guests/programs.ts";
 import {
   execLog,
   execUpdate,
   kvmTest,
   Laboratory,
+  processesOf,
   program,
   Qmp,
   setExec,

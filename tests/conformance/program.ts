@@ -293,6 +293,19 @@ export interface VmmOptions extends SpawnOptions {
   readonly program?: readonly string[];
 }
 
+/** The processes whose command lines name a laboratory's folder, in ascending order. */
+export function processesOf({ folder }: Laboratory): number[] {
+  const isOurs = (pid: number) => {
+    try {
+      return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(folder);
+    } catch {
+      return false;
+    }
+  };
+  const all = [...Deno.readDirSync("/proc")].map(({ name }) => Number(name));
+  return all.filter((pid) => pid > 0 && pid !== Deno.pid && isOurs(pid)).sort((a, b) => a - b);
+}
+
 /** A folder, and the VMMs that live in it; everything ends with it. */
 export class Laboratory implements AsyncDisposable {
   readonly #vmms: Vmm[] = [];
@@ -379,6 +392,8 @@ export class Laboratory implements AsyncDisposable {
       vmm.kill();
       vmm.child[Symbol.dispose]();
     }
+    // A helper goes on with the guest when its VMM is killed.
+    for (const pid of processesOf(this)) Deno.kill(pid, "SIGKILL");
     this.#null.close();
     await Deno.remove(this.folder, { recursive: true });
   }

@@ -9,6 +9,7 @@ import type { Step } from "../../cpr/timeline.ts";
 import { O, openFile, type OwnedFd, readAt } from "../../ffi/fd.ts";
 import {
   Laboratory,
+  processesOf,
   program,
   type Qmp,
   sleep,
@@ -102,19 +103,6 @@ export function childrenOf(pid: number): number[] {
   );
 }
 
-/** The processes whose command lines name a laboratory's folder, in ascending order. */
-export function processesOf({ folder }: Laboratory): number[] {
-  const isOurs = (pid: number) => {
-    try {
-      return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(folder);
-    } catch {
-      return false;
-    }
-  };
-  const all = [...Deno.readDirSync("/proc")].map(({ name }) => Number(name));
-  return all.filter((pid) => pid > 0 && pid !== Deno.pid && isOurs(pid)).sort((a, b) => a - b);
-}
-
 /** A laboratory whose VMMs have faults; no process outlives it. */
 export class FaultLab implements AsyncDisposable {
   /** What a VMM with faults is started with. */
@@ -181,7 +169,6 @@ export class FaultLab implements AsyncDisposable {
 
   /** Ends everything. */
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const pid of this.processes) Deno.kill(pid, "SIGKILL");
     await this.lab[Symbol.asyncDispose]();
   }
 }

@@ -7,13 +7,14 @@ import {
   execUpdate,
   kvmTest,
   Laboratory,
+  processesOf,
   program,
   type Qmp,
   setExec,
   startSuccessor,
   transferUpdate,
 } from "../conformance/program.ts";
-import { assertFailed, assertRunsIn, GuestMemory, processesOf } from "./faults.ts";
+import { assertFailed, assertRunsIn, GuestMemory } from "./faults.ts";
 
 /** What the kernel's view of the limits calls them: prlimit(1). */
 type Limit = "as" | "fsize" | "nofile";
