@@ -80,9 +80,9 @@ kvmTest("relayed cpr-exec: a new program that fails or stalls leads back to the 
       await memory.assertRuns();
       vmm.child.kill(SIGCONT);
     }
+    await faults.onlyLeft(pid);
     monitor = await answering(faults.lab, vmm, "running");
     await assertFailed(monitor);
-    await faults.onlyLeft(pid);
     await assertRunsIn(monitor, memory);
     await survivor.assertClean(pid);
   });
