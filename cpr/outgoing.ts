@@ -78,14 +78,15 @@ export class Outgoing {
     process: UpdateProcess,
     choose: (departure: Departure) => Promise<Update>,
   ): Promise<Continuation> {
-    this.#ownership?.close();
+    // The page before is looked at until the new timeline is there: it is unmapped last.
+    using _before = this.#ownership;
     const ownership = this.#ownership = Ownership.create(process);
     const departure = new Departure(this.#vm, this.#migration, this.#fds, ownership);
     this.#migration.begin("outgoing");
+    this.#migration.timeline = ownership.timeline;
     let update: Update | undefined;
     try {
       update = await choose(departure);
-      this.#migration.timeline = ownership.timeline;
       ownership.timeline.stamp("begin");
       await update.prepare();
       this.#migration.cancelSignal.throwIfAborted();

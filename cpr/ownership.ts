@@ -25,7 +25,7 @@ const TIMELINE = 64;
 export const Owner = { OLD: 0, HANDED_OVER: 1, NEW: 2 } as const;
 
 /** One side's view of the ownership page. */
-export class Ownership {
+export class Ownership implements Disposable {
   readonly #fd: OwnedFd;
   readonly #mapping: MappedRegion;
   readonly #word: Int32Array<ArrayBuffer>;
@@ -76,9 +76,14 @@ export class Ownership {
     return Atomics.compareExchange(this.#word, 0, from, to) === from;
   }
 
-  /** Unmaps and closes the page. */
+  /** Unmaps and closes the page: nobody may look at it, or at its timeline, any more. */
   close(): void {
     this.#mapping.close();
     this.#fd.close();
+  }
+
+  /** Closes the page at the end of a `using` scope. */
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
