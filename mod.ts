@@ -48,6 +48,7 @@ import {
 import { MachineView } from "./vmm/machine_view.ts";
 import { denovoVersion } from "./vmm/monitor/version.ts";
 import { optionsHelp, parseCommandLine, type Request } from "./vmm/options/command_line.ts";
+import { endSpareThreads, startSpareThreads } from "./vmm/vcpu.ts";
 import { VirtualMachine } from "./vmm/virtual_machine.ts";
 
 export type {
@@ -136,6 +137,7 @@ export async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     console.error(`denovo: ${error.message}`);
+    endSpareThreads();
     if (error instanceof GuestEnded) return error.status;
     arrival?.goBack(error.message);
     return 1;
@@ -161,6 +163,7 @@ async function printRequest(request: Request): Promise<number> {
 
 /** Runs one VM from its start, or from its predecessor's state, to its end. */
 async function runMachine(options: MachineConfig, arrival: Arrival): Promise<number> {
+  startSpareThreads(options.smp.cpus);
   const ready = takeReadyFd();
   const useOwnOutput = takeUpdateOutput();
   const received = await arrival.receive(options);

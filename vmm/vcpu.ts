@@ -20,6 +20,22 @@ const workerUrl = new URL(
   import.meta.url,
 );
 
+/** Threads that were started for vCPUs that are still to come. */
+const spare: Worker[] = [];
+
+/**
+ * Starts threads for vCPUs that will be made: a thread takes as long to come up as the machine to be
+ * built, or longer.
+ */
+export function startSpareThreads(count: number): void {
+  while (spare.length < count) spare.push(new Worker(workerUrl, { type: "module" }));
+}
+
+/** Ends the threads that no vCPU has taken. */
+export function endSpareThreads(): void {
+  for (const worker of spare.splice(0)) worker.terminate();
+}
+
 /** One vCPU. */
 export class Vcpu {
   /** The vCPU's control words. */
@@ -41,7 +57,7 @@ export class Vcpu {
 
   /** Starts the vCPU's thread, parked. Returns at once; the thread is ready some 10 ms later. */
   startThread(devices: DeviceSetDescription, onFailure: (reason: string) => void): void {
-    const worker = new Worker(workerUrl, { type: "module", name: `vcpu${this.index}` });
+    const worker = spare.shift() ?? new Worker(workerUrl, { type: "module" });
     worker.onerror = (event) => {
       event.preventDefault();
       this.control.post(GuestEvent.THREAD_FAILED);
