@@ -13,7 +13,7 @@ import { migrationCommands, migrationHmpCommands, migrationInfoCommands } from "
 import { Incoming, type Received } from "./incoming.ts";
 import { Migration } from "./migration.ts";
 import { type Continuation, Outgoing, sharingBlockers } from "./outgoing.ts";
-import type { RelayChannels } from "./relay.ts";
+import type { RelayChannels } from "./relay_link.ts";
 
 /** Live update of one VM. */
 export class Cpr {

@@ -16,7 +16,8 @@ import { Cancelled, type Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { checkCprCapabilities, type MigrationMode } from "./parameters.ts";
 import { preflight } from "./preflight.ts";
-import { type RelayChannels, RelayUpdate, startHelper, transferTo } from "./relay.ts";
+import { RelayUpdate, startHelper, transferTo } from "./relay.ts";
+import type { RelayChannels } from "./relay_link.ts";
 import type { UpdateProcess } from "./timeline.ts";
 import { sendDescriptors, TransferUpdate } from "./transfer.ts";
 

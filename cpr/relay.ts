@@ -22,17 +22,17 @@
  */
 import { OsError } from "../ffi/errno.ts";
 import { Epoll } from "../ffi/event.ts";
-import { isOpen, OwnedFd, pollFd, POLLIN, readFd, setCloexec } from "../ffi/fd.ts";
+import { isOpen, OwnedFd, pollFd, POLLIN, setCloexec } from "../ffi/fd.ts";
 import { ChildProcess, PreparedExec, spawn } from "../ffi/process.ts";
 import type { Reactor } from "../ffi/reactor.ts";
-import { setTimeouts, socketPair } from "../ffi/socket.ts";
-import { receiveMessage, sendMessage } from "../ffi/socket_message.ts";
+import { socketPair } from "../ffi/socket.ts";
 import { ownCommandLine } from "../vmm/daemon.ts";
 import type { MigrationAddress } from "./address.ts";
 import { Channel, openOutgoing } from "./channel.ts";
 import type { Departure, Update } from "./departure.ts";
+import { closeChannels, type RelayChannels, RelayLink } from "./relay_link.ts";
 import { encodeStream, StateError } from "./stream.ts";
-import { awaitInput, PEER_LIMIT_MS, sendTable, TransferUpdate } from "./transfer.ts";
+import { sendTable, TransferUpdate } from "./transfer.ts";
 
 /** Tells a process that it is part of a relay; JSON of {@linkcode RelayPart}. */
 const RELAY = "DENOVO_CPR_RELAY";
@@ -42,8 +42,6 @@ const HELPER_LIMIT_MS = 10_000;
 const TAKER_LIMIT_MS = 20_000;
 /** Milliseconds from the end of the link to the end of the helper. */
 const HELPER_END_MS = 2_000;
-const ASK = Uint8Array.of(0x41);
-const GRANT = Uint8Array.of(0x47);
 
 /** What a process that is part of a relay is told by its environment. */
 interface RelayPart {
@@ -63,63 +61,6 @@ export class GuestEnded extends Error {
   constructor(readonly status: number) {
     super(`The guest has ended during the update, with exit status ${status}`);
   }
-}
-
-/** The two connections of a cpr-transfer. */
-export interface RelayChannels {
-  readonly cpr: OwnedFd;
-  readonly main: OwnedFd;
-}
-
-/** One end of the link. */
-export class RelayLink implements Disposable {
-  /** @param fd a connected UNIX socket */
-  constructor(readonly fd: OwnedFd) {
-    setTimeouts(fd.fd, PEER_LIMIT_MS);
-  }
-
-  /** Asks for the guest, and waits for the connections. @throws {StateError} if nobody answers */
-  ask(): RelayChannels {
-    let answer: ReturnType<typeof receiveMessage>;
-    let cause: unknown;
-    try {
-      sendMessage(this.fd.fd, ASK);
-      answer = receiveMessage(this.fd.fd, new Uint8Array(1), 2);
-    } catch (error) {
-      cause = error;
-    }
-    if (answer?.fds.length === 2) return { cpr: answer.fds[0], main: answer.fds[1] };
-    for (const fd of answer?.fds ?? []) fd.close();
-    const text = "The VMM that has the guest does not answer on the relay's link";
-    throw new StateError(text, { cause });
-  }
-
-  /** Waits until the other side asks; false if it has ended instead. */
-  async asked(reactor: Reactor, abort: AbortSignal): Promise<boolean> {
-    await awaitInput(reactor, this.fd.fd, abort);
-    return readFd(this.fd.fd, new Uint8Array(1)) === 1;
-  }
-
-  /** Answers the other side with connections; gives the own ends of them. */
-  grant(): RelayChannels {
-    const [cpr, theirCpr] = socketPair();
-    const [main, theirMain] = socketPair();
-    using _theirCpr = theirCpr;
-    using _theirMain = theirMain;
-    sendMessage(this.fd.fd, GRANT, [theirCpr.fd, theirMain.fd]);
-    return { cpr, main };
-  }
-
-  /** Closes this end, which the other side notices. */
-  [Symbol.dispose](): void {
-    this.fd.close();
-  }
-}
-
-/** Closes connections of which an update may not have come to use both. */
-function closeChannels({ cpr, main }: RelayChannels): void {
-  cpr.close();
-  main.close();
 }
 
 /** A transfer to whoever has asked on a link. */
