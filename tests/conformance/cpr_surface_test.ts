@@ -56,6 +56,7 @@ const capabilities = [
 /** QEMU 11.1.3's answer to `query-migrate-parameters`; and one parameter that is ours. */
 const parameters = {
   "x-cpr-exec-relay": "auto",
+  "x-trace-file": "",
   "cpu-throttle-tailslow": false,
   "xbzrle-cache-size": 67108864,
   "cpu-throttle-initial": 20,
@@ -169,6 +170,7 @@ direct-io: off
 x-rdma-chunk-size: 1048576 bytes
 cpr-exec-command:
 x-cpr-exec-relay: auto
+x-trace-file: 
 `,
   );
 });
