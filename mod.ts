@@ -187,17 +187,14 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
       vm.start();
     } else if (!arrival.isHelper) await arrival.begin(vm, cpr, useOwnOutput);
     const { monitors } = config;
+    const openMonitors = await loadMonitors(vm, view, cpr);
     // A helper has only those monitors whose connections pass through it, until it has to stay.
     const passes = ({ chardev }: MonitorConfig) => vm.chardevs.keeps(chardev) === "all";
-    await openMonitors(monitors.filter((one) => !arrival.isHelper || passes(one)), {
-      vm,
-      view,
-      cpr,
-    });
+    openMonitors(monitors.filter((one) => !arrival.isHelper || passes(one)));
     vm.attachDevices();
     if (arrival.isHelper) {
       await arrival.help(vm, cpr);
-      await openMonitors(monitors.filter((one) => !passes(one)), { vm, view, cpr });
+      openMonitors(monitors.filter((one) => !passes(one)));
     }
     if (config.pidfile !== undefined && vm.runState !== "shutdown") {
       removePidfile = writePidfile(config.pidfile);
@@ -215,17 +212,27 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
   }
 }
 
-/** Monitors are loaded after the guest runs: its first instruction does not wait for them. */
-async function openMonitors(
-  configs: readonly MonitorConfig[],
-  { vm, view, cpr }: { vm: VirtualMachine; view: MachineView; cpr: Cpr },
-): Promise<void> {
-  if (configs.length === 0 || vm.runState === "shutdown") return;
+/**
+ * Monitors are loaded after the guest runs: its first instruction does not wait for them.
+ *
+ * @returns opens monitors, at once: a monitor that shares a console greets when its turn comes, which
+ *   must not be before the console's device is there
+ */
+async function loadMonitors(
+  vm: VirtualMachine,
+  view: MachineView,
+  cpr: Cpr,
+): Promise<(configs: readonly MonitorConfig[]) => void> {
+  if (vm.config.monitors.length === 0) return () => {};
   const { openMonitors } = await import("./vmm/monitors.ts");
   const { builtinCommands } = await import("./vmm/monitor/builtin_commands.ts");
   const table = builtinCommands();
   cpr.register(table);
-  openMonitors(configs, { chardevs: vm.chardevs, machine: view, table });
+  return (configs) => {
+    if (vm.runState !== "shutdown") {
+      openMonitors(configs, { chardevs: vm.chardevs, machine: view, table });
+    }
+  };
 }
 
 /** A successor goes on with its predecessor's file. */
