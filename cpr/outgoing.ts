@@ -79,9 +79,10 @@ export class Outgoing {
     process: UpdateProcess,
     choose: (departure: Departure) => Promise<Update>,
   ): Promise<Continuation> {
-    // The page before is looked at until the new timeline is there: it is unmapped last.
+    const ownership = Ownership.create(process);
+    // The page before is looked at until the new one is in place everywhere: it is unmapped last.
     using _before = this.#ownership;
-    const ownership = this.#ownership = Ownership.create(process);
+    this.#ownership = ownership;
     const departure = new Departure(this.#vm, this.#migration, this.#fds, ownership);
     this.#migration.begin("outgoing");
     this.#migration.timeline = ownership.timeline;
