@@ -79,12 +79,12 @@ export class Outgoing {
     process: UpdateProcess,
     choose: (departure: Departure) => Promise<Update>,
   ): Promise<Continuation> {
-    const ownership = Ownership.create(process);
+    this.#migration.begin("outgoing");
+    const ownership = this.#newPage(process);
     // The page before is looked at until the new one is in place everywhere: it is unmapped last.
     using _before = this.#ownership;
     this.#ownership = ownership;
     const departure = new Departure(this.#vm, this.#migration, this.#fds, ownership);
-    this.#migration.begin("outgoing");
     this.#migration.timeline = ownership.timeline;
     let update: Update | undefined;
     try {
@@ -106,6 +106,17 @@ export class Outgoing {
         this.#failed(chosen, departure, error);
       }
     };
+  }
+
+  /** @throws {Error} if there is none to be had; the page before stays */
+  #newPage(process: UpdateProcess): Ownership {
+    try {
+      return Ownership.create(process);
+    } catch (error) {
+      this.#migration.timeline = undefined;
+      this.#migration.fail(error);
+      throw error;
+    }
   }
 
   #failed(update: Update | undefined, departure: Departure, error: unknown): void {

@@ -106,6 +106,14 @@ kvmTest("a successor without memory for the guest is refused, and the guest goes
   await assertRunsIn((await transferUpdate(lab, "last", qmp, special)).qmp, memory);
 });
 
+/** The limit under which a process may open `room` files more: a limit is on a file's number. */
+function limitForRoom(pid: number, room: number): number {
+  const open = new Set([...Deno.readDirSync(`/proc/${pid}/fd`)].map(({ name }) => Number(name)));
+  let limit = 0;
+  for (let free = 0; free < room || open.has(limit); limit++) if (!open.has(limit)) free++;
+  return limit;
+}
+
 kvmTest("a VMM that may open no more files says so, and the guest goes on", async () => {
   await using lab = await Laboratory.open();
   const { vmm, qmp } = await lab.run("vmm");
@@ -114,23 +122,26 @@ kvmTest("a VMM that may open no more files says so, and the guest goes on", asyn
   const { channels } = await startSuccessor(lab, "next");
   const open = () => [...Deno.readDirSync(`/proc/${pid}/fd`)].length;
   const before = open();
-  // Descriptors that are open above the limit stay open.
-  await limit(pid, "nofile", before);
   const modes = [
     ["cpr-transfer", { channels }],
     ["cpr-exec", { uri: `file:${lab.path("state")}` }],
     ["cpr-reboot", { uri: `file:${lab.path("state")}` }],
   ] as const;
-  for (const [mode, request] of modes) {
-    await setExec(qmp, [...program, ...vmm.options, "-incoming", `file:${lab.path("state")}`]);
-    await qmp.execute("migrate-set-parameters", { mode });
-    assert.match(await qmp.refusal("migrate", request), /Too many open files|EMFILE/);
-    assert.equal((await qmp.migration()).status, "failed");
-    await assertRunsIn(qmp, memory);
+  await setExec(qmp, [...program, ...vmm.options, "-incoming", `file:${lab.path("state")}`]);
+  // Not even the page that says who owns the guest; then that page, and nothing else.
+  for (const room of [0, 1]) {
+    for (const [mode, request] of modes) {
+      await qmp.execute("migrate-set-parameters", { mode });
+      await limit(pid, "nofile", limitForRoom(pid, room));
+      assert.match(await qmp.refusal("migrate", request), /Too many open files|EMFILE/);
+      assert.equal((await qmp.migration()).status, "failed", `${mode} with room for ${room}`);
+      await assertRunsIn(qmp, memory);
+      // The page is kept until the next update.
+      assert.equal(open(), before + room);
+    }
   }
   await limit(pid, "nofile", 4096);
-  // The page that says who owns the guest is kept until the next update.
-  assert.equal(open(), before + 1);
+  await qmp.execute("migrate-set-parameters", { mode: "cpr-exec" });
   await assertRunsIn(await execUpdate(lab, vmm, qmp), memory);
 });
 
