@@ -71,31 +71,38 @@ export class Channel implements Disposable {
 
   /** Waits until there is something to read, or the end. */
   awaitData(): void {
-    if (this.#end === this.#start) this.#end += Math.max(0, this.#fill(1));
+    this.#readAhead(1);
   }
 
   /** Reads exactly a length, or less at the end. */
   readonly source: ByteSource = (length) => {
-    while (this.#end - this.#start < length) {
-      const n = this.#fill(length);
-      if (n === -1) throw new Error(`Migration channel stalled for ${STALL_MS / 1000} s`);
-      if (n === 0) break;
-      this.#end += n;
+    if (this.#readAhead(length) === -1) {
+      throw new Error(`Migration channel stalled for ${STALL_MS / 1000} s`);
     }
-    // A buffer is never written to where it was read: a part of it stays as it is.
-    const taken = this.#buffer.subarray(this.#start, Math.min(this.#end, this.#start + length));
-    this.#start += taken.length;
-    return taken;
+    return this.#take(length);
   };
 
   /** Reads what comes up to the end, or up to where the peer falls silent. */
   rest(limit: number): Uint8Array<ArrayBuffer> {
-    while (this.#end - this.#start < limit) {
-      const n = this.#fill(limit);
-      if (n <= 0) break;
-      this.#end += n;
+    this.#readAhead(limit);
+    return this.#take(limit);
+  }
+
+  /** A buffer is never written to where it was read: a part of it stays as it is. */
+  #take(length: number): Uint8Array<ArrayBuffer> {
+    const taken = this.#buffer.subarray(this.#start, Math.min(this.#end, this.#start + length));
+    this.#start += taken.length;
+    return taken;
+  }
+
+  /** Reads until a length is there. Returns 0 if the end came first, -1 if a silence did. */
+  #readAhead(length: number): number {
+    let n = length;
+    while (this.#end - this.#start < length && n > 0) {
+      n = this.#fill(length);
+      this.#end += Math.max(0, n);
     }
-    return this.#buffer.slice(this.#start, Math.min(this.#end, this.#start + limit));
+    return n;
   }
 
   /** Reads more behind what is there: in the pause one system call shall fetch the whole state. */

@@ -28,7 +28,7 @@ import { EnteringRehearsal } from "./rehearsal.ts";
 import { bufferSource, type ByteSource, readSections, StateError } from "./stream.ts";
 import type { Step } from "./timeline.ts";
 import { Answer, awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
-import { type ChardevStates, readVm } from "./vm_state.ts";
+import { type ReadVm, readVm } from "./vm_state.ts";
 
 /** Milliseconds after the guest's arrival when what is slow to close is closed. */
 export const CLOSE_LATER_MS = 100;
@@ -51,7 +51,7 @@ export async function receiveCpr(
   reactor: Reactor,
 ): Promise<ReceivedCpr> {
   using listener = openCprListener(address);
-  await awaitInput(reactor, listener.fd, new AbortController().signal);
+  await awaitInput(reactor, listener.fd);
   const connection = accept(listener.fd);
   if (!connection) throw new Error("cpr channel has no connection to accept");
   return receiveOver(connection);
@@ -170,9 +170,7 @@ export class Incoming {
   #connection: OwnedFd | undefined;
   #rehearsal: EnteringRehearsal | undefined;
   #started = false;
-  #chardevs: ChardevStates = new Map();
-  /** When the guest stopped, and when its state was here: nanoseconds of CLOCK_MONOTONIC. */
-  #stoppedNs = 0;
+  /** When the guest's state was here, nanoseconds of CLOCK_MONOTONIC. */
   #loadedNs = 0;
   #main: OwnedFd | undefined;
   readonly #onArrival: ((vm: VirtualMachine) => void) | undefined;
@@ -226,6 +224,7 @@ export class Incoming {
     if (this.#beside) {
       await this.#vm.machine.threadsStarted();
       this.#rehearsal ??= new EnteringRehearsal(this.#vm);
+      this.#rehearsal.begin();
       this.#stamp("rehearsed");
     }
     // The old VMM reads the end of this connection as "the main channel listens".
@@ -237,9 +236,7 @@ export class Incoming {
         const channel = end.kind === "open" ? end.channel : await this.#accept(end.listener);
         using _channel = channel;
         this.#migration.status = "active";
-        if (this.#beside) this.#takeFromPeer(channel);
-        else this.#load(channel, false);
-        this.#arrived();
+        this.#arrived(this.#beside ? this.#takeFromPeer(channel) : this.#load(channel, false));
         return { ok: true };
       } catch (error) {
         this.#migration.error = (error as Error).message;
@@ -280,7 +277,7 @@ export class Incoming {
 
   async #accept(listener: OwnedFd): Promise<Channel> {
     using own = listener;
-    await awaitInput(this.#vm.reactor, own.fd, new AbortController().signal);
+    await awaitInput(this.#vm.reactor, own.fd);
     const connection = accept(own.fd);
     if (!connection) throw new Error("Main channel has no connection to accept");
     this.#stamp("connected");
@@ -288,7 +285,8 @@ export class Incoming {
   }
 
   /** Agrees with the old VMM on what stays the same, then takes the rest, and answers. */
-  #takeFromPeer(channel: Channel): void {
+  #takeFromPeer(channel: Channel): ReadVm {
+    let state: ReadVm;
     try {
       const table = new SectionTable(readSections(channel.source));
       checkConstants(this.#vm.machine, table);
@@ -296,22 +294,23 @@ export class Incoming {
       this.#stamp("machine-agreed");
       this.#rehearsal?.finish();
       channel.sink(Uint8Array.of(Answer.READY));
-      this.#load(channel, true);
+      state = this.#load(channel, true);
     } catch (error) {
       refuse(channel, error as Error);
       throw error;
     }
     answerDone(channel);
     this.#stamp("answered");
+    return state;
   }
 
   /** @param agreed whether the constant sections have been compared before */
-  #load(channel: Channel, agreed: boolean): void {
+  #load(channel: Channel, agreed: boolean): ReadVm {
     const vm = this.#vm;
     const ignoreShared = this.#migration.capabilities.has("x-ignore-shared");
     vm.events.hold();
     try {
-      const state = enter({
+      return enter({
         ownership: this.#ownership,
         await: () => channel.awaitData(),
         read: () =>
@@ -329,26 +328,24 @@ export class Incoming {
           else vm.setRunState("paused");
         },
       });
-      this.#chardevs = state.chardevs;
-      this.#stoppedNs = state.stoppedNs;
     } finally {
       vm.events.release();
     }
   }
 
   /** What need not happen within the pause. */
-  #arrived(): void {
-    this.#vm.arrived(this.#chardevs);
+  #arrived({ chardevs, stoppedNs }: ReadVm): void {
+    this.#vm.arrived(chardevs);
     this.#onArrival?.(this.#vm);
     this.#migration.complete();
     setTimeout(() => this.#rehearsal?.[Symbol.dispose](), CLOSE_LATER_MS);
     if (this.#vm.running) {
-      this.#noteEntries().catch((error: Error) => this.#vm.notice(error.message));
+      this.#noteEntries(stoppedNs).catch((error: Error) => this.#vm.notice(error.message));
     }
   }
 
   /** Adds to the timeline when the vCPUs went on, as soon as they have. */
-  async #noteEntries(): Promise<void> {
+  async #noteEntries(stoppedNs: number): Promise<void> {
     let last = 0;
     for (const { index, control } of this.#vm.machine.vcpus) {
       while (control.enteredNs < this.#loadedNs) {
@@ -358,7 +355,7 @@ export class Incoming {
       this.#ownership.timeline.stamp("entered", control.enteredNs, index);
       last = Math.max(last, control.enteredNs);
     }
-    this.pauseNs = last - this.#stoppedNs;
+    this.pauseNs = last - stoppedNs;
     this.#migration.writeTrace();
   }
 

@@ -51,49 +51,11 @@ export function constantSections(machine: Machine, withUuid = false): Section[] 
   ];
 }
 
-/** The sections that change: buffers that are made once, to be filled within the pause. */
-export class MachineImage {
-  /** The sections; `save` fills their data. */
-  readonly sections: readonly Section[];
-  readonly #hardware: Hardware;
-  readonly #state: HardwareState;
-  readonly #devices: readonly (readonly [DeviceInstance, Uint8Array<ArrayBuffer>])[];
-
-  /**
-   * Makes empty buffers.
-   *
-   * @param machine the machine
-   * @param hardware where vCPUs and chips are read from; a rehearsal has others than the machine's
-   */
-  constructor(machine: Machine, hardware: Hardware = machine.hardware) {
-    this.#hardware = hardware;
-    this.#state = hardware.makeState();
-    this.#devices = machine.devices.devices.map((device) =>
-      [device, new Uint8Array(device.state.length)] as const
-    );
-    this.sections = [
-      ...hardwareBuffers(this.#state).map(({ name, id, data }) => section(name, id, data)),
-      ...this.#devices.map(([{ type, id }, data]): Section => ({
-        name: type.name,
-        id,
-        version: type.version,
-        data,
-      })),
-    ];
-  }
-
-  /** Reads the state of a machine whose vCPUs are parked. @throws {OsError} */
-  save(): void {
-    this.#state.save(this.#hardware);
-    for (const [device, data] of this.#devices) data.set(device.state);
-  }
-}
-
 /** The whole state of a machine whose vCPUs are parked. */
 export function saveMachine(machine: Machine, hardware: Hardware = machine.hardware): Section[] {
-  const image = new MachineImage(machine, hardware);
-  image.save();
-  return [...constantSections(machine), ...image.sections];
+  const state = new MachineState(machine, hardware);
+  state.save();
+  return [...constantSections(machine), ...state.sections];
 }
 
 /** A machine's state that has been read and checked, ready to be put into the machine. */
@@ -177,28 +139,46 @@ export function checkConstants(machine: Machine, table: SectionTable): void {
   );
 }
 
-/** What takes a stream's changing sections: buffers that are made before the pause. */
-export class MachineTarget implements LoadedState {
+/**
+ * A machine's changing state, to be read from the machine or put into it: buffers that are made
+ * before the pause and filled within it.
+ */
+export class MachineState implements LoadedState {
+  /** The sections; `save` and `take` fill their data. */
+  readonly sections: readonly Section[];
   readonly #machine: Machine;
   readonly #hardware: Hardware;
   readonly #state: HardwareState;
-  readonly #buffers: readonly Omit<Section, "version">[];
   readonly #devices: readonly (readonly [DeviceInstance, Uint8Array<ArrayBuffer>])[];
 
   /**
-   * Makes the buffers.
+   * Makes empty buffers.
    *
    * @param machine the machine
-   * @param hardware where vCPUs and chips are written to; a rehearsal has others than the machine's
+   * @param hardware where vCPUs and chips are; a rehearsal has others than the machine's
    */
   constructor(machine: Machine, hardware: Hardware = machine.hardware) {
     this.#machine = machine;
     this.#hardware = hardware;
     this.#state = hardware.makeState();
-    this.#buffers = hardwareBuffers(this.#state);
     this.#devices = machine.devices.devices.map((device) =>
       [device, new Uint8Array(device.state.length)] as const
     );
+    this.sections = [
+      ...hardwareSections(this.#state),
+      ...this.#devices.map(([{ type, id }, data]): Section => ({
+        name: type.name,
+        id,
+        version: type.version,
+        data,
+      })),
+    ];
+  }
+
+  /** Reads the state of a machine whose vCPUs are parked. @throws {OsError} */
+  save(): void {
+    this.#state.save(this.#hardware);
+    for (const [device, data] of this.#devices) data.set(device.state);
   }
 
   /**
@@ -207,13 +187,10 @@ export class MachineTarget implements LoadedState {
    * @throws {StateError} that names the section and what is wrong with it
    */
   take(table: SectionTable): void {
-    for (const { name, id, data } of this.#buffers) {
-      const section = table.take(name, id);
+    for (const { name, id, version, data } of this.sections) {
+      const section = table.take(name, id, version);
       checkLabels(data, section);
       fill(data, section);
-    }
-    for (const [{ type, id }, data] of this.#devices) {
-      fill(data, table.take(type.name, id, type.version));
     }
   }
 
@@ -237,10 +214,10 @@ export class MachineTarget implements LoadedState {
 export function checkState(machine: Machine, sections: Iterable<Section>): LoadedState {
   const table = new SectionTable(sections);
   checkConstants(machine, table);
-  const target = new MachineTarget(machine);
-  target.take(table);
+  const state = new MachineState(machine);
+  state.take(table);
   table.checkEmpty();
-  return target;
+  return state;
 }
 
 /** KVM's error as one that names the section, as far as it is one section's. */
@@ -259,18 +236,16 @@ function section(name: string, id: string, data: Uint8Array<ArrayBuffer>): Secti
   return { name, id, version: VERSION, data };
 }
 
-/** The buffers of the hardware's state, with their keys in the stream. */
-function hardwareBuffers(
-  state: HardwareState,
-): { name: string; id: string; data: Uint8Array<ArrayBuffer> }[] {
+/** The buffers of the hardware's state as sections. */
+function hardwareSections(state: HardwareState): Section[] {
   return [
-    { name: "kvmclock", id: "", data: state.clock },
+    section("kvmclock", "", state.clock),
     ...state.vcpus.flatMap(({ parts, tscOffset }, i) => [
-      ...vcpuParts.map((part) => ({ name: `cpu/${part}`, id: `${i}`, data: parts[part] })),
-      ...(tscOffset ? [{ name: "cpu/tsc_offset", id: `${i}`, data: tscOffset }] : []),
+      ...vcpuParts.map((part) => section(`cpu/${part}`, `${i}`, parts[part])),
+      ...(tscOffset ? [section("cpu/tsc_offset", `${i}`, tscOffset)] : []),
     ]),
-    ...irqchips.map((chip, i) => ({ name: "irqchip", id: chip, data: state.irqchips[i] })),
-    ...(state.pit ? [{ name: "pit", id: "", data: state.pit }] : []),
+    ...irqchips.map((chip, i) => section("irqchip", chip, state.irqchips[i])),
+    ...(state.pit ? [section("pit", "", state.pit)] : []),
   ];
 }
 

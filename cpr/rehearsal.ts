@@ -16,7 +16,7 @@ import { Vcpu } from "../vmm/vcpu.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import { Channel } from "./channel.ts";
 import { chardevStates } from "./fd_table.ts";
-import { MachineTarget } from "./machine_state.ts";
+import { MachineState } from "./machine_state.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { enter, leave } from "./pause.ts";
 import { encodeStream } from "./stream.ts";
@@ -30,20 +30,25 @@ const LAST_ROUNDS = 5;
 const KICKS = 4;
 const nobody = { wasRunning: true, stoppedNs: 0 };
 
-/** Two ends of a connection that leads nowhere, and an ownership page of nobody's guest. */
+/** A scratch VM, two ends of a connection that leads nowhere, an ownership page of nobody's guest. */
 class Stage implements Disposable {
+  readonly hardware: Hardware;
   readonly near: Channel;
   readonly far: Channel;
   readonly ownership: Ownership;
   readonly #owner: number;
+  readonly #opened: DisposableStack;
 
-  constructor(owner: number) {
+  constructor(vm: VirtualMachine, owner: number) {
+    using opened = new DisposableStack();
+    this.hardware = opened.adopt(vm.machine.hardware.makeScratch(), (scratch) => scratch.close());
     const [near, far] = socketPair();
-    this.near = new Channel(near);
-    this.far = new Channel(far);
-    this.ownership = Ownership.create("old", owner);
+    this.near = opened.use(new Channel(near));
+    this.far = opened.use(new Channel(far));
+    this.ownership = opened.use(Ownership.create("old", owner));
     this.ownership.timeline.observed = false;
     this.#owner = owner;
+    this.#opened = opened.move();
   }
 
   /** Once more from the top. */
@@ -52,10 +57,9 @@ class Stage implements Disposable {
     this.ownership.timeline.clear();
   }
 
+  /** Closes the scratch VM too, which takes as long as the pause should never be. */
   [Symbol.dispose](): void {
-    this.near[Symbol.dispose]();
-    this.far[Symbol.dispose]();
-    this.ownership.close();
+    this.#opened.dispose();
   }
 }
 
@@ -64,19 +68,22 @@ export class LeavingRehearsal implements Disposable {
   /** Buffers for the machine's own state. */
   readonly image: VmImage;
   readonly #vm: VirtualMachine;
-  readonly #scratch: Hardware;
+  readonly #stage: Stage;
   readonly #scratchImage: VmImage;
   readonly #vcpu: Vcpu;
-  readonly #stage = new Stage(Owner.OLD);
   readonly #events = new EventHub();
 
-  /** Makes what it takes, and rehearses until all is compiled. */
+  /** Makes what it takes. */
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
-    this.#scratch = vm.machine.hardware.makeScratch();
-    this.#scratchImage = new VmImage(vm.machine, this.#scratch);
-    this.#vcpu = scratchVcpu(this.#scratch);
+    this.#stage = new Stage(vm, Owner.OLD);
+    this.#scratchImage = new VmImage(vm.machine, this.#stage.hardware);
+    this.#vcpu = scratchVcpu(this.#stage.hardware);
     this.image = new VmImage(vm.machine);
+  }
+
+  /** Rehearses until all is compiled. */
+  begin(): void {
     this.#play(ROUNDS);
   }
 
@@ -89,24 +96,28 @@ export class LeavingRehearsal implements Disposable {
     }
   }
 
-  /** Closes the scratch VM, which takes as long as the pause should never be. */
+  /** Closes what it made. */
   [Symbol.dispose](): void {
     this.#stage[Symbol.dispose]();
-    this.#scratch.close();
   }
 
   #play(rounds: number): void {
+    const { near, far, ownership } = this.#stage;
+    let sent = 0;
     for (let round = 0; round < rounds; round++) {
       this.#stage.reset();
       this.#events.hold();
-      const sections = leave({
-        ownership: this.#stage.ownership,
+      leave({
+        ownership,
         image: this.#scratchImage,
         stop: () => (this.#vcpu.rehearsePark(), this.#events.emit("STOP"), nobody),
         chardevs: () => chardevStates(this.#vm),
-        send: (bytes) => this.#stage.near.sink(bytes),
+        send: (bytes) => {
+          near.sink(bytes);
+          sent = bytes.length;
+        },
       });
-      this.#stage.far.source(encodeStream(sections).length);
+      far.source(sent);
       this.#events.release();
     }
   }
@@ -115,20 +126,23 @@ export class LeavingRehearsal implements Disposable {
 /** Rehearses the new VMM's half of the pause, with its own vCPU threads and devices. */
 export class EnteringRehearsal implements Disposable {
   readonly #vm: VirtualMachine;
-  readonly #scratch: Hardware;
+  readonly #stage: Stage;
   readonly #image: VmImage;
-  readonly #scratchTarget: MachineTarget;
-  readonly #stage = new Stage(Owner.HANDED_OVER);
+  readonly #scratchTarget: MachineState;
   /** Buffers for the machine's own state. */
-  readonly target: MachineTarget;
+  readonly target: MachineState;
 
-  /** Makes what it takes, and rehearses until all is compiled. */
+  /** Makes what it takes. */
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
-    this.#scratch = vm.machine.hardware.makeScratch();
-    this.#image = new VmImage(vm.machine, this.#scratch);
-    this.#scratchTarget = new MachineTarget(vm.machine, this.#scratch);
-    this.target = new MachineTarget(vm.machine);
+    this.#stage = new Stage(vm, Owner.HANDED_OVER);
+    this.#image = new VmImage(vm.machine, this.#stage.hardware);
+    this.#scratchTarget = new MachineState(vm.machine, this.#stage.hardware);
+    this.target = new MachineState(vm.machine);
+  }
+
+  /** Rehearses until all is compiled. */
+  begin(): void {
     this.#play(ROUNDS);
   }
 
@@ -137,24 +151,24 @@ export class EnteringRehearsal implements Disposable {
     this.#play(LAST_ROUNDS);
   }
 
-  /** Closes the scratch VM, which takes as long as the pause should never be. */
+  /** Closes what it made. */
   [Symbol.dispose](): void {
     this.#stage[Symbol.dispose]();
-    this.#scratch.close();
   }
 
   #play(rounds: number): void {
     const { machine } = this.#vm;
+    const { near, far, ownership } = this.#stage;
     const release = machine.hardware.holdVcpus();
     try {
       for (let round = 0; round < rounds; round++) {
         this.#stage.reset();
-        this.#stage.far.sink(encodeStream(this.#image.save(nobody, chardevStates(this.#vm))));
+        far.sink(encodeStream(this.#image.save(nobody, chardevStates(this.#vm))));
         enter({
-          ownership: this.#stage.ownership,
-          await: () => this.#stage.near.awaitData(),
+          ownership,
+          await: () => near.awaitData(),
           read: () =>
-            readVm(machine, this.#stage.near.source, {
+            readVm(machine, near.source, {
               agreed: true,
               ignoreShared: false,
               target: this.#scratchTarget,

@@ -113,6 +113,7 @@ export class TransferUpdate implements Update {
     await awaitInput(reactor, this.#cpr!.fd, migration.cancelSignal);
     await departure.beforeSwitchover();
     const rehearsal = this.#rehearsal = new LeavingRehearsal(vm);
+    rehearsal.begin();
     ownership.timeline.stamp("rehearsed");
     const main = this.#main = await this.#channels.main();
     send(main, encodeStream(departure.constants()));
@@ -221,22 +222,18 @@ export function sendTable(
 }
 
 /** Waits on the event loop for input on a descriptor; rejects by `abort`. */
-export function awaitInput(
-  reactor: Reactor,
-  fd: number,
-  abort: AbortSignal,
-): Promise<void> {
+export function awaitInput(reactor: Reactor, fd: number, abort?: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const done = () => {
     reactor.remove(fd);
-    abort.removeEventListener("abort", aborted);
+    abort?.removeEventListener("abort", aborted);
   };
   const aborted = () => {
     done();
-    reject(abort.reason);
+    reject(abort?.reason);
   };
-  if (abort.aborted) return Promise.reject(abort.reason);
-  abort.addEventListener("abort", aborted);
+  if (abort?.aborted) return Promise.reject(abort.reason);
+  abort?.addEventListener("abort", aborted);
   reactor.add(fd, Epoll.IN | Epoll.RDHUP, () => {
     done();
     resolve();

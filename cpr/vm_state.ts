@@ -8,13 +8,7 @@ import type { ChardevState } from "../devices/chardev/backend.ts";
 import { struct, u64, u8 } from "../ffi/struct.ts";
 import type { Hardware } from "../vmm/hardware.ts";
 import type { Machine } from "../vmm/machine.ts";
-import {
-  checkConstants,
-  type LoadedState,
-  MachineImage,
-  MachineTarget,
-  SectionTable,
-} from "./machine_state.ts";
+import { checkConstants, type LoadedState, MachineState, SectionTable } from "./machine_state.ts";
 import { CHARDEV_STATE, chardevSection, parseChardev } from "./fd_table.ts";
 import { RamLoader } from "./ram.ts";
 import { type ByteSource, readSections, type Section, StateError } from "./stream.ts";
@@ -60,7 +54,7 @@ function thisBoot(): readonly [bigint, bigint] {
 /** A VM's changing state: buffers that are made before the pause and filled within it. */
 export class VmImage {
   readonly #global = globalState.alloc();
-  readonly #machine: MachineImage;
+  readonly #machine: MachineState;
 
   /**
    * Makes empty buffers.
@@ -69,7 +63,7 @@ export class VmImage {
    * @param hardware where vCPUs and chips are read from; a rehearsal has others than the machine's
    */
   constructor(machine: Machine, hardware: Hardware = machine.hardware) {
-    this.#machine = new MachineImage(machine, hardware);
+    this.#machine = new MachineState(machine, hardware);
     const [low, high] = thisBoot();
     Object.assign(this.#global.view, { boot_id_low: low, boot_id_high: high });
   }
@@ -106,7 +100,7 @@ export interface ReadOptions {
   /** Whether the constant sections have been compared before. */
   readonly agreed?: boolean;
   /** What takes the machine's state, where it was made before. */
-  readonly target?: MachineTarget;
+  readonly target?: MachineState;
 }
 
 /**
@@ -121,7 +115,7 @@ export interface ReadOptions {
 export function readVm(
   machine: Machine,
   source: ByteSource,
-  { ignoreShared = false, agreed = false, target = new MachineTarget(machine) }: ReadOptions = {},
+  { ignoreShared = false, agreed = false, target = new MachineState(machine) }: ReadOptions = {},
 ): ReadVm {
   const ram = new RamLoader(machine.memory, ignoreShared);
   try {
