@@ -30,7 +30,7 @@
  * @module
  */
 import { deviceTypes } from "./devices/registry.ts";
-import type { TerminationSignal } from "./devices/chardev/raw_terminal.ts";
+import { terminationSignals } from "./devices/chardev/raw_terminal.ts";
 import { Cpr } from "./cpr/cpr.ts";
 import { Arrival } from "./cpr/arrival.ts";
 import { answerPreflight, isPreflight } from "./cpr/preflight.ts";
@@ -243,8 +243,7 @@ function openLog(path: string, append: boolean): (text: string) => void {
 
 /** SIGINT, SIGTERM and SIGHUP end the VM as QEMU's do. Returns what takes the listeners away. */
 function listenForSignals(vm: VirtualMachine): () => void {
-  const signals: TerminationSignal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
-  const listeners = signals.map((signal) => {
+  const listeners = terminationSignals.map((signal) => {
     const listener = () => {
       console.error(`denovo: terminating on signal ${signal}`);
       vm.quit("host-signal");

@@ -5,6 +5,7 @@
  */
 import type { CommandContext } from "../vmm/monitor/context.ts";
 import { QmpError } from "../vmm/monitor/errors.ts";
+import { readBool } from "../vmm/options/values.ts";
 import { defaultParameters, type ParameterName } from "./parameters.ts";
 
 const SUFFIXES: Record<string, number> = { "": 1, k: 1, m: 2, g: 3, t: 4, p: 5, e: 6 };
@@ -34,9 +35,9 @@ function parseValue(name: ParameterName, text: string): string | number | boolea
 }
 
 function parseBoolean(name: string, text: string): boolean {
-  if (["on", "yes", "true", "y"].includes(text)) return true;
-  if (["off", "no", "false", "n"].includes(text)) return false;
-  throw new QmpError(`Parameter '${name}' expects 'on' or 'off'`);
+  const value = readBool(text);
+  if (value === undefined) throw new QmpError(`Parameter '${name}' expects 'on' or 'off'`);
+  return value;
 }
 
 function parseNumber(name: string, text: string): number {

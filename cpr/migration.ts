@@ -34,7 +34,8 @@ export const migrationStatuses = [
 /** A migration's status. */
 export type MigrationStatus = typeof migrationStatuses[number];
 
-const inProgress: ReadonlySet<MigrationStatus> = new Set<MigrationStatus>([
+/** Statuses of a migration that is under way. */
+export const inProgress: ReadonlySet<MigrationStatus> = new Set<MigrationStatus>([
   "setup",
   "active",
   "pre-switchover",

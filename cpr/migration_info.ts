@@ -6,7 +6,7 @@
 import type { Cpr } from "./cpr.ts";
 import type { queryMigrate } from "./schema.ts";
 import type { Migration } from "./migration.ts";
-import type { Timeline } from "./timeline.ts";
+import { stepLabel, type Timeline } from "./timeline.ts";
 import { pausesOf } from "./trace.ts";
 import type { z } from "zod";
 
@@ -115,10 +115,9 @@ export function migrationText(cpr: Cpr, all: boolean): string {
 
 function timelineLines(timeline: NonNullable<MigrationInfo["x-timeline"]>): string[] {
   if (timeline.length === 0) return [];
-  const rows = timeline.map(({ step, process, us, vcpu }) => {
-    const name = vcpu === undefined ? step : `${step} (CPU ${vcpu})`;
-    return `${us.toFixed(1).padStart(14)}  ${process.padEnd(6)}  ${name}`;
-  });
+  const rows = timeline.map((entry) =>
+    `${entry.us.toFixed(1).padStart(14)}  ${entry.process.padEnd(6)}  ${stepLabel(entry)}`
+  );
   return ["Timeline:", `${"us from stop".padStart(14)}  process step`, ...rows];
 }
 

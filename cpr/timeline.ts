@@ -59,6 +59,11 @@ export interface TimelineEntry {
   readonly vcpu: number;
 }
 
+/** A step as users read it. */
+export function stepLabel({ step, vcpu }: { readonly step: Step; readonly vcpu?: number }): string {
+  return step === "entered" ? `${step} (CPU ${vcpu})` : step;
+}
+
 const HEAD = 8;
 const ENTRY = 16;
 const numbers = new Map<Step, number>(steps.map((step, number) => [step, number]));

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type Timeline, type TimelineEntry, updateProcesses } from "./timeline.ts";
+import { stepLabel, type Timeline, type TimelineEntry, updateProcesses } from "./timeline.ts";
 
 /** One event of the trace-event format; times in microseconds. */
 interface TraceEvent {
@@ -45,12 +45,13 @@ export function traceEvents(entries: readonly TimelineEntry[]): TraceEvent[] {
     args: { name: `${name} VMM` },
   }));
   const ends = new Map<string, number>();
-  for (const { step, process, ns, vcpu } of entries) {
+  for (const entry of entries) {
+    const { process, ns } = entry;
     const begin = ends.get(process) ?? ns;
     ends.set(process, ns);
-    const name = step === "entered" ? `entered (CPU ${vcpu})` : step;
     const pid = updateProcesses.indexOf(process);
-    events.push({ name, ph: "X", pid, tid: 1, ts: begin / 1000, dur: (ns - begin) / 1000 });
+    const [ts, dur] = [begin / 1000, (ns - begin) / 1000];
+    events.push({ name: stepLabel(entry), ph: "X", pid, tid: 1, ts, dur });
   }
   for (const { from, to, process } of pausesOf(entries)) {
     const pid = updateProcesses.indexOf(process);

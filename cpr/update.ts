@@ -8,7 +8,9 @@
  */
 import { Reactor } from "../ffi/reactor.ts";
 import type { MachineConfig } from "../vmm/config.ts";
+import { inTransit, type RunState } from "../vmm/run_state.ts";
 import { bundlePath } from "./bundle.ts";
+import { inProgress, type MigrationStatus } from "./migration.ts";
 import {
   carriedOptions,
   machineOf,
@@ -30,11 +32,6 @@ import {
 } from "./update/types.ts";
 
 export * from "./update/types.ts";
-
-/** Run states in which a VMM has no guest to give. */
-const WITHOUT_GUEST = ["inmigrate", "postmigrate", "finish-migrate"];
-/** Statuses of a migration that is over, or never was. */
-const AT_REST = [undefined, "none", "completed", "failed", "cancelled"];
 
 /**
  * Replaces the VMM of a running guest on this host by this version of Denovo.
@@ -202,7 +199,7 @@ async function checkVmm(qmp: QmpClient, name: string): Promise<string> {
     throw new Error(`The VMM behind '${name}' is not Denovo, its version says '${packageName}'`);
   }
   const runState = await qmp.runState();
-  if (WITHOUT_GUEST.includes(runState)) {
+  if (inTransit.has(runState as RunState)) {
     throw new Error(`The VMM behind '${name}' has no guest to give, its run state is ${runState}`);
   }
   return runState;
@@ -211,7 +208,9 @@ async function checkVmm(qmp: QmpClient, name: string): Promise<string> {
 /** @throws {Error} if a migration is under way, or something keeps the guest from moving */
 async function checkMigration(qmp: QmpClient, inPlace: boolean): Promise<void> {
   const { status, "blocked-reasons": blocked = [] } = await qmp.migration();
-  if (!AT_REST.includes(status)) throw new Error("There's a migration process in progress");
+  if (inProgress.has(status as MigrationStatus)) {
+    throw new Error("There's a migration process in progress");
+  }
   if (inPlace && blocked.length > 0) throw new Error(blocked.join("; "));
 }
 

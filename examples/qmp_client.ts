@@ -9,15 +9,12 @@ export interface QmpMessage {
   readonly return?: unknown;
   readonly error?: { readonly class: string; readonly desc: string };
   readonly event?: string;
-  readonly data?: Record<string, unknown>;
 }
 
 /** One QMP connection, past its negotiation. */
 export class QmpClient implements Disposable {
   readonly #connection: Deno.UnixConn;
   readonly #lines: AsyncIterator<string>;
-  /** Events that came while replies were awaited. */
-  readonly events: QmpMessage[] = [];
 
   private constructor(connection: Deno.UnixConn) {
     this.#connection = connection;
@@ -45,18 +42,9 @@ export class QmpClient implements Disposable {
     writer.releaseLock();
     for (;;) {
       const message = await this.#next();
-      if (message.event) this.events.push(message);
-      else if (message.error) throw new Error(message.error.desc);
-      else return message.return as T;
-    }
-  }
-
-  /** Waits until the VM ends the connection. */
-  async closed(): Promise<void> {
-    try {
-      for (;;) this.events.push(await this.#next());
-    } catch {
-      // The end that was waited for.
+      if (message.event) continue;
+      if (message.error) throw new Error(message.error.desc);
+      return message.return as T;
     }
   }
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { check, Errno, errno, OsError, retry } from "./errno.ts";
+import { check, errno, OsError, retry } from "./errno.ts";
 import { OwnedFd, pollFd, POLLIN } from "./fd.ts";
 import { cstring, libc } from "./libc.ts";
 import { addressOf, mapCode } from "./memory.ts";
@@ -241,8 +241,3 @@ export class ChildProcess implements Disposable {
 
 /** How a child ended: by exit code or by signal. */
 export type ExitStatus = { readonly code: number } | { readonly signal: number };
-
-/** Whether a process with this id exists. */
-export function processExists(pid: number): boolean {
-  return libc.kill(pid, 0) === 0 || errno() !== Errno.ENOENT && errno() !== 3;
-}

@@ -20,11 +20,9 @@ const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
-const SO_TYPE = 3;
 const SO_ERROR = 4;
 const SO_PEERCRED = 17;
 const SO_ACCEPTCONN = 30;
-const SO_DOMAIN = 39;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const EADDRINUSE = 98;
@@ -50,19 +48,7 @@ const ucred = struct("ucred", { pid: i32, uid: u32, gid: u32 });
 /** How a socket carries data: as a stream of bytes, or as messages whose bounds are kept. */
 export type SocketType = "stream" | "seqpacket";
 
-/** A socket's address family. */
-export type SocketFamily = "unix" | "inet" | "inet6";
-
 const typeNumbers: Record<SocketType, number> = { stream: SOCK_STREAM, seqpacket: SOCK_SEQPACKET };
-const types: Record<number, SocketType> = {
-  [SOCK_STREAM]: "stream",
-  [SOCK_SEQPACKET]: "seqpacket",
-};
-const families: Record<number, SocketFamily> = {
-  [AF_UNIX]: "unix",
-  [AF_INET]: "inet",
-  [AF_INET6]: "inet6",
-};
 
 /** Where a socket is bound or connected to. */
 export type SocketAddress =
@@ -268,16 +254,6 @@ export function socketError(fd: number): number {
 /** Whether a descriptor is a socket that listens. */
 export function isListening(fd: number): boolean {
   return fileStatus(fd).kind === "socket" && intOption(fd, SO_ACCEPTCONN) === 1;
-}
-
-/** A socket's address family; undefined for other families than these. */
-export function socketFamily(fd: number): SocketFamily | undefined {
-  return families[intOption(fd, SO_DOMAIN)];
-}
-
-/** A socket's type; undefined for other types than these. */
-export function socketType(fd: number): SocketType | undefined {
-  return types[intOption(fd, SO_TYPE)];
 }
 
 /** The address that a socket is bound to; undefined for families other than UNIX and IP. */

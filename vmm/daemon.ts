@@ -81,9 +81,8 @@ export function daemonIsUp(ready: OwnedFd): void {
  */
 function stdioFds(): number[] {
   const stdio = [0, 1, 2];
-  const streams = stdio.filter((fd) => fileStatus(fd).kind !== "file").map(targetOf);
-  const all = Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => Number(name));
-  return all.filter((fd) => stdio.includes(fd) || isOpen(fd) && streams.includes(targetOf(fd)));
+  const streams = stdio.filter((fd) => fileStatus(fd).kind !== "file");
+  return [...new Set([...stdio, ...streams.flatMap(sameAs)])];
 }
 
 /**
@@ -100,15 +99,19 @@ export function takeUpdateOutput(): (() => void) | undefined {
   setCloexec(output.fd, true);
   return () => {
     using own = output;
-    const captured = targetOf(2);
-    const all = Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => Number(name));
-    for (const fd of all) {
-      // Deno writes to duplicates of 2.
-      if (!isOpen(fd) || targetOf(fd) !== captured) continue;
+    // Deno writes to duplicates of 2.
+    for (const fd of sameAs(2)) {
       redirect(own.fd, fd);
       if (fd > 2) setCloexec(fd, true);
     }
   };
+}
+
+/** The open descriptors that refer to what this one refers to, itself among them. */
+function sameAs(fd: number): number[] {
+  const target = targetOf(fd);
+  const all = Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => Number(name));
+  return all.filter((other) => isOpen(other) && targetOf(other) === target);
 }
 
 /** What a descriptor refers to, as the kernel names it. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { terminationSignals } from "../../devices/chardev/raw_terminal.ts";
 import { updateVmm } from "../update.ts";
 import { Progress } from "./progress.ts";
 import { jsonOf, jsonOfFailure, textOf } from "./report.ts";
@@ -127,11 +128,10 @@ async function run({ json, socket, mode, options }: Arguments): Promise<number> 
 /** C-c and the like cancel the update instead of ending this process in its middle. */
 class CancelBySignal implements Disposable {
   readonly #controller = new AbortController();
-  readonly #names: readonly Deno.Signal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
   readonly #listener = () => this.#controller.abort();
 
   constructor() {
-    for (const name of this.#names) Deno.addSignalListener(name, this.#listener);
+    for (const name of terminationSignals) Deno.addSignalListener(name, this.#listener);
   }
 
   get signal(): AbortSignal {
@@ -139,6 +139,6 @@ class CancelBySignal implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const name of this.#names) Deno.removeSignalListener(name, this.#listener);
+    for (const name of terminationSignals) Deno.removeSignalListener(name, this.#listener);
   }
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { readBool } from "../../vmm/options/values.ts";
 import { sharedRamFile } from "./command_line.ts";
 import { HostFiles } from "./host_files.ts";
 import { listens } from "./process.ts";
@@ -224,7 +225,7 @@ function ignoreSharedOption({ newConfig }: Session, wanted: boolean): string[] {
   const given = newConfig.globals.findLast(([driver, name]) =>
     driver === "migration" && name === "x-ignore-shared"
   );
-  if (["on", "yes", "true", "y"].includes(given?.[2] ?? "off") === wanted) return [];
+  if (readBool(given?.[2] ?? "off") === wanted) return [];
   return ["-global", `migration.x-ignore-shared=${wanted ? "on" : "off"}`];
 }
 

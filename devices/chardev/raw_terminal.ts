@@ -6,9 +6,10 @@
 import { getTermios, isBackground, makeRaw, setTermios } from "../../ffi/terminal.ts";
 
 /** The signals that ask a process to end. */
-export type TerminationSignal = "SIGINT" | "SIGTERM" | "SIGHUP";
+export const terminationSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-const TERMINATION_SIGNALS: readonly TerminationSignal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+/** One of them. */
+export type TerminationSignal = typeof terminationSignals[number];
 
 /** How a terminal is made raw. */
 export interface RawTerminalOptions {
@@ -42,7 +43,7 @@ export class RawTerminal {
     this.#enter();
     // A shell puts its own settings in place while the process is suspended.
     Deno.addSignalListener("SIGCONT", this.#enter);
-    for (const signal of TERMINATION_SIGNALS) Deno.addSignalListener(signal, this.#end[signal]);
+    for (const signal of terminationSignals) Deno.addSignalListener(signal, this.#end[signal]);
     for (const event of ["unload", "error", "unhandledrejection"]) {
       addEventListener(event, this.#putBack);
     }
@@ -57,7 +58,7 @@ export class RawTerminal {
   /** Leaves the terminal raw for a successor. */
   release(): void {
     Deno.removeSignalListener("SIGCONT", this.#enter);
-    for (const signal of TERMINATION_SIGNALS) Deno.removeSignalListener(signal, this.#end[signal]);
+    for (const signal of terminationSignals) Deno.removeSignalListener(signal, this.#end[signal]);
     for (const event of ["unload", "error", "unhandledrejection"]) {
       removeEventListener(event, this.#putBack);
     }

@@ -45,6 +45,16 @@ export async function until(
   }
 }
 
+/** Whether a process is there, other than as a zombie. */
+export function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
 /** An error reply. */
 export class QmpError extends Error {}
 

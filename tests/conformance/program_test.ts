@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import {
   connect,
+  isAlive,
   type Json,
   kvmTest,
   listens,
@@ -16,16 +17,6 @@ import {
 } from "./session.ts";
 
 const DEBUG_EXIT = ["-device", "isa-debug-exit,iobase=0x501,iosize=2"];
-
-/** Whether a process is there, other than as a zombie. */
-function isAlive(pid: number): boolean {
-  try {
-    return !/^State:\s+[ZX]/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
 
 /** Fails if a file is there. */
 function assertGone(path: string): void {

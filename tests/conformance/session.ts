@@ -11,7 +11,7 @@ import { sendMessage } from "../../ffi/socket_message.ts";
 import { type ProgramName, programs } from "../guests/programs.ts";
 import { listens, program, until } from "./program.ts";
 
-export { kvmTest, listens, program, sleep, until } from "./program.ts";
+export { isAlive, kvmTest, listens, program, sleep, until } from "./program.ts";
 
 /** A folder for the files of one test. */
 export class TestFolder implements Disposable {

@@ -7,6 +7,7 @@ import { openPty } from "../../ffi/terminal.ts";
 import { updateVmm } from "../../mod.ts";
 import { layout } from "../guests/programs.ts";
 import {
+  isAlive,
   kvmTest,
   Laboratory,
   program,
@@ -214,16 +215,6 @@ for (const mode of modes) {
     await qmp.execute("cont");
     await qmp.assertGuestRuns();
   });
-}
-
-/** Whether a process is there, other than as a zombie. */
-function isAlive(pid: number): boolean {
-  try {
-    return !/^State:\s+[ZX]/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }
 
 kvmTest("update --json tells everything in one object", async () => {
