@@ -12,6 +12,8 @@ import {
   O,
   openFile,
   type OwnedFd,
+  pollFd,
+  POLLIN,
   readFd,
   seekFd,
   writeAll,
@@ -32,6 +34,9 @@ import type { ByteSink, ByteSource } from "./stream.ts";
 
 /** Milliseconds after which a peer that neither sends nor takes data counts as dead. */
 const STALL_MS = 10_000;
+
+/** Milliseconds for which the event loop may stand still. */
+const MOMENT_MS = 100;
 
 /** How much is read at a time: more than a machine's state without its RAM. */
 const BUFFER_SIZE = 256 << 10;
@@ -77,7 +82,7 @@ export class Channel implements Disposable {
   /** Reads exactly a length, or less at the end. */
   readonly source: ByteSource = (length) => {
     if (this.#readAhead(length) === -1) {
-      throw new Error(`Migration channel stalled for ${STALL_MS / 1000} s`);
+      throw new Error("The other end of the migration channel has fallen silent");
     }
     return this.#take(length);
   };
@@ -146,6 +151,11 @@ export class Channel implements Disposable {
     this.fd.close();
     this.#child?.[Symbol.dispose]();
   }
+}
+
+/** Sleeps until the peer has answered or gone, or for a moment that nobody at a monitor notices. */
+export function awaitAnswer(channel: Channel): void {
+  pollFd(channel.fd.fd, POLLIN, MOMENT_MS);
 }
 
 /** Whether failing to open it is known at once, so that `migrate` itself can say so. */

@@ -20,15 +20,22 @@ export interface Leaving {
   chardevs(): ChardevStates;
   /** Sends the state; a peer that is gone is no error here. */
   send(bytes: Uint8Array<ArrayBuffer>): void;
+  /** Sleeps for a moment, or until there is an answer. */
+  await(): void;
 }
 
 /**
- * The old VMM's half: from the guest's last instruction to its state on the way.
+ * The old VMM's half: from the guest's last instruction to its state on the way, and then asleep.
+ *
+ * Whatever this process has to say and to do can wait: as long as it sleeps, its processor is there
+ * for the new VMM, which as a rule has been woken on it.
  *
  * @returns the state that was sent
  * @throws {Error} if the state cannot be sent; the guest is stopped, and may have to be taken back
  */
-export function leave({ ownership, image, stop, chardevs, send }: Leaving): Section[] {
+export function leave(
+  { ownership, image, stop, chardevs, send, await: answer }: Leaving,
+): Section[] {
   const { timeline } = ownership;
   const guest = stop();
   timeline.stamp("parked");
@@ -40,6 +47,7 @@ export function leave({ ownership, image, stop, chardevs, send }: Leaving): Sect
   timeline.stamp("handed-over");
   send(bytes);
   timeline.stamp("sent");
+  answer();
   return sections;
 }
 

@@ -14,7 +14,7 @@ import { EventHub } from "../vmm/events.ts";
 import type { Hardware } from "../vmm/hardware.ts";
 import { Vcpu } from "../vmm/vcpu.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
-import { Channel } from "./channel.ts";
+import { awaitAnswer, Channel } from "./channel.ts";
 import { chardevStates } from "./fd_table.ts";
 import { MachineState } from "./machine_state.ts";
 import { Owner, Ownership } from "./ownership.ts";
@@ -28,6 +28,7 @@ const ROUNDS = 100;
 const LAST_ROUNDS = 5;
 /** How often the guest's own threads are interrupted, some 20 µs each, before it counts. */
 const KICKS = 4;
+const ANSWER = new Uint8Array(1);
 const nobody = { wasRunning: true, stoppedNs: 0 };
 
 /** A scratch VM, two ends of a connection that leads nowhere, an ownership page of nobody's guest. */
@@ -106,6 +107,7 @@ export class LeavingRehearsal implements Disposable {
     let sent = 0;
     for (let round = 0; round < rounds; round++) {
       this.#stage.reset();
+      far.sink(ANSWER);
       this.#events.hold();
       leave({
         ownership,
@@ -116,7 +118,9 @@ export class LeavingRehearsal implements Disposable {
           near.sink(bytes);
           sent = bytes.length;
         },
+        await: () => awaitAnswer(near),
       });
+      near.source(ANSWER.length);
       far.source(sent);
       this.#events.release();
     }

@@ -29,7 +29,7 @@ import { connectUnix, setTimeouts } from "../ffi/socket.ts";
 import { sendMessage } from "../ffi/socket_message.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "./address.ts";
-import { type Channel, ChannelClosed } from "./channel.ts";
+import { awaitAnswer, type Channel, ChannelClosed } from "./channel.ts";
 import type { Departure, Update } from "./departure.ts";
 import { chardevStates, collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
 import { Owner } from "./ownership.ts";
@@ -146,6 +146,7 @@ export class TransferUpdate implements Update {
           send(main, bytes);
           migration.transferred = bytes.length;
         },
+        await: () => awaitAnswer(main),
       });
     } finally {
       if (this.#announced) {

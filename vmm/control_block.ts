@@ -30,10 +30,10 @@ export const GuestEvent = {
 } as const;
 
 /**
- * How often a phase is looked at before its change is slept for, some 50 µs: a thread that sleeps is
+ * How often a phase is looked at before its change is slept for, some 200 µs: a thread that sleeps is
  * woken later than that, and one that looks for longer keeps others from running.
  */
-const SPIN_LOOKS = 4000;
+const SPIN_LOOKS = 16_000;
 
 // One cache line of words for each vCPU; the line after the last is the main thread's own.
 const LINE = 16;
