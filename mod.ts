@@ -182,6 +182,8 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
     if (arrival.isHelper) vm.chardevs.holdMonitors("everything");
     const view = new MachineView(vm);
     const cpr = new Cpr(vm, view.fds, received);
+    // A client that came along with the guest hears of its arrival, when its monitor is there.
+    vm.events.hold();
     if (!arrival.expected) {
       await vm.chardevs.waitForClients();
       vm.start();
@@ -191,6 +193,7 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
     // A helper has only those monitors whose connections pass through it, until it has to stay.
     const passes = ({ chardev }: MonitorConfig) => vm.chardevs.keeps(chardev) === "all";
     openMonitors(monitors.filter((one) => !arrival.isHelper || passes(one)));
+    vm.events.release();
     vm.attachDevices();
     if (arrival.isHelper) {
       await arrival.help(vm, cpr);
@@ -228,9 +231,12 @@ async function loadMonitors(
   const { builtinCommands } = await import("./vmm/monitor/builtin_commands.ts");
   const table = builtinCommands();
   cpr.register(table);
+  const sessionState = vm.chardevs.hasFrontendStates
+    ? (await import("./vmm/monitor/schema/session.ts")).sessionState
+    : undefined;
   return (configs) => {
     if (vm.runState !== "shutdown") {
-      openMonitors(configs, { chardevs: vm.chardevs, machine: view, table });
+      openMonitors(configs, { chardevs: vm.chardevs, machine: view, table, sessionState });
     }
   };
 }

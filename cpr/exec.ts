@@ -66,6 +66,7 @@ export class ExecUpdate implements Update {
     this.#state = makeMemfd("denovo-cpr-exec", 0);
     this.#exec = new PreparedExec(this.#command, { [EXEC_STATE]: `${this.#state.fd}` });
     using rehearsal = new LeavingRehearsal(vm);
+    rehearsal.begin();
     this.#image = rehearsal.image;
     this.#departure.ownership.timeline.stamp("rehearsed");
   }

@@ -67,7 +67,7 @@ export function collectFds(vm: VirtualMachine, ownership: number, beside: boolea
   for (const [id, backend] of vm.chardevs.backends) {
     const keeps = vm.chardevs.keeps(id);
     if (keeps === "nothing" || (beside && keeps !== "all")) continue;
-    const state = backend.saveState();
+    const state = keeps === "all" ? vm.chardevs.stateOf(id) : backend.saveState();
     chardevs.set(id, keeps === "listener" ? { ...state, connected: false } : state);
     for (const { name, fd } of backend.keptFds()) {
       if (keeps !== "listener" || name === LISTENER) fds.push({ name: CHARDEV_FD + name, id, fd });
@@ -87,8 +87,8 @@ export function oldVm(vm: VirtualMachine): KeptFd {
 /** The states that the character devices have now, of those that a successor beside this VM has. */
 export function chardevStates(vm: VirtualMachine): Map<string, ChardevState> {
   const states = new Map<string, ChardevState>();
-  for (const [id, backend] of vm.chardevs.backends) {
-    if (vm.chardevs.keeps(id) === "all") states.set(id, backend.saveState());
+  for (const id of vm.chardevs.backends.keys()) {
+    if (vm.chardevs.keeps(id) === "all") states.set(id, vm.chardevs.stateOf(id));
   }
   return states;
 }

@@ -236,6 +236,8 @@ export class Incoming {
         const channel = end.kind === "open" ? end.channel : await this.#accept(end.listener);
         using _channel = channel;
         this.#migration.status = "active";
+        // Kept back until the monitors whose clients came along are there to hear of it.
+        this.#vm.events.hold();
         this.#arrived(this.#beside ? this.#takeFromPeer(channel) : this.#load(channel, false));
         return { ok: true };
       } catch (error) {
@@ -243,6 +245,8 @@ export class Incoming {
         this.#migration.status = "failed";
         this.#started = false;
         return { ok: false, error: error as Error };
+      } finally {
+        this.#vm.events.release();
       }
     };
   }
@@ -308,29 +312,24 @@ export class Incoming {
   #load(channel: Channel, agreed: boolean): ReadVm {
     const vm = this.#vm;
     const ignoreShared = this.#migration.capabilities.has("x-ignore-shared");
-    vm.events.hold();
-    try {
-      return enter({
-        ownership: this.#ownership,
-        await: () => channel.awaitData(),
-        read: () =>
-          readVm(vm.machine, channel.source, {
-            agreed,
-            ignoreShared,
-            target: this.#rehearsal?.target,
-          }),
-        apply: (state) => {
-          state.apply(state.sameBoot && !vm.config.machine.xPauseClock);
-          this.#loadedNs = monotonicNow();
-        },
-        run: ({ wasRunning }) => {
-          if (wasRunning && vm.startsOnArrival) vm.resume();
-          else vm.setRunState("paused");
-        },
-      });
-    } finally {
-      vm.events.release();
-    }
+    return enter({
+      ownership: this.#ownership,
+      await: () => channel.awaitData(),
+      read: () =>
+        readVm(vm.machine, channel.source, {
+          agreed,
+          ignoreShared,
+          target: this.#rehearsal?.target,
+        }),
+      apply: (state) => {
+        state.apply(state.sameBoot && !vm.config.machine.xPauseClock);
+        this.#loadedNs = monotonicNow();
+      },
+      run: ({ wasRunning }) => {
+        if (wasRunning && vm.startsOnArrival) vm.resume();
+        else vm.setRunState("paused");
+      },
+    });
   }
 
   /** What need not happen within the pause. */

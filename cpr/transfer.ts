@@ -132,6 +132,7 @@ export class TransferUpdate implements Update {
   /** @throws {Error} if the state cannot be sent; the guest may have to be taken back */
   #handOver(image: VmImage, main: Channel): void {
     const { vm, migration, ownership } = this.#departure;
+    const { movesSessions } = vm.chardevs;
     vm.events.hold();
     try {
       this.#sections = leave({
@@ -139,6 +140,8 @@ export class TransferUpdate implements Update {
         image,
         stop: () => this.#departure.stop(),
         chardevs: () => {
+          // Whoever moves with the guest hears of its stop before.
+          if (movesSessions) vm.events.flush();
           vm.chardevs.hold("everything");
           return chardevStates(vm);
         },

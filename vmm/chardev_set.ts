@@ -22,11 +22,18 @@ import type { Reactor } from "../ffi/reactor.ts";
 import type { ChardevConfig, MonitorConfig } from "./config.ts";
 import type { DeviceSet } from "./device_set.ts";
 
+/** Where a backend's state holds those of its frontends; their number follows. */
+const FRONTEND = "frontend";
+
 /** Character backends by id. */
 export class ChardevSet {
   readonly #reactor: Reactor;
   readonly #host: ChardevHost;
   readonly #backends = new Map<string, CharacterBackend>();
+  /** In the order in which they came: a multiplexer has several. */
+  readonly #frontends = new Map<string, CharacterFrontend[]>();
+  /** What a predecessor's backends and frontends were when it last said. */
+  readonly #states = new Map<string, ChardevState>();
   readonly #configs = new Map<string, ChardevConfig>();
   /** Ids of those that monitors use. */
   readonly #monitors = new Set<string>();
@@ -75,7 +82,10 @@ export class ChardevSet {
       const backend = openChardev(resolved, this.#host, inherited);
       this.#backends.set(config.id, backend);
       this.#configs.set(config.id, config);
-      if (inherited) this.#borrowed.add(config.id);
+      if (inherited) {
+        this.#borrowed.add(config.id);
+        this.#states.set(config.id, inherited.state);
+      }
       if (inherited && kept?.shared && this.keeps(config.id) === "all") {
         backend.held = "everything";
       }
@@ -89,8 +99,37 @@ export class ChardevSet {
    */
   takeOver(states: ReadonlyMap<string, ChardevState>): void {
     this.#borrowed.clear();
-    for (const [id, state] of states) this.#backends.get(id)?.restoreState(state);
-    for (const backend of this.#backends.values()) backend.held = "nothing";
+    for (const [id, state] of states) {
+      this.#backends.get(id)?.restoreState(state);
+      this.#states.set(id, state);
+    }
+    for (const [id, backend] of this.#backends) {
+      if (backend.held === "nothing") continue;
+      backend.held = "nothing";
+      this.#frontends.get(id)?.forEach((frontend, i) => this.#restore(frontend, id, i));
+    }
+  }
+
+  /** What a successor must know of a backend, and of those who use it. */
+  stateOf(id: string): ChardevState {
+    const state: Record<string, ChardevState[string]> = { ...this.get(id).saveState() };
+    this.#frontends.get(id)?.forEach((frontend, i) => {
+      const own = frontend.saveState?.();
+      if (own !== undefined) state[`${FRONTEND}${i}`] = own;
+    });
+    return state;
+  }
+
+  /** Whether a predecessor's frontends have left something to go on from. */
+  get hasFrontendStates(): boolean {
+    return [...this.#states.values()].some((state) =>
+      Object.keys(state).some((key) => key.startsWith(FRONTEND))
+    );
+  }
+
+  #restore(frontend: CharacterFrontend, id: string, index: number): void {
+    const state = this.#states.get(id)?.[`${FRONTEND}${index}`];
+    frontend.restoreState?.(typeof state === "string" ? state : undefined);
   }
 
   /**
@@ -109,8 +148,17 @@ export class ChardevSet {
   /** Leaves alone what the peers of those backends do that a successor has as well. */
   hold(held: Held): void {
     for (const [id, backend] of this.#backends) {
-      if (this.keeps(id) === "all") backend.held = held;
+      if (this.keeps(id) !== "all") continue;
+      backend.held = held;
+      if (held === "nothing") this.#frontends.get(id)?.forEach((frontend) => frontend.writable());
     }
+  }
+
+  /** Whether somebody's session moves with its connection. */
+  get movesSessions(): boolean {
+    return [...this.#frontends].some(([id, frontends]) =>
+      this.keeps(id) === "all" && frontends.some((one) => one.saveState?.() !== undefined)
+    );
   }
 
   /** The same for monitors whose connections are not kept. */
@@ -153,7 +201,12 @@ export class ChardevSet {
 
   /** Binds a frontend to a backend. @throws {Error} if the backend is taken */
   attach(id: string, frontend: CharacterFrontend): void {
-    this.get(id).attach(this.#reactor, frontend);
+    const backend = this.get(id);
+    backend.attach(this.#reactor, frontend);
+    const frontends = this.#frontends.get(id) ?? [];
+    this.#frontends.set(id, frontends);
+    const index = frontends.push(frontend) - 1;
+    if (backend.held === "nothing" && this.#states.has(id)) this.#restore(frontend, id, index);
   }
 
   /**
@@ -182,8 +235,7 @@ export class ChardevSet {
     if (!backend) throw new Error(`Chardev '${id}' not found`);
     if (backend.frontendOpen) throw new Error(`Chardev '${id}' is busy`);
     backend.close();
-    this.#backends.delete(id);
-    this.#configs.delete(id);
+    this.#forget(id);
   }
 
   /**
@@ -200,9 +252,17 @@ export class ChardevSet {
 
   /** Closes a backend, but leaves to a successor what it goes on using. */
   release(id: string): void {
+    const frontends = this.#frontends.get(id) ?? [];
     this.#backends.get(id)?.release();
+    this.#forget(id);
+    // What they have still to do and to say is the successor's.
+    for (const frontend of frontends) frontend.event("closed");
+  }
+
+  #forget(id: string): void {
     this.#backends.delete(id);
     this.#configs.delete(id);
+    this.#frontends.delete(id);
   }
 }
 

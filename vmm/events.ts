@@ -21,7 +21,9 @@ export type VmEventListener = (event: VmEvent) => void;
 /** Distributes events to listeners, in order. */
 export class EventHub {
   readonly #listeners = new Set<VmEventListener>();
-  #held: VmEvent[] | undefined;
+  #held: VmEvent[] = [];
+  /** How many keep events back. */
+  #holders = 0;
 
   /** Adds a listener; the function returned removes it. */
   subscribe(listener: VmEventListener): () => void {
@@ -34,19 +36,24 @@ export class EventHub {
     const now = realtimeNs() / 1000n;
     const timestamp = { seconds: Number(now / 1_000_000n), microseconds: Number(now % 1_000_000n) };
     const event: VmEvent = data ? { name, data, timestamp } : { name, timestamp };
-    if (this.#held) this.#held.push(event);
+    if (this.#holders > 0) this.#held.push(event);
     else this.#send(event);
   }
 
-  /** Keeps events back until `release`, so that writing them does not lengthen a pause. */
+  /** Keeps events back until as many calls of `release` have come. */
   hold(): void {
-    this.#held ??= [];
+    this.#holders++;
+  }
+
+  /** Undoes a `hold`. */
+  release(): void {
+    if (--this.#holders === 0) this.flush();
   }
 
   /** Sends what was kept back, with the times at which it happened. */
-  release(): void {
-    const held = this.#held ?? [];
-    this.#held = undefined;
+  flush(): void {
+    const held = this.#held;
+    this.#held = [];
     for (const event of held) this.#send(event);
   }
 

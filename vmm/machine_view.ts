@@ -215,18 +215,20 @@ export class MachineView implements MachineControl {
   }
 
   deviceAdd(options: DeviceOptions): void {
-    this.#refuseHotplug(parseDevice({ ...options }, deviceTypes).driver);
+    parseDevice({ ...options }, deviceTypes);
+    refuseHotplug();
   }
 
   deviceAddOptions(text: string): void {
-    this.#refuseHotplug(parseDevice(text, deviceTypes).driver);
+    parseDevice(text, deviceTypes);
+    refuseHotplug();
   }
 
   deviceDel(id: string): void {
     if (!this.#vm.machine.devices.devices.some((device) => device.id === id)) {
       throw deviceNotFound(id);
     }
-    throw new QmpError(`Bus 'isa.0' does not support hotplugging`);
+    refuseHotplug();
   }
 
   async chardevAdd(config: ChardevConfig): Promise<{ pty?: string }> {
@@ -252,12 +254,12 @@ export class MachineView implements MachineControl {
     this.#vm.backends.set(config.id, openBackend(config));
   }
 
-  /** All of the machine's devices sit on the ISA bus. */
-  #refuseHotplug(driver: string): never {
-    throw new QmpError(`Bus 'isa.0' does not support hotplugging of '${driver}'`);
-  }
-
   #kvmVcpu(index: number): KvmVcpu {
     return this.#vm.machine.vcpus[index].kvm;
   }
+}
+
+/** All of the machine's devices sit on the ISA bus. */
+function refuseHotplug(): never {
+  throw new QmpError("Bus 'isa.0' does not support hotplugging");
 }

@@ -14,7 +14,9 @@ import type { MonitorConfig } from "./config.ts";
 import type { CommandTable } from "./monitor/command_table.ts";
 import type { MachineControl } from "./monitor/control.ts";
 import { HmpSession } from "./monitor/hmp.ts";
+import { toBytes, toLatin1 } from "./monitor/latin1.ts";
 import { QmpSession } from "./monitor/qmp.ts";
+import type { HmpState, QmpState, sessionState } from "./monitor/schema/session.ts";
 import type { ByteTransport } from "./monitor/transport.ts";
 
 /** How much of a client's input waits while its commands run. */
@@ -31,6 +33,8 @@ export interface MonitorParts {
   readonly chardevs: ChardevSet;
   readonly machine: MachineControl;
   readonly table: CommandTable;
+  /** Reads sessions that a predecessor left; without it they begin anew. */
+  readonly sessionState?: typeof sessionState;
 }
 
 /** Opens the monitors. @throws {Error} in QEMU's words if a character device is missing or taken */
@@ -94,6 +98,8 @@ class MonitorFrontend implements CharacterFrontend, ByteTransport {
   }
 
   writable(): void {
+    // What comes while the connection may be a successor's waits until that is known.
+    if (this.#backend.held === "everything") return;
     while (this.#output.length > 0) {
       const [chunk] = this.#output;
       const taken = this.#backend.write(chunk);
@@ -121,13 +127,50 @@ class MonitorFrontend implements CharacterFrontend, ByteTransport {
     this.#output.length = this.#unread = 0;
   }
 
-  /** A session on a multiplexer begins, banner and all, when the user first switches to it. */
+  saveState(): string | undefined {
+    if (!this.#session) return undefined;
+    const output = this.#output.map(toLatin1).join("");
+    return JSON.stringify({ output, session: this.#session.save() });
+  }
+
+  restoreState(text: string | undefined): void {
+    const state = text === undefined ? undefined : this.#read(text);
+    if (!this.#connected || !state) return this.#greet();
+    const { machine, table } = this.#parts;
+    if (state.output !== "") this.write(toBytes(state.output));
+    // Somebody's command line may have made a monitor of another kind of it.
+    if (this.#config.mode === "control" && "negotiated" in state.session) {
+      this.#session = this.#qmpSession(state.session);
+    } else if (this.#config.mode !== "control" && "readline" in state.session) {
+      this.#session = new HmpSession(machine, table, this, state.session);
+    } else this.#greet();
+  }
+
+  #read(text: string): { output: string; session: HmpState | QmpState } | undefined {
+    try {
+      return this.#parts.sessionState?.parse(JSON.parse(text));
+    } catch {
+      // Only the line is lost: the client is greeted, and begins anew.
+      return undefined;
+    }
+  }
+
+  /**
+   * A session on a multiplexer begins, banner and all, when the user first switches to it; one on a
+   * connection that still is a predecessor's does not begin.
+   */
   #greet(): void {
     if (!this.#connected || !this.#focused || this.#session) return;
+    if (this.#backend.held === "everything") return;
     const { machine, table } = this.#parts;
     this.#session = this.#config.mode === "control"
-      ? new QmpSession(machine, table, this, { pretty: this.#config.pretty })
+      ? this.#qmpSession()
       : new HmpSession(machine, table, this);
+  }
+
+  #qmpSession(state?: QmpState): QmpSession {
+    const { machine, table } = this.#parts;
+    return new QmpSession(machine, table, this, { pretty: this.#config.pretty }, state);
   }
 
   #end(): void {

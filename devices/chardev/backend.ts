@@ -33,6 +33,14 @@ export interface CharacterFrontend {
   event(event: CharacterEvent): void;
   /** After a write that did not take all bytes: the host takes bytes again. */
   writable(): void;
+  /** In plain text what the successor's frontend goes on from, if there is something. */
+  saveState?(): string | undefined;
+  /**
+   * The backend, which a predecessor had, is this VMM's own now.
+   *
+   * @param state what the predecessor's frontend gave, if anything; it may come from anywhere
+   */
+  restoreState?(state: string | undefined): void;
 }
 
 /** Values that a backend hands to its successor besides descriptors: plain JSON. */

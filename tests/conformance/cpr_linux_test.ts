@@ -20,7 +20,9 @@ function linuxOptions(lab: Laboratory, initrd = "initrd-tiny.cpio"): string[] {
   Deno.writeFileSync(image, gunzipSync(Deno.readFileSync(kernel)));
   return [
     ...["-kernel", image, "-initrd", `${folder}/${initrd}`, "-m", "128"],
-    ...["-cpu", "host,-cx16", "-append", "console=ttyS0 reboot=k panic=-1", "-no-reboot"],
+    // What the kernel has to say of a slow host is no error, so it is not printed amid other lines.
+    ...["-append", "console=ttyS0 reboot=k panic=-1 loglevel=4"],
+    ...["-cpu", "host,-cx16", "-no-reboot"],
   ];
 }
 
@@ -33,10 +35,8 @@ function assertWhole(lab: Laboratory): void {
 
 /** Ten seconds where nothing else runs. */
 const BOOT_PATIENCE_MS = 180_000;
-/** Live updates by cpr-transfer and by cpr-exec, in turns. */
+/** Updates by each mode, in turns. */
 const ROUNDS = 20;
-/** Rounds from one update by cpr-reboot to the next: it copies all of Linux's RAM twice. */
-const REBOOT_EVERY = 4;
 
 /** Prints `<1><2><3>...` from the background, five numbers a second, for ever. */
 const TICKER = '(i=0; while :; do i=$((i+1)); echo -n "<$i>"; sleep 0.2; done) &';
@@ -109,13 +109,11 @@ class ShellTypist implements Disposable {
 
 if (!noLinux) {
   kvmTest(
-    `Linux's shell and ticker go on through ${ROUNDS} updates by each live mode`,
+    `Linux's shell and ticker go on through ${ROUNDS} updates by each mode`,
     async () => {
       await using lab = await Laboratory.open();
       using console = await FifoConsole.open(lab.path("console"));
-      // A pause makes the kernel's clock watchdog tell that it came late: no error, so not printed.
-      const append = ["-append", "console=ttyS0 reboot=k panic=-1 loglevel=4", "-m", "64"];
-      const options = [...linuxOptions(lab, "initrd-klibc.cpio"), ...append];
+      const options = [...linuxOptions(lab, "initrd-klibc.cpio"), "-m", "64"];
       const chain = await Chain.start(lab, { options, serial: console.serial });
       const prompt = () => console.text.includes("SHELL-READY\n# ");
       await until(prompt, () => `a prompt in ${console.text}`, BOOT_PATIENCE_MS);
@@ -123,9 +121,7 @@ if (!noLinux) {
       await console.printed("done) &\n");
       using typist = new ShellTypist(console, console.text.indexOf("done) &\n") + 8);
       for (let round = 0; round < ROUNDS; round++) {
-        for (const mode of modes) {
-          if (mode !== "cpr-reboot" || round % REBOOT_EVERY === 0) await chain.update(mode);
-        }
+        for (const mode of modes) await chain.update(mode);
         await typist.goesOn();
       }
       await typist.finish();

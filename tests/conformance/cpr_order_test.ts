@@ -29,6 +29,31 @@ kvmTest("a successor has no monitor before descriptors have come, and then at on
   await qmp.assertGuestRuns();
 });
 
+kvmTest("with -incoming defer, parts are added before migrate-incoming", async () => {
+  await using lab = await Laboratory.open();
+  const { qmp } = await lab.run("old");
+  const { vmm, channels } = await startSuccessor(lab, "new", { incoming: "defer" });
+  await beginTransfer(qmp, channels);
+  await listens(vmm.qmpPath);
+  const next = await lab.monitor(vmm);
+  const memory = { "qom-type": "memory-backend-memfd", id: "extra", size: 1 << 20, share: true };
+  await next.execute("object-add", memory);
+  await next.execute("chardev-add", { id: "log", backend: { type: "null", data: {} } });
+  // All devices are ISA's, and QEMU has the same to say of them.
+  const device = { driver: "isa-debugcon", iobase: 0x402, chardev: "log", id: "debug" };
+  assert.equal(
+    await next.refusal("device_add", device),
+    "Bus 'isa.0' does not support hotplugging",
+  );
+  await next.execute("migrate-incoming", { channels: [channels[0]] });
+  await next.reaches("running");
+  await next.assertGuestRuns();
+  assert.deepEqual(
+    (await next.execute<{ id: string }[]>("query-memdev")).map(({ id }) => id).toSorted(),
+    ["extra", "microvm.ram"],
+  );
+});
+
 kvmTest("the successor tells the whole pause, the old VMM its own part", async () => {
   await using lab = await Laboratory.open();
   const { qmp } = await lab.run("old");

@@ -66,7 +66,7 @@ for (const { kernel, cpus, xBoot } of boots) {
     await withLinux(kernel, { cpus, initrd, machine: { xBoot } }, async (test) => {
       await test.printed("TINY-INIT up");
       if (cpus > 1) assert.match(test.text, new RegExp(`Brought up 1 node, ${cpus} CPUs`));
-      await test.printed("tick 1\n");
+      await test.printed("tick 1");
       test.vm.stop();
       await sleep(100);
       const before = test.text;
@@ -74,7 +74,7 @@ for (const { kernel, cpus, xBoot } of boots) {
       assert.equal(test.text, before);
       test.vm.cont();
       assert.equal(await test.ended(), 0);
-      assert.match(test.text, /TICK-READY\n(?:.*\n)*tick 4\n(?:.*\n)*DONE\n/);
+      assert.match(test.text, /TICK-READY\n[^]*tick 4[^]*DONE/);
       assert.doesNotMatch(test.text, /BUG|Oops|Call Trace|soft lockup/);
       assert.deepEqual(test.events.at(-1)?.data, { guest: true, reason: "guest-reset" });
       assert.deepEqual(test.eventNames, ["RESUME", "STOP", "RESUME", "SHUTDOWN"]);

@@ -8,16 +8,11 @@ import type { CommandTable } from "./command_table.ts";
 import { type CommandContext, Deferred, newSession } from "./context.ts";
 import type { MachineControl } from "./control.ts";
 import { completions, executeLine } from "./hmp_line.ts";
+import { toBytes, toLatin1 } from "./latin1.ts";
 import { Readline } from "./readline.ts";
+import type { HmpState } from "./schema/session.ts";
 import { type ByteTransport, PassedFds } from "./transport.ts";
 import { denovoVersion } from "./version.ts";
-
-const toBytes = (latin1: string) => Uint8Array.from(latin1, (char) => char.charCodeAt(0));
-const toLatin1 = (bytes: Uint8Array) => {
-  let text = "";
-  for (const byte of bytes) text += String.fromCharCode(byte);
-  return text;
-};
 
 /** One HMP connection, from its banner to its end. */
 export class HmpSession {
@@ -28,9 +23,21 @@ export class HmpSession {
   readonly #readline: Readline;
   #queue: Promise<void> = Promise.resolve();
   #closed = false;
+  /** What has come and was not looked at yet. */
+  #typed = "";
+  #busy = false;
 
-  /** Writes the banner and the first prompt. */
-  constructor(machine: MachineControl, table: CommandTable, transport: ByteTransport) {
+  /**
+   * Writes the banner and the first prompt.
+   *
+   * @param state of a session that is to go on instead
+   */
+  constructor(
+    machine: MachineControl,
+    table: CommandTable,
+    transport: ByteTransport,
+    state?: HmpState,
+  ) {
     this.#transport = transport;
     this.#readline = new Readline("(qemu) ", {
       write: (bytes) => this.#write(toBytes(bytes)),
@@ -39,6 +46,11 @@ export class HmpSession {
     const { history } = this.#readline;
     const session = { ...newSession(this.#deferred, () => this.#fds.take()), history };
     this.#context = { machine, table, session };
+    if (state) this.#resume(state);
+    else this.#greet();
+  }
+
+  #greet(): void {
     this.#print(`Denovo ${denovoVersion} monitor - type 'help' for more information\n`);
     this.#readline.start();
   }
@@ -53,9 +65,22 @@ export class HmpSession {
   receive(bytes: Uint8Array, fds: readonly OwnedFd[] = []): Promise<void> {
     this.#fds.push(fds);
     if (this.#closed) this.#fds.close();
-    const text = toLatin1(bytes);
-    this.#queue = this.#queue.then(() => this.#handle(text));
+    this.#typed += toLatin1(bytes);
+    this.#queue = this.#queue.then(() => this.#handle());
     return this.#queue;
+  }
+
+  /** What another session needs to go on with this one's connection. */
+  save(): HmpState {
+    const { cpuIndex } = this.#context.session;
+    return { typed: this.#typed, busy: this.#busy, cpuIndex, readline: this.#readline.save() };
+  }
+
+  #resume({ typed, busy, cpuIndex, readline }: HmpState): void {
+    this.#readline.restore(readline);
+    if (cpuIndex < this.#context.machine.vcpus.length) this.#context.session.cpuIndex = cpuIndex;
+    if (busy) this.#readline.start();
+    void this.receive(toBytes(typed));
   }
 
   /** Ends the session: output is dropped, untaken descriptors are closed. */
@@ -66,12 +91,14 @@ export class HmpSession {
     this.#transport.close();
   }
 
-  async #handle(text: string): Promise<void> {
-    for (const char of text) {
-      if (this.#closed) return;
-      const line = this.#readline.receive(char);
+  async #handle(): Promise<void> {
+    while (this.#typed !== "" && !this.#closed) {
+      const line = this.#readline.receive(this.#typed[0]);
+      this.#typed = this.#typed.slice(1);
       if (line === undefined) continue;
+      this.#busy = true;
       this.#print(await executeLine(this.#context, new TextDecoder().decode(toBytes(line))));
+      this.#busy = false;
       this.#readline.start();
       this.#deferred.run();
     }

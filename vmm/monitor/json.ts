@@ -47,6 +47,11 @@ export class JsonStream {
   #tokens = 0;
   #bytes = 0;
 
+  /** How much of the bytes it was given last lies before the end of the item it gave last. */
+  get taken(): number {
+    return this.#lexer.taken;
+  }
+
   /** The values and errors that are complete with these bytes. */
   *feed(input: Uint8Array): Generator<JsonItem> {
     for (const token of this.#lexer.feed(input)) {

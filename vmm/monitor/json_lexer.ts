@@ -96,6 +96,8 @@ export class JsonLexer {
   #line = 1;
   #column = 1;
   #tokenColumn = 1;
+  /** How much of the bytes it was given last lies before the end of the token it gave last. */
+  taken = 0;
 
   /** The tokens that are complete with these bytes. */
   *feed(input: Uint8Array): Generator<JsonToken> {
@@ -106,10 +108,12 @@ export class JsonLexer {
       const byte = input[at];
       const step = this.#step(byte);
       if (step === "end before") {
+        this.taken = at;
         yield this.#finish(this.#state === "keyword" ? "keyword" : "number", "start");
         continue;
       }
       const token = this.#take(byte, step);
+      this.taken = at + 1;
       if (token) yield token;
       this.#advance(byte);
       at++;

@@ -15,6 +15,8 @@ import { QmpError, toQmpError } from "./errors.ts";
 import { type JsonItem, JsonStream } from "./json.ts";
 import { isJsonObject, type JsonObject, type JsonValue, stringify } from "./json_value.ts";
 import { type ByteTransport, PassedFds } from "./transport.ts";
+import { toBytes, toLatin1 } from "./latin1.ts";
+import type { QmpState } from "./schema/session.ts";
 import { packageName, qemuVersion } from "./version.ts";
 
 /** How a session writes. */
@@ -41,20 +43,32 @@ export class QmpSession {
   readonly #deferred = new Deferred();
   readonly #unsubscribe: () => void;
   #negotiated = false;
+  /** What has come since the last complete command. */
+  #received: Uint8Array[] = [];
   #queue: Promise<void> = Promise.resolve();
   #closed = false;
 
-  /** Sends the greeting. */
+  /**
+   * Sends the greeting.
+   *
+   * @param state of a session that is to go on instead
+   */
   constructor(
     machine: MachineControl,
     table: CommandTable,
     transport: ByteTransport,
     options: QmpOptions = {},
+    state?: QmpState,
   ) {
     this.#transport = transport;
     this.#pretty = options.pretty ?? false;
     this.#context = { machine, table, session: newSession(this.#deferred, () => this.#fds.take()) };
     this.#unsubscribe = machine.events.subscribe((event) => this.#sendEvent(event));
+    if (state) {
+      this.#negotiated = state.negotiated;
+      void this.receive(toBytes(state.received));
+      return;
+    }
     const version = { qemu: qemuVersion, package: packageName };
     this.#send({ QMP: { version, capabilities: [] } });
   }
@@ -74,8 +88,14 @@ export class QmpSession {
   receive(bytes: Uint8Array, fds: readonly OwnedFd[] = []): Promise<void> {
     this.#fds.push(fds);
     if (this.#closed) this.#fds.close();
+    this.#received.push(bytes);
     this.#queue = this.#queue.then(() => this.#handle(bytes));
     return this.#queue;
+  }
+
+  /** What another session needs to go on with this one's connection. */
+  save(): QmpState {
+    return { negotiated: this.#negotiated, received: this.#received.map(toLatin1).join("") };
   }
 
   /** Ends the session: replies and events are dropped, untaken descriptors are closed. */
@@ -88,8 +108,12 @@ export class QmpSession {
   }
 
   async #handle(bytes: Uint8Array): Promise<void> {
+    let rest = bytes;
     for (const item of this.#json.feed(bytes)) {
       if (this.#closed) return;
+      const before = this.#received.indexOf(rest);
+      rest = bytes.subarray(this.#json.taken);
+      this.#received.splice(0, before + 1, rest);
       this.#send(await this.#answer(item));
       this.#deferred.run();
     }

@@ -6,9 +6,10 @@
  *
  * @module
  */
-
-const maxLineBytes = 4095;
-const maxHistory = 64;
+/** Bytes of the longest line. */
+export const maxLineBytes = 4095;
+/** Lines that are remembered. */
+export const maxHistory = 64;
 const screenColumns = 80;
 const tab = "\t";
 
@@ -18,6 +19,15 @@ export interface ReadlineHost {
   write(bytes: string): void;
   /** Words that the last word of a line's beginning may become. */
   complete(line: string): readonly string[];
+}
+
+/** A line that is being typed, and those before it. */
+export interface ReadlineState {
+  readonly line: string;
+  readonly cursor: number;
+  /** The beginning of an escape sequence. */
+  readonly escape: string;
+  readonly history: string[];
 }
 
 /** Edits one line at a time and remembers the lines. */
@@ -48,6 +58,25 @@ export class Readline {
     this.#escape = "";
     this.#recalled = this.history.length;
     this.#host.write(this.#prompt);
+  }
+
+  /** The line as it is, for another editor on the same terminal. */
+  save(): ReadlineState {
+    return {
+      line: this.#line,
+      cursor: this.#cursor,
+      escape: this.#escape,
+      history: [...this.history],
+    };
+  }
+
+  /** Goes on where another editor was: the terminal shows its line. */
+  restore({ line, cursor, escape, history }: ReadlineState): void {
+    this.#line = this.#shown = line;
+    this.#cursor = this.#shownCursor = Math.min(cursor, line.length);
+    this.#escape = escape;
+    this.history.splice(0, this.history.length, ...history);
+    this.#recalled = this.history.length;
   }
 
   /** Handles one byte (as a character); returns the line if it ends one. */
