@@ -34,7 +34,7 @@ import { terminationSignals } from "./devices/chardev/raw_terminal.ts";
 import { Cpr } from "./cpr/cpr.ts";
 import { Arrival } from "./cpr/arrival.ts";
 import { answerPreflight, isPreflight } from "./cpr/preflight.ts";
-import { GuestEnded } from "./cpr/relay.ts";
+import { GuestEnded } from "./cpr/relay_link.ts";
 import type { UpdateOptions, UpdateResult } from "./cpr/update.ts";
 import type { MachineConfig, MonitorConfig } from "./vmm/config.ts";
 import {

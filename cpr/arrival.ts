@@ -7,6 +7,7 @@
 import { monotonicNow } from "../ffi/event.ts";
 import { Reactor } from "../ffi/reactor.ts";
 import type { MachineConfig } from "../vmm/config.ts";
+import { placement } from "../vmm/placement.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { Cpr } from "./cpr.ts";
 import { type ReceivedExec, receiveExec } from "./exec.ts";
@@ -71,14 +72,18 @@ export class Arrival {
       return { ...this.#exec, begun: this.#begun, onArrival };
     }
     if (relay) {
-      const { cpr, main } = relay.ask();
+      const { cpr, main } = relay.link.ask();
       const onArrival = (vm: VirtualMachine) => this.#relayed(vm, relay);
-      return { ...receiveOver(cpr), main, begun: this.#begun, onArrival };
+      const received = receiveOver(cpr);
+      placement.keepOff(received.processors);
+      return { ...received, main, begun: this.#begun, onArrival };
     }
     if (!this.#options?.cpr) return undefined;
     const reactor = new Reactor();
     try {
-      return await receiveCpr(this.#options.cpr, reactor);
+      const received = await receiveCpr(this.#options.cpr, reactor);
+      placement.keepOff(received.processors);
+      return received;
     } finally {
       await reactor.close();
     }
@@ -124,7 +129,7 @@ export class Arrival {
       vm.exited,
     ]);
     // The guest has ended meanwhile: so does this process, and the new program learns how.
-    if (typeof nobody === "number") return;
+    if (typeof nobody === "number") return this.#relay!.link.ended(nobody);
     if (nobody === undefined) {
       vm.chardevs.releaseKept(true);
       return vm.quit();

@@ -10,6 +10,7 @@ import { OsError } from "../ffi/errno.ts";
 import { duplicate, fileStatus, isOpen, OwnedFd, readAt, setCloexec, writeAll } from "../ffi/fd.ts";
 import { makeMemfd } from "../ffi/memory.ts";
 import { ownCommandLine } from "../vmm/daemon.ts";
+import { placement } from "../vmm/placement.ts";
 import { PreparedExec } from "../ffi/process.ts";
 import type { MigrationAddress } from "./address.ts";
 import { type Channel, openOutgoing } from "./channel.ts";
@@ -69,6 +70,7 @@ export class ExecUpdate implements Update {
     rehearsal.begin();
     this.#image = rehearsal.image;
     this.#departure.ownership.timeline.stamp("rehearsed");
+    placement.restore();
   }
 
   /** Saves the state and becomes the successor. */
@@ -97,7 +99,7 @@ export class ExecUpdate implements Update {
     this.#channel!.finish();
     migration.complete();
     const { fds, chardevs } = collectFds(vm, ownership.fd, false);
-    const table = { fds: [...fds, oldVm(vm)], chardevs };
+    const table = { fds: [...fds, oldVm(vm)], chardevs, processors: [] };
     writeAll(
       this.#state!.fd,
       encodeStream([
@@ -181,7 +183,7 @@ export class WayBack implements Disposable {
     });
     this.#spare = spare;
     const states = [...table.kept.chardevs].map(([id, { state }]) => [id, state] as const);
-    this.#table = { fds, chardevs: new Map(states) };
+    this.#table = { fds, chardevs: new Map(states), processors: [] };
   }
 
   /** Goes back. Returns only if there is no way back any more, or the exec fails. */

@@ -11,6 +11,7 @@ import type { ChardevState, KeptChardev } from "../devices/chardev/backend.ts";
 import { accessMode, fileStatus, isOpen, O, type OwnedFd } from "../ffi/fd.ts";
 import { Seal, sealsOf } from "../ffi/memory.ts";
 import { MAX_MESSAGE_FDS } from "../ffi/socket_message.ts";
+import { placement } from "../vmm/placement.ts";
 import type { KeptResources } from "../vmm/resources.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import { OWNERSHIP_SIZE } from "./ownership.ts";
@@ -26,6 +27,8 @@ export const CHARDEV_STATE = "chardev";
 const LISTENER = "listener";
 /** The page that says who owns the guest. */
 const OWNERSHIP = "fd/ownership";
+/** Section name of the processors that the guest has for itself. */
+const PROCESSORS = "processors";
 /** Version of all these sections. */
 const VERSION = 1;
 
@@ -48,6 +51,8 @@ export interface FdTable {
   readonly fds: readonly KeptFd[];
   /** State of the character devices, by id. */
   readonly chardevs: ReadonlyMap<string, ChardevState>;
+  /** The host's processors that this VMM leaves to the guest. */
+  readonly processors: readonly number[];
 }
 
 /**
@@ -73,7 +78,7 @@ export function collectFds(vm: VirtualMachine, ownership: number, beside: boolea
       if (keeps !== "listener" || name === LISTENER) fds.push({ name: CHARDEV_FD + name, id, fd });
     }
   }
-  return { fds, chardevs };
+  return { fds, chardevs, processors: placement.guest };
 }
 
 /**
@@ -102,7 +107,17 @@ export function encodeFds(table: FdTable, numberOf: (fd: KeptFd) => number): Sec
       return { name: entry.name, id: entry.id, version: VERSION, data };
     }),
     ...[...table.chardevs].map(([id, state]) => chardevSection(id, state)),
+    { name: PROCESSORS, id: "", version: VERSION, data: toBytes(table.processors) },
   ];
+}
+
+function toBytes(numbers: readonly number[]): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(Uint16Array.from(numbers).buffer);
+}
+
+function takeProcessors({ data }: Section): number[] {
+  if (data.length % 2 === 0) return [...new Uint16Array(data.slice().buffer)];
+  throw new StateError(`Section '${PROCESSORS}' has ${data.length} bytes, expected an even number`);
 }
 
 /** A character device's state as a section. */
@@ -118,6 +133,8 @@ export interface ReceivedTable {
   readonly ownership: OwnedFd;
   /** What is only to be closed once the guest runs. */
   readonly remains: readonly OwnedFd[];
+  /** The host's processors that the predecessor leaves to the guest. */
+  readonly processors: readonly number[];
 }
 
 /**
@@ -135,6 +152,7 @@ export function decodeFds(
   const fdsOf = new Map<string, Map<string, OwnedFd>>();
   const states = new Map<string, ChardevState>();
   const remains: OwnedFd[] = [];
+  let processors: number[] | undefined;
   let ownership: OwnedFd | undefined;
   for (const section of sections) {
     const { name, id } = section;
@@ -146,6 +164,7 @@ export function decodeFds(
       map.set(key, value);
     };
     if (name === CHARDEV_STATE) unique(states, id, parseChardev(section));
+    else if (name === PROCESSORS && !processors) processors = takeProcessors(section);
     else if (name === MEMORY) unique(memory, id, checkMemory(take(section, resolve), id));
     else if (name === OWNERSHIP && id === "" && ownership === undefined) {
       ownership = checkOwnership(take(section, resolve));
@@ -165,7 +184,8 @@ export function decodeFds(
     throw new StateError(`Character device ${quote(id)} has file descriptors but no state`);
   }
   if (!ownership) throw new StateError(`File descriptor '${OWNERSHIP}' is missing`);
-  return { kept: { memory, chardevs, shared: false }, ownership, remains };
+  if (!processors) throw new StateError(`Section '${PROCESSORS}' is missing`);
+  return { kept: { memory, chardevs, shared: false }, ownership, remains, processors };
 }
 
 /** The descriptors of a table that was received, under the names they came with. */

@@ -16,6 +16,8 @@ import { isOpen, OwnedFd, setCloexec, setNonblocking } from "../ffi/fd.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import { receiveMessage } from "../ffi/socket_message.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
+import { prefault } from "../vmm/guest_memory.ts";
+import { placement, vcpuThreads } from "../vmm/placement.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "./address.ts";
 import { Channel, type IncomingEnd, openIncoming } from "./channel.ts";
@@ -30,6 +32,8 @@ import type { Step } from "./timeline.ts";
 import { Answer, awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
 import { type ReadVm, readVm } from "./vm_state.ts";
 
+/** Milliseconds for which RAM is mapped before the guest comes. */
+const PREFAULT_LIMIT_MS = 500;
 /** Milliseconds after the guest's arrival when what is slow to close is closed. */
 export const CLOSE_LATER_MS = 100;
 const RECEIVE_BUFFER = 256 << 10;
@@ -223,6 +227,7 @@ export class Incoming {
     this.#migration.socketAddress = end.kind === "listener" ? inetAddress(end.listener) : undefined;
     if (this.#beside) {
       await this.#vm.machine.threadsStarted();
+      prefault(this.#vm.machine.memory.ram, PREFAULT_LIMIT_MS);
       this.#rehearsal ??= new EnteringRehearsal(this.#vm);
       this.#rehearsal.begin();
       this.#stamp("rehearsed");
@@ -244,6 +249,7 @@ export class Incoming {
         this.#migration.error = (error as Error).message;
         this.#migration.status = "failed";
         this.#started = false;
+        placement.restore(vcpuThreads(this.#vm));
         return { ok: false, error: error as Error };
       } finally {
         this.#vm.events.release();
@@ -296,6 +302,7 @@ export class Incoming {
       checkConstants(this.#vm.machine, table);
       table.checkEmpty();
       this.#stamp("machine-agreed");
+      placement.admit(vcpuThreads(this.#vm));
       this.#rehearsal?.finish();
       channel.sink(Uint8Array.of(Answer.READY));
       state = this.#load(channel, true);
@@ -337,7 +344,11 @@ export class Incoming {
     this.#vm.arrived(chardevs);
     this.#onArrival?.(this.#vm);
     this.#migration.complete();
-    setTimeout(() => this.#rehearsal?.[Symbol.dispose](), CLOSE_LATER_MS);
+    const { epoch } = placement;
+    setTimeout(() => {
+      this.#rehearsal?.[Symbol.dispose]();
+      placement.restore(vcpuThreads(this.#vm), epoch);
+    }, CLOSE_LATER_MS);
     if (this.#vm.running) {
       this.#noteEntries(stoppedNs).catch((error: Error) => this.#vm.notice(error.message));
     }

@@ -6,6 +6,7 @@
  * @module
  */
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
+import { placement, processorsOf, vcpuThreads } from "../vmm/placement.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress, MigrationChannel } from "./address.ts";
 import { checkNamed, openOutgoing } from "./channel.ts";
@@ -69,6 +70,7 @@ export class Outgoing {
     const { timeline } = this.#migration;
     const goOn = await this.#begin("helper", (departure) => {
       if (timeline) departure.ownership.timeline.continue(timeline, "new", "helper");
+      leaveToGuest(this.#vm);
       return Promise.resolve(transferTo(departure, channels, { announced: true }));
     });
     await goOn();
@@ -102,6 +104,7 @@ export class Outgoing {
       try {
         await chosen.run();
         chosen[Symbol.dispose]();
+        placement.restore();
       } catch (error) {
         this.#failed(chosen, departure, error);
       }
@@ -122,6 +125,7 @@ export class Outgoing {
   #failed(update: Update | undefined, departure: Departure, error: unknown): void {
     const ours = update?.takeBack() ?? true;
     update?.[Symbol.dispose]();
+    placement.restore();
     if (!ours) return departure.handedOver();
     const resume = () => departure.resume();
     if (error instanceof Cancelled) this.#migration.cancelled(resume);
@@ -180,6 +184,12 @@ export class Outgoing {
   }
 }
 
+/** The guest runs on while the update is prepared: its processors are its own meanwhile. */
+function leaveToGuest(vm: VirtualMachine): void {
+  const vcpus = vcpuThreads(vm);
+  placement.keepOff(processorsOf(vcpus), vcpus);
+}
+
 function chooseUpdate(
   departure: Departure,
   mode: MigrationMode,
@@ -189,6 +199,7 @@ function chooseUpdate(
   const { vm, fds, ownership } = departure;
   switch (mode) {
     case "cpr-transfer":
+      leaveToGuest(vm);
       return Promise.resolve(
         new TransferUpdate(departure, {
           cpr: () => {
@@ -199,6 +210,7 @@ function chooseUpdate(
         }),
       );
     case "cpr-exec":
+      leaveToGuest(vm);
       return chooseExec(departure, main);
     default:
       return Promise.resolve(new CopyUpdate(departure, main));

@@ -22,11 +22,12 @@
  */
 import { OsError } from "../ffi/errno.ts";
 import { Epoll } from "../ffi/event.ts";
-import { isOpen, OwnedFd, pollFd, POLLIN, setCloexec } from "../ffi/fd.ts";
+import { isOpen, OwnedFd, setCloexec } from "../ffi/fd.ts";
 import { ChildProcess, PreparedExec, spawn } from "../ffi/process.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import { socketPair } from "../ffi/socket.ts";
 import { ownCommandLine } from "../vmm/daemon.ts";
+import { placement } from "../vmm/placement.ts";
 import type { MigrationAddress } from "./address.ts";
 import { Channel, openOutgoing } from "./channel.ts";
 import type { Departure, Update } from "./departure.ts";
@@ -40,8 +41,6 @@ const RELAY = "DENOVO_CPR_RELAY";
 const HELPER_LIMIT_MS = 10_000;
 /** Milliseconds that a new program has to ask for the guest. */
 const TAKER_LIMIT_MS = 20_000;
-/** Milliseconds from the end of the link to the end of the helper. */
-const HELPER_END_MS = 2_000;
 
 /** What a process that is part of a relay is told by its environment. */
 interface RelayPart {
@@ -53,14 +52,8 @@ interface RelayPart {
   readonly back?: readonly string[];
   /** Why the program before this one could not take the guest. */
   readonly failure?: string;
-}
-
-/** The guest has ended in the helper: there is none to take over. */
-export class GuestEnded extends Error {
-  /** @param status the exit status of its VM */
-  constructor(readonly status: number) {
-    super(`The guest has ended during the update, with exit status ${status}`);
-  }
+  /** Where the process may run; it begins off the guest's processors. */
+  readonly processors: readonly number[];
 }
 
 /** A transfer to whoever has asked on a link. */
@@ -93,7 +86,7 @@ export async function startHelper(reactor: Reactor, cancel: AbortSignal): Promis
   let child: ChildProcess | undefined;
   try {
     using inherited = theirs;
-    const part: RelayPart = { link: inherited.fd };
+    const part: RelayPart = { link: inherited.fd, processors: placement.allowed };
     child = spawn(ownCommandLine(), {
       env: { [RELAY]: JSON.stringify(part) },
       fds: [[inherited.fd, inherited.fd]],
@@ -173,7 +166,12 @@ export class RelayUpdate implements Update {
     this.#writeFile();
     vm.setRunState("postmigrate");
     migration.complete();
-    const part: RelayPart = { link: link.fd.fd, helper: child.pid, back: ownCommandLine() };
+    const part: RelayPart = {
+      link: link.fd.fd,
+      helper: child.pid,
+      back: ownCommandLine(),
+      processors: placement.allowed,
+    };
     const exec = new PreparedExec(this.#command, { [RELAY]: JSON.stringify(part) });
     setCloexec(link.fd.fd, false);
     this.#departure.ownership.timeline.stamp("exec");
@@ -247,6 +245,10 @@ export class Relay {
     if (!Number.isInteger(part.link) || part.link <= 2 || !isOpen(part.link)) {
       throw new StateError(`${RELAY}=${text} names no open file descriptor`);
     }
+    if (!Array.isArray(part.processors) || !part.processors.every(Number.isInteger)) {
+      throw new StateError(`${RELAY}=${text} names no processors`);
+    }
+    placement.inherit(part.processors);
     return new Relay(part);
   }
 
@@ -260,30 +262,11 @@ export class Relay {
     return this.#part.failure;
   }
 
-  /**
-   * Asks for the guest, and waits for the connections.
-   *
-   * @throws {GuestEnded} if it has ended meanwhile
-   * @throws {StateError} if nobody answers
-   */
-  ask(): RelayChannels {
-    try {
-      return this.link.ask();
-    } catch (error) {
-      const { helper } = this.#part;
-      if (helper === undefined) throw error;
-      using child = new ChildProcess(helper);
-      const status = pollFd(child.pidfd.fd, POLLIN, HELPER_END_MS) === 0 ? undefined : child.poll();
-      if (status && "code" in status) throw new GuestEnded(status.code);
-      throw error;
-    }
-  }
-
   /** Executes the program before this one, which asks for the guest again, if there is one. */
   goBack(reason: string): void {
     const { link, helper, back } = this.#part;
     if (!back) return;
-    const part: RelayPart = { link, helper, failure: reason };
+    const part: RelayPart = { link, helper, failure: reason, processors: placement.allowed };
     const exec = new PreparedExec(back, { [RELAY]: JSON.stringify(part) });
     setCloexec(link, false);
     exec.exec();

@@ -14,6 +14,7 @@ const word = new Int32Array(
 export const Errno = {
   ENOENT: 2,
   EINTR: 4,
+  ENXIO: 6,
   E2BIG: 7,
   EBADF: 9,
   EAGAIN: 11,

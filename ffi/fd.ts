@@ -233,6 +233,35 @@ export function seekFd(fd: number, position: number | null): number {
   return Number(at);
 }
 
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+
+/**
+ * The ranges of a file that are no holes, in order: for memory, those with pages. The position of the
+ * open file, which other processes may share, moves (lseek(2)).
+ *
+ * @param start of the part that counts
+ * @param end of the part that counts
+ * @throws {OsError} when the file cannot say
+ */
+export function* dataRanges(
+  fd: number,
+  start: number,
+  end: number,
+): Generator<readonly [start: number, end: number]> {
+  const seek = (from: number, what: number) => Number(libc.lseek(fd, BigInt(from), what));
+  for (let at = start; at < end;) {
+    const from = seek(at, SEEK_DATA);
+    // ENXIO: what is left is one hole.
+    if (from === -1 && errno() === Errno.ENXIO) return;
+    const to = from === -1 ? -1 : seek(from, SEEK_HOLE);
+    if (to === -1) throw new OsError("lseek", errno(), `${fd}`);
+    if (from >= end) return;
+    at = Math.min(to, end);
+    yield [from, at];
+  }
+}
+
 /** poll(2) event bits (asm-generic/poll.h). */
 export const POLLIN = 1;
 /** Writing is possible. */

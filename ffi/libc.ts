@@ -119,6 +119,10 @@ const table = {
 
   // int clock_gettime(clockid_t clock, struct timespec *ts)
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
+  // int sched_getaffinity(pid_t tid, size_t size, cpu_set_t *set)
+  sched_getaffinity: { parameters: ["i32", "usize", "buffer"], result: "i32" },
+  // int sched_setaffinity(pid_t tid, size_t size, const cpu_set_t *set)
+  sched_setaffinity: { parameters: ["i32", "usize", "buffer"], result: "i32" },
   // pid_t gettid(void)
   gettid: { parameters: [], result: "i32" },
   // pid_t getpid(void)

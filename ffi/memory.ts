@@ -89,10 +89,15 @@ export class MappedRegion implements Disposable {
     if (n !== length) throw new RangeError(`Wrote ${n} of ${length} bytes to fd ${fd}`);
   }
 
-  /** Allocates all pages now. @throws {OsError} when there is not enough memory */
-  populate(): void {
+  /**
+   * Allocates and maps pages now; whole pages only.
+   *
+   * @throws {OsError} when there is not enough memory
+   */
+  populate(offset = 0, length: number = this.size): void {
+    const address = this.#at(offset, length);
     check(
-      retry(() => libc.madvise(this.address, this.size, MADV_POPULATE_WRITE)),
+      retry(() => libc.madvise(address, length, MADV_POPULATE_WRITE)),
       "madvise(MADV_POPULATE_WRITE)",
     );
   }

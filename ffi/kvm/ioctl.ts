@@ -70,7 +70,6 @@ export const KVM = {
   SET_DEVICE_ATTR: iow(0xe1, 24),
   GET_DEVICE_ATTR: iow(0xe2, 24),
   HAS_DEVICE_ATTR: iow(0xe3, 24),
-  PRE_FAULT_MEMORY: iowr(0xd5, 64),
 } as const;
 
 /** KVM_CAP_* numbers that Denovo asks for (linux/kvm.h). */
@@ -98,7 +97,6 @@ export const Capability = {
   VM_TSC_CONTROL: 214,
   X86_TRIPLE_FAULT_EVENT: 218,
   SYSTEM_ATTRIBUTES: 127,
-  PRE_FAULT_MEMORY: 236,
 } as const;
 
 const name = (request: number): string =>

@@ -11,6 +11,7 @@ import {
   sleep,
   startSuccessor,
   transferUpdate,
+  until,
 } from "./program.ts";
 import { run, TestFolder } from "./session.ts";
 
@@ -52,6 +53,31 @@ kvmTest("with -incoming defer, parts are added before migrate-incoming", async (
     (await next.execute<{ id: string }[]>("query-memdev")).map(({ id }) => id).toSorted(),
     ["extra", "microvm.ram"],
   );
+});
+
+/** The processors on which a process's main thread may run. */
+const processorsOf = (pid: number) =>
+  /^Cpus_allowed_list:\s+(.*)$/m.exec(Deno.readTextFileSync(`/proc/${pid}/status`))![1];
+
+kvmTest("the guest has its processors for itself until it has moved", async () => {
+  await using lab = await Laboratory.open();
+  const { vmm, qmp } = await lab.run("old");
+  const all = processorsOf(Deno.pid);
+  assert.equal(processorsOf(vmm.child.pid), all);
+  const { vmm: next, channels } = await startSuccessor(lab, "new", { incoming: "defer" });
+  await beginTransfer(qmp, channels);
+  await listens(next.qmpPath);
+  // On a host with one processor there is nothing to leave to anyone.
+  const left = processorsOf(vmm.child.pid);
+  assert.equal(left === all, navigator.hardwareConcurrency === 1, `${left} of ${all}`);
+  assert.equal(processorsOf(next.child.pid), left);
+  const monitor = await lab.monitor(next);
+  await monitor.execute("migrate-incoming", { channels: [channels[0]] });
+  await monitor.reaches("running");
+  await qmp.logged("MIGRATION completed");
+  await until(() => processorsOf(next.child.pid) === all, () => "the new VMM's freedom");
+  assert.equal(processorsOf(vmm.child.pid), all);
+  await monitor.assertGuestRuns();
 });
 
 kvmTest("the successor tells the whole pause, the old VMM its own part", async () => {

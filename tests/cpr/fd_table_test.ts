@@ -42,17 +42,25 @@ function withFds(use: (decode: (sections: Section[]) => ReturnType<typeof decode
 
 const memory = entry("fd/memory", "ram", 0);
 const page = entry("fd/ownership", "", 3);
+const processors = {
+  name: "processors",
+  id: "",
+  version: 1,
+  data: new Uint8Array(new Uint16Array([1, 300]).buffer),
+};
 const text = '{"connected":true,"name":"x","port":1}';
 
 Deno.test("`decodeFds()` gives memory and character devices their descriptors", () => {
   withFds((decode) => {
-    const { kept, ownership } = decode([
+    const { kept, ownership, processors: left } = decode([
       memory,
+      processors,
       entry("fd/chardev/socket", "serial0", 1),
       state("serial0", text),
       page,
     ]);
     assert.ok(ownership);
+    assert.deepEqual(left, [1, 300]);
     assert.deepEqual([...kept.memory.keys()], ["ram"]);
     const { state: saved, fds } = kept.chardevs.get("serial0")!;
     assert.deepEqual(saved, JSON.parse(text));
@@ -112,7 +120,12 @@ for (const [what, sections, message] of hostile) {
 
 Deno.test("`decodeFds()` keeps the names of objects' members apart from entries", () => {
   withFds((decode) => {
-    const { kept } = decode([page, state("__proto__", "{}"), state("constructor", "{}")]);
+    const { kept } = decode([
+      page,
+      processors,
+      state("__proto__", "{}"),
+      state("constructor", "{}"),
+    ]);
     assert.deepEqual([...kept.chardevs.keys()], ["__proto__", "constructor"]);
   });
 });

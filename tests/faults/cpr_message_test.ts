@@ -252,6 +252,14 @@ sourceTest(
         new RegExp(`^Unknown file descriptor '${name}'`),
       );
       if (section.name === "chardev") continue;
+      if (section.name === "processors") {
+        const data = new Uint8Array(3);
+        assert.match(
+          await refuse(sections.with(i, { ...section, data }), "odd"),
+          /^Section 'processors' has 3 bytes, expected an even number/,
+        );
+        continue;
+      }
       for (const number of [99, 0xffff_ffff, (i + 1) % source.fds.length]) {
         const data = new Uint8Array(new Uint32Array([number]).buffer);
         await refuse(sections.with(i, { ...section, data }), `number ${number}`);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { OsError } from "../../ffi/errno.ts";
 import {
   accessMode,
+  dataRanges,
   duplicate,
   fileStatus,
   isOpen,
@@ -24,6 +25,7 @@ import {
   writeAll,
   writeFd,
 } from "../../ffi/fd.ts";
+import { makeMemfd } from "../../ffi/memory.ts";
 import { socketPair } from "../../ffi/socket.ts";
 
 const FD_CLOEXEC_FLAG = 0o2000000;
@@ -234,4 +236,23 @@ Deno.test("`pollFd()` tells what is there, and 0 after its timeout", () => {
   assert.equal(pollFd(output2.fd, 0, -1), POLLERR);
   output2.close();
   input.close();
+});
+
+Deno.test("dataRanges() gives what a memfd has, within bounds", () => {
+  const page = 4096;
+  using memfd = makeMemfd("ranges", 64 * page);
+  const ranges = (from = 0, to = 64 * page) => [...dataRanges(memfd.fd, from, to)];
+  assert.deepEqual(ranges(), []);
+  for (const index of [3, 4, 10, 63]) {
+    seekFd(memfd.fd, index * page + 7);
+    writeAll(memfd.fd, Uint8Array.of(1));
+  }
+  const pages = (list: number[][]) => list.map((range) => range.map((at) => at * page));
+  assert.deepEqual(ranges(), pages([[3, 5], [10, 11], [63, 64]]));
+  assert.deepEqual(ranges(4 * page, 63 * page), pages([[4, 5], [10, 11]]));
+  assert.deepEqual(ranges(5 * page, 9 * page), []);
+  const [reader, writer] = makePipe();
+  using _reader = reader;
+  using _writer = writer;
+  assert.throws(() => [...dataRanges(reader.fd, 0, page)], { code: "ESPIPE" });
 });
