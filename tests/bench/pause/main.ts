@@ -81,7 +81,7 @@ async function measureAll(options: PauseOptions, args: readonly string[]): Promi
       },
     };
     const context = { folder: work.path, ramFile: `${ram}/ram`, denovo, qemu: options.qemu };
-    await measure(plan, { ...context, tscKhz: host.tscKhz, hasRelay });
+    await measure(plan, { ...context, tscKhz: host.tscKhz, hasRelay, observe: options.observe });
     if (plan.signal.aborted) plan.onSkip({ what: "the rest", reason: "interrupted by SIGINT" });
     const left = new Set(runs.map(({ configuration }) => configuration));
     if (left.size === 0) throw new Error("Nothing could be measured: see what was skipped, above");

@@ -22,6 +22,8 @@ pause.html. Each list's first value is part of the base, which every other value
 --populate LIST    of off, on: RAM that is allocated before the guest starts [default=all]
 --qemu PATH        a qemu-system-x86_64 of version 10.0 or newer, measured in turns with Denovo
 --machines LIST    QEMU's machines, of microvm, q35 [default=all]
+--observe on|off   whether a second process watches the guest as well; it looks every 50 us, which
+                   is felt where there are few processors [default=on]
 --out DIR          where the files go [default=dist]
 --report FILE      measures nothing: makes the reports from a pause.json
 --check-report     opens the report in headless Chromium and checks what is drawn
@@ -43,12 +45,13 @@ export interface PauseOptions {
   readonly out: string;
   readonly report?: string;
   readonly checkReport: boolean;
+  readonly observe: boolean;
   readonly help: boolean;
 }
 
 const strings = [
   ...["runs", "modes", "guests", "ram", "pages", "cpus", "populate"],
-  ...["qemu", "machines", "out", "report"],
+  ...["qemu", "machines", "observe", "out", "report"],
 ] as const;
 const flags = ["quick", "check-report", "help"] as const;
 
@@ -79,6 +82,7 @@ export function parseOptions(args: readonly string[]): PauseOptions {
     out: text(values.out) ?? dist,
     report: text(values.report),
     checkReport: values["check-report"] === true,
+    observe: pick("observe", ["on", "off"]).includes("on"),
     help: values.help === true,
   };
 }

@@ -12,6 +12,8 @@ Deno.test("parseOptions() asks for everything 30 times when nothing is given", (
   assert.deepEqual(options.cpus, [1, 2, 4]);
   assert.deepEqual(options.populate, [false, true]);
   assert.equal(options.qemu, undefined);
+  assert.equal(options.observe, true);
+  assert.equal(parseOptions(["--observe", "off"]).observe, false);
 });
 
 Deno.test("parseOptions() measures only the base when it is to be quick", () => {

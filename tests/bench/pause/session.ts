@@ -22,6 +22,8 @@ export interface SessionContext extends CommandContext {
   readonly folder: string;
   readonly tscKhz: number;
   readonly hasRelay: boolean;
+  /** Whether a second process watches the guest. */
+  readonly observe: boolean;
 }
 
 /** What one update gave. */
@@ -32,7 +34,7 @@ export class Session implements AsyncDisposable {
   #generation = 0;
   #vmm: VmmProcess;
   #ram!: GuestRam;
-  #observer!: Observer;
+  #observer: Observer | undefined;
 
   private constructor(
     readonly context: SessionContext,
@@ -89,8 +91,10 @@ export class Session implements AsyncDisposable {
       gapUs: pause.gapUs,
       floorUs: idle.gapUs,
       windowMs: pause.windowMs,
-      observedUs: pause.seen.gapUs,
-      observerBlindUs: pause.seen.blindUs,
+      ...(pause.seen && {
+        observedUs: pause.seen.gapUs,
+        observerBlindUs: pause.seen.blindUs,
+      }),
       ...(atStopUs !== undefined && { atStopUs }),
       ...(info["x-pause"] !== undefined && { xPauseUs: info["x-pause"] }),
       ...(steps.success && { timeline: steps.data }),
@@ -114,7 +118,9 @@ export class Session implements AsyncDisposable {
     await this.#vmm.connect();
     const path = await ramPath(this.#vmm.pid);
     this.#ram = new GuestRam(path, this.configuration);
-    this.#observer = new Observer(path, counterAddresses(this.configuration));
+    if (this.context.observe) {
+      this.#observer = new Observer(path, counterAddresses(this.configuration));
+    }
     await this.#counts();
     // Its start is over; the first window must not find the observer still at it.
     await this.#window(() => sleep(SETTLE_MS));
@@ -124,9 +130,9 @@ export class Session implements AsyncDisposable {
   async #window(action: () => Promise<void>): Promise<{
     readonly gapUs: number;
     readonly windowMs: number;
-    readonly seen: Observation;
+    readonly seen?: Observation;
   }> {
-    await this.#observer.begin();
+    await this.#observer?.begin();
     // A gap that a vCPU has just seen may be stored right after it was cleared: not in this window.
     this.#ram.clearGaps();
     for (let i = 0; i < 2; i++) await this.#counts();
@@ -135,13 +141,13 @@ export class Session implements AsyncDisposable {
     await action();
     const gapUs = this.#ram.longestGap() / this.context.tscKhz * 1000;
     const windowMs = performance.now() - start;
-    return { gapUs, windowMs, seen: await this.#observer.end() };
+    return { gapUs, windowMs, seen: await this.#observer?.end() };
   }
 
   /** What the observer saw at the moment of the event STOP. */
-  #pauseAtStop({ stoppedUs }: VmmProcess, seen: Observation): number | undefined {
+  #pauseAtStop({ stoppedUs }: VmmProcess, seen?: Observation): number | undefined {
     // The helper's way has two pauses, and only the first one has an event.
-    if (stoppedUs === undefined || this.subject.mode === "exec-relay") return undefined;
+    if (stoppedUs === undefined || !seen || this.subject.mode === "exec-relay") return undefined;
     return gapAround(seen, stoppedUs * 1000 - Number(realtimeNs() - monotonicNs()));
   }
 
