@@ -1,5 +1,5 @@
 /**
- * A vCPU's architectural state as KVM keeps it, in the order in which it is read and written.
+ * A vCPU's architectural state as KVM keeps it, in the order in which it is written.
  *
  * The restore order is KVM's (Documentation/virt/kvm/api.rst): what depends on CPUID after CPUID,
  * the LAPIC before the MSRs (the TSC deadline arms its timer), pending events last.
@@ -21,6 +21,7 @@ import {
 } from "../ffi/kvm/structs.ts";
 import type { KvmSystem } from "../ffi/kvm/system.ts";
 import type { KvmVcpu } from "../ffi/kvm/vcpu.ts";
+import type { View } from "../ffi/struct.ts";
 
 /** IA32_TSC_DEADLINE: written last, because it arms the LAPIC timer against the restored TSC. */
 const MSR_TSC_DEADLINE = 0x6e0;
@@ -30,6 +31,13 @@ const LVT_TIMER = 0x320;
 const LVT_MASKED_OR_MODE = 0x7_0000;
 const INITIAL_COUNT = 0x380;
 const CURRENT_COUNT = 0x390;
+const LVT_VECTOR = 0xff;
+/** The first of eight registers, 16 bytes apart: interrupts that were accepted and wait. */
+const IRR = 0x200;
+/** How often KVM is given the chance to bring in a timer's interrupt; the first moves the timer. */
+const TIMER_LOOKS = 2;
+/** KVM_MP_STATE_RUNNABLE. */
+const MP_STATE_RUNNABLE = 0;
 
 /** The parts of a vCPU's state, each one struct of the kernel ABI. */
 export const vcpuParts = [
@@ -46,6 +54,15 @@ export const vcpuParts = [
 
 /** Name of one part. */
 export type VcpuPart = typeof vcpuParts[number];
+
+/**
+ * The order in which the parts are read: the LAPIC last. A TSC deadline that runs out in between is
+ * then in both the MSR and the LAPIC, which gives one interrupt, rather than in neither.
+ */
+const readingOrder: readonly VcpuPart[] = [
+  ...vcpuParts.filter((part) => part !== "lapic"),
+  "lapic",
+];
 
 const requests: Record<VcpuPart, { get: number; set: number }> = {
   mp_state: { get: KVM.GET_MP_STATE, set: KVM.SET_MP_STATE },
@@ -139,6 +156,8 @@ export class VcpuState {
   readonly tscOffset: Uint8Array<ArrayBuffer> | undefined;
   readonly #getXsave: number;
   readonly #lapic: DataView;
+  readonly #events: View<typeof kvmVcpuEvents.fields>;
+  readonly #mpState: View<typeof kvmMpState.fields>;
 
   /** Makes empty buffers for a host's layout. */
   constructor(layout: VcpuStateLayout) {
@@ -156,30 +175,51 @@ export class VcpuState {
     };
     this.tscOffset = layout.tscOffset ? new Uint8Array(8) : undefined;
     this.#lapic = new DataView(this.parts.lapic.buffer);
+    this.#events = kvmVcpuEvents.view(this.parts.vcpu_events.buffer);
+    this.#mpState = kvmMpState.view(this.parts.mp_state.buffer);
   }
 
   /** Reads the state of a parked vCPU. @throws {OsError} */
   save(vcpu: KvmVcpu): void {
     this.#read(vcpu);
-    if (!this.#timerHasFired()) return;
-    vcpu.settleTimer();
-    this.#read(vcpu);
-    this.#lapic.setUint32(INITIAL_COUNT, 0, true);
+    if (!this.#timerHasRunOut()) return;
+    for (let look = 0; look < TIMER_LOOKS && !this.#timerIsPending(); look++) {
+      vcpu.settleTimer();
+      this.#read(vcpu);
+    }
+    if (this.#timerIsPending() || this.#isRunnable()) this.#lapic.setUint32(INITIAL_COUNT, 0, true);
   }
 
   /**
-   * Whether the LAPIC timer was armed by count, once, and has run out. KVM_SET_LAPIC starts such a
-   * timer again and lets it fire at once, for KVM_GET_LAPIC does not say whether it has fired or only
-   * was about to. So the interrupt is brought into the state, and the timer then is at rest in it.
+   * Whether the LAPIC timer was armed by count, once, and nothing is left of the count.
+   *
+   * KVM_GET_LAPIC computes the count from the time. Whether the interrupt has come yet it does not
+   * say, for the host's timer, on whichever processor, may be late; and KVM_SET_LAPIC starts such a
+   * timer again and lets it fire at once. So the interrupt is brought into the state, and the timer
+   * then is at rest in it. Where no interrupt comes, a runnable vCPU has had it: letting it enter KVM
+   * has moved the host's timer to this processor, where it is overdue. A halted one may be waiting
+   * for it, and keeps its count: an interrupt too many does less harm than one that never comes.
    */
-  #timerHasFired(): boolean {
+  #timerHasRunOut(): boolean {
     return (this.#lapic.getUint32(LVT_TIMER, true) & LVT_MASKED_OR_MODE) === 0 &&
       this.#lapic.getUint32(INITIAL_COUNT, true) !== 0 &&
       this.#lapic.getUint32(CURRENT_COUNT, true) === 0;
   }
 
+  /** Whether the timer's interrupt is on its way: in the LAPIC, or already taken out to be injected. */
+  #timerIsPending(): boolean {
+    const vector = this.#lapic.getUint32(LVT_TIMER, true) & LVT_VECTOR;
+    const requested = this.#lapic.getUint32(IRR + (vector >> 5) * 16, true) >>> (vector & 31);
+    const { interrupt_injected, interrupt_nr } = this.#events;
+    return (requested & 1) !== 0 || (interrupt_injected !== 0 && interrupt_nr === vector);
+  }
+
+  #isRunnable(): boolean {
+    return this.#mpState.mp_state === MP_STATE_RUNNABLE;
+  }
+
   #read(vcpu: KvmVcpu): void {
-    for (const part of vcpuParts) {
+    for (const part of readingOrder) {
       const request = part === "xsave" ? this.#getXsave : requests[part].get;
       const done = vcpu.transfer(request, this.parts[part]);
       if (part === "msrs") this.#checkMsrs(done, "KVM_GET_MSRS");
