@@ -25,7 +25,8 @@ import { decodeFds, MAX_FDS, type ReceivedTable } from "./fd_table.ts";
 import { checkConstants, SectionTable } from "./machine_state.ts";
 import type { Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
-import { enter } from "./pause.ts";
+import { enter, type Entering } from "./pause.ts";
+import { enteringBy } from "./pause_steps.ts";
 import { EnteringRehearsal } from "./rehearsal.ts";
 import { bufferSource, type ByteSource, readSections, StateError } from "./stream.ts";
 import type { Step } from "./timeline.ts";
@@ -174,8 +175,8 @@ export class Incoming {
   #connection: OwnedFd | undefined;
   #rehearsal: EnteringRehearsal | undefined;
   #started = false;
-  /** When the guest's state was here, nanoseconds of CLOCK_MONOTONIC. */
-  #loadedNs = 0;
+  /** When the guest might come, nanoseconds of CLOCK_MONOTONIC. */
+  #readyNs = 0;
   #main: OwnedFd | undefined;
   readonly #onArrival: ((vm: VirtualMachine) => void) | undefined;
 
@@ -243,7 +244,9 @@ export class Incoming {
         this.#migration.status = "active";
         // Kept back until the monitors whose clients came along are there to hear of it.
         this.#vm.events.hold();
-        this.#arrived(this.#beside ? this.#takeFromPeer(channel) : this.#load(channel, false));
+        this.#arrived(
+          this.#beside ? this.#takeFromPeer(channel) : enter(this.#entering(channel, false)),
+        );
         return { ok: true };
       } catch (error) {
         this.#migration.error = (error as Error).message;
@@ -304,8 +307,9 @@ export class Incoming {
       this.#stamp("machine-agreed");
       placement.admit(vcpuThreads(this.#vm));
       this.#rehearsal?.finish();
+      const entering = this.#entering(channel, true);
       channel.sink(Uint8Array.of(Answer.READY));
-      state = this.#load(channel, true);
+      state = enter(entering);
     } catch (error) {
       refuse(channel, error as Error);
       throw error;
@@ -316,26 +320,20 @@ export class Incoming {
   }
 
   /** @param agreed whether the constant sections have been compared before */
-  #load(channel: Channel, agreed: boolean): ReadVm {
+  #entering(channel: Channel, agreed: boolean): Entering {
     const vm = this.#vm;
-    const ignoreShared = this.#migration.capabilities.has("x-ignore-shared");
-    return enter({
+    this.#readyNs = monotonicNow();
+    return enteringBy(channel, {
       ownership: this.#ownership,
-      await: () => channel.awaitData(),
-      read: () =>
-        readVm(vm.machine, channel.source, {
-          agreed,
-          ignoreShared,
-          target: this.#rehearsal?.target,
-        }),
-      apply: (state) => {
-        state.apply(state.sameBoot && !vm.config.machine.xPauseClock);
-        this.#loadedNs = monotonicNow();
+      machine: vm.machine,
+      reading: {
+        agreed,
+        ignoreShared: this.#migration.capabilities.has("x-ignore-shared"),
+        target: this.#rehearsal?.target,
       },
-      run: ({ wasRunning }) => {
-        if (wasRunning && vm.startsOnArrival) vm.resume();
-        else vm.setRunState("paused");
-      },
+      tscGoesOn: !vm.config.machine.xPauseClock,
+      mayRun: () => vm.startsOnArrival,
+      done: (runs) => runs ? vm.resumed() : vm.setRunState("paused"),
     });
   }
 
@@ -358,7 +356,7 @@ export class Incoming {
   async #noteEntries(stoppedNs: number): Promise<void> {
     let last = 0;
     for (const { index, control } of this.#vm.machine.vcpus) {
-      while (control.enteredNs < this.#loadedNs) {
+      while (control.enteredNs < this.#readyNs) {
         await new Promise((resolve) => setTimeout(resolve, 1));
         if (!this.#vm.running) return;
       }

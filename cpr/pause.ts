@@ -30,12 +30,12 @@ export interface Leaving {
  * Whatever this process has to say and to do can wait: as long as it sleeps, its processor is there
  * for the new VMM, which as a rule has been woken on it.
  *
- * @returns the state that was sent
+ * @returns the state that was sent, and how many bytes it took
  * @throws {Error} if the state cannot be sent; the guest is stopped, and may have to be taken back
  */
 export function leave(
   { ownership, image, stop, chardevs, send, await: answer }: Leaving,
-): Section[] {
+): { readonly sections: Section[]; readonly length: number } {
   const { timeline } = ownership;
   const guest = stop();
   timeline.stamp("parked");
@@ -48,7 +48,7 @@ export function leave(
   send(bytes);
   timeline.stamp("sent");
   answer();
-  return sections;
+  return { sections, length: bytes.length };
 }
 
 /** What the new VMM's half works with. */

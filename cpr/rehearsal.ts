@@ -14,13 +14,14 @@ import { EventHub } from "../vmm/events.ts";
 import type { Hardware } from "../vmm/hardware.ts";
 import { Vcpu } from "../vmm/vcpu.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
-import { awaitAnswer, Channel } from "./channel.ts";
+import { Channel } from "./channel.ts";
 import { chardevStates } from "./fd_table.ts";
 import { MachineState } from "./machine_state.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { enter, leave } from "./pause.ts";
+import { enteringBy, leavingBy } from "./pause_steps.ts";
 import { encodeStream } from "./stream.ts";
-import { readVm, VmImage } from "./vm_state.ts";
+import { VmImage } from "./vm_state.ts";
 
 /** Enough for the optimizing compiler to take the inner loops; half a millisecond each. */
 const ROUNDS = 100;
@@ -104,24 +105,18 @@ export class LeavingRehearsal implements Disposable {
 
   #play(rounds: number): void {
     const { near, far, ownership } = this.#stage;
-    let sent = 0;
     for (let round = 0; round < rounds; round++) {
       this.#stage.reset();
       far.sink(ANSWER);
       this.#events.hold();
-      leave({
+      const { length } = leave(leavingBy(near, {
         ownership,
         image: this.#scratchImage,
         stop: () => (this.#vcpu.rehearsePark(), this.#events.emit("STOP"), nobody),
         chardevs: () => chardevStates(this.#vm),
-        send: (bytes) => {
-          near.sink(bytes);
-          sent = bytes.length;
-        },
-        await: () => awaitAnswer(near),
-      });
+      }));
       near.source(ANSWER.length);
-      far.source(sent);
+      far.source(length);
       this.#events.release();
     }
   }
@@ -168,18 +163,14 @@ export class EnteringRehearsal implements Disposable {
       for (let round = 0; round < rounds; round++) {
         this.#stage.reset();
         far.sink(encodeStream(this.#image.save(nobody, chardevStates(this.#vm))));
-        enter({
+        enter(enteringBy(near, {
           ownership,
-          await: () => near.awaitData(),
-          read: () =>
-            readVm(machine, near.source, {
-              agreed: true,
-              ignoreShared: false,
-              target: this.#scratchTarget,
-            }),
-          apply: (state) => state.apply(true),
-          run: () => machine.resume(),
-        });
+          machine,
+          reading: { agreed: true, ignoreShared: false, target: this.#scratchTarget },
+          tscGoesOn: true,
+          mayRun: () => true,
+          done: () => {},
+        }));
         machine.park();
       }
     } finally {

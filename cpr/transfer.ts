@@ -29,11 +29,12 @@ import { connectUnix, setTimeouts } from "../ffi/socket.ts";
 import { sendMessage } from "../ffi/socket_message.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "./address.ts";
-import { awaitAnswer, type Channel, ChannelClosed } from "./channel.ts";
+import type { Channel } from "./channel.ts";
 import type { Departure, Update } from "./departure.ts";
 import { chardevStates, collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
 import { Owner } from "./ownership.ts";
 import { leave } from "./pause.ts";
+import { leavingBy, sendIfThere } from "./pause_steps.ts";
 import { LeavingRehearsal } from "./rehearsal.ts";
 import { encodeStream, type Section } from "./stream.ts";
 import type { VmImage } from "./vm_state.ts";
@@ -116,7 +117,7 @@ export class TransferUpdate implements Update {
     rehearsal.begin();
     ownership.timeline.stamp("rehearsed");
     const main = this.#main = await this.#channels.main();
-    send(main, encodeStream(departure.constants()));
+    sendIfThere(main, encodeStream(departure.constants()));
     const limit = AbortSignal.any([migration.cancelSignal, AbortSignal.timeout(PEER_LIMIT_MS)]);
     await awaitInput(reactor, main.fd.fd, limit);
     readAnswer(main, Answer.READY);
@@ -134,23 +135,21 @@ export class TransferUpdate implements Update {
     const { vm, migration, ownership } = this.#departure;
     const { movesSessions } = vm.chardevs;
     vm.events.hold();
+    if (!movesSessions) vm.chardevs.hold("everything");
+    const stop = () => {
+      const guest = this.#departure.stop();
+      if (movesSessions) {
+        // Whoever moves with the guest hears of its stop before.
+        vm.events.flush();
+        vm.chardevs.hold("everything");
+      }
+      return guest;
+    };
+    const chardevs = () => chardevStates(vm);
     try {
-      this.#sections = leave({
-        ownership,
-        image,
-        stop: () => this.#departure.stop(),
-        chardevs: () => {
-          // Whoever moves with the guest hears of its stop before.
-          if (movesSessions) vm.events.flush();
-          vm.chardevs.hold("everything");
-          return chardevStates(vm);
-        },
-        send: (bytes) => {
-          send(main, bytes);
-          migration.transferred = bytes.length;
-        },
-        await: () => awaitAnswer(main),
-      });
+      const { sections, length } = leave(leavingBy(main, { ownership, image, stop, chardevs }));
+      this.#sections = sections;
+      migration.transferred = length;
     } finally {
       if (this.#announced) {
         migration.activate();
@@ -243,15 +242,6 @@ export function awaitInput(reactor: Reactor, fd: number, abort?: AbortSignal): P
     resolve();
   });
   return promise;
-}
-
-/** A successor that has closed the channel said why before, or says it by that: `readAnswer` hears. */
-function send(main: Channel, bytes: Uint8Array<ArrayBuffer>): void {
-  try {
-    main.sink(bytes);
-  } catch (error) {
-    if (!(error instanceof ChannelClosed)) throw error;
-  }
 }
 
 /** Reads the successor's answer. @throws {Error} with its reason, or because it is gone */

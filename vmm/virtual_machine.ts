@@ -192,8 +192,17 @@ export class VirtualMachine implements AsyncDisposable {
 
   /** Lets the vCPUs run, whatever the run state; for those who have checked it. */
   resume(): void {
-    this.#runState = "running";
     this.machine.resume();
+    this.resumed();
+  }
+
+  /**
+   * The vCPUs have been let run.
+   *
+   * @internal
+   */
+  resumed(): void {
+    this.#runState = "running";
     this.events.emit("RESUME");
     this.chardevs.acceptInput();
   }
