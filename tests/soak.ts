@@ -1,8 +1,8 @@
 /**
- * `deno task soak [--rounds N] [--seed N] [--modes LIST] [--cpus N]`: replaces the VMM of a guest that
- * verifies itself over and over, by a mode that is chosen at random, and counts what goes wrong: lost
- * guests, descriptors, processes and threads that stay, memory that grows. Ends with status 1 if
- * anything does. The same seed gives the same modes in the same order.
+ * `deno task soak [--rounds N] [--seed N] [--modes LIST] [--cpus N] [--guest KIND]`: replaces the VMM
+ * of a guest that verifies itself over and over, by a mode that is chosen at random, and counts what
+ * goes wrong: lost guests, descriptors, processes and threads that stay, memory that grows. Ends with
+ * status 1 if anything does. The same seed gives the same modes in the same order.
  *
  * @module
  */
@@ -27,12 +27,21 @@ const MEMORY_NOISE = 16 << 10;
 const MAX_LOST = 5;
 const PROGRESS_ROUNDS = 10;
 
+/** The kinds of guests: in user mode, in kernel mode, and one that waits for its timer most of the time. */
+const guests = {
+  user: { guest: "steady_cpl3", options: [] },
+  kernel: { guest: "steady_cpl0", options: [] },
+  halting: { guest: "steady_cpl0", options: ["-append", "mode=h"] },
+} as const;
+type GuestKind = keyof typeof guests;
+
 /** What the command line says. */
 interface SoakOptions {
   readonly rounds: number;
   readonly seed: number;
   readonly modes: readonly Mode[];
   readonly cpus: number;
+  readonly guest: GuestKind;
 }
 
 /** What a VMM holds right after it has taken the guest. */
@@ -51,8 +60,12 @@ function readOptions(args: string[]): SoakOptions {
       seed: { type: "string", default: `${Date.now() % 1_000_000}` },
       modes: { type: "string", default: modes.join(",") },
       cpus: { type: "string", default: "2" },
+      guest: { type: "string", default: "user" },
     },
   });
+  const kinds = Object.keys(guests) as GuestKind[];
+  const guest = kinds.find((kind) => kind === values.guest);
+  if (!guest) throw new Error(`Unknown guest '${values.guest}': give one of ${kinds.join(", ")}`);
   const chosen = values.modes.split(",").map((name) => {
     const mode = modes.find((known) => known === name || known === `cpr-${name}`);
     if (!mode) throw new Error(`Unknown mode '${name}': give any of ${modes.join(", ")}`);
@@ -63,6 +76,7 @@ function readOptions(args: string[]): SoakOptions {
     seed: positive("seed", values.seed),
     modes: chosen,
     cpus: positive("cpus", values.cpus),
+    guest,
   };
 }
 
@@ -112,12 +126,12 @@ class Patient implements AsyncDisposable {
     readonly cpus: number,
   ) {}
 
-  static async admit(cpus: number): Promise<Patient> {
+  static async admit({ cpus, guest: kind }: SoakOptions): Promise<Patient> {
     const lab = await Laboratory.open();
     const console = await FifoConsole.open(lab.path("console"));
-    const options = ["-smp", `${cpus}`];
-    const special = { guest: "steady_cpl3", options, serial: console.serial } as const;
-    const chain = await Chain.start(lab, special);
+    const { guest, options } = guests[kind];
+    const machine = ["-smp", `${cpus}`, ...options];
+    const chain = await Chain.start(lab, { guest, options: machine, serial: console.serial });
     await console.printed(`steady ${cpus}\n`);
     return new Patient(lab, console, chain, new EchoTypist(console), cpus);
   }
@@ -186,10 +200,11 @@ class Tally {
   }
 }
 
-async function soak({ rounds, seed, modes, cpus }: SoakOptions): Promise<Tally> {
+async function soak(options: SoakOptions): Promise<Tally> {
+  const { rounds, seed, modes } = options;
   const tally = new Tally();
   const choose = random(seed);
-  let patient = await Patient.admit(cpus);
+  let patient = await Patient.admit(options);
   const discharge = async () => {
     const { folder } = patient.lab;
     await patient[Symbol.asyncDispose]();
@@ -205,7 +220,7 @@ async function soak({ rounds, seed, modes, cpus }: SoakOptions): Promise<Tally> 
       tally.lost++;
       console.error(`Round ${round}, ${mode}: ${(error as Error).message}; ${patient.story}`);
       await discharge();
-      patient = await Patient.admit(cpus);
+      patient = await Patient.admit(options);
     }
     if (round % PROGRESS_ROUNDS === 0) console.log(`${round} of ${rounds}, lost ${tally.lost}`);
   }
@@ -221,8 +236,8 @@ async function soak({ rounds, seed, modes, cpus }: SoakOptions): Promise<Tally> 
 
 const options = readOptions(Deno.args);
 console.log(
-  `${options.rounds} rounds of ${options.modes.join(", ")} with ${options.cpus} vCPUs,` +
-    ` seed ${options.seed}`,
+  `${options.rounds} rounds of ${options.modes.join(", ")}, a ${options.guest} guest with` +
+    ` ${options.cpus} vCPUs, seed ${options.seed}`,
 );
 const tally = await soak(options);
 for (const line of tally.lines()) console.log(line);
