@@ -26,6 +26,7 @@ const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The guest's console, like a terminal that someone has open all the time. */
 class Terminal {
+  /** What was shown and not yet expected. */
   #text = "";
   #connection!: Deno.UnixConn;
   #ended = false;
@@ -40,6 +41,7 @@ class Terminal {
     await this.#connection.write(new TextEncoder().encode(`${line}\n`));
   }
 
+  /** Waits for a line with a text, which then has been shown. */
   async expect(text: string): Promise<void> {
     while (!this.#text.includes(text)) await sleep(5);
     this.#text = this.#text.slice(this.#text.indexOf(text) + text.length);
@@ -57,10 +59,12 @@ class Terminal {
     try {
       for (let n; (n = await this.#connection.read(buffer)) !== null;) {
         const text = decoder.decode(buffer.subarray(0, n), { stream: true });
-        this.#text += text;
-        const parts = (line + text).split(/\r?\n/);
-        line = parts.pop()!;
-        for (const part of parts) console.log(`guest:   ${part}`);
+        const lines = (line + text).split(/\r?\n/);
+        line = lines.pop()!;
+        for (const complete of lines) {
+          console.log(`guest:   ${complete}`);
+          this.#text += `${complete}\n`;
+        }
       }
     } catch {
       // Closed here, or reset with the VMM: both are an end.
