@@ -183,6 +183,8 @@ const table = {
   strerrorname_np: { parameters: ["i32"], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
+const encoder = new TextEncoder();
+
 type Symbols = Deno.DynamicLibrary<typeof table>["symbols"];
 
 /** Parameters as the runtime takes them: 64-bit integers as BigInt or as a safe number. */
@@ -197,9 +199,45 @@ export type Libc = {
     : never;
 };
 
+/**
+ * What is called in the vCPU loop, within the pause, for each page of RAM or for each event. The
+ * runtime compiles a trampoline for such a function, which takes most of a millisecond, and then calls
+ * it in a fraction of a microsecond; all others are called by their address, which takes two.
+ */
+const hot: ReadonlySet<keyof Symbols> = new Set([
+  "read",
+  "write",
+  "poll",
+  "ioctl",
+  "ioctl_buffer",
+  "memcpy_to",
+  "memcpy_from",
+  "memcmp",
+  "epoll_wait",
+  "epoll_wait_async",
+  "clock_gettime",
+  "tgkill",
+]);
+
+let dlsym: ((handle: null, name: Uint8Array<ArrayBuffer>) => Deno.PointerValue) | undefined;
+
+/** The address of a function of the C library. @throws {TypeError} if it has no such function */
+function addressOf(name: string): Deno.PointerObject {
+  // void *dlsym(void *handle, const char *symbol); NULL is RTLD_DEFAULT
+  const parameters = ["pointer", "buffer"] as const;
+  dlsym ??= Deno.dlopen("libc.so.6", { dlsym: { parameters, result: "pointer" } }).symbols.dlsym;
+  const address = dlsym(null, cstring(name));
+  if (address === null) throw new TypeError(`No symbol ${name}`);
+  return address;
+}
+
 function open<K extends keyof Symbols>(name: K): unknown {
   try {
-    return Deno.dlopen("libc.so.6", { [name]: table[name] }).symbols[name];
+    if (hot.has(name)) return Deno.dlopen("libc.so.6", { [name]: table[name] }).symbols[name];
+    const definition: Deno.ForeignFunction & { readonly name?: string } = table[name];
+    const address = addressOf(definition.name ?? name) as Deno.PointerObject<typeof definition>;
+    const pointer = new Deno.UnsafeFnPointer(address, definition);
+    return pointer.call.bind(pointer);
   } catch (cause) {
     if (cause instanceof Deno.errors.NotCapable) throw cause;
     throw new Error(
@@ -211,10 +249,7 @@ function open<K extends keyof Symbols>(name: K): unknown {
   }
 }
 
-/**
- * Each function is loaded when it is first used: the runtime compiles a trampoline for it, which
- * takes most of a millisecond, and a vCPU thread needs only a handful of them.
- */
+/** Each function is loaded when it is first used: a vCPU thread needs only a handful of them. */
 function lazily(): Libc {
   const functions = {};
   for (const name of Object.keys(table) as (keyof Symbols)[]) {
@@ -233,8 +268,6 @@ function lazily(): Libc {
 
 /** The functions; where a call is hot, take it out of here into a constant first. */
 export const libc: Libc = lazily();
-
-const encoder = new TextEncoder();
 
 /**
  * A C string: the text's UTF-8 bytes and a final NUL.
