@@ -13,8 +13,8 @@ const together: readonly (readonly string[])[] = [
   ["tests/ffi", "tests/devices", "tests/vmm", "tests/cpr", "tests/guests", "tests/bench"],
 ];
 
-/** Folders with a process for each file. */
-const alone: readonly string[] = ["tests/faults", "tests/conformance", "tests/kvm"];
+/** Folders with a process for each file; those with the longest files first, lest one be left over. */
+const alone: readonly string[] = ["tests/kvm", "tests/faults", "tests/conformance"];
 
 /** More would take from the guests what they need to get on. */
 const PROCESSES = Math.min(2, navigator.hardwareConcurrency);

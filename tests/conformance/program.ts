@@ -5,6 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { bundlePath } from "../../cpr/bundle.ts";
 import { O, openFile } from "../../ffi/fd.ts";
 import { whyNoKvm } from "../../ffi/kvm/system.ts";
 import { type ChildProcess, type ExitStatus, spawn, type SpawnOptions } from "../../ffi/process.ts";
@@ -16,11 +17,19 @@ if (noKvm !== undefined) console.warn(`SKIPPED: tests of the whole program: ${no
 
 /** A wait that takes longer than this, in milliseconds, has failed: only broken code is so slow. */
 const PATIENCE_MS = 60_000;
-const MOD = new URL("../../mod.ts", import.meta.url).pathname;
 const SIGKILL = 9;
 
-/** How the program is started, options left out. */
-export const program: readonly string[] = [Deno.execPath(), "run", "-A", "--no-check", MOD];
+/** How the program is started from its sources, as the README does; options left out. */
+export const sources: readonly string[] = [
+  ...[Deno.execPath(), "run", "-A", "--no-check"],
+  new URL("../../mod.ts", import.meta.url).pathname,
+];
+
+/** How it is started from the bundle, in half the time: nearly all tests do that. */
+export const program: readonly string[] = [
+  ...[Deno.execPath(), "run", "-A", "--no-config"],
+  await bundlePath(),
+];
 
 /** Registers a test that needs KVM; where there is none it is skipped, which was said. */
 export function kvmTest(name: string, run: () => Promise<void>): void {
@@ -87,6 +96,7 @@ export class Qmp implements Disposable {
   static async connectAtOnce(path: string): Promise<Qmp> {
     const qmp = new Qmp(await Deno.connect({ transport: "unix", path }));
     await until(() => qmp.#greeted || qmp.ended, () => `QMP's greeting on ${path}`);
+    assert.ok(qmp.#greeted, `Connection to ${path} ended before QMP's greeting`);
     await qmp.execute("qmp_capabilities");
     return qmp;
   }

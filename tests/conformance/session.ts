@@ -9,7 +9,7 @@ import { type OwnedFd, readFd } from "../../ffi/fd.ts";
 import { connectUnix } from "../../ffi/socket.ts";
 import { sendMessage } from "../../ffi/socket_message.ts";
 import { type ProgramName, programs } from "../guests/programs.ts";
-import { listens, program, until } from "./program.ts";
+import { listens, sources, until } from "./program.ts";
 
 export { isAlive, kvmTest, listens, program, sleep, until } from "./program.ts";
 
@@ -42,7 +42,7 @@ export interface Ended {
   readonly stderr: string;
 }
 
-/** Runs the program to its end, with nothing on its stdin. */
+/** Runs the program, from its sources, to its end, with nothing on its stdin. */
 export async function run(...args: string[]): Promise<Ended> {
   const { code, stdout, stderr } = await command(args, "null").output();
   return { code, stdout: decode(stdout), stderr: decode(stderr) };
@@ -53,7 +53,7 @@ function decode(bytes: Uint8Array): string {
 }
 
 function command(args: readonly string[], stdin: "null" | "piped"): Deno.Command {
-  const [deno, ...rest] = program;
+  const [deno, ...rest] = sources;
   return new Deno.Command(deno, {
     args: [...rest, ...args],
     stdin,

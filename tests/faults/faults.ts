@@ -10,9 +10,9 @@ import { O, openFile, type OwnedFd, readAt } from "../../ffi/fd.ts";
 import {
   Laboratory,
   processesOf,
-  program,
   type Qmp,
   sleep,
+  sources,
   until,
   type Vmm,
   type VmmOptions,
@@ -27,7 +27,7 @@ export const SIGCONT = 18;
 const STANDS_MS = 50;
 
 /** How the program with faults is started, options left out. */
-export const faultyProgram: readonly string[] = [...program.slice(0, -1), FAULTY];
+export const faultyProgram: readonly string[] = [...sources.slice(0, -1), FAULTY];
 
 /** A guest's memory, whoever has it mapped. */
 export class GuestMemory implements Disposable {
