@@ -237,12 +237,24 @@ export function receiveExec(): ReceivedExec | undefined {
   );
   const [command, saved, failed] = [about.get(COMMAND), about.get(STATE), about.get(FAILED)];
   if (!command || !saved) throw new StateError("Descriptor table lacks the way back");
-  const decoder = new TextDecoder();
   if (failed) {
-    return { ...table, failure: { reason: decoder.decode(failed.data), state: saved.data } };
+    const reason = new TextDecoder().decode(failed.data);
+    return { ...table, failure: { reason, state: saved.data } };
   }
-  const argv: string[] = JSON.parse(decoder.decode(command.data));
-  return { ...table, wayBack: new WayBack(table, argv, [command, saved]) };
+  return { ...table, wayBack: new WayBack(table, parseCommand(command), [command, saved]) };
+}
+
+/** A command line, the program first. @throws {StateError} if it is none */
+function parseCommand({ data }: Section): string[] {
+  let argv: unknown;
+  try {
+    argv = JSON.parse(new TextDecoder().decode(data));
+  } catch {
+    // Not JSON is no command either.
+  }
+  const valid = Array.isArray(argv) && argv.length > 0 && argv.every((a) => typeof a === "string");
+  if (!valid) throw new StateError(`Section '${COMMAND}' is not a command line`);
+  return argv as string[];
 }
 
 /** Owns a descriptor that came over exec; from now on it does not survive another one. */

@@ -129,9 +129,9 @@ export function setCloexec(fd: number, on: boolean): void {
   check(libc.fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0), "fcntl(F_SETFD)", `${fd}`);
 }
 
-/** Whether `fd` is an open descriptor. */
+/** Whether a number, whatever it is, is that of an open descriptor. */
 export function isOpen(fd: number): boolean {
-  return libc.fcntl(fd, F_GETFD, 0) !== -1;
+  return (fd | 0) === fd && libc.fcntl(fd, F_GETFD, 0) !== -1;
 }
 
 /** Sets or clears O_NONBLOCK on the open file. */
