@@ -344,8 +344,9 @@ export class Incoming {
     this.#migration.complete();
     const { epoch } = placement;
     setTimeout(() => {
-      this.#rehearsal?.[Symbol.dispose]();
+      // First: to close a VM takes as long as the host's own threads are kept waiting.
       placement.restore(vcpuThreads(this.#vm), epoch);
+      this.#rehearsal?.[Symbol.dispose]();
     }, CLOSE_LATER_MS);
     if (this.#vm.running) {
       this.#noteEntries(stoppedNs).catch((error: Error) => this.#vm.notice(error.message));

@@ -68,11 +68,15 @@ class Placement {
     this.#epoch++;
   }
 
-  /** The guest comes: its vCPUs' threads go where it has been so far. */
+  /**
+   * The guest comes: its vCPUs' threads go where it has been so far, if each finds a processor there.
+   * Several that are tied to one would slow each other down, and starve the host's own threads there.
+   */
   admit(vcpus: readonly number[]): void {
-    const own = this.#guest.filter((cpu) => this.#allowed?.includes(cpu));
-    if (own.length === 0) return;
-    for (const tid of vcpus) move(tid, own);
+    const allowed = this.#allowed;
+    if (!allowed) return;
+    const own = this.#guest.filter((cpu) => allowed.includes(cpu));
+    for (const tid of vcpus) move(tid, own.length < vcpus.length ? allowed : own);
   }
 
   /**

@@ -78,6 +78,14 @@ placementTest(
   },
 );
 
+placementTest("vCPUs that would share a processor of the guest's may run anywhere", () => {
+  const [one, two] = threadIds().filter((tid) => tid !== threadId());
+  placement.keepOff([first]);
+  placement.admit([one, two]);
+  assertAllAre(others, [one, two]);
+  for (const tid of [one, two]) assert.deepEqual(affinityOf(tid), all);
+});
+
 placementTest(
   "a process that was started off the guest's processors knows where it may run",
   () => {
