@@ -178,15 +178,17 @@ kvmTest("cpr-exec says why a program may not be executed", async () => {
 });
 
 kvmTest(
-  "a state file that cannot be written is an error reply, and the guest never stops",
+  "a state file that cannot be written, or a socket that nobody listens on, is an error reply",
   async () => {
     await using lab = await Laboratory.open();
     const { vmm, qmp } = await lab.run("vmm");
     await setExec(qmp, [...program, ...vmm.options, "-incoming", "defer"]);
+    const nobody = lab.path("nobody");
     for (
       const [uri, reason] of [
         ["file:/nodir/x", "Could not create '/nodir/x': No such file or directory"],
         ["file:/dev/full", "failed to truncate migration file to offset 0: Invalid argument"],
+        [`unix:${nobody}`, `Failed to connect to '${nobody}': No such file or directory`],
       ]
     ) {
       qmp.log.length = 0;
