@@ -260,4 +260,8 @@ function listenForSignals(vm: VirtualMachine): () => void {
   return () => listeners.forEach((remove) => remove());
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+if (import.meta.main) {
+  Deno.exitCode = await main(Deno.args);
+  // That one ends by itself.
+  if (!isPreflight()) Deno.exit();
+}

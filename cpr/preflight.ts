@@ -15,9 +15,10 @@ import {
   writeAll,
 } from "../ffi/fd.ts";
 import { type CpuidEntry, KvmSystem } from "../ffi/kvm/system.ts";
-import { spawn } from "../ffi/process.ts";
+import { type ChildProcess, spawn } from "../ffi/process.ts";
 import type { MachineConfig } from "../vmm/config.ts";
 import { cpuTables } from "../vmm/cpu/tables.ts";
+import { endSpareThreads, startSpareThreads } from "../vmm/vcpu.ts";
 import { findDeviceType } from "../vmm/device_set.ts";
 import { machineDevices } from "../vmm/machine.ts";
 import { wantedBackends } from "../vmm/resources.ts";
@@ -80,7 +81,7 @@ export async function preflight(vm: VirtualMachine, command: readonly string[]):
     child.wait();
     throw new Error(`cpr-exec-command ${command[0]} does not answer`, { cause: error });
   }
-  child.wait();
+  await end(vm, child, limit);
   if (text === ACCEPTED || text === ACCEPTED_DIRECT) return text === ACCEPTED;
   throw new Error(
     text === ""
@@ -93,7 +94,7 @@ function startChild(
   command: readonly string[],
   question: OwnedFd,
   answer: OwnedFd,
-): ReturnType<typeof spawn> | undefined {
+): ChildProcess | undefined {
   using own = answer;
   try {
     return spawn(command, {
@@ -104,6 +105,16 @@ function startChild(
     if (error instanceof OsError) return undefined;
     throw error;
   }
+}
+
+/** Waits for the end of a child that has answered, and leaves compiled code to the next. */
+async function end(vm: VirtualMachine, child: ChildProcess, limit: AbortSignal): Promise<void> {
+  try {
+    await awaitInput(vm.reactor, child.pidfd.fd, limit);
+  } catch {
+    child.kill(9);
+  }
+  child.wait();
 }
 
 async function readAnswer(
@@ -129,6 +140,9 @@ export function isPreflight(): boolean {
 /**
  * The child's side: says whether this command line describes the guest's machine.
  *
+ * The runtime keeps the code that it has compiled for whoever runs it next, if a process ends by
+ * itself: the child of a new version saves its successor that work, a vCPU thread's as well.
+ *
  * @param parse reads the command line; throws what is wrong with it
  * @returns the exit status
  */
@@ -136,7 +150,10 @@ export async function answerPreflight(parse: () => MachineConfig | undefined): P
   const [question, answer] = Deno.env.get(PREFLIGHT)!.split(",").map((fd) => duplicate(Number(fd)));
   const text = await judge(parse, question);
   writeAll(answer.fd, new TextEncoder().encode(text));
-  return text === ACCEPTED ? 0 : 1;
+  if (text !== ACCEPTED) return 1;
+  startSpareThreads(1);
+  endSpareThreads();
+  return 0;
 }
 
 async function judge(parse: () => MachineConfig | undefined, question: OwnedFd): Promise<string> {

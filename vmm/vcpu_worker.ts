@@ -10,7 +10,7 @@ import { allVcpus, GuestEvent, ThreadControl, VcpuPhase } from "./control_block.
 import { type DeviceSetDescription, DeviceThread } from "./device_thread.ts";
 import { vcpuLoop } from "./vcpu_loop.ts";
 
-/** What the main thread sends to a vCPU thread, once. */
+/** What the main thread sends to a vCPU thread, once; null if there is no vCPU for it. */
 export interface VcpuThreadDescription {
   readonly index: number;
   readonly fd: number;
@@ -23,13 +23,18 @@ export interface VcpuThreadDescription {
 
 /** The part of DedicatedWorkerGlobalScope that is used here. */
 interface WorkerScope {
-  onmessage: ((event: MessageEvent<VcpuThreadDescription>) => void) | null;
+  onmessage: ((event: MessageEvent<VcpuThreadDescription | null>) => void) | null;
   close(): void;
 }
 
 const scope = globalThis as unknown as WorkerScope;
 
 scope.onmessage = ({ data }) => {
+  if (data) runVcpu(data);
+  scope.close();
+};
+
+function runVcpu(data: VcpuThreadDescription): void {
   const control = new ThreadControl(data.control, data.index);
   const notify = () => signalEventfd(data.devices.eventFd);
   control.threadId = threadId();
@@ -51,5 +56,4 @@ scope.onmessage = ({ data }) => {
     control.phase = VcpuPhase.EXITED;
     notify();
   }
-  scope.close();
-};
+}
