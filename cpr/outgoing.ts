@@ -17,7 +17,7 @@ import { Cancelled, type Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { checkCprCapabilities, type MigrationMode } from "./parameters.ts";
 import { preflight } from "./preflight.ts";
-import { RelayUpdate, startHelper, transferTo } from "./relay.ts";
+import { RelayUpdate, transferTo } from "./relay.ts";
 import type { RelayChannels } from "./relay_link.ts";
 import type { UpdateProcess } from "./timeline.ts";
 import { sendDescriptors, TransferUpdate } from "./transfer.ts";
@@ -231,7 +231,7 @@ async function chooseExec(departure: Departure, main: MigrationAddress): Promise
     : `${command[0]} does not know it`;
   try {
     if (obstacle !== undefined) throw new Error(`Cannot use x-cpr-exec-relay: ${obstacle}`);
-    return new RelayUpdate(departure, command, main, await startHelper(vm.reactor, cancelSignal));
+    return await RelayUpdate.begin(departure, command, main);
   } catch (error) {
     if (relay === "on" || cancelSignal.aborted) throw error;
     return direct();

@@ -70,7 +70,7 @@ export function transferTo(
 }
 
 /** A helper that is up and has asked for the guest. */
-export interface Helper {
+interface Helper {
   readonly child: ChildProcess;
   readonly link: RelayLink;
 }
@@ -80,7 +80,7 @@ export interface Helper {
  *
  * @throws {Error} that says why it did not come up; nothing is left of it
  */
-export async function startHelper(reactor: Reactor, cancel: AbortSignal): Promise<Helper> {
+async function startHelper(reactor: Reactor, cancel: AbortSignal): Promise<Helper> {
   const [own, theirs] = socketPair();
   const link = new RelayLink(own);
   let child: ChildProcess | undefined;
@@ -125,13 +125,7 @@ export class RelayUpdate implements Update {
   readonly #transfer: TransferUpdate;
   #file: Channel | undefined;
 
-  /**
-   * @param departure the VM that the guest leaves
-   * @param command `cpr-exec-command`
-   * @param main where the state goes as well: scripts expect it there
-   * @param helper who keeps the guest meanwhile
-   */
-  constructor(
+  private constructor(
     departure: Departure,
     command: readonly string[],
     main: MigrationAddress,
@@ -143,6 +137,29 @@ export class RelayUpdate implements Update {
     this.#helper = helper;
     this.#channels = helper.link.grant();
     this.#transfer = transferTo(departure, this.#channels, { announced: false });
+  }
+
+  /**
+   * Starts the helper that keeps the guest meanwhile.
+   *
+   * @param departure the VM that the guest leaves
+   * @param command `cpr-exec-command`
+   * @param main where the state goes as well: scripts expect it there
+   * @throws {Error} that says why there is no helper; nothing is left of it
+   */
+  static async begin(
+    departure: Departure,
+    command: readonly string[],
+    main: MigrationAddress,
+  ): Promise<RelayUpdate> {
+    const { vm, migration } = departure;
+    const helper = await startHelper(vm.reactor, migration.cancelSignal);
+    try {
+      return new RelayUpdate(departure, command, main, helper);
+    } catch (error) {
+      endHelper(helper);
+      throw error;
+    }
   }
 
   /** Moves the guest to the helper. */
