@@ -58,6 +58,7 @@ export class CopyUpdate implements Update {
     departure.ownership.timeline.stamp("sent");
     vm.setRunState("postmigrate");
     migration.complete();
+    departure.writeTrace();
   }
 
   /** Nobody else runs a guest that was copied. */

@@ -81,6 +81,11 @@ export class Departure {
     this.vm.setRunState("postmigrate");
     this.vm.chardevs.releaseKept();
     this.migration.complete();
+    this.writeTrace();
+  }
+
+  /** Writes the trace that the user may want; if that cannot be done, the update is done all the same. */
+  writeTrace(): void {
     try {
       this.migration.writeTrace();
     } catch (error) {

@@ -105,6 +105,28 @@ kvmTest("`query-migrate` tells both pauses of a relayed cpr-exec", async () => {
   assert.match(await next.hmp("info migrate"), /^Pause \(us\): \t\t\d+, \d+\r?$/m);
 });
 
+kvmTest("cpr-reboot leaves a trace of each of its halves", async () => {
+  await using lab = await Laboratory.open();
+  const { vmm, qmp } = await lab.run("old");
+  const uri = `file:${lab.path("state")}`;
+  const [before, after] = [lab.path("before.json"), lab.path("after.json")];
+  await qmp.execute("migrate-set-parameters", { mode: "cpr-reboot", "x-trace-file": before });
+  await qmp.execute("migrate", { uri });
+  await qmp.logged("MIGRATION completed");
+  await qmp.execute("quit");
+  assert.deepEqual(await vmm.ended(), { code: 0 });
+  const options = ["-incoming", uri, "-global", `migration.x-trace-file=${after}`];
+  const next = await lab.monitor(lab.start("new", { options }));
+  await complete(next);
+  for (
+    const [path, steps] of [[before, ["stop", "sent"]], [after, ["loaded", "resumed"]]] as const
+  ) {
+    const { traceEvents } = JSON.parse(Deno.readTextFileSync(path));
+    const names = traceEvents.map(({ name }: { name: string }) => name);
+    for (const step of steps) assert.ok(names.includes(step), `${step} among ${names}`);
+  }
+});
+
 kvmTest("a trace that cannot be written is said, and the guest goes on", async () => {
   await using lab = await Laboratory.open();
   const { vmm, qmp } = await lab.run("old");
