@@ -45,15 +45,15 @@
 .equ PAGE_X87_EXPECTED, 0x398
 .equ PAGE_HAVE_AVX,     0x3a0
 .equ PAGE_EARLY,        0x3a8                   # after how many ns a timer came that was early
-.equ PAGE_BEHIND,       0x3b0                   # by how many ns kvmclock was behind another CPU's
+.equ PAGE_BEHIND,       0x3b0                   # by how much TSC or kvmclock (ns) was behind another CPU's
 .equ LEDGER_WORDS,      512
 .equ FS_MAGIC,          0x5f5f5f00
 .equ TICK_NS,           1000000000 / TICK_HZ
 .equ TOLERANCE_NS,      100000                  # two clocks of the host, over a tick
-# KVM may take a snapshot of the host's clock anew whenever a vCPU enters for the first time since its
-# TSC was written; one that does so late is ahead of the others by what clock and TSC have drifted
-# apart, until the interrupt has come that makes those take the snapshot over as well.
-.equ SNAPSHOT_NS,       1000
+# Cycles, or nanoseconds of kvmclock, by which two CPUs may seem to be apart. A host's processors are
+# not always in step to the cycle (two guests at once have seen 7 and 8, on a host that is a guest);
+# and KVM takes a snapshot of its clock when the first vCPU enters, and another when the last one does.
+.equ SKEW,              100
 
 .ifdef CPL3
 .equ CHECKED_BYTES, PATTERN_BYTES_CPL3
@@ -250,12 +250,17 @@ check_tsc:
         call    read_tsc
         cmp     rax, rbx
         jae     1f
+        sub     rbx, rax
+        cmp     rbx, SKEW
+        jbe     2f
+        mov     gs:[PAGE_BEHIND], rbx
         mov     eax, ERROR_TSC_STEP
         call    record_error
+        jmp     2f
 1:      mov     rdx, rax
         mov     rax, rbx
         lock cmpxchg [LAST_TSC], rdx            # another CPU was quicker: let it
-        pop     rbx
+2:      pop     rbx
         ret
 
 fence:                                          # RDTSC waits for the loads before it
@@ -286,7 +291,7 @@ check_clock:
         cmp     rax, rbx
         jae     2f
         sub     rbx, rax
-        cmp     rbx, SNAPSHOT_NS
+        cmp     rbx, SKEW
         jbe     4f
         mov     gs:[PAGE_BEHIND], rbx
         mov     eax, ERROR_CLOCK_STEP
