@@ -262,6 +262,6 @@ function listenForSignals(vm: VirtualMachine): () => void {
 
 if (import.meta.main) {
   Deno.exitCode = await main(Deno.args);
-  // That one ends by itself.
+  // The child of a preflight ends by itself: what it has compiled is kept then.
   if (!isPreflight()) Deno.exit();
 }
