@@ -38,6 +38,11 @@ export async function bundlePath(): Promise<string> {
   return program.pathname;
 }
 
+/** The command that starts the bundle, options left out; see {@linkcode bundlePath}. */
+export async function bundleCommand(): Promise<string[]> {
+  return [Deno.execPath(), "run", "-A", "--no-config", await bundlePath()];
+}
+
 async function makeBundle(hash: string): Promise<void> {
   const esbuild = await import("esbuild");
   await Deno.mkdir(dist, { recursive: true });

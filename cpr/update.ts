@@ -9,7 +9,7 @@
 import { Reactor } from "../ffi/reactor.ts";
 import type { MachineConfig } from "../vmm/config.ts";
 import { inTransit, type RunState } from "../vmm/run_state.ts";
-import { bundlePath } from "./bundle.ts";
+import { bundleCommand } from "./bundle.ts";
 import { inProgress, type MigrationStatus } from "./migration.ts";
 import {
   carriedOptions,
@@ -103,10 +103,7 @@ class Update implements AsyncDisposable {
     if (reason !== undefined) this.#say(`mode exec: ${reason}`);
     checkMode(mode, config, newConfig, vmm);
     await checkMigration(qmp, mode !== "reboot");
-    const command = [
-      ...[Deno.execPath(), "run", "-A", "--no-config", await bundlePath()],
-      ...newOptions,
-    ];
+    const command = [...await bundleCommand(), ...newOptions];
     this.#known = { ...this.#known, commandLine: command };
     checkCancelled(signal);
     this.#folder = await Deno.makeTempDir({ prefix: "denovo-update-" });

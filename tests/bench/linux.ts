@@ -6,7 +6,8 @@
  *
  * @module
  */
-import { denovoCommand, Workspace } from "./program.ts";
+import { bundleCommand } from "../../cpr/bundle.ts";
+import { Workspace } from "./program.ts";
 import type { BenchOptions, Measurement } from "./statistics.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
@@ -24,7 +25,7 @@ export async function* linux({ quick }: BenchOptions): AsyncGenerator<Measuremen
   const append = "console=ttyS0 reboot=k panic=-1";
   const image = ["-kernel", kernel, "-initrd", initrd, "-append", append, "-m", "128M"];
   const console_ = ["-display", "none", "-serial", "stdio", "-no-reboot"];
-  const ours = [...await denovoCommand(), "-cpu", "host,-cx16", ...image, ...console_];
+  const ours = [...await bundleCommand(), "-cpu", "host,-cx16", ...image, ...console_];
   const machine = "microvm,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on,auto-kernel-cmdline=on";
   const theirs = [
     ...["qemu-system-x86_64", "-M", machine, "-accel", "kvm"],

@@ -7,7 +7,8 @@
  *
  * @module
  */
-import { denovoCommand, Qmp, sleep, Workspace } from "./program.ts";
+import { bundleCommand } from "../../cpr/bundle.ts";
+import { Qmp, sleep, Workspace } from "./program.ts";
 import type { BenchOptions, Measurement } from "./statistics.ts";
 
 /** Measures Deno alone, a running VM, and one whose monitor has been used. */
@@ -15,7 +16,7 @@ export async function* memory({ quick }: BenchOptions): AsyncGenerator<Measureme
   await using work = await Workspace.create();
   const script = `${work.path}/wait.js`;
   await Deno.writeTextFile(script, "setTimeout(() => {}, 1e6)");
-  const denovo = await denovoCommand();
+  const denovo = await bundleCommand();
   const guest = ["-display", "none", "-kernel", await work.guest("counter_cpl3")];
   const socket = `${work.path}/qmp`;
   const cases = [

@@ -3,15 +3,9 @@
  *
  * @module
  */
-import { bundlePath } from "../../cpr/bundle.ts";
 import { makePipe, readFd } from "../../ffi/fd.ts";
 import { spawn } from "../../ffi/process.ts";
 import { type ProgramName, programs } from "../guests/programs.ts";
-
-/** The command that starts the bundle. */
-export async function denovoCommand(): Promise<string[]> {
-  return [Deno.execPath(), "run", "-A", "--no-config", await bundlePath()];
-}
 
 /** A folder for files of a benchmark, deleted at the end of an `await using` scope. */
 export class Workspace implements AsyncDisposable {

@@ -9,7 +9,8 @@
  *
  * @module
  */
-import { denovoCommand, firstByte, Workspace } from "./program.ts";
+import { bundleCommand } from "../../cpr/bundle.ts";
+import { firstByte, Workspace } from "./program.ts";
 import type { BenchOptions, Measurement } from "./statistics.ts";
 
 /** Measures the start of a process in three stages. */
@@ -17,7 +18,7 @@ export async function* startup({ quick }: BenchOptions): AsyncGenerator<Measurem
   await using work = await Workspace.create();
   const script = `${work.path}/empty.js`;
   await Deno.writeTextFile(script, "console.log(1)");
-  const denovo = await denovoCommand();
+  const denovo = await bundleCommand();
   const guest = [
     ...["-display", "none", "-serial", "stdio", "-kernel", await work.guest("hello")],
     ...["-device", "isa-debug-exit,iobase=0x501,iosize=2"],

@@ -5,7 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { bundlePath } from "../../cpr/bundle.ts";
+import { bundleCommand } from "../../cpr/bundle.ts";
 import { O, openFile } from "../../ffi/fd.ts";
 import { whyNoKvm } from "../../ffi/kvm/system.ts";
 import { type ChildProcess, type ExitStatus, spawn, type SpawnOptions } from "../../ffi/process.ts";
@@ -26,10 +26,7 @@ export const sources: readonly string[] = [
 ];
 
 /** How it is started from the bundle, in half the time: nearly all tests do that. */
-export const program: readonly string[] = [
-  ...[Deno.execPath(), "run", "-A", "--no-config"],
-  await bundlePath(),
-];
+export const program: readonly string[] = await bundleCommand();
 
 /** Registers a test that needs KVM; where there is none it is skipped, which was said. */
 export function kvmTest(name: string, run: () => Promise<void>): void {

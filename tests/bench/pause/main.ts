@@ -10,7 +10,8 @@
  *
  * @module
  */
-import { denovoCommand, Workspace } from "../program.ts";
+import { bundleCommand } from "../../../cpr/bundle.ts";
+import { Workspace } from "../program.ts";
 import { checkReport } from "./chromium.ts";
 import { guestFile } from "./guest_files.ts";
 import { describeHost } from "./host.ts";
@@ -58,7 +59,7 @@ async function measureAll(options: PauseOptions, args: readonly string[]): Promi
   try {
     const start = performance.now();
     const qemu = options.qemu === undefined ? undefined : await qemuVersion(options.qemu);
-    const denovo = await denovoCommand();
+    const denovo = await bundleCommand();
     const kernel = await guestFile(work.path, "cpl3");
     const hasRelay = await hasRelayParameter(denovo, kernel, `${work.path}/probe`);
     const host = await describeHost(kernel, qemu);
