@@ -243,24 +243,30 @@ check_ledger:                                   # word n mod LEDGER_WORDS still 
         expect_equal ERROR_LEDGER
         ret
 
+# RAX: now; RBX: what was at [\last] before. The later one stays there. Changes RAX, RBX, RDX.
+.macro never_behind last, code
+        cmp     rax, rbx
+        jae     5f
+        sub     rbx, rax
+        cmp     rbx, SKEW
+        jbe     6f
+        mov     gs:[PAGE_BEHIND], rbx
+        mov     eax, \code
+        call    record_error
+        jmp     6f
+5:      mov     rdx, rax
+        mov     rax, rbx
+        lock cmpxchg [\last], rdx               # another CPU was quicker: let it
+6:
+.endm
+
 check_tsc:
         push    rbx
         mov     rbx, [LAST_TSC]
         call    fence
         call    read_tsc
-        cmp     rax, rbx
-        jae     1f
-        sub     rbx, rax
-        cmp     rbx, SKEW
-        jbe     2f
-        mov     gs:[PAGE_BEHIND], rbx
-        mov     eax, ERROR_TSC_STEP
-        call    record_error
-        jmp     2f
-1:      mov     rdx, rax
-        mov     rax, rbx
-        lock cmpxchg [LAST_TSC], rdx            # another CPU was quicker: let it
-2:      pop     rbx
+        never_behind LAST_TSC, ERROR_TSC_STEP
+        pop     rbx
         ret
 
 fence:                                          # RDTSC waits for the loads before it
@@ -288,18 +294,7 @@ check_clock:
 1:      mov     gs:[PAGE_CLOCK_NS], rax
         test    byte ptr gs:[PAGE_CLOCK + 29], 1        # PVCLOCK_TSC_STABLE_BIT
         jz      4f                              # without it the clocks are apart a little
-        cmp     rax, rbx
-        jae     2f
-        sub     rbx, rax
-        cmp     rbx, SKEW
-        jbe     4f
-        mov     gs:[PAGE_BEHIND], rbx
-        mov     eax, ERROR_CLOCK_STEP
-        call    record_error
-        jmp     4f
-2:      mov     rdx, rax
-        mov     rax, rbx
-        lock cmpxchg [LAST_CLOCK], rdx
+        never_behind LAST_CLOCK, ERROR_CLOCK_STEP
 4:      pop     rbx
 3:      ret
 
