@@ -183,8 +183,6 @@ const table = {
   strerrorname_np: { parameters: ["i32"], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-const encoder = new TextEncoder();
-
 type Symbols = Deno.DynamicLibrary<typeof table>["symbols"];
 
 /** Parameters as the runtime takes them: 64-bit integers as BigInt or as a safe number. */
@@ -222,7 +220,7 @@ const hot: ReadonlySet<keyof Symbols> = new Set([
 let dlsym: ((handle: null, name: Uint8Array<ArrayBuffer>) => Deno.PointerValue) | undefined;
 
 /** The address of a function of the C library. @throws {TypeError} if it has no such function */
-function addressOf(name: string): Deno.PointerObject {
+function symbolAddress(name: string): Deno.PointerObject {
   // void *dlsym(void *handle, const char *symbol); NULL is RTLD_DEFAULT
   const parameters = ["pointer", "buffer"] as const;
   dlsym ??= Deno.dlopen("libc.so.6", { dlsym: { parameters, result: "pointer" } }).symbols.dlsym;
@@ -235,7 +233,7 @@ function open<K extends keyof Symbols>(name: K): unknown {
   try {
     if (hot.has(name)) return Deno.dlopen("libc.so.6", { [name]: table[name] }).symbols[name];
     const definition: Deno.ForeignFunction & { readonly name?: string } = table[name];
-    const address = addressOf(definition.name ?? name) as Deno.PointerObject<typeof definition>;
+    const address = symbolAddress(definition.name ?? name) as Deno.PointerObject<typeof definition>;
     const pointer = new Deno.UnsafeFnPointer(address, definition);
     return pointer.call.bind(pointer);
   } catch (cause) {
@@ -268,6 +266,8 @@ function lazily(): Libc {
 
 /** The functions; where a call is hot, take it out of here into a constant first. */
 export const libc: Libc = lazily();
+
+const encoder = new TextEncoder();
 
 /**
  * A C string: the text's UTF-8 bytes and a final NUL.
