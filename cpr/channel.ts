@@ -79,6 +79,11 @@ export class Channel implements Disposable {
     this.#readAhead(1);
   }
 
+  /** What has been read and not been taken yet. */
+  get ahead(): Uint8Array<ArrayBuffer> {
+    return this.#buffer.subarray(this.#start, this.#end);
+  }
+
   /** Reads exactly a length, or less at the end. */
   readonly source: ByteSource = (length) => {
     if (this.#readAhead(length) === -1) {
@@ -150,6 +155,15 @@ export class Channel implements Disposable {
   [Symbol.dispose](): void {
     this.fd.close();
     this.#child?.[Symbol.dispose]();
+  }
+}
+
+/** Sends to a peer that may be gone: it has said why before, or says it by that, to who reads. */
+export function sendIfThere(channel: Channel, bytes: Uint8Array<ArrayBuffer>): void {
+  try {
+    channel.sink(bytes);
+  } catch (error) {
+    if (!(error instanceof ChannelClosed)) throw error;
   }
 }
 

@@ -50,14 +50,21 @@ export class Departure {
 
   /** Stops the guest, unless that was done. */
   stop(): GuestRun {
+    if (this.vm.runState === "finish-migrate") return this.guest;
+    const guest = { wasRunning: this.vm.running, stoppedNs: monotonicNow() };
+    this.ownership.timeline.stamp("stop", guest.stoppedNs);
+    this.noteStop(guest);
+    return guest;
+  }
+
+  /** Does and says what there is to do and to say when the guest stops, unless that was done. */
+  noteStop(guest: GuestRun): void {
     const { vm } = this;
-    if (vm.runState === "finish-migrate") return this.guest;
-    this.guest = { wasRunning: vm.running, stoppedNs: monotonicNow() };
-    this.ownership.timeline.stamp("stop", this.guest.stoppedNs);
+    if (vm.runState === "finish-migrate") return;
+    this.guest = guest;
     if (vm.running) vm.pause("finish-migrate");
     else vm.setRunState("finish-migrate");
-    this.migration.times.stopped = performance.now();
-    return this.guest;
+    this.migration.times.stopped = performance.now() - (monotonicNow() - guest.stoppedNs) / 1e6;
   }
 
   /** With the capability `pause-before-switchover`, stops the guest and waits for `migrate-continue`. */

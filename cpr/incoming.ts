@@ -25,8 +25,7 @@ import { decodeFds, MAX_FDS, type ReceivedTable } from "./fd_table.ts";
 import { checkConstants, SectionTable } from "./machine_state.ts";
 import type { Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
-import { enter, type Entering } from "./pause.ts";
-import { enteringBy } from "./pause_steps.ts";
+import { enter } from "./pause.ts";
 import { EnteringRehearsal } from "./rehearsal.ts";
 import { bufferSource, type ByteSource, readSections, StateError } from "./stream.ts";
 import type { Step } from "./timeline.ts";
@@ -244,9 +243,7 @@ export class Incoming {
         this.#migration.status = "active";
         // Kept back until the monitors whose clients came along are there to hear of it.
         this.#vm.events.hold();
-        this.#arrived(
-          this.#beside ? this.#takeFromPeer(channel) : enter(this.#entering(channel, false)),
-        );
+        this.#arrived(this.#beside ? this.#takeFromPeer(channel) : this.#enter(channel));
         return { ok: true };
       } catch (error) {
         this.#migration.error = (error as Error).message;
@@ -306,10 +303,10 @@ export class Incoming {
       table.checkEmpty();
       this.#stamp("machine-agreed");
       placement.admit(vcpuThreads(this.#vm));
-      this.#rehearsal?.finish();
-      const entering = this.#entering(channel, true);
-      channel.sink(Uint8Array.of(Answer.READY));
-      state = enter(entering);
+      state = this.#enter(channel, () => {
+        this.#rehearsal?.finish();
+        channel.sink(Uint8Array.of(Answer.READY));
+      });
     } catch (error) {
       refuse(channel, error as Error);
       throw error;
@@ -319,22 +316,33 @@ export class Incoming {
     return state;
   }
 
-  /** @param agreed whether the constant sections have been compared before */
-  #entering(channel: Channel, agreed: boolean): Entering {
+  /**
+   * Takes the state.
+   *
+   * @param agreed called last before the pause, if the constant sections have been compared
+   */
+  #enter(channel: Channel, agreed?: () => void): ReadVm {
     const vm = this.#vm;
-    this.#readyNs = monotonicNow();
-    return enteringBy(channel, {
+    const entering = {
       ownership: this.#ownership,
+      channel,
       machine: vm.machine,
       reading: {
-        agreed,
+        agreed: agreed !== undefined,
         ignoreShared: this.#migration.capabilities.has("x-ignore-shared"),
         target: this.#rehearsal?.target,
       },
       tscGoesOn: !vm.config.machine.xPauseClock,
-      mayRun: () => vm.startsOnArrival,
-      done: (runs) => runs ? vm.resumed() : vm.setRunState("paused"),
-    });
+      mayRun: vm.startsOnArrival,
+      wakesEarly: placement.tied,
+    };
+    agreed?.();
+    // Behind the last rehearsal, in which the vCPUs' threads came by as well.
+    this.#readyNs = monotonicNow();
+    const { state, runs } = enter(entering);
+    if (runs) vm.resumed();
+    else vm.setRunState("paused");
+    return state;
   }
 
   /** What need not happen within the pause. */

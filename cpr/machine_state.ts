@@ -104,6 +104,11 @@ export class SectionTable {
     return found;
   }
 
+  /** Takes the sections that have the keys of others, in their order. @throws {StateError} */
+  takeLike(others: readonly Section[]): Section[] {
+    return others.map(({ name, id, version }) => this.take(name, id, version));
+  }
+
   /** Whether a section is there. */
   has(name: string, id: string): boolean {
     return this.#byKey.has(`${name}\0${id}`);
@@ -144,7 +149,7 @@ export function checkConstants(machine: Machine, table: SectionTable): void {
  * before the pause and filled within it.
  */
 export class MachineState implements LoadedState {
-  /** The sections; `save` and `take` fill their data. */
+  /** The sections; `save` and `fill` fill their data. */
   readonly sections: readonly Section[];
   readonly #machine: Machine;
   readonly #hardware: Hardware;
@@ -182,16 +187,16 @@ export class MachineState implements LoadedState {
   }
 
   /**
-   * Takes the sections out of a stream and checks them, without changing the machine.
+   * Takes sections, one for each of its own and in the same order, and checks them, without changing
+   * the machine.
    *
    * @throws {StateError} that names the section and what is wrong with it
    */
-  take(table: SectionTable): void {
-    for (const { name, id, version, data } of this.sections) {
-      const section = table.take(name, id, version);
-      checkLabels(data, section);
-      fill(data, section);
-    }
+  fill(sections: readonly Section[]): void {
+    this.sections.forEach(({ data }, i) => {
+      checkLabels(data, sections[i]);
+      fill(data, sections[i]);
+    });
   }
 
   apply(tscOffsets = false): void {
@@ -215,7 +220,7 @@ export function checkState(machine: Machine, sections: Iterable<Section>): Loade
   const table = new SectionTable(sections);
   checkConstants(machine, table);
   const state = new MachineState(machine);
-  state.take(table);
+  state.fill(table.takeLike(state.sections));
   table.checkEmpty();
   return state;
 }

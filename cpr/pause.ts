@@ -2,26 +2,34 @@
  * The pause: what lies between the guest's last instruction in one VMM and its first in the next.
  *
  * Both halves are synchronous, and everything they need was made, opened, compared and rehearsed
- * before (`rehearsal.ts`).
+ * before (`rehearsal.ts`). They are given data, not functions: a closure that runs for the first time
+ * is compiled first.
  *
  * @module
  */
+import { monotonicNow } from "../ffi/event.ts";
+import type { Machine } from "../vmm/machine.ts";
+import { parkAll, type Vcpu } from "../vmm/vcpu.ts";
+import type { VirtualMachine } from "../vmm/virtual_machine.ts";
+import { awaitAnswer, type Channel, sendIfThere } from "./channel.ts";
+import { chardevStates } from "./fd_table.ts";
 import { Owner, type Ownership } from "./ownership.ts";
-import { encodeStream, type Section } from "./stream.ts";
-import type { ChardevStates, GuestRun, ReadVm, VmImage } from "./vm_state.ts";
+import type { Section } from "./stream.ts";
+import { type GuestRun, type ReadOptions, type ReadVm, readVm, type VmImage } from "./vm_state.ts";
 
 /** What the old VMM's half works with. */
 export interface Leaving {
   readonly ownership: Ownership;
+  /** To the successor. */
+  readonly channel: Channel;
+  readonly vm: VirtualMachine;
   readonly image: VmImage;
-  /** Stops the guest, and says since when. */
-  stop(): GuestRun;
-  /** The states of the character devices. */
-  chardevs(): ChardevStates;
-  /** Sends the state; a peer that is gone is no error here. */
-  send(bytes: Uint8Array<ArrayBuffer>): void;
-  /** Sleeps for a moment, or until there is an answer. */
-  await(): void;
+  /** The guest, once it is stopped. */
+  guest: GuestRun | undefined;
+  /** What has to be stopped, until it is. */
+  readonly vcpus: readonly Vcpu[];
+  /** What must be done as soon as the vCPUs are parked; as a rule there is nothing. */
+  readonly onParked?: (guest: GuestRun) => void;
 }
 
 /**
@@ -33,55 +41,66 @@ export interface Leaving {
  * @returns the state that was sent, and how many bytes it took
  * @throws {Error} if the state cannot be sent; the guest is stopped, and may have to be taken back
  */
-export function leave(
-  { ownership, image, stop, chardevs, send, await: answer }: Leaving,
-): { readonly sections: Section[]; readonly length: number } {
+export function leave(leaving: Leaving): { readonly sections: Section[]; readonly length: number } {
+  const { ownership, channel, vm, image } = leaving;
   const { timeline } = ownership;
-  const guest = stop();
+  if (!leaving.guest) {
+    const stoppedNs = monotonicNow();
+    timeline.stamp("stop", stoppedNs);
+    parkAll(leaving.vcpus);
+    leaving.guest = { wasRunning: true, stoppedNs };
+  }
+  leaving.onParked?.(leaving.guest);
   timeline.stamp("parked");
-  const sections = image.save(guest, chardevs());
-  const bytes = encodeStream(sections);
+  const sections = image.save(leaving.guest, chardevStates(vm));
+  const bytes = image.encode(sections);
   timeline.stamp("saved");
   // From here on only the winner of the next swap may run the guest.
   ownership.swap(Owner.OLD, Owner.HANDED_OVER);
   timeline.stamp("handed-over");
-  send(bytes);
+  sendIfThere(channel, bytes);
   timeline.stamp("sent");
-  answer();
+  awaitAnswer(channel);
   return { sections, length: bytes.length };
 }
 
 /** What the new VMM's half works with. */
 export interface Entering {
   readonly ownership: Ownership;
-  /** Waits for the first bytes of the state. */
-  await(): void;
-  /** Reads and checks the state; nothing is touched yet. */
-  read(): ReadVm;
-  /** Puts the state into the machine. */
-  apply(state: ReadVm): void;
-  /** Lets the guest run, if it ran. */
-  run(state: ReadVm): void;
+  /** Where the state comes from. */
+  readonly channel: Channel;
+  readonly machine: Machine;
+  readonly reading: ReadOptions;
+  /** Whether the guest's TSC goes on over the pause, if it was saved since this host was booted. */
+  readonly tscGoesOn: boolean;
+  /** Whether a guest that ran shall run. */
+  readonly mayRun: boolean;
+  /** Whether the vCPUs' threads shall wake up with the state's arrival: each has a processor. */
+  readonly wakesEarly: boolean;
 }
 
 /**
  * The new VMM's half: from the state's arrival to the guest's first instruction.
  *
+ * @returns the state, and whether the guest runs
  * @throws {Error} if the state is not taken; then the guest is not this VMM's to run
  */
-export function enter({ ownership, await: arrival, read, apply, run }: Entering): ReadVm {
+export function enter(entering: Entering): { readonly state: ReadVm; readonly runs: boolean } {
+  const { ownership, channel, machine, reading } = entering;
   const { timeline } = ownership;
-  arrival();
+  channel.awaitData();
+  if (entering.wakesEarly) machine.makeReady();
   timeline.stamp("received");
-  const state = read();
+  const state = readVm(machine, channel.source, reading, channel.ahead);
   timeline.stamp("checked");
-  apply(state);
+  state.apply(entering.tscGoesOn && state.sameBoot);
   timeline.stamp("loaded");
   if (!ownership.swap(Owner.HANDED_OVER, Owner.NEW)) {
     throw new Error("The old VMM has taken the guest back");
   }
   timeline.stamp("taken");
-  run(state);
+  const runs = state.wasRunning && entering.mayRun;
+  if (runs) machine.resume();
   timeline.stamp("resumed");
-  return state;
+  return { state, runs };
 }

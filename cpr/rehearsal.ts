@@ -7,20 +7,16 @@
  *
  * @module
  */
-import { kickThread, threadId } from "../ffi/process.ts";
+import { kickThread } from "../ffi/process.ts";
 import { socketPair } from "../ffi/socket.ts";
-import { controlBlockSize } from "../vmm/control_block.ts";
-import { EventHub } from "../vmm/events.ts";
+import { enterOnce } from "../vmm/first_entry.ts";
 import type { Hardware } from "../vmm/hardware.ts";
-import { Vcpu } from "../vmm/vcpu.ts";
+import { ScratchVcpu } from "../vmm/vcpu.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import { Channel } from "./channel.ts";
 import { chardevStates } from "./fd_table.ts";
-import { MachineState } from "./machine_state.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { enter, leave } from "./pause.ts";
-import { enteringBy, leavingBy } from "./pause_steps.ts";
-import { encodeStream } from "./stream.ts";
 import { VmImage } from "./vm_state.ts";
 
 /** Enough for the optimizing compiler to take the inner loops; half a millisecond each. */
@@ -72,15 +68,14 @@ export class LeavingRehearsal implements Disposable {
   readonly #vm: VirtualMachine;
   readonly #stage: Stage;
   readonly #scratchImage: VmImage;
-  readonly #vcpu: Vcpu;
-  readonly #events = new EventHub();
+  readonly #vcpu: ScratchVcpu;
 
   /** Makes what it takes. */
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
     this.#stage = new Stage(vm, Owner.OLD);
     this.#scratchImage = new VmImage(vm.machine, this.#stage.hardware);
-    this.#vcpu = scratchVcpu(this.#stage.hardware);
+    this.#vcpu = new ScratchVcpu(this.#stage.hardware.vcpus[0]);
     this.image = new VmImage(vm.machine);
   }
 
@@ -92,10 +87,12 @@ export class LeavingRehearsal implements Disposable {
   /** Brings everything back into the processor's caches: the pause comes next. */
   finish(): void {
     this.#play(LAST_ROUNDS);
-    if (!this.#vm.running) return;
-    for (const { threadId } of this.#vm.machine.vcpus) {
-      for (let kick = 0; kick < KICKS; kick++) kickThread(threadId);
+    if (this.#vm.running) {
+      for (const { threadId } of this.#vm.machine.vcpus) {
+        for (let kick = 0; kick < KICKS; kick++) kickThread(threadId);
+      }
     }
+    this.#play(1);
   }
 
   /** Closes what it made. */
@@ -108,16 +105,17 @@ export class LeavingRehearsal implements Disposable {
     for (let round = 0; round < rounds; round++) {
       this.#stage.reset();
       far.sink(ANSWER);
-      this.#events.hold();
-      const { length } = leave(leavingBy(near, {
+      const { length } = leave({
         ownership,
+        channel: near,
+        vm: this.#vm,
         image: this.#scratchImage,
-        stop: () => (this.#vcpu.rehearsePark(), this.#events.emit("STOP"), nobody),
-        chardevs: () => chardevStates(this.#vm),
-      }));
+        guest: undefined,
+        vcpus: [this.#vcpu],
+        onParked: undefined,
+      });
       near.source(ANSWER.length);
       far.source(length);
-      this.#events.release();
     }
   }
 }
@@ -127,21 +125,22 @@ export class EnteringRehearsal implements Disposable {
   readonly #vm: VirtualMachine;
   readonly #stage: Stage;
   readonly #image: VmImage;
-  readonly #scratchTarget: MachineState;
+  readonly #scratchTarget: VmImage;
   /** Buffers for the machine's own state. */
-  readonly target: MachineState;
+  readonly target: VmImage;
 
   /** Makes what it takes. */
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
     this.#stage = new Stage(vm, Owner.HANDED_OVER);
     this.#image = new VmImage(vm.machine, this.#stage.hardware);
-    this.#scratchTarget = new MachineState(vm.machine, this.#stage.hardware);
-    this.target = new MachineState(vm.machine);
+    this.#scratchTarget = new VmImage(vm.machine, this.#stage.hardware);
+    this.target = new VmImage(vm.machine);
   }
 
   /** Rehearses until all is compiled. */
   begin(): void {
+    enterOnce(this.#vm.machine);
     this.#play(ROUNDS);
   }
 
@@ -162,26 +161,23 @@ export class EnteringRehearsal implements Disposable {
     try {
       for (let round = 0; round < rounds; round++) {
         this.#stage.reset();
-        far.sink(encodeStream(this.#image.save(nobody, chardevStates(this.#vm))));
-        enter(enteringBy(near, {
+        far.sink(this.#image.encode(this.#image.save(nobody, chardevStates(this.#vm))));
+        enter({
           ownership,
+          channel: near,
           machine,
           reading: { agreed: true, ignoreShared: false, target: this.#scratchTarget },
           tscGoesOn: true,
-          mayRun: () => true,
-          done: () => {},
-        }));
+          mayRun: true,
+          wakesEarly: false,
+        });
+        machine.park();
+        // Not for longer: the processors are the guest's, which is running.
+        machine.makeReady();
         machine.park();
       }
     } finally {
       release();
     }
   }
-}
-
-/** A vCPU whose thread is this one, and which always is as good as parked. */
-function scratchVcpu(hardware: Hardware): Vcpu {
-  const vcpu = new Vcpu(0, hardware.vcpus[0], new SharedArrayBuffer(controlBlockSize(1)));
-  vcpu.control.threadId = threadId();
-  return vcpu;
 }

@@ -25,6 +25,8 @@ const MAX_KEY = 256;
 /** Bytes of a section besides its keys and data. */
 const SECTION_OVERHEAD = 4 + 2 + 2 + 4 + 4 + 4;
 const END_SIZE = 12;
+/** Bytes before the first section. */
+export const HEAD_SIZE: number = MAGIC.length + 4;
 /** The largest section: guest RAM travels in chunks of 1 MiB. */
 export const MAX_SECTION = 16 << 20;
 
@@ -84,10 +86,7 @@ export class SectionWriter {
   /** Writes the stream's head. */
   constructor(sink: ByteSink) {
     this.#sink = sink;
-    const head = new Uint8Array(MAGIC.length + 4);
-    head.set(MAGIC);
-    new DataView(head.buffer).setUint32(MAGIC.length, FORMAT_VERSION, true);
-    sink(head);
+    sink(encodeHead());
   }
 
   /** Writes one section. @throws {RangeError} if it is too large */
@@ -115,7 +114,8 @@ function encodeKey(key: string): Uint8Array {
   return bytes;
 }
 
-function sectionSize({ name, id, data }: Section): number {
+/** Bytes that a section takes in a stream. @throws {RangeError} if it is too large for one */
+export function sectionSize({ name, id, data }: Section): number {
   const keys = [encodeKey(name).length, encodeKey(id).length];
   if (data.length > MAX_SECTION || keys[0] > MAX_KEY || keys[1] > MAX_KEY) {
     throw new RangeError(`Section ${name}/${id} of ${data.length} bytes is too large`);
@@ -153,13 +153,26 @@ function putEnd(view: DataView, bytes: Uint8Array, at: number, count: number): v
  * @throws {StateError} that says what is wrong and where
  */
 export function* readSections(source: ByteSource): Generator<ReadSection> {
-  const head = exactly(source, MAGIC.length + 4, "the head of the stream");
+  const head = exactly(source, HEAD_SIZE, "the head of the stream");
   if (!MAGIC.every((byte, i) => head[i] === byte)) throw new StateError("Not a migration stream");
   const version = u32At(head, MAGIC.length);
   if (version !== FORMAT_VERSION) {
     throw new StateError(`Unsupported migration stream version ${version}`);
   }
-  const reader = new SectionReader(source);
+  yield* readFurtherSections(source, 0);
+}
+
+/**
+ * Goes on reading a stream to its end.
+ *
+ * @param before how many sections have been read
+ * @throws {StateError} that says what is wrong and where
+ */
+export function* readFurtherSections(
+  source: ByteSource,
+  before: number,
+): Generator<ReadSection> {
+  const reader = new SectionReader(source, before);
   for (;; reader.count++) {
     const marker = reader.begin();
     const kind = u32At(marker, 0);
@@ -175,14 +188,13 @@ export function* readSections(source: ByteSource): Generator<ReadSection> {
 
 /** Reads sections. What an error says of the place is put together only when there is one. */
 class SectionReader {
-  /** How many sections came before. */
-  count = 0;
   readonly #source: ByteSource;
   #name: string | undefined;
   #id: string | undefined;
   #checksum = 0;
 
-  constructor(source: ByteSource) {
+  /** @param count how many sections came before */
+  constructor(source: ByteSource, public count: number) {
     this.#source = source;
   }
 
@@ -259,7 +271,8 @@ function exactly(
 
 // A DataView for each number, and a call of the decoder for each key, would be most of the time.
 
-function u32At(bytes: Uint8Array, at: number): number {
+/** The little-endian number at an offset. */
+export function u32At(bytes: Uint8Array, at: number): number {
   return (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)) >>> 0;
 }
 
@@ -272,17 +285,38 @@ function decodeKey(bytes: Uint8Array<ArrayBuffer>): string {
   return text;
 }
 
+function encodeHead(): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(HEAD_SIZE);
+  bytes.set(MAGIC);
+  new DataView(bytes.buffer).setUint32(MAGIC.length, FORMAT_VERSION, true);
+  return bytes;
+}
+
 /** Encodes a whole stream into one buffer. @throws {RangeError} if a section is too large */
 export function encodeStream(sections: readonly Section[]): Uint8Array<ArrayBuffer> {
-  let size = MAGIC.length + 4 + END_SIZE;
+  return encodeFurther(encodeHead(), 0, sections);
+}
+
+/**
+ * Encodes a stream whose beginning is encoded already.
+ *
+ * @param beginning the head and the first sections
+ * @param before how many sections that are
+ * @throws {RangeError} if a section is too large
+ */
+export function encodeFurther(
+  beginning: Uint8Array,
+  before: number,
+  sections: readonly Section[],
+): Uint8Array<ArrayBuffer> {
+  let size = beginning.length + END_SIZE;
   for (const section of sections) size += sectionSize(section);
   const bytes = new Uint8Array(size);
   const view = new DataView(bytes.buffer);
-  bytes.set(MAGIC);
-  view.setUint32(MAGIC.length, FORMAT_VERSION, true);
-  let at = MAGIC.length + 4;
+  bytes.set(beginning);
+  let at = beginning.length;
   for (const section of sections) at = putSection(view, bytes, at, section);
-  putEnd(view, bytes, at, sections.length);
+  putEnd(view, bytes, at, before + sections.length);
   return bytes;
 }
 

@@ -29,15 +29,14 @@ import { connectUnix, setTimeouts } from "../ffi/socket.ts";
 import { sendMessage } from "../ffi/socket_message.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "./address.ts";
-import type { Channel } from "./channel.ts";
+import { type Channel, sendIfThere } from "./channel.ts";
 import type { Departure, Update } from "./departure.ts";
-import { chardevStates, collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
+import { collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
 import { Owner } from "./ownership.ts";
-import { leave } from "./pause.ts";
-import { leavingBy, sendIfThere } from "./pause_steps.ts";
+import { leave, type Leaving } from "./pause.ts";
 import { LeavingRehearsal } from "./rehearsal.ts";
 import { encodeStream, type Section } from "./stream.ts";
-import type { VmImage } from "./vm_state.ts";
+import type { GuestRun } from "./vm_state.ts";
 
 /** What the successor answers on the main channel. */
 export const Answer = { READY: 0x52, DONE: 0x44, ERROR: 0x45 } as const;
@@ -121,9 +120,8 @@ export class TransferUpdate implements Update {
     const limit = AbortSignal.any([migration.cancelSignal, AbortSignal.timeout(PEER_LIMIT_MS)]);
     await awaitInput(reactor, main.fd.fd, limit);
     readAnswer(main, Answer.READY);
-    rehearsal.finish();
     migration.commit();
-    this.#handOver(rehearsal.image, main);
+    this.#handOver(rehearsal, main);
     await awaitInput(reactor, main.fd.fd, AbortSignal.timeout(HANDOVER_LIMIT_MS));
     readAnswer(main, Answer.DONE);
     if (ownership.owner !== Owner.NEW) throw new Error("The new VMM did not take the guest");
@@ -131,32 +129,49 @@ export class TransferUpdate implements Update {
   }
 
   /** @throws {Error} if the state cannot be sent; the guest may have to be taken back */
-  #handOver(image: VmImage, main: Channel): void {
-    const { vm, migration, ownership } = this.#departure;
+  #handOver(rehearsal: LeavingRehearsal, main: Channel): void {
+    const departure = this.#departure;
+    const { vm, migration, ownership } = departure;
     const { movesSessions } = vm.chardevs;
+    const leaving: Leaving = {
+      ownership,
+      channel: main,
+      vm,
+      image: rehearsal.image,
+      guest: vm.running ? undefined : departure.stop(),
+      vcpus: vm.machine.vcpus,
+      onParked: this.#onParked(),
+    };
     vm.events.hold();
     if (!movesSessions) vm.chardevs.hold("everything");
-    const stop = () => {
-      const guest = this.#departure.stop();
-      if (movesSessions) {
-        // Whoever moves with the guest hears of its stop before.
-        vm.events.flush();
-        vm.chardevs.hold("everything");
-      }
-      return guest;
-    };
-    const chardevs = () => chardevStates(vm);
     try {
-      const { sections, length } = leave(leavingBy(main, { ownership, image, stop, chardevs }));
+      rehearsal.finish();
+      const { sections, length } = leave(leaving);
       this.#sections = sections;
       migration.transferred = length;
     } finally {
+      if (leaving.guest) departure.noteStop(leaving.guest);
       if (this.#announced) {
         migration.activate();
         migration.status = "device";
       }
       vm.events.release();
     }
+  }
+
+  /** What cannot wait until the state is on its way. */
+  #onParked(): ((guest: GuestRun) => void) | undefined {
+    const departure = this.#departure;
+    const { vm: { chardevs, config, events } } = departure;
+    if (!chardevs.movesSessions) {
+      return config.machine.xPauseClock ? (guest) => departure.noteStop(guest) : undefined;
+    }
+    return (guest) => {
+      // Whoever moves with the guest hears of its stop before.
+      departure.noteStop(guest);
+      events.flush();
+      chardevs.hold("everything");
+    };
   }
 
   /** The swap back decides, unless the guest has never left. */

@@ -11,7 +11,14 @@ import type { Machine } from "../vmm/machine.ts";
 import { checkConstants, type LoadedState, MachineState, SectionTable } from "./machine_state.ts";
 import { CHARDEV_STATE, chardevSection, parseChardev } from "./fd_table.ts";
 import { RamLoader } from "./ram.ts";
-import { type ByteSource, readSections, type Section, StateError } from "./stream.ts";
+import {
+  type ByteSource,
+  readFurtherSections,
+  readSections,
+  type Section,
+  StateError,
+} from "./stream.ts";
+import { StreamFrame } from "./stream_frame.ts";
 
 /** The name of the section with {@linkcode globalState}. */
 export const GLOBAL_STATE = "globalstate";
@@ -37,6 +44,8 @@ export interface GuestRun {
 /** Character devices' states by id. */
 export type ChardevStates = ReadonlyMap<string, ChardevState>;
 
+const noChardevs: ChardevStates = new Map();
+
 let bootId: readonly [bigint, bigint] | undefined;
 
 /** The kernel's random id of this boot (proc(5), /proc/sys/kernel/random/boot_id). */
@@ -53,8 +62,13 @@ function thisBoot(): readonly [bigint, bigint] {
 
 /** A VM's changing state: buffers that are made before the pause and filled within it. */
 export class VmImage {
+  /** The machine's part. */
+  readonly machine: MachineState;
+  /** The sections, character devices' aside. */
+  readonly sections: readonly Section[];
+  /** The stream that they begin. */
+  readonly frame: StreamFrame;
   readonly #global = globalState.alloc();
-  readonly #machine: MachineState;
 
   /**
    * Makes empty buffers.
@@ -63,9 +77,15 @@ export class VmImage {
    * @param hardware where vCPUs and chips are read from; a rehearsal has others than the machine's
    */
   constructor(machine: Machine, hardware: Hardware = machine.hardware) {
-    this.#machine = new MachineState(machine, hardware);
+    this.machine = new MachineState(machine, hardware);
     const [low, high] = thisBoot();
     Object.assign(this.#global.view, { boot_id_low: low, boot_id_high: high });
+    const data = this.#global.bytes;
+    this.sections = [
+      { name: GLOBAL_STATE, id: "", version: VERSION, data },
+      ...this.machine.sections,
+    ];
+    this.frame = new StreamFrame(this.sections);
   }
 
   /**
@@ -74,15 +94,19 @@ export class VmImage {
    * @param chardevs states of character devices that a successor has already opened
    * @returns the sections; the next call fills the same buffers
    */
-  save(run: GuestRun, chardevs: ChardevStates = new Map()): Section[] {
-    this.#machine.save();
-    const { view, bytes } = this.#global;
+  save(run: GuestRun, chardevs: ChardevStates = noChardevs): Section[] {
+    this.machine.save();
+    const { view } = this.#global;
     view.stopped_ns = BigInt(run.stoppedNs);
     view.was_running = run.wasRunning ? 1 : 0;
-    const sections: Section[] = [{ name: GLOBAL_STATE, id: "", version: VERSION, data: bytes }];
-    for (const section of this.#machine.sections) sections.push(section);
+    const sections = [...this.sections];
     for (const [id, state] of chardevs) sections.push(chardevSection(id, state));
     return sections;
+  }
+
+  /** The stream of what {@linkcode save} gave; the next call fills the same bytes. */
+  encode(saved: readonly Section[]): Uint8Array<ArrayBuffer> {
+    return this.frame.encode(saved.slice(this.frame.count));
   }
 }
 
@@ -99,8 +123,8 @@ export interface ReadOptions {
   readonly ignoreShared?: boolean;
   /** Whether the constant sections have been compared before. */
   readonly agreed?: boolean;
-  /** What takes the machine's state, where it was made before. */
-  readonly target?: MachineState;
+  /** What takes the state, where it was made before. */
+  readonly target?: VmImage;
 }
 
 /**
@@ -110,30 +134,74 @@ export interface ReadOptions {
  * RAM must come in the stream, all of it, unless a predecessor passed it or x-ignore-shared leaves
  * it in its file: a guest must never find zeros where its memory was.
  *
+ * @param source gives the stream
+ * @param ahead what `source` has already: if that begins in the target's frame, it is taken at once
  * @throws {StateError}
  */
 export function readVm(
   machine: Machine,
   source: ByteSource,
-  { ignoreShared = false, agreed = false, target = new MachineState(machine) }: ReadOptions = {},
+  { ignoreShared = false, agreed = false, target = new VmImage(machine) }: ReadOptions = {},
+  ahead?: Uint8Array<ArrayBuffer>,
 ): ReadVm {
   const ram = new RamLoader(machine.memory, ignoreShared);
   try {
-    const table = new SectionTable(withoutRam(source, ram));
-    if (!agreed) checkConstants(machine, table);
+    const { state, rest } = takeFramed(target, source, ahead) ??
+      takeAll(machine, ram, source, { target, agreed });
     ram.finish();
-    const run = takeGlobalState(table);
-    target.take(table);
-    const chardevs = new Map<string, ChardevState>();
-    for (const section of table.takeAll(CHARDEV_STATE)) {
-      chardevs.set(section.id, parseChardev(section));
-    }
-    table.checkEmpty();
-    return { ...run, chardevs, apply: (tscOffsets) => applyOrUndo(target, ram, tscOffsets) };
+    const run = readGlobalState(state[0]);
+    target.machine.fill(state.slice(1));
+    const chardevs = rest ? takeChardevs(rest) : noChardevs;
+    rest?.checkEmpty();
+    const apply = (tscOffsets?: boolean) => applyOrUndo(target.machine, ram, tscOffsets);
+    return { ...run, chardevs, apply };
   } catch (error) {
     ram.undo();
     throw error;
   }
+}
+
+/** The sections of a {@linkcode VmImage}, and what else came. */
+interface TakenState {
+  readonly state: readonly Section[];
+  readonly rest?: SectionTable;
+}
+
+/** Takes a stream that begins in an image's frame, as far as it is there already. */
+function takeFramed(
+  { frame }: VmImage,
+  source: ByteSource,
+  ahead: Uint8Array<ArrayBuffer> | undefined,
+): TakenState | undefined {
+  const state = ahead && frame.decode(ahead);
+  if (!state) return undefined;
+  if (frame.isWhole(ahead)) {
+    source(frame.whole);
+    return { state };
+  }
+  source(frame.length);
+  const rest = new SectionTable([...state, ...readFurtherSections(source, state.length)]);
+  return { state: rest.takeLike(state), rest };
+}
+
+/** Takes a stream as it comes. */
+function takeAll(
+  machine: Machine,
+  ram: RamLoader,
+  source: ByteSource,
+  { target, agreed }: Required<Pick<ReadOptions, "target" | "agreed">>,
+): TakenState {
+  const rest = new SectionTable(withoutRam(source, ram));
+  if (!agreed) checkConstants(machine, rest);
+  return { state: rest.takeLike(target.sections), rest };
+}
+
+function takeChardevs(table: SectionTable): ChardevStates {
+  const chardevs = new Map<string, ChardevState>();
+  for (const section of table.takeAll(CHARDEV_STATE)) {
+    chardevs.set(section.id, parseChardev(section));
+  }
+  return chardevs;
 }
 
 /** Reads to the end; gives the sections that are not RAM. */
@@ -152,8 +220,7 @@ function applyOrUndo(state: LoadedState, ram: RamLoader, tscOffsets?: boolean): 
   }
 }
 
-function takeGlobalState(table: SectionTable): GuestRun & { readonly sameBoot: boolean } {
-  const { data } = table.take(GLOBAL_STATE, "");
+function readGlobalState({ data }: Section): GuestRun & { readonly sameBoot: boolean } {
   if (data.length !== globalState.size) {
     throw new StateError(
       `Section '${GLOBAL_STATE}' has ${data.length} bytes, expected ${globalState.size}`,

@@ -9,8 +9,8 @@
  * @module
  */
 
-/** What the main thread wants a vCPU to do. */
-export const Wanted = { PARK: 0, RUN: 1, EXIT: 2 } as const;
+/** What the main thread wants a vCPU to do; READY is to park, awake, for a moment. */
+export const Wanted = { PARK: 0, RUN: 1, EXIT: 2, READY: 3 } as const;
 
 /** What a vCPU thread does. A thread that has not started yet counts as parked. */
 export const VcpuPhase = { STARTING: 0, PARKED: 1, RUNNING: 2, EXITED: 3 } as const;
@@ -34,6 +34,8 @@ export const GuestEvent = {
  * woken later than that, and one that looks for longer keeps others from running.
  */
 const SPIN_LOOKS = 16_000;
+/** The same for a vCPU that is to run within a moment, some 2 ms. */
+const READY_LOOKS = 10 * SPIN_LOOKS;
 
 // One cache line of words for each vCPU; the line after the last is the main thread's own.
 const LINE = 16;
@@ -76,6 +78,15 @@ export class ThreadControl {
     Atomics.notify(this.#words, this.#base + WANTED);
   }
 
+  /** Wakes a parked vCPU, so that it can run at once when it shall. */
+  makeReady(): void {
+    const index = this.#base + WANTED;
+    if (Atomics.compareExchange(this.#words, index, Wanted.PARK, Wanted.READY) !== Wanted.PARK) {
+      return;
+    }
+    Atomics.notify(this.#words, index);
+  }
+
   /** The vCPU thread itself asks to be parked; an order to exit stands. */
   requestPark(): void {
     Atomics.compareExchange(this.#words, this.#base + WANTED, Wanted.RUN, Wanted.PARK);
@@ -115,6 +126,11 @@ export class ThreadControl {
   /** Waits while `wanted` is `value`. */
   waitWhileWanted(value: number): void {
     Atomics.wait(this.#words, this.#base + WANTED, value);
+  }
+
+  /** Looks for a moment whether the vCPU, which is READY, shall do something else. */
+  spinWhileReady(): void {
+    for (let look = 0; look < READY_LOOKS && this.wanted === Wanted.READY; look++);
   }
 
   /** Looks for a moment whether the phase is something else; false if it is not. */

@@ -17,7 +17,7 @@ import { type DeviceRequest, DeviceSet } from "./device_set.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { Hardware } from "./hardware.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
-import { Vcpu } from "./vcpu.ts";
+import { parkAll, Vcpu } from "./vcpu.ts";
 
 /** Milliseconds after which a vCPU thread that is not up is a defect. */
 const START_LIMIT_MS = 10_000;
@@ -145,10 +145,14 @@ export class Machine {
     for (const vcpu of this.vcpus) vcpu.resume();
   }
 
-  /** Stops all vCPUs, between two guest instructions and with no access half done. */
+  /** The vCPUs will be let run in a moment: wakes their threads. They are parked. */
+  makeReady(): void {
+    for (const { control } of this.vcpus) control.makeReady();
+  }
+
+  /** Stops all vCPUs. */
   park(): void {
-    for (const vcpu of this.vcpus) vcpu.kick();
-    for (const vcpu of this.vcpus) vcpu.awaitParked();
+    parkAll(this.vcpus);
   }
 
   /** Ends all threads and closes everything. */

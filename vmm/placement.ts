@@ -25,6 +25,7 @@ class Placement {
   /** Where it runs instead. */
   #others: readonly number[] = [];
   #epoch = 0;
+  #tied = false;
 
   /** The processors that are left to the guest now. */
   get guest(): readonly number[] {
@@ -34,6 +35,11 @@ class Placement {
   /** The processors that this process may run on, when nothing is left to anyone. */
   get allowed(): readonly number[] {
     return this.#allowed ?? affinityOf(0);
+  }
+
+  /** Whether each vCPU has a processor to itself now. */
+  get tied(): boolean {
+    return this.#tied;
   }
 
   /** Changes whenever something else is kept. */
@@ -76,7 +82,8 @@ class Placement {
     const allowed = this.#allowed;
     if (!allowed) return;
     const own = this.#guest.filter((cpu) => allowed.includes(cpu));
-    for (const tid of vcpus) move(tid, own.length < vcpus.length ? allowed : own);
+    this.#tied = own.length >= vcpus.length;
+    for (const tid of vcpus) move(tid, this.#tied ? own : allowed);
   }
 
   /**
@@ -94,6 +101,7 @@ class Placement {
     }
     this.#guest = [];
     this.#allowed = undefined;
+    this.#tied = false;
     this.#epoch++;
   }
 }

@@ -4,8 +4,8 @@
  * @module
  */
 import type { KvmVcpu } from "../ffi/kvm/vcpu.ts";
-import { kickThread } from "../ffi/process.ts";
-import { GuestEvent, ThreadControl, VcpuPhase, Wanted } from "./control_block.ts";
+import { kickThread, threadId } from "../ffi/process.ts";
+import { controlBlockSize, GuestEvent, ThreadControl, VcpuPhase, Wanted } from "./control_block.ts";
 import type { DeviceSetDescription } from "./device_thread.ts";
 import type { VcpuThreadDescription } from "./vcpu_worker.ts";
 
@@ -34,6 +34,12 @@ export function startSpareThreads(count: number): void {
 /** Ends the threads that no vCPU has taken, as soon as they are up. */
 export function endSpareThreads(): void {
   for (const worker of spare.splice(0)) worker.postMessage(null);
+}
+
+/** Stops vCPUs, each between two guest instructions and with no access half done. */
+export function parkAll(vcpus: readonly Vcpu[]): void {
+  for (const vcpu of vcpus) vcpu.kick();
+  for (const vcpu of vcpus) vcpu.awaitParked();
 }
 
 /** One vCPU. */
@@ -107,15 +113,6 @@ export class Vcpu {
     }
   }
 
-  /** Goes through `kick` and `awaitParked` for a vCPU whose thread is the caller's own. */
-  rehearsePark(): void {
-    this.control.phase = VcpuPhase.RUNNING;
-    this.kick();
-    this.control.phase = VcpuPhase.PARKED;
-    this.control.waitWhilePhase(VcpuPhase.RUNNING, KICK_AGAIN_MS);
-    this.awaitParked();
-  }
-
   /** Ends the thread. The vCPU in KVM stays open. */
   async endThread(): Promise<void> {
     this.kick(Wanted.EXIT);
@@ -129,5 +126,22 @@ export class Vcpu {
       }
     }
     this.#worker = undefined;
+  }
+}
+
+/** A vCPU to rehearse on: its thread is the caller's own, and it is parked as soon as it is kicked. */
+export class ScratchVcpu extends Vcpu {
+  /** @param kvm a scratch VM's vCPU */
+  constructor(kvm: KvmVcpu) {
+    super(0, kvm, new SharedArrayBuffer(controlBlockSize(1)));
+    this.control.threadId = threadId();
+  }
+
+  override kick(): void {
+    this.control.phase = VcpuPhase.RUNNING;
+    super.kick();
+    this.control.phase = VcpuPhase.PARKED;
+    // As long as another thread takes to park: a loop that gets long for the first time is compiled.
+    this.control.spinWhilePhase(VcpuPhase.PARKED);
   }
 }

@@ -67,7 +67,11 @@ function awaitAllStarted({ control, all }: VcpuThread): void {
 /** Parks until the vCPU shall run; false when it shall exit. */
 function waitForWork({ control }: VcpuThread): boolean {
   control.phase = VcpuPhase.PARKED;
-  while (control.wanted === Wanted.PARK) control.waitWhileWanted(Wanted.PARK);
+  while (control.wanted === Wanted.PARK || control.wanted === Wanted.READY) {
+    control.waitWhileWanted(Wanted.PARK);
+    control.spinWhileReady();
+    control.waitWhileWanted(Wanted.READY);
+  }
   control.enteredNs = monotonicNow();
   control.phase = VcpuPhase.RUNNING;
   return control.wanted !== Wanted.EXIT;

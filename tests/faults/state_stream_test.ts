@@ -160,6 +160,44 @@ pairTest("a state with a section left out, twice or unknown is refused by name",
   });
 });
 
+pairTest("what differs from a successor's own frame is refused in the same words", true, (pair) => {
+  const { machine } = pair.successor;
+  const target = new VmImage(machine);
+  const image = new VmImage(pair.old.machine);
+  const sections = image.save(guest);
+  const parts = encodeParts(sections);
+  const read = (bytes: Bytes, ahead?: Bytes) =>
+    readVm(machine, bufferSource(bytes), { agreed: true, target }, ahead);
+  const refuses = (bytes: Bytes, what: string) => {
+    const wanted = refusal(() => read(bytes), what);
+    assert.equal(refusal(() => read(bytes, bytes), what), wanted);
+    return wanted;
+  };
+  pair.assertUntouched(() => {
+    for (const { bytes, what } of flipped(parts)) refuses(bytes, what);
+    for (const { bytes, what } of cut(parts)) refuses(bytes, what);
+    sections.forEach((section, i) => {
+      const name = key(section);
+      refuses(encodeStream(sections.toSpliced(i, 1)), `${name} left out`);
+      refuses(encodeStream([...sections, section]), `${name} once more at the end`);
+    });
+    const msrs = sections.findIndex(({ name }) => name === "cpu/msrs");
+    const data = Uint8Array.from(sections[msrs].data);
+    data[8] ^= 1;
+    const others = encodeStream(sections.with(msrs, { ...sections[msrs], data }));
+    assert.match(refuses(others, "another MSR"), /has other MSRs than this host$/);
+  });
+  // Also where only a part has come so far, and where more follows than the frame.
+  const whole = image.encode(sections);
+  for (const ahead of [whole, whole.subarray(0, 100), whole.subarray(0, 0)]) {
+    read(whole, ahead).apply();
+    assert.deepEqual(still(pair.successor), still(pair.old));
+  }
+  const chardevs = new Map([["serial0", { muxFocus: 1 }]]);
+  const longer = image.encode(image.save(guest, chardevs));
+  assert.deepEqual(read(longer, longer).chardevs, chardevs);
+});
+
 pairTest("the order of a state's sections does not matter", true, (pair) => {
   const { sections } = pair;
   pair.read(encodeStream(sections.toReversed())).apply();

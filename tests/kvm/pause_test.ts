@@ -1,5 +1,7 @@
 /** Stopping and going on, whatever the guest is in the middle of. */
 import assert from "node:assert/strict";
+import { saveMachine } from "../../cpr/machine_state.ts";
+import { enterOnce } from "../../vmm/first_entry.ts";
 import { layout, type ProgramName } from "../guests/programs.ts";
 import { kvmTest, sleep, TestVm, until } from "./harness.ts";
 
@@ -73,6 +75,47 @@ kvmTest("`stop()` holds at any time while the vCPU threads are still starting", 
     await test.assertStandsStill([layout.counter, layout.ticks]);
     test.vm.cont();
     await test.grown(layout.counter);
+  }
+});
+
+kvmTest("a vCPU that was made ready stands still until it shall run, park or end", async () => {
+  await using test = await TestVm.start({ program: "counter_cpl3" });
+  const { machine } = test.vm;
+  await test.grown(layout.counter);
+  for (let round = 0; round < 20; round++) {
+    test.vm.stop();
+    machine.makeReady();
+    // For longer, or not, than it waits awake.
+    if (round % 2 === 0) await test.assertStandsStill([layout.counter, layout.ticks]);
+    if (round % 4 === 1) machine.park();
+    await test.assertStandsStill([layout.counter, layout.ticks]);
+    test.vm.cont();
+    await test.grown(layout.counter);
+  }
+  test.assertUnharmed();
+  test.vm.stop();
+  machine.makeReady();
+});
+
+kvmTest("`enterOnce()` runs vCPUs and leaves the machine as it was", async () => {
+  for (const cpus of [1, 2]) {
+    await using test = await TestVm.create({ program: "smp", cpus });
+    const { machine } = test.vm;
+    await machine.threadsStarted();
+    // Time goes on in these.
+    const moving = ["kvmclock", "cpu/msrs", "cpu/tsc_offset", "cpu/lapic", "pit"];
+    const still = () => [
+      ...saveMachine(machine).filter(({ name }) => !moving.includes(name)),
+      ...machine.memory.regions.map(({ gpa, size }) => machine.memory.read(gpa, size).toHex()),
+    ];
+    const before = still();
+    const entered = machine.vcpus.map(({ control }) => control.enteredNs);
+    // Twice: the page's memory slot is free again.
+    for (let round = 0; round < 2; round++) enterOnce(machine);
+    assert.deepEqual(still(), before);
+    machine.vcpus.forEach(({ control }, i) => assert.ok(control.enteredNs > entered[i]));
+    test.vm.start();
+    await test.printed(`cpus ${cpus}\n`);
   }
 });
 

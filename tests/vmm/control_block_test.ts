@@ -91,3 +91,16 @@ Deno.test("a waiting thread wakes when what is wanted of it changes", async () =
   assert.deepEqual(control.take(), { event: 1, argument: rounds });
   worker.terminate();
 });
+
+Deno.test("`makeReady()` wakes who is parked, and changes no other order", () => {
+  const control = new ThreadControl(newBlock(), 0);
+  control.makeReady();
+  assert.equal(control.wanted, Wanted.READY);
+  // It ends, whether or not something else comes.
+  control.spinWhileReady();
+  for (const wanted of [Wanted.RUN, Wanted.EXIT]) {
+    control.wanted = wanted;
+    control.makeReady();
+    assert.equal(control.wanted, wanted);
+  }
+});

@@ -1,0 +1,55 @@
+/**
+ * The first entry of vCPUs, without their guest: what KVM makes for it (memory for page tables above
+ * all) is not to be made while a guest waits.
+ *
+ * @module
+ */
+import { mapAnonymous } from "../ffi/memory.ts";
+import { protected32Start } from "./boot/cpu_start.ts";
+import { VcpuPhase } from "./control_block.ts";
+import type { Hardware } from "./hardware.ts";
+import type { Machine } from "./machine.ts";
+import { startVcpu } from "./power_on.ts";
+
+/** A page in the hole below 4 GiB, where there are neither RAM nor devices nor pages of KVM's own. */
+const ADDRESS = 0xd000_0000;
+const PAGE = 4096;
+/** `pause`, and again. */
+const CODE = Uint8Array.of(0xf3, 0x90, 0xeb, 0xfc);
+/** Milliseconds until a thread is up; without it the guest waits as it would have. */
+const UP_LIMIT_MS = 10;
+const RUN_MS = 1;
+
+/**
+ * Lets all vCPUs enter KVM and come back, in a page of their own. They are parked before and after,
+ * and in the state in which they were.
+ *
+ * @param machine a machine whose threads have started, and whose guest has not come yet
+ * @throws {OsError} if KVM refuses; the machine is as it was
+ */
+export function enterOnce(machine: Machine): void {
+  const { hardware: { vm, vcpus }, memory } = machine;
+  const slot = memory.regions.length;
+  using page = mapAnonymous(PAGE);
+  page.write(0, CODE);
+  using _kept = keepVcpus(machine.hardware);
+  vm.setMemoryRegion(slot, ADDRESS, PAGE, page.address);
+  try {
+    for (const vcpu of vcpus) startVcpu(vcpu, protected32Start(ADDRESS, 0));
+    machine.resume();
+    for (const { control } of machine.vcpus) control.waitWhilePhase(VcpuPhase.PARKED, UP_LIMIT_MS);
+    machine.vcpus[0].control.waitWhilePhase(VcpuPhase.RUNNING, RUN_MS);
+    machine.park();
+  } finally {
+    vm.setMemoryRegion(slot, ADDRESS, 0, page.address);
+  }
+}
+
+/** Gives the vCPUs their state back at the end of a `using` scope. */
+function keepVcpus(hardware: Hardware): Disposable {
+  const { vcpus } = hardware.makeState();
+  vcpus.forEach((state, i) => state.save(hardware.vcpus[i]));
+  return {
+    [Symbol.dispose]: () => vcpus.forEach((state, i) => state.restore(hardware.vcpus[i], true)),
+  };
+}
