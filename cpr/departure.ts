@@ -62,9 +62,10 @@ export class Departure {
     const { vm } = this;
     if (vm.runState === "finish-migrate") return;
     this.guest = guest;
-    if (vm.running) vm.pause("finish-migrate");
+    const agoNs = monotonicNow() - guest.stoppedNs;
+    if (vm.running) vm.pause("finish-migrate", agoNs);
     else vm.setRunState("finish-migrate");
-    this.migration.times.stopped = performance.now() - (monotonicNow() - guest.stoppedNs) / 1e6;
+    this.migration.times.stopped = performance.now() - agoNs / 1e6;
   }
 
   /** With the capability `pause-before-switchover`, stops the guest and waits for `migrate-continue`. */

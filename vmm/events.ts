@@ -31,10 +31,17 @@ export class EventHub {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Sends an event to all listeners, now. */
-  emit(name: string, data?: Record<string, unknown>): void {
-    const now = realtimeNs() / 1000n;
-    const timestamp = { seconds: Number(now / 1_000_000n), microseconds: Number(now % 1_000_000n) };
+  /**
+   * Sends an event to all listeners, now.
+   *
+   * @param agoNs how long ago it happened, nanoseconds
+   */
+  emit(name: string, data?: Record<string, unknown>, agoNs = 0): void {
+    const then = (realtimeNs() - BigInt(agoNs)) / 1000n;
+    const timestamp = {
+      seconds: Number(then / 1_000_000n),
+      microseconds: Number(then % 1_000_000n),
+    };
     const event: VmEvent = data ? { name, data, timestamp } : { name, timestamp };
     if (this.#holders > 0) this.#held.push(event);
     else this.#send(event);

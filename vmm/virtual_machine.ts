@@ -213,8 +213,12 @@ export class VirtualMachine implements AsyncDisposable {
     else this.pause("paused");
   }
 
-  /** Stops the guest into a run state. Without effect when it does not run. */
-  pause(state: RunState): void {
+  /**
+   * Stops the guest into a run state. Without effect when it does not run.
+   *
+   * @param agoNs how long ago its vCPUs were stopped, if they were
+   */
+  pause(state: RunState, agoNs = 0): void {
     if (!this.running) return;
     this.machine.park();
     // While a person has the guest stopped its time stands still; over a live update it goes on.
@@ -222,7 +226,7 @@ export class VirtualMachine implements AsyncDisposable {
       this.machine.hardware.freezeClock();
     }
     this.#runState = state;
-    this.events.emit("STOP");
+    this.events.emit("STOP", undefined, agoNs);
   }
 
   /** Changes the run state of a VM that does not run. */

@@ -80,6 +80,18 @@ kvmTest("the guest has its processors for itself until it has moved", async () =
   await monitor.assertGuestRuns();
 });
 
+kvmTest("the event STOP has the time of the stop, not that at which it is sent", async () => {
+  await using lab = await Laboratory.open();
+  const { qmp } = await lab.run("old");
+  const { vmm, channels } = await startSuccessor(lab, "new", { incoming: "defer" });
+  await beginTransfer(qmp, channels);
+  const next = await lab.monitor(vmm);
+  await next.execute("migrate-incoming", { channels: [channels[0]] });
+  await next.logged("RESUME");
+  await qmp.logged("STOP");
+  assert.ok(qmp.times.get("STOP")! < next.times.get("RESUME")!);
+});
+
 kvmTest("the successor tells the whole pause, the old VMM its own part", async () => {
   await using lab = await Laboratory.open();
   const { qmp } = await lab.run("old");

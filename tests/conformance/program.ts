@@ -69,6 +69,7 @@ interface QmpMessage {
   readonly error?: { readonly desc: string };
   readonly event?: string;
   readonly data?: { readonly status?: string };
+  readonly timestamp?: { readonly seconds: number; readonly microseconds: number };
 }
 
 /** A QMP client. */
@@ -77,6 +78,8 @@ export class Qmp implements Disposable {
    * What came, in order: `reply`, `error`, an event's name, or `MIGRATION` with its status.
    */
   readonly log: string[] = [];
+  /** When an event was last, by its name: microseconds. */
+  readonly times = new Map<string, number>();
   /** Whether the other side has closed the connection. */
   ended = false;
   readonly #connection: Deno.UnixConn;
@@ -239,7 +242,12 @@ export class Qmp implements Disposable {
 
   #take(message: QmpMessage): void {
     if (message.event !== undefined) {
-      const { event, data } = message;
+      const {
+        event,
+        data,
+        timestamp: { seconds, microseconds } = { seconds: 0, microseconds: 0 },
+      } = message;
+      this.times.set(event, seconds * 1e6 + microseconds);
       this.log.push(event === "MIGRATION" ? `${event} ${data?.status}` : event);
     } else if (message.error || "return" in message) {
       this.log.push(message.error ? "error" : "reply");

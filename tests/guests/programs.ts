@@ -70,6 +70,8 @@ export const layout = {
   cpus: 0x200038,
   /** One ASCII letter that says what `exits` does; the host may change it. */
   mode: 0x200040,
+  /** The TSC at the latest iteration of any CPU (those with a longest gap). */
+  lastTsc: 0x200048,
   /** One record for each CPU, by APIC id: its own counter, then its longest gap (smp). */
   cpuRecords: 0x200100,
   /** From one CPU's record to the next. */
@@ -81,6 +83,13 @@ export const layout = {
   steadyRecords: 0x1a0300,
   /** From one of these records to the next. */
   steadyRecordSize: 0x1000,
+  /**
+   * The last gaps, each the longest by then or at least an eighth of it: length in TSC cycles, and the
+   * TSC at its end. The oldest are overwritten, and the list has no order.
+   */
+  gaps: 0x201000,
+  /** How many are listed. */
+  gapsListed: 256,
   /** How often `reset` has booted; survives resets, back to 0 before it exits. */
   boots: 0x300000,
   /** Verified all the time: word i is i × 0x9e3779b97f4a7c15 mod 2⁶⁴ (demo, counter, dirty, smp). */

@@ -4,15 +4,19 @@
  *
  * @module
  */
+import { monotonicNow } from "../../../ffi/event.ts";
 import { O, openFile } from "../../../ffi/fd.ts";
 import { type MappedRegion, mapShared } from "../../../ffi/memory.ts";
 import { describeCheck, layout } from "../../guests/programs.ts";
+import type { Gap } from "./gaps.ts";
 import type { Configuration } from "./results.ts";
 
 /** What is mapped: 2 MiB, so that it works with huge pages too. */
 export const WINDOW = { offset: 0x200000, size: 0x200000 } as const;
 
 const WORD = 8;
+/** How long the guest's TSC is compared with this host's clock. */
+const CALIBRATION_NS = 5e6;
 
 /** Where a guest's counters are: one for each vCPU. Each is followed by the longest gap. */
 export function counterAddresses({ guest, cpus }: Configuration): number[] {
@@ -61,6 +65,21 @@ export class GuestRam implements Disposable {
     return Math.max(...this.#counters.map((address) => this.#read(address + WORD)));
   }
 
+  /**
+   * The gaps that the guest has listed, the longest of them all included.
+   *
+   * @param tscKhz frequency of the guest's TSC
+   */
+  gaps(tscKhz: number): Gap[] {
+    const ns = (cycles: number) => cycles / tscKhz * 1e6;
+    const offset = this.#tscOffset(ns);
+    return Array.from({ length: layout.gapsListed }, (_, i) => {
+      const at = layout.gaps + 2 * i * WORD;
+      const endNs = ns(this.#read(at + WORD)) - offset;
+      return { startNs: endNs - ns(this.#read(at)), endNs };
+    });
+  }
+
   /** @throws {Error} if the guest found that something of its state has changed */
   assertUnharmed(): void {
     const code = this.#read(layout.check);
@@ -70,6 +89,18 @@ export class GuestRam implements Disposable {
   /** Unmaps the RAM. */
   [Symbol.dispose](): void {
     this.#region.close();
+  }
+
+  /**
+   * By how much the guest's TSC is ahead of CLOCK_MONOTONIC, nanoseconds. It is always seen a little
+   * late: the most that is seen is the nearest.
+   */
+  #tscOffset(ns: (cycles: number) => number): number {
+    let offset = -Infinity;
+    for (const end = monotonicNow() + CALIBRATION_NS; monotonicNow() < end;) {
+      offset = Math.max(offset, ns(this.#read(layout.lastTsc)) - monotonicNow());
+    }
+    return offset;
   }
 
   #read(address: number): number {

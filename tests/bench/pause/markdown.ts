@@ -21,8 +21,8 @@ export const columnNotes =
   "Milliseconds. _median_, _min_, _max_, _p99_ are of the pause: the longest gap between two " +
   "readings of the TSC that the guest saw during the update. _floor_: the same in a window of the " +
   "same length without an update; a difference below it says nothing. _observed_: the pause by a " +
-  "process that watched the guest's counter. _at STOP_: what it saw around the moment at which " +
-  "the VMM said STOP: the update's own pause, whatever else made the guest wait. _x-pause_: the " +
+  "process that watched the guest's counter. _at STOP_: the gap that the guest saw around the moment " +
+  "at which the VMM stopped it: the update's own pause, whatever else made it wait. _x-pause_: the " +
   "pause by the VMM's own account. p99 by nearest rank: with fewer than 100 runs it is the maximum.";
 
 /** Renders the report. */

@@ -24,20 +24,12 @@ export const Control = {
   GAP: 2,
   /** The longest time from one look to the next, nanoseconds. */
   BLIND: 3,
-  /** How many gaps are listed. */
-  COUNT: 4,
-  /** The list: for each gap its start and its end, nanoseconds of CLOCK_MONOTONIC. */
-  LIST: 8,
 } as const;
 
 /** What the bench asks for. */
 export const Request = { REST: 0n, WATCH: 1n } as const;
 /** Bytes of the control page. */
-export const CONTROL_SIZE = 1 << 16;
-/** Gaps that are shorter are not listed: some looks. */
-export const LISTED_NS = 200_000n;
-
-const MOST_LISTED = (CONTROL_SIZE / 8 - Control.LIST) / 2;
+export const CONTROL_SIZE = 4096;
 
 const STDIN = 0;
 const REST_MS = 2;
@@ -75,7 +67,6 @@ function watch(
   const changed = counters.map(() => looked);
   let gap = 0n;
   let blind = 0n;
-  let count = 0;
   // The last look comes after the request to end: nothing that was before it is missed.
   for (let isLast = false; !isLast;) {
     armTimerfd(timer.fd, looked + INTERVAL_NS);
@@ -89,17 +80,12 @@ function watch(
       const still = now - changed[i];
       if (still > gap) gap = still;
       if (value === values[i]) continue;
-      if (still > LISTED_NS && count < MOST_LISTED) {
-        control[Control.LIST + 2 * count] = changed[i];
-        control[Control.LIST + 2 * count++ + 1] = now;
-      }
       values[i] = value;
       changed[i] = now;
     }
   }
   control[Control.GAP] = gap;
   control[Control.BLIND] = blind;
-  control[Control.COUNT] = BigInt(count);
 }
 
 if (import.meta.main) {

@@ -17,29 +17,6 @@ export interface Observation {
   readonly gapUs: number;
   /** The longest time for which the observer did not look, microseconds. */
   readonly blindUs: number;
-  /** Each time for which a counter stood still, in the order in which they ended. */
-  readonly gaps: readonly Gap[];
-}
-
-/** A time for which a counter stood still: nanoseconds of CLOCK_MONOTONIC. */
-export interface Gap {
-  readonly startNs: number;
-  readonly endNs: number;
-}
-
-/**
- * The longest gap around a moment, in microseconds; undefined if the guest ran then.
- *
- * @param momentNs nanoseconds of CLOCK_MONOTONIC
- */
-export function gapAround({ gaps, blindUs }: Observation, momentNs: number): number | undefined {
-  // The observer may have looked so much too late for the start.
-  const early = blindUs * 1000;
-  const around = gaps.filter(({ startNs, endNs }) =>
-    startNs - early <= momentNs && momentNs <= endNs
-  );
-  if (around.length === 0) return undefined;
-  return Math.max(...around.map(({ startNs, endNs }) => endNs - startNs)) / 1000;
 }
 
 /** The observer's process. */
@@ -72,11 +49,7 @@ export class Observer implements AsyncDisposable {
     this.#control[Control.REQUEST] = Request.REST;
     await this.#reaches(Request.REST);
     const us = (word: number) => Number(this.#control[word]) / 1000;
-    const gaps = Array.from({ length: Number(this.#control[Control.COUNT]) }, (_, i) => ({
-      startNs: Number(this.#control[Control.LIST + 2 * i]),
-      endNs: Number(this.#control[Control.LIST + 2 * i + 1]),
-    }));
-    return { gapUs: us(Control.GAP), blindUs: us(Control.BLIND), gaps };
+    return { gapUs: us(Control.GAP), blindUs: us(Control.BLIND) };
   }
 
   /** Ends the process. */

@@ -68,9 +68,8 @@ const run = z.object({
   /** What the other process saw, in microseconds. */
   observedUs: z.number().optional(),
   /**
-   * What the other process saw of the pause around the moment of the event STOP, in microseconds:
-   * the update's own pause, whatever else made the guest wait in the window. Not where the guest is
-   * stopped twice.
+   * The gap that the guest saw around the moment of the event STOP, in microseconds: the update's own
+   * pause, whatever else made the guest wait in the window. Not where the guest is stopped twice.
    */
   atStopUs: z.number().optional(),
   /** The longest time for which it did not look: it sees a pause too long by up to twice this. */

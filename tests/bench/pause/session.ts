@@ -7,7 +7,8 @@ import { z } from "zod";
 import { monotonicNs, realtimeNs } from "../../../ffi/event.ts";
 import { sleep } from "../program.ts";
 import { counterAddresses, GuestRam, ramPath } from "./guest_ram.ts";
-import { gapAround, type Observation, Observer } from "./observer_client.ts";
+import { gapAround } from "./gaps.ts";
+import { type Observation, Observer } from "./observer_client.ts";
 import { type Configuration, type Run, step, type Subject } from "./results.ts";
 import { makeUpdate } from "./update.ts";
 import { type CommandContext, commandOf } from "./vmm.ts";
@@ -79,7 +80,7 @@ export class Session implements AsyncDisposable {
     await update.prepare();
     const old = this.#vmm;
     const pause = await this.#window(() => update.perform());
-    const atStopUs = this.#pauseAtStop(old, pause.seen);
+    const atStopUs = this.#pauseAtStop(old);
     const { vmm, info } = await update.finish();
     this.#vmm = vmm;
     await sleep(SETTLE_MS);
@@ -144,11 +145,12 @@ export class Session implements AsyncDisposable {
     return { gapUs, windowMs, seen: await this.#observer?.end() };
   }
 
-  /** What the observer saw at the moment of the event STOP. */
-  #pauseAtStop({ stoppedUs }: VmmProcess, seen?: Observation): number | undefined {
+  /** What the guest saw at the moment of the event STOP. */
+  #pauseAtStop({ stoppedUs }: VmmProcess): number | undefined {
     // The helper's way has two pauses, and only the first one has an event.
-    if (stoppedUs === undefined || !seen || this.subject.mode === "exec-relay") return undefined;
-    return gapAround(seen, stoppedUs * 1000 - Number(realtimeNs() - monotonicNs()));
+    if (stoppedUs === undefined || this.subject.mode === "exec-relay") return undefined;
+    const moment = stoppedUs * 1000 - Number(realtimeNs() - monotonicNs());
+    return gapAround(this.#ram.gaps(this.context.tscKhz), moment);
   }
 
   async #counts(): Promise<void> {

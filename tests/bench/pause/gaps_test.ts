@@ -1,0 +1,56 @@
+import assert from "node:assert/strict";
+import { monotonicNow } from "../../../ffi/event.ts";
+import { layout } from "../../guests/programs.ts";
+import { kvmTest, sleep, TestVm } from "../../kvm/harness.ts";
+import { gapAround } from "./gaps.ts";
+import { GuestRam, ramPath } from "./guest_ram.ts";
+import type { Configuration } from "./results.ts";
+
+const KHZ = Number(/^cpu MHz\s*: (\S+)$/m.exec(Deno.readTextFileSync("/proc/cpuinfo"))![1]) * 1000;
+const STILL_MS = 60;
+const configuration = (guest: Configuration["guest"], cpus: number): Configuration => ({
+  name: guest,
+  guest,
+  ram: 64 << 20,
+  page: "4K",
+  cpus,
+  populated: false,
+});
+
+Deno.test("gapAround() is the longest gap around the moment, or just after it", () => {
+  const us = (from: number, to: number) => ({ startNs: from * 1000, endNs: to * 1000 });
+  const gaps = [us(1000, 3000), us(2000, 8000), us(20_000, 90_000)];
+  const around = (moment: number) => gapAround(gaps, moment * 1000);
+  assert.equal(around(2500), 6000);
+  assert.equal(around(1500), 6000);
+  assert.equal(around(499), undefined);
+  assert.equal(around(500), 2000);
+  assert.equal(around(8001), undefined);
+  assert.equal(around(19_499), undefined);
+  assert.equal(around(19_500), 70_000);
+});
+
+for (
+  const [program, guest, cpus] of [["counter_cpl3", "cpl3", 1], ["counter_cpl0", "cpl0", 1], [
+    "smp",
+    "smp",
+    2,
+  ]] as const
+) {
+  kvmTest(`${program} lists the gap in which it was stopped, with its time`, async () => {
+    await using test = await TestVm.start({ program, cpus });
+    const counter = guest === "smp" ? layout.cpuRecords : layout.counter;
+    await test.grown(counter);
+    using ram = new GuestRam(await ramPath(Deno.pid), configuration(guest, cpus));
+    ram.clearGaps();
+    test.vm.stop();
+    const moment = monotonicNow();
+    await sleep(STILL_MS);
+    const stillNs = monotonicNow() - moment;
+    test.vm.cont();
+    await test.grown(counter);
+    // Whatever else the host does: it cannot have counted meanwhile.
+    const gap = gapAround(ram.gaps(KHZ), moment);
+    assert.ok(gap !== undefined && gap * 1000 >= stillNs * 0.999, `${gap} of ${stillNs / 1000} us`);
+  });
+}
