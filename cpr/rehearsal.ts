@@ -74,9 +74,9 @@ export class LeavingRehearsal implements Disposable {
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
     this.#stage = new Stage(vm, Owner.OLD);
-    this.#scratchImage = new VmImage(vm.machine, this.#stage.hardware);
+    this.#scratchImage = new VmImage(vm.machine, this.#stage.hardware, true);
     this.#vcpu = new ScratchVcpu(this.#stage.hardware.vcpus[0]);
-    this.image = new VmImage(vm.machine);
+    this.image = new VmImage(vm.machine, vm.machine.hardware, true);
   }
 
   /** Rehearses until all is compiled. */
@@ -133,9 +133,9 @@ export class EnteringRehearsal implements Disposable {
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
     this.#stage = new Stage(vm, Owner.HANDED_OVER);
-    this.#image = new VmImage(vm.machine, this.#stage.hardware);
-    this.#scratchTarget = new VmImage(vm.machine, this.#stage.hardware);
-    this.target = new VmImage(vm.machine);
+    this.#image = new VmImage(vm.machine, this.#stage.hardware, true);
+    this.#scratchTarget = new VmImage(vm.machine, this.#stage.hardware, true);
+    this.target = new VmImage(vm.machine, vm.machine.hardware, true);
   }
 
   /** Rehearses until all is compiled. */

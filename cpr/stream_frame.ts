@@ -56,11 +56,6 @@ export class StreamFrame {
     this.#view = new DataView(bytes.buffer);
   }
 
-  /** How many sections are known. */
-  get count(): number {
-    return this.#spans.length;
-  }
-
   /**
    * The stream with the known sections' data as it is now.
    *
@@ -73,7 +68,7 @@ export class StreamFrame {
       this.#view.setUint32(end, crc32(section.data, checksum), true);
     }
     if (further.length === 0) return this.#bytes;
-    return encodeFurther(this.#bytes.subarray(0, this.length), this.count, further);
+    return encodeFurther(this.#bytes.subarray(0, this.length), this.#spans.length, further);
   }
 
   /**

@@ -13,6 +13,7 @@ import { CHARDEV_STATE, chardevSection, parseChardev } from "./fd_table.ts";
 import { RamLoader } from "./ram.ts";
 import {
   type ByteSource,
+  encodeStream,
   readFurtherSections,
   readSections,
   type Section,
@@ -66,8 +67,8 @@ export class VmImage {
   readonly machine: MachineState;
   /** The sections, character devices' aside. */
   readonly sections: readonly Section[];
-  /** The stream that they begin. */
-  readonly frame: StreamFrame;
+  /** The stream that they begin, if it is to be filled or recognized. */
+  readonly frame: StreamFrame | undefined;
   readonly #global = globalState.alloc();
 
   /**
@@ -75,8 +76,9 @@ export class VmImage {
    *
    * @param machine the machine
    * @param hardware where vCPUs and chips are read from; a rehearsal has others than the machine's
+   * @param framed whether it has a {@linkcode frame}, which takes as long to make as to read without
    */
-  constructor(machine: Machine, hardware: Hardware = machine.hardware) {
+  constructor(machine: Machine, hardware: Hardware = machine.hardware, framed = false) {
     this.machine = new MachineState(machine, hardware);
     const [low, high] = thisBoot();
     Object.assign(this.#global.view, { boot_id_low: low, boot_id_high: high });
@@ -85,7 +87,7 @@ export class VmImage {
       { name: GLOBAL_STATE, id: "", version: VERSION, data },
       ...this.machine.sections,
     ];
-    this.frame = new StreamFrame(this.sections);
+    this.frame = framed ? new StreamFrame(this.sections) : undefined;
   }
 
   /**
@@ -104,9 +106,9 @@ export class VmImage {
     return sections;
   }
 
-  /** The stream of what {@linkcode save} gave; the next call fills the same bytes. */
+  /** The stream of what {@linkcode save} gave; the next call may fill the same bytes. */
   encode(saved: readonly Section[]): Uint8Array<ArrayBuffer> {
-    return this.frame.encode(saved.slice(this.frame.count));
+    return this.frame?.encode(saved.slice(this.sections.length)) ?? encodeStream(saved);
   }
 }
 
@@ -135,7 +137,8 @@ export interface ReadOptions {
  * it in its file: a guest must never find zeros where its memory was.
  *
  * @param source gives the stream
- * @param ahead what `source` has already: if that begins in the target's frame, it is taken at once
+ * @param ahead what `source` has already: if that begins in the target's frame, and the constant
+ *   sections have been compared before, it is taken at once
  * @throws {StateError}
  */
 export function readVm(
@@ -146,8 +149,8 @@ export function readVm(
 ): ReadVm {
   const ram = new RamLoader(machine.memory, ignoreShared);
   try {
-    const { state, rest } = takeFramed(target, source, ahead) ??
-      takeAll(machine, ram, source, { target, agreed });
+    const framed = agreed ? takeFramed(target, source, ahead) : undefined;
+    const { state, rest } = framed ?? takeAll(machine, ram, source, { target, agreed });
     ram.finish();
     const run = readGlobalState(state[0]);
     target.machine.fill(state.slice(1));
@@ -173,8 +176,8 @@ function takeFramed(
   source: ByteSource,
   ahead: Uint8Array<ArrayBuffer> | undefined,
 ): TakenState | undefined {
-  const state = ahead && frame.decode(ahead);
-  if (!state) return undefined;
+  const state = ahead && frame?.decode(ahead);
+  if (!frame || !state) return undefined;
   if (frame.isWhole(ahead)) {
     source(frame.whole);
     return { state };

@@ -162,8 +162,8 @@ pairTest("a state with a section left out, twice or unknown is refused by name",
 
 pairTest("what differs from a successor's own frame is refused in the same words", true, (pair) => {
   const { machine } = pair.successor;
-  const target = new VmImage(machine);
-  const image = new VmImage(pair.old.machine);
+  const target = new VmImage(machine, machine.hardware, true);
+  const image = new VmImage(pair.old.machine, pair.old.machine.hardware, true);
   const sections = image.save(guest);
   const parts = encodeParts(sections);
   const read = (bytes: Bytes, ahead?: Bytes) =>

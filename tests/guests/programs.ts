@@ -72,6 +72,8 @@ export const layout = {
   mode: 0x200040,
   /** The TSC at the latest iteration of any CPU (those with a longest gap). */
   lastTsc: 0x200048,
+  /** TSC cycles from which a gap is listed in `gaps`. The host may change it; 0 lists all. */
+  listedFrom: 0x200058,
   /** One record for each CPU, by APIC id: its own counter, then its longest gap (smp). */
   cpuRecords: 0x200100,
   /** From one CPU's record to the next. */
@@ -84,8 +86,8 @@ export const layout = {
   /** From one of these records to the next. */
   steadyRecordSize: 0x1000,
   /**
-   * The last gaps, each the longest by then or at least an eighth of it: length in TSC cycles, and the
-   * TSC at its end. The oldest are overwritten, and the list has no order.
+   * The last gaps that were long enough: length in TSC cycles, and the TSC at its end. The oldest are
+   * overwritten, and the list has no order.
    */
   gaps: 0x201000,
   /** How many are listed. */

@@ -24,8 +24,9 @@ kvmTest("`bench pause` sees an update from the guest, from outside, and by the V
     ]);
     for (const { gapUs, floorUs, observedUs, atStopUs, xPauseUs, windowMs } of runs) {
       assert.ok(gapUs! > 0 && gapUs! <= windowMs! * 1000, `${gapUs} us in ${windowMs} ms`);
-      assert.ok(floorUs! > 0 && xPauseUs! > 0);
-      assert.ok(atStopUs! > 0 && atStopUs! <= observedUs!, `${atStopUs} of ${observedUs} us`);
+      assert.ok(floorUs! > 0 && observedUs! > 0 && xPauseUs! > 0);
+      // The same cycles, converted in two ways.
+      assert.ok(atStopUs! > 0 && atStopUs! <= gapUs! + 1, `${atStopUs} of ${gapUs} us`);
     }
     for (const name of ["pause.md", "pause.html"]) {
       assert.match(await Deno.readTextFile(`${out}/${name}`), /Denovo exec/);

@@ -15,8 +15,9 @@ import type { Configuration } from "./results.ts";
 export const WINDOW = { offset: 0x200000, size: 0x200000 } as const;
 
 const WORD = 8;
-/** How long the guest's TSC is compared with this host's clock. */
-const CALIBRATION_NS = 5e6;
+/** How often, and for how long at most, the guest's TSC is compared with this host's clock. */
+const COMPARISONS = 200;
+const COMPARISON_LIMIT_NS = 300e6;
 
 /** Where a guest's counters are: one for each vCPU. Each is followed by the longest gap. */
 export function counterAddresses({ guest, cpus }: Configuration): number[] {
@@ -65,8 +66,13 @@ export class GuestRam implements Disposable {
     return Math.max(...this.#counters.map((address) => this.#read(address + WORD)));
   }
 
+  /** Lets the guest list gaps from a length on, in TSC cycles. */
+  listGapsFrom(cycles: number): void {
+    this.#words[index(layout.listedFrom)] = BigInt(Math.round(cycles));
+  }
+
   /**
-   * The gaps that the guest has listed, the longest of them all included.
+   * The gaps that the guest has listed last.
    *
    * @param tscKhz frequency of the guest's TSC
    */
@@ -97,8 +103,15 @@ export class GuestRam implements Disposable {
    */
   #tscOffset(ns: (cycles: number) => number): number {
     let offset = -Infinity;
-    for (const end = monotonicNow() + CALIBRATION_NS; monotonicNow() < end;) {
-      offset = Math.max(offset, ns(this.#read(layout.lastTsc)) - monotonicNow());
+    let last = this.#read(layout.lastTsc);
+    let changes = 0;
+    const end = monotonicNow() + COMPARISON_LIMIT_NS;
+    while (changes < COMPARISONS && monotonicNow() < end) {
+      const tsc = this.#read(layout.lastTsc);
+      if (tsc === last) continue;
+      offset = Math.max(offset, ns(tsc) - monotonicNow());
+      last = tsc;
+      changes++;
     }
     return offset;
   }

@@ -16,6 +16,9 @@ import { until, VmmProcess } from "./vmm_process.ts";
 
 /** After an update, what the successor does late is over after this time. */
 const SETTLE_MS = 250;
+/** Gaps that the guest lists: from this on, and from so many iterations on. */
+const LISTED_FROM_MS = 0.1;
+const LISTED_ITERATIONS = 4;
 
 /** What the sessions have in common. */
 export interface SessionContext extends CommandContext {
@@ -123,8 +126,19 @@ export class Session implements AsyncDisposable {
       this.#observer = new Observer(path, counterAddresses(this.configuration));
     }
     await this.#counts();
+    this.#ram.listGapsFrom(await this.#shortestGapMs() * this.context.tscKhz);
     // Its start is over; the first window must not find the observer still at it.
     await this.#window(() => sleep(SETTLE_MS));
+  }
+
+  /** What is clearly longer than an iteration, which may itself take long in kernel mode. */
+  async #shortestGapMs(): Promise<number> {
+    const before = this.#ram.counts();
+    const start = performance.now();
+    await sleep(SETTLE_MS);
+    const elapsed = performance.now() - start;
+    const slowest = Math.min(...this.#ram.counts().map((count, i) => count - before[i]));
+    return Math.max(LISTED_FROM_MS, LISTED_ITERATIONS * elapsed / Math.max(1, slowest));
   }
 
   /** Measures what the guest and the observer see while something is done. */
