@@ -86,8 +86,8 @@ export const layout = {
   /** From one of these records to the next. */
   steadyRecordSize: 0x1000,
   /**
-   * The last gaps that were long enough: length in TSC cycles, and the TSC at its end. The oldest are
-   * overwritten, and the list has no order.
+   * The last gaps that were long enough: four words each, the length in TSC cycles, the TSC and the
+   * CPU's counter at its end, 0. The oldest are overwritten, and the list has no order.
    */
   gaps: 0x201000,
   /** How many are listed. */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { monotonicNow } from "../../../ffi/event.ts";
 import { layout } from "../../guests/programs.ts";
 import { kvmTest, sleep, TestVm } from "../../kvm/harness.ts";
-import { gapAround } from "./gaps.ts";
+import { gapAround, lengthUs, lostUs } from "./gaps.ts";
 import { GuestRam, ramPath } from "./guest_ram.ts";
 import type { Configuration } from "./results.ts";
 
@@ -18,9 +18,12 @@ const configuration = (guest: Configuration["guest"], cpus: number): Configurati
 });
 
 Deno.test("gapAround() is the longest gap around the moment, or just after it", () => {
-  const us = (from: number, to: number) => ({ startNs: from * 1000, endNs: to * 1000 });
+  const us = (from: number, to: number) => ({ startNs: from * 1000, endNs: to * 1000, count: 0 });
   const gaps = [us(1000, 3000), us(2000, 8000), us(20_000, 90_000)];
-  const around = (moment: number) => gapAround(gaps, moment * 1000);
+  const around = (moment: number) => {
+    const gap = gapAround(gaps, moment * 1000);
+    return gap && lengthUs(gap);
+  };
   assert.equal(around(2500), 6000);
   assert.equal(around(1500), 6000);
   assert.equal(around(499), undefined);
@@ -28,6 +31,15 @@ Deno.test("gapAround() is the longest gap around the moment, or just after it", 
   assert.equal(around(8001), undefined);
   assert.equal(around(19_499), undefined);
   assert.equal(around(19_500), 70_000);
+});
+
+Deno.test("lostUs() is the time for which the guest has counted less than usually", () => {
+  const usual = [{ ns: 5_000_000, count: 100 }, { ns: 15_000_000, count: 10_100 }] as const;
+  const from = { ns: 20_000_000, count: 11_000 };
+  const later = (count: number) => lostUs(from, { ns: 120_000_000, count }, usual);
+  assert.equal(later(111_000), 0);
+  assert.equal(later(110_000), 1000);
+  assert.equal(later(111_500), -500);
 });
 
 for (
@@ -50,7 +62,8 @@ for (
     test.vm.cont();
     await test.grown(counter);
     // Whatever else the host does: it cannot have counted meanwhile.
-    const gap = gapAround(ram.gaps(KHZ), moment);
-    assert.ok(gap !== undefined && gap * 1000 >= stillNs * 0.999, `${gap} of ${stillNs / 1000} us`);
+    const gap = gapAround(ram.gaps(KHZ), moment)!;
+    assert.ok(lengthUs(gap) * 1000 >= stillNs * 0.999, `${lengthUs(gap)} of ${stillNs / 1000} us`);
+    assert.ok(gap.count > 0 && ram.counts().some((count) => count >= gap.count));
   });
 }

@@ -8,7 +8,7 @@ import { monotonicNow } from "../../../ffi/event.ts";
 import { O, openFile } from "../../../ffi/fd.ts";
 import { type MappedRegion, mapShared } from "../../../ffi/memory.ts";
 import { describeCheck, layout } from "../../guests/programs.ts";
-import type { Gap } from "./gaps.ts";
+import type { Gap, Pace } from "./gaps.ts";
 import type { Configuration } from "./results.ts";
 
 /** What is mapped: 2 MiB, so that it works with huge pages too. */
@@ -56,6 +56,11 @@ export class GuestRam implements Disposable {
     return this.#counters.map((address) => this.#read(address));
   }
 
+  /** How far the first vCPU's counter is now. */
+  pace(): Pace {
+    return { ns: monotonicNow(), count: this.#read(this.#counters[0]) };
+  }
+
   /** Lets the guest begin anew with its longest gap. */
   clearGaps(): void {
     for (const address of this.#counters) this.#words[index(address + WORD)] = 0n;
@@ -80,9 +85,9 @@ export class GuestRam implements Disposable {
     const ns = (cycles: number) => cycles / tscKhz * 1e6;
     const offset = this.#tscOffset(ns);
     return Array.from({ length: layout.gapsListed }, (_, i) => {
-      const at = layout.gaps + 2 * i * WORD;
+      const at = layout.gaps + 4 * i * WORD;
       const endNs = ns(this.#read(at + WORD)) - offset;
-      return { startNs: endNs - ns(this.#read(at)), endNs };
+      return { startNs: endNs - ns(this.#read(at)), endNs, count: this.#read(at + 2 * WORD) };
     });
   }
 

@@ -137,7 +137,7 @@ function timelines(results: Results, base: Configuration): string[] {
 
 const columns = [
   ...["guest", "VMM and mode", "n", "failed", "median", "min", "max", "p99"],
-  ...["floor median", "floor max", "observed", "at STOP", "x-pause"],
+  ...["floor median", "floor max", "observed", "at STOP", "after", "x-pause"],
 ];
 
 function table(results: Results): string {
@@ -156,7 +156,7 @@ function table(results: Results): string {
         element("td", { class: failed > 0 ? "number failed" : "number" }, `${failed}`),
         ...[
           ...[pause?.median, pause?.min, pause?.max, pause?.p99, floor?.median, floor?.max],
-          ...(["observedUs", "atStopUs", "xPauseUs"] as const)
+          ...(["observedUs", "atStopUs", "afterUs", "xPauseUs"] as const)
             .map((quantity) => summaryOf(runs, quantity)?.median),
         ].map((us) => element("td", { class: "number" }, ms(us))),
       ];

@@ -22,7 +22,8 @@ export const columnNotes =
   "readings of the TSC that the guest saw during the update. _floor_: the same in a window of the " +
   "same length without an update; a difference below it says nothing. _observed_: the pause by a " +
   "process that watched the guest's counter. _at STOP_: the gap that the guest saw around the moment " +
-  "at which the VMM stopped it: the update's own pause, whatever else made it wait. _x-pause_: the " +
+  "at which the VMM stopped it: the update's own pause, whatever else made it wait. _after_: what it " +
+  "lost against its usual pace in the 100 ms after that, or a little more. _x-pause_: the " +
   "pause by the VMM's own account. p99 by nearest rank: with fewer than 100 runs it is the maximum.";
 
 /** Renders the report. */
@@ -75,7 +76,7 @@ export function floorSentence({ runs }: Results): string {
 
 const head = [
   ...["guest", "VMM and mode", "n", "failed", "median", "min", "max", "p99"],
-  ...["floor median", "floor max", "observed", "at STOP", "x-pause"],
+  ...["floor median", "floor max", "observed", "at STOP", "after", "x-pause"],
 ];
 
 function table(results: Results): string {
@@ -100,6 +101,7 @@ function line(configuration: Configuration, subject: Subject, runs: readonly Run
     ...[pause?.median, pause?.min, pause?.max, pause?.p99, floor?.median, floor?.max].map(ms),
     medianOf(runs, "observedUs"),
     medianOf(runs, "atStopUs"),
+    medianOf(runs, "afterUs"),
     medianOf(runs, "xPauseUs"),
   ];
 }

@@ -56,12 +56,13 @@ Deno.test("the table gives n, failures, median, min, max, p99, floor, the other 
       floorUs: 10 * (run.index + 1),
       observedUs: 2100,
       atStopUs: 1950,
+      afterUs: -1960,
       xPauseUs: 1900,
     }
   );
   assert.deepEqual(cells(renderMarkdown(results), base.name, transfer.name), [
     ...[base.name, transfer.name, "3", "0"],
-    ...["2.00", "1.00", "3.00", "3.00", "0.020", "0.030", "2.10", "1.95", "1.90"],
+    ...["2.00", "1.00", "3.00", "3.00", "0.020", "0.030", "2.10", "1.95", "-1.960", "1.90"],
   ]);
 });
 

@@ -72,6 +72,12 @@ const run = z.object({
    * pause, whatever else made the guest wait in the window. Not where the guest is stopped twice.
    */
   atStopUs: z.number().optional(),
+  /**
+   * What the guest lost against its usual pace from the end of that pause to 100 ms later or a little
+   * more, in microseconds: page tables that are refilled, processors that it shares. Below 0 it was
+   * faster. Not with several vCPUs.
+   */
+  afterUs: z.number().optional(),
   /** The longest time for which it did not look: it sees a pause too long by up to twice this. */
   observerBlindUs: z.number().optional(),
   /** What the VMM says that the pause was, in microseconds (Denovo's `x-pause`). */
@@ -128,7 +134,14 @@ export type Host = z.infer<typeof host>;
 export type Results = z.infer<typeof results>;
 
 /** The numbers of a run that can be summarized. */
-export type Quantity = "gapUs" | "floorUs" | "observedUs" | "atStopUs" | "xPauseUs" | "windowMs";
+export type Quantity =
+  | "gapUs"
+  | "floorUs"
+  | "observedUs"
+  | "atStopUs"
+  | "afterUs"
+  | "xPauseUs"
+  | "windowMs";
 
 /**
  * Reads a file that was written before.

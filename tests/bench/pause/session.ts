@@ -4,10 +4,10 @@
  * @module
  */
 import { z } from "zod";
-import { monotonicNs, realtimeNs } from "../../../ffi/event.ts";
+import { monotonicNow, monotonicNs, realtimeNs } from "../../../ffi/event.ts";
 import { sleep } from "../program.ts";
 import { counterAddresses, GuestRam, ramPath } from "./guest_ram.ts";
-import { gapAround } from "./gaps.ts";
+import { type Gap, gapAround, lengthUs, lostUs, type Pace } from "./gaps.ts";
 import { type Observation, Observer } from "./observer_client.ts";
 import { type Configuration, type Run, step, type Subject } from "./results.ts";
 import { makeUpdate } from "./update.ts";
@@ -16,6 +16,8 @@ import { until, VmmProcess } from "./vmm_process.ts";
 
 /** After an update, what the successor does late is over after this time. */
 const SETTLE_MS = 250;
+/** For how long after a pause the guest's pace is looked at. */
+const AFTER_MS = 100;
 /** Gaps that the guest lists: from this on, and from so many iterations on. */
 const LISTED_FROM_MS = 0.1;
 const LISTED_ITERATIONS = 4;
@@ -83,7 +85,8 @@ export class Session implements AsyncDisposable {
     await update.prepare();
     const old = this.#vmm;
     const pause = await this.#window(() => update.perform());
-    const atStopUs = this.#pauseAtStop(old);
+    const atStop = this.#gapAtStop(old);
+    const later = atStop && await this.#paceAfter(atStop);
     const { vmm, info } = await update.finish();
     this.#vmm = vmm;
     await sleep(SETTLE_MS);
@@ -99,7 +102,10 @@ export class Session implements AsyncDisposable {
         observedUs: pause.seen.gapUs,
         observerBlindUs: pause.seen.blindUs,
       }),
-      ...(atStopUs !== undefined && { atStopUs }),
+      ...(atStop && { atStopUs: lengthUs(atStop) }),
+      ...(atStop && later && {
+        afterUs: lostUs({ ns: atStop.endNs, count: atStop.count }, later, idle.paces),
+      }),
       ...(info["x-pause"] !== undefined && { xPauseUs: info["x-pause"] }),
       ...(steps.success && { timeline: steps.data }),
     };
@@ -145,6 +151,8 @@ export class Session implements AsyncDisposable {
   async #window(action: () => Promise<void>): Promise<{
     readonly gapUs: number;
     readonly windowMs: number;
+    /** The guest's counter before and after. */
+    readonly paces: readonly [Pace, Pace];
     readonly seen?: Observation;
   }> {
     await this.#observer?.begin();
@@ -152,15 +160,24 @@ export class Session implements AsyncDisposable {
     this.#ram.clearGaps();
     for (let i = 0; i < 2; i++) await this.#counts();
     const start = performance.now();
+    const before = this.#ram.pace();
     this.#ram.clearGaps();
     await action();
     const gapUs = this.#ram.longestGap() / this.context.tscKhz * 1000;
     const windowMs = performance.now() - start;
-    return { gapUs, windowMs, seen: await this.#observer?.end() };
+    const paces = [before, this.#ram.pace()] as const;
+    return { gapUs, windowMs, paces, seen: await this.#observer?.end() };
   }
 
-  /** What the guest saw at the moment of the event STOP. */
-  #pauseAtStop({ stoppedUs }: VmmProcess): number | undefined {
+  /** Where the guest is some time after a gap; not with several vCPUs, which go on one by one. */
+  async #paceAfter({ endNs }: Gap): Promise<Pace | undefined> {
+    if (this.configuration.cpus > 1) return undefined;
+    await sleep(Math.max(0, (endNs - monotonicNow()) / 1e6 + AFTER_MS));
+    return this.#ram.pace();
+  }
+
+  /** The gap that the guest saw at the moment of the event STOP. */
+  #gapAtStop({ stoppedUs }: VmmProcess): Gap | undefined {
     // The helper's way has two pauses, and only the first one has an event.
     if (stoppedUs === undefined || this.subject.mode === "exec-relay") return undefined;
     const moment = stoppedUs * 1000 - Number(realtimeNs() - monotonicNs());
