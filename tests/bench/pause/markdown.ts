@@ -23,7 +23,7 @@ export const columnNotes =
   "same length without an update; a difference below it says nothing. _observed_: the pause by a " +
   "process that watched the guest's counter. _at STOP_: the gap that the guest saw around the moment " +
   "at which the VMM stopped it: the update's own pause, whatever else made it wait. _after_: what it " +
-  "lost against its usual pace in the 100 ms after that, or a little more. _x-pause_: the " +
+  "lost in the 100 ms after that, or a little more, against its pace later on. _x-pause_: the " +
   "pause by the VMM's own account. p99 by nearest rank: with fewer than 100 runs it is the maximum.";
 
 /** Renders the report. */

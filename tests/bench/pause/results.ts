@@ -73,9 +73,9 @@ const run = z.object({
    */
   atStopUs: z.number().optional(),
   /**
-   * What the guest lost against its usual pace from the end of that pause to 100 ms later or a little
-   * more, in microseconds: page tables that are refilled, processors that it shares. Below 0 it was
-   * faster. Not with several vCPUs.
+   * What the guest lost from the end of that pause to 100 ms later or a little more, against its pace
+   * another 100 ms later, in microseconds: page tables that are refilled, processors that it shares.
+   * Below 0 it was faster. Not with several vCPUs.
    */
   afterUs: z.number().optional(),
   /** The longest time for which it did not look: it sees a pause too long by up to twice this. */

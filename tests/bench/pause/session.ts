@@ -86,7 +86,7 @@ export class Session implements AsyncDisposable {
     const old = this.#vmm;
     const pause = await this.#window(() => update.perform());
     const atStop = this.#gapAtStop(old);
-    const later = atStop && await this.#paceAfter(atStop);
+    const afterUs = atStop && await this.#lostAfter(atStop);
     const { vmm, info } = await update.finish();
     this.#vmm = vmm;
     await sleep(SETTLE_MS);
@@ -103,9 +103,7 @@ export class Session implements AsyncDisposable {
         observerBlindUs: pause.seen.blindUs,
       }),
       ...(atStop && { atStopUs: lengthUs(atStop) }),
-      ...(atStop && later && {
-        afterUs: lostUs({ ns: atStop.endNs, count: atStop.count }, later, idle.paces),
-      }),
+      ...(afterUs !== undefined && { afterUs }),
       ...(info["x-pause"] !== undefined && { xPauseUs: info["x-pause"] }),
       ...(steps.success && { timeline: steps.data }),
     };
@@ -151,8 +149,6 @@ export class Session implements AsyncDisposable {
   async #window(action: () => Promise<void>): Promise<{
     readonly gapUs: number;
     readonly windowMs: number;
-    /** The guest's counter before and after. */
-    readonly paces: readonly [Pace, Pace];
     readonly seen?: Observation;
   }> {
     await this.#observer?.begin();
@@ -160,20 +156,26 @@ export class Session implements AsyncDisposable {
     this.#ram.clearGaps();
     for (let i = 0; i < 2; i++) await this.#counts();
     const start = performance.now();
-    const before = this.#ram.pace();
     this.#ram.clearGaps();
     await action();
     const gapUs = this.#ram.longestGap() / this.context.tscKhz * 1000;
     const windowMs = performance.now() - start;
-    const paces = [before, this.#ram.pace()] as const;
-    return { gapUs, windowMs, paces, seen: await this.#observer?.end() };
+    return { gapUs, windowMs, seen: await this.#observer?.end() };
   }
 
-  /** Where the guest is some time after a gap; not with several vCPUs, which go on one by one. */
-  async #paceAfter({ endNs }: Gap): Promise<Pace | undefined> {
+  /**
+   * What the guest lost after a gap, against its pace soon after that: the host's own changes slowly.
+   * Not with several vCPUs, which go on one by one.
+   */
+  async #lostAfter({ endNs, count }: Gap): Promise<number | undefined> {
     if (this.configuration.cpus > 1) return undefined;
     await sleep(Math.max(0, (endNs - monotonicNow()) / 1e6 + AFTER_MS));
-    return this.#ram.pace();
+    const paces: Pace[] = [];
+    for (let i = 0; i < 3; i++) {
+      if (i > 0) await sleep(AFTER_MS);
+      paces.push(this.#ram.pace());
+    }
+    return lostUs({ ns: endNs, count }, paces[0], [paces[1], paces[2]]);
   }
 
   /** The gap that the guest saw at the moment of the event STOP. */
