@@ -25,7 +25,7 @@ import { decodeFds, MAX_FDS, type ReceivedTable } from "./fd_table.ts";
 import { checkConstants, SectionTable } from "./machine_state.ts";
 import type { Migration } from "./migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
-import { enter } from "./pause.ts";
+import { enter, type Entering } from "./pause.ts";
 import { EnteringRehearsal } from "./rehearsal.ts";
 import { bufferSource, type ByteSource, readSections, StateError } from "./stream.ts";
 import type { Step } from "./timeline.ts";
@@ -243,7 +243,9 @@ export class Incoming {
         this.#migration.status = "active";
         // Kept back until the monitors whose clients came along are there to hear of it.
         this.#vm.events.hold();
-        this.#arrived(this.#beside ? this.#takeFromPeer(channel) : this.#enter(channel));
+        this.#arrived(
+          this.#beside ? this.#takeFromPeer(channel) : this.#enter(this.#entering(channel, false)),
+        );
         return { ok: true };
       } catch (error) {
         this.#migration.error = (error as Error).message;
@@ -303,10 +305,10 @@ export class Incoming {
       table.checkEmpty();
       this.#stamp("machine-agreed");
       placement.admit(vcpuThreads(this.#vm));
-      state = this.#enter(channel, () => {
-        this.#rehearsal?.finish();
-        channel.sink(Uint8Array.of(Answer.READY));
-      });
+      const entering = this.#entering(channel, true);
+      this.#rehearsal?.finish();
+      channel.sink(Uint8Array.of(Answer.READY));
+      state = this.#enter(entering);
     } catch (error) {
       refuse(channel, error as Error);
       throw error;
@@ -316,19 +318,15 @@ export class Incoming {
     return state;
   }
 
-  /**
-   * Takes the state.
-   *
-   * @param agreed called last before the pause, if the constant sections have been compared
-   */
-  #enter(channel: Channel, agreed?: () => void): ReadVm {
+  /** @param agreed whether the constant sections have been compared before */
+  #entering(channel: Channel, agreed: boolean): Entering {
     const vm = this.#vm;
-    const entering = {
+    return {
       ownership: this.#ownership,
       channel,
       machine: vm.machine,
       reading: {
-        agreed: agreed !== undefined,
+        agreed,
         ignoreShared: this.#migration.capabilities.has("x-ignore-shared"),
         target: this.#rehearsal?.target,
       },
@@ -336,12 +334,15 @@ export class Incoming {
       mayRun: vm.startsOnArrival,
       wakesEarly: placement.tied,
     };
-    agreed?.();
+  }
+
+  /** Takes the state. */
+  #enter(entering: Entering): ReadVm {
     // Behind the last rehearsal, in which the vCPUs' threads came by as well.
     this.#readyNs = monotonicNow();
     const { state, runs } = enter(entering);
-    if (runs) vm.resumed();
-    else vm.setRunState("paused");
+    if (runs) this.#vm.resumed();
+    else this.#vm.setRunState("paused");
     return state;
   }
 

@@ -15,7 +15,13 @@ import { awaitAnswer, type Channel, sendIfThere } from "./channel.ts";
 import { chardevStates } from "./fd_table.ts";
 import { Owner, type Ownership } from "./ownership.ts";
 import type { Section } from "./stream.ts";
-import { type GuestRun, type ReadOptions, type ReadVm, readVm, type VmImage } from "./vm_state.ts";
+import {
+  type FramedImage,
+  type GuestRun,
+  type ReadOptions,
+  type ReadVm,
+  readVm,
+} from "./vm_state.ts";
 
 /** What the old VMM's half works with. */
 export interface Leaving {
@@ -23,7 +29,7 @@ export interface Leaving {
   /** To the successor. */
   readonly channel: Channel;
   readonly vm: VirtualMachine;
-  readonly image: VmImage;
+  readonly image: FramedImage;
   /** The guest, once it is stopped. */
   guest: GuestRun | undefined;
   /** What has to be stopped, until it is. */

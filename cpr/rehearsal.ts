@@ -17,7 +17,7 @@ import { Channel } from "./channel.ts";
 import { chardevStates } from "./fd_table.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { enter, leave } from "./pause.ts";
-import { VmImage } from "./vm_state.ts";
+import { FramedImage } from "./vm_state.ts";
 
 /** Enough for the optimizing compiler to take the inner loops; half a millisecond each. */
 const ROUNDS = 100;
@@ -64,19 +64,19 @@ class Stage implements Disposable {
 /** Rehearses the old VMM's half of the pause; the guest runs on. */
 export class LeavingRehearsal implements Disposable {
   /** Buffers for the machine's own state. */
-  readonly image: VmImage;
+  readonly image: FramedImage;
   readonly #vm: VirtualMachine;
   readonly #stage: Stage;
-  readonly #scratchImage: VmImage;
+  readonly #scratchImage: FramedImage;
   readonly #vcpu: ScratchVcpu;
 
   /** Makes what it takes. */
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
     this.#stage = new Stage(vm, Owner.OLD);
-    this.#scratchImage = new VmImage(vm.machine, this.#stage.hardware, true);
+    this.#scratchImage = new FramedImage(vm.machine, this.#stage.hardware);
     this.#vcpu = new ScratchVcpu(this.#stage.hardware.vcpus[0]);
-    this.image = new VmImage(vm.machine, vm.machine.hardware, true);
+    this.image = new FramedImage(vm.machine);
   }
 
   /** Rehearses until all is compiled. */
@@ -124,18 +124,18 @@ export class LeavingRehearsal implements Disposable {
 export class EnteringRehearsal implements Disposable {
   readonly #vm: VirtualMachine;
   readonly #stage: Stage;
-  readonly #image: VmImage;
-  readonly #scratchTarget: VmImage;
+  readonly #image: FramedImage;
+  readonly #scratchTarget: FramedImage;
   /** Buffers for the machine's own state. */
-  readonly target: VmImage;
+  readonly target: FramedImage;
 
   /** Makes what it takes. */
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
     this.#stage = new Stage(vm, Owner.HANDED_OVER);
-    this.#image = new VmImage(vm.machine, this.#stage.hardware, true);
-    this.#scratchTarget = new VmImage(vm.machine, this.#stage.hardware, true);
-    this.target = new VmImage(vm.machine, vm.machine.hardware, true);
+    this.#image = new FramedImage(vm.machine, this.#stage.hardware);
+    this.#scratchTarget = new FramedImage(vm.machine, this.#stage.hardware);
+    this.target = new FramedImage(vm.machine);
   }
 
   /** Rehearses until all is compiled. */

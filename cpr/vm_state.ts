@@ -13,7 +13,6 @@ import { CHARDEV_STATE, chardevSection, parseChardev } from "./fd_table.ts";
 import { RamLoader } from "./ram.ts";
 import {
   type ByteSource,
-  encodeStream,
   readFurtherSections,
   readSections,
   type Section,
@@ -67,8 +66,6 @@ export class VmImage {
   readonly machine: MachineState;
   /** The sections, character devices' aside. */
   readonly sections: readonly Section[];
-  /** The stream that they begin, if it is to be filled or recognized. */
-  readonly frame: StreamFrame | undefined;
   readonly #global = globalState.alloc();
 
   /**
@@ -76,9 +73,8 @@ export class VmImage {
    *
    * @param machine the machine
    * @param hardware where vCPUs and chips are read from; a rehearsal has others than the machine's
-   * @param framed whether it has a {@linkcode frame}, which takes as long to make as to read without
    */
-  constructor(machine: Machine, hardware: Hardware = machine.hardware, framed = false) {
+  constructor(machine: Machine, hardware: Hardware = machine.hardware) {
     this.machine = new MachineState(machine, hardware);
     const [low, high] = thisBoot();
     Object.assign(this.#global.view, { boot_id_low: low, boot_id_high: high });
@@ -87,7 +83,6 @@ export class VmImage {
       { name: GLOBAL_STATE, id: "", version: VERSION, data },
       ...this.machine.sections,
     ];
-    this.frame = framed ? new StreamFrame(this.sections) : undefined;
   }
 
   /**
@@ -105,10 +100,16 @@ export class VmImage {
     for (const [id, state] of chardevs) sections.push(chardevSection(id, state));
     return sections;
   }
+}
+
+/** One with the layout of its stream, which takes as long to make as to read a state without. */
+export class FramedImage extends VmImage {
+  /** The stream that its sections begin. */
+  readonly frame: StreamFrame = new StreamFrame(this.sections);
 
   /** The stream of what {@linkcode save} gave; the next call may fill the same bytes. */
   encode(saved: readonly Section[]): Uint8Array<ArrayBuffer> {
-    return this.frame?.encode(saved.slice(this.sections.length)) ?? encodeStream(saved);
+    return this.frame.encode(saved.slice(this.sections.length));
   }
 }
 
@@ -126,7 +127,7 @@ export interface ReadOptions {
   /** Whether the constant sections have been compared before. */
   readonly agreed?: boolean;
   /** What takes the state, where it was made before. */
-  readonly target?: VmImage;
+  readonly target?: FramedImage;
 }
 
 /**
@@ -144,19 +145,20 @@ export interface ReadOptions {
 export function readVm(
   machine: Machine,
   source: ByteSource,
-  { ignoreShared = false, agreed = false, target = new VmImage(machine) }: ReadOptions = {},
+  { ignoreShared = false, agreed = false, target }: ReadOptions = {},
   ahead?: Uint8Array<ArrayBuffer>,
 ): ReadVm {
   const ram = new RamLoader(machine.memory, ignoreShared);
+  const image = target ?? new VmImage(machine);
   try {
-    const framed = agreed ? takeFramed(target, source, ahead) : undefined;
-    const { state, rest } = framed ?? takeAll(machine, ram, source, { target, agreed });
+    const framed = agreed && target && ahead ? takeFramed(target, source, ahead) : undefined;
+    const { state, rest } = framed ?? takeAll(image, withoutRam(source, ram), machine, agreed);
     ram.finish();
     const run = readGlobalState(state[0]);
-    target.machine.fill(state.slice(1));
+    image.machine.fill(state.slice(1));
     const chardevs = rest ? takeChardevs(rest) : noChardevs;
     rest?.checkEmpty();
-    const apply = (tscOffsets?: boolean) => applyOrUndo(target.machine, ram, tscOffsets);
+    const apply = (tscOffsets?: boolean) => applyOrUndo(image.machine, ram, tscOffsets);
     return { ...run, chardevs, apply };
   } catch (error) {
     ram.undo();
@@ -172,12 +174,12 @@ interface TakenState {
 
 /** Takes a stream that begins in an image's frame, as far as it is there already. */
 function takeFramed(
-  { frame }: VmImage,
+  { frame }: FramedImage,
   source: ByteSource,
-  ahead: Uint8Array<ArrayBuffer> | undefined,
+  ahead: Uint8Array<ArrayBuffer>,
 ): TakenState | undefined {
-  const state = ahead && frame?.decode(ahead);
-  if (!frame || !state) return undefined;
+  const state = frame.decode(ahead);
+  if (!state) return undefined;
   if (frame.isWhole(ahead)) {
     source(frame.whole);
     return { state };
@@ -189,14 +191,14 @@ function takeFramed(
 
 /** Takes a stream as it comes. */
 function takeAll(
+  image: VmImage,
+  sections: Iterable<Section>,
   machine: Machine,
-  ram: RamLoader,
-  source: ByteSource,
-  { target, agreed }: Required<Pick<ReadOptions, "target" | "agreed">>,
+  agreed: boolean,
 ): TakenState {
-  const rest = new SectionTable(withoutRam(source, ram));
+  const rest = new SectionTable(sections);
   if (!agreed) checkConstants(machine, rest);
-  return { state: rest.takeLike(target.sections), rest };
+  return { state: rest.takeLike(image.sections), rest };
 }
 
 function takeChardevs(table: SectionTable): ChardevStates {

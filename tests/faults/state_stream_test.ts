@@ -4,7 +4,7 @@ import { saveMachine } from "../../cpr/machine_state.ts";
 import { ramSections } from "../../cpr/ram.ts";
 import { bufferSource, encodeStream, type Section } from "../../cpr/stream.ts";
 import { constantSections } from "../../cpr/machine_state.ts";
-import { readVm, VmImage } from "../../cpr/vm_state.ts";
+import { FramedImage, readVm, VmImage } from "../../cpr/vm_state.ts";
 import { duplicate } from "../../ffi/fd.ts";
 import { defaultConfig, type MachineConfig } from "../../vmm/config.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
@@ -162,8 +162,8 @@ pairTest("a state with a section left out, twice or unknown is refused by name",
 
 pairTest("what differs from a successor's own frame is refused in the same words", true, (pair) => {
   const { machine } = pair.successor;
-  const target = new VmImage(machine, machine.hardware, true);
-  const image = new VmImage(pair.old.machine, pair.old.machine.hardware, true);
+  const target = new FramedImage(machine);
+  const image = new FramedImage(pair.old.machine);
   const sections = image.save(guest);
   const parts = encodeParts(sections);
   const read = (bytes: Bytes, ahead?: Bytes) =>
