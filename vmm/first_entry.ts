@@ -7,7 +7,6 @@
 import { mapAnonymous } from "../ffi/memory.ts";
 import { protected32Start } from "./boot/cpu_start.ts";
 import { VcpuPhase } from "./control_block.ts";
-import type { Hardware } from "./hardware.ts";
 import type { Machine } from "./machine.ts";
 import { startVcpu } from "./power_on.ts";
 
@@ -28,11 +27,13 @@ const RUN_MS = 1;
  * @throws {OsError} if KVM refuses; the machine is as it was
  */
 export function enterOnce(machine: Machine): void {
-  const { hardware: { vm, vcpus }, memory } = machine;
+  const { hardware, memory } = machine;
+  const { vm, vcpus } = hardware;
   const slot = memory.regions.length;
   using page = mapAnonymous(PAGE);
   page.write(0, CODE);
-  using _kept = keepVcpus(machine.hardware);
+  const state = hardware.makeState();
+  state.save(hardware);
   vm.setMemoryRegion(slot, ADDRESS, PAGE, page.address);
   try {
     for (const vcpu of vcpus) startVcpu(vcpu, protected32Start(ADDRESS, 0));
@@ -42,14 +43,6 @@ export function enterOnce(machine: Machine): void {
     machine.park();
   } finally {
     vm.setMemoryRegion(slot, ADDRESS, 0, page.address);
+    state.restore(hardware, { clock: false, tscOffsets: true });
   }
-}
-
-/** Gives the vCPUs their state back at the end of a `using` scope. */
-function keepVcpus(hardware: Hardware): Disposable {
-  const { vcpus } = hardware.makeState();
-  vcpus.forEach((state, i) => state.save(hardware.vcpus[i]));
-  return {
-    [Symbol.dispose]: () => vcpus.forEach((state, i) => state.restore(hardware.vcpus[i], true)),
-  };
 }

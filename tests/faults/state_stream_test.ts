@@ -1,6 +1,5 @@
 /** Saved states that are damaged or made up: refused by name, with nothing changed. */
 import assert from "node:assert/strict";
-import { saveMachine } from "../../cpr/machine_state.ts";
 import { ramSections } from "../../cpr/ram.ts";
 import { bufferSource, encodeStream, type Section } from "../../cpr/stream.ts";
 import { constantSections } from "../../cpr/machine_state.ts";
@@ -8,7 +7,7 @@ import { FramedImage, readVm, VmImage } from "../../cpr/vm_state.ts";
 import { duplicate } from "../../ffi/fd.ts";
 import { defaultConfig, type MachineConfig } from "../../vmm/config.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
-import { kvmTest } from "../kvm/harness.ts";
+import { kvmTest, still } from "../kvm/harness.ts";
 import {
   assertNames,
   type Bytes,
@@ -78,14 +77,6 @@ class Pair implements AsyncDisposable {
     await this.old.close();
     await Deno.remove(this.image);
   }
-}
-
-/** The machine's state, as far as time does not change it, and its RAM. */
-function still({ machine }: VirtualMachine): unknown {
-  const moving = ["kvmclock", "cpu/msrs", "cpu/tsc_offset", "cpu/lapic", "pit"];
-  const sections = saveMachine(machine).filter(({ name }) => !moving.includes(name));
-  const ram = machine.memory.regions.map(({ gpa, size }) => machine.memory.read(gpa, size).toHex());
-  return [...sections, ...ram];
 }
 
 /** Registers a test with a pair of VMs. */

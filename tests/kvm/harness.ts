@@ -4,6 +4,7 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { saveMachine } from "../../cpr/machine_state.ts";
 import { isOpen, type OwnedFd, readFd, writeFd } from "../../ffi/fd.ts";
 import { whyNoKvm } from "../../ffi/kvm/system.ts";
 import { socketPair } from "../../ffi/socket.ts";
@@ -41,6 +42,14 @@ export async function until(condition: () => boolean, what: () => string): Promi
     assert.ok(performance.now() - start < PATIENCE_MS, `Waited in vain for ${what()}`);
     await sleep(1);
   }
+}
+
+/** The machine's state, as far as time does not change it, and its RAM. */
+export function still({ machine }: VirtualMachine): unknown {
+  const moving = ["kvmclock", "cpu/msrs", "cpu/tsc_offset", "cpu/lapic", "pit"];
+  const sections = saveMachine(machine).filter(({ name }) => !moving.includes(name));
+  const ram = machine.memory.regions.map(({ gpa, size }) => machine.memory.read(gpa, size).toHex());
+  return [...sections, ...ram];
 }
 
 /** What a test changes of the configuration that all have. */

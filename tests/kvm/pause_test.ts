@@ -1,9 +1,8 @@
 /** Stopping and going on, whatever the guest is in the middle of. */
 import assert from "node:assert/strict";
-import { saveMachine } from "../../cpr/machine_state.ts";
 import { enterOnce } from "../../vmm/first_entry.ts";
 import { layout, type ProgramName } from "../guests/programs.ts";
-import { kvmTest, sleep, TestVm, until } from "./harness.ts";
+import { kvmTest, sleep, still, TestVm, until } from "./harness.ts";
 
 const ROUNDS = 20;
 
@@ -102,17 +101,11 @@ kvmTest("`enterOnce()` runs vCPUs and leaves the machine as it was", async () =>
     await using test = await TestVm.create({ program: "smp", cpus });
     const { machine } = test.vm;
     await machine.threadsStarted();
-    // Time goes on in these.
-    const moving = ["kvmclock", "cpu/msrs", "cpu/tsc_offset", "cpu/lapic", "pit"];
-    const still = () => [
-      ...saveMachine(machine).filter(({ name }) => !moving.includes(name)),
-      ...machine.memory.regions.map(({ gpa, size }) => machine.memory.read(gpa, size).toHex()),
-    ];
-    const before = still();
+    const before = still(test.vm);
     const entered = machine.vcpus.map(({ control }) => control.enteredNs);
     // Twice: the page's memory slot is free again.
     for (let round = 0; round < 2; round++) enterOnce(machine);
-    assert.deepEqual(still(), before);
+    assert.deepEqual(still(test.vm), before);
     machine.vcpus.forEach(({ control }, i) => assert.ok(control.enteredNs > entered[i]));
     test.vm.start();
     await test.printed(`cpus ${cpus}\n`);
