@@ -10,6 +10,7 @@ import { isBzImage } from "./bzimage.ts";
 import { type CpuStart, resetStart } from "./cpu_start.ts";
 import { ramRanges } from "./e820.ts";
 import { isElf, parseElf } from "./elf.ts";
+import { findPvhEntry } from "./elf_notes.ts";
 import { planFirmware, type Rom } from "./firmware.ts";
 import {
   BootError,
@@ -127,8 +128,12 @@ function planKernel(request: BootRequest, kernel: ImageFile): KernelPlan {
   const kernelRequest: KernelRequest = { kernel, initrd, cmdline, ramSize };
   if (isElf(kernel)) {
     const elf = parseElf(kernel);
-    const isPvh = boot === "pvh" || boot === "auto" && elf.pvhEntry !== undefined;
-    return isPvh ? planPvh(kernelRequest, elf) : planLinuxElf(kernelRequest, elf);
+    const isPvh = boot === "pvh" || boot === "auto" && findPvhEntry(elf) !== undefined;
+    if (isPvh) return planPvh(kernelRequest, elf);
+    if (elf.bits === 64) return planLinuxElf(kernelRequest, elf);
+    throw new BootError(
+      `${kernel.path} is a 32-bit ELF image without a PVH note: nothing says how to start it`,
+    );
   }
   if (!isBzImage(kernel)) {
     throw new BootError(

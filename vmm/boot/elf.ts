@@ -1,14 +1,15 @@
 /**
- * ELF64 x86-64 images: kernels for PVH and the Linux 64-bit boot protocol, and test guests.
+ * ELF images for x86: kernels for PVH, multiboot and the Linux 64-bit boot protocol, test guests.
  *
- * Numbers and names are those of the System V ABI (elf.h) and of Xen's public/elfnote.h. The file
- * is not trusted: every offset and size is checked before it is used.
+ * Numbers and names are those of the System V ABI (elf.h). The file is not trusted: every offset and
+ * size is checked before it is used. What does not matter for loading may be anything: the section
+ * table, empty segments, types that are unknown here.
  *
  * @module
  */
+import { separateSegments } from "./elf_overlap.ts";
 import {
   BootError,
-  describeSegment,
   type FileSegment,
   hex,
   type ImageFile,
@@ -16,40 +17,87 @@ import {
   segmentEnd,
 } from "./image.ts";
 
-const HEADER_SIZE = 64;
-const PROGRAM_HEADER_SIZE = 56;
+const ELFCLASS32 = 1;
 const ELFCLASS64 = 2;
 const ELFDATA2LSB = 1;
 const ET_EXEC = 2;
 const ET_DYN = 3;
-const EM_X86_64 = 62;
 const PT_LOAD = 1;
 const PT_NOTE = 4;
 const PN_XNUM = 0xffff;
-const XEN_ELFNOTE_PHYS32_ENTRY = 18;
-/** Kernels have a few hundred bytes of notes; more than this is not read. */
-const MAX_NOTES = 1 << 20;
+
+/** Where the fields lie that are read of a header or program header, by class. */
+interface Layout {
+  readonly bits: 32 | 64;
+  /** e_machine: EM_386 or EM_X86_64. */
+  readonly machine: number;
+  readonly headerSize: number;
+  readonly programHeaderSize: number;
+  readonly entry: number;
+  readonly phoff: number;
+  readonly phentsize: number;
+  readonly phnum: number;
+  /** Offsets of p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align. */
+  readonly fields: readonly number[];
+}
+
+const LAYOUTS: Readonly<Record<number, Layout>> = {
+  [ELFCLASS32]: {
+    bits: 32,
+    machine: 3,
+    headerSize: 52,
+    programHeaderSize: 32,
+    entry: 24,
+    phoff: 28,
+    phentsize: 42,
+    phnum: 44,
+    fields: [4, 8, 12, 16, 20, 28],
+  },
+  [ELFCLASS64]: {
+    bits: 64,
+    machine: 62,
+    headerSize: 64,
+    programHeaderSize: 56,
+    entry: 24,
+    phoff: 32,
+    phentsize: 54,
+    phnum: 56,
+    fields: [8, 16, 24, 32, 40, 48],
+  },
+};
+
+/** A PT_NOTE segment, as the file says it is. */
+export interface NoteSegment {
+  /** Bytes from the start of the file. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly size: number;
+  /** p_align. */
+  readonly align: number;
+}
 
 /** What there is to know of an ELF image in order to start it. */
 export interface ElfImage {
   /** The file. */
   readonly file: ImageFile;
-  /** PT_LOAD segments at their physical addresses, in order of address. */
+  /** Its class. */
+  readonly bits: 32 | 64;
+  /** What to load at which physical address, in order of address; no two overlap. */
   readonly segments: readonly FileSegment[];
   /** Physical address of e_entry. */
   readonly entry: number;
-  /** Physical address of the 32-bit PVH entry, from Xen's note PHYS32_ENTRY. */
-  readonly pvhEntry?: number;
+  /** PT_NOTE segments, as far as they are in the file. */
+  readonly notes: readonly NoteSegment[];
 }
 
 interface ProgramHeader {
   readonly index: number;
   readonly type: number;
-  readonly offset: number;
+  readonly offset: bigint;
   readonly vaddr: bigint;
-  readonly paddr: number;
-  readonly filesz: number;
-  readonly memsz: number;
+  readonly paddr: bigint;
+  readonly filesz: bigint;
+  readonly memsz: bigint;
   readonly align: bigint;
 }
 
@@ -64,32 +112,29 @@ export function isElf(file: ImageFile): boolean {
 }
 
 /**
- * Reads an image's headers and notes.
+ * Reads an image's headers.
  *
  * @param file a file that {@linkcode isElf}
  * @throws {BootError} naming the file and the value that is wrong
  */
 export function parseElf(file: ImageFile): ElfImage {
-  if (file.size < HEADER_SIZE) {
-    fail(file, `the file has ${file.size} bytes, an ELF64 header ${HEADER_SIZE}`);
-  }
-  const header = readExactly(file, 0, HEADER_SIZE);
-  checkIdentity(file, header);
-  const headers = readProgramHeaders(file, header);
-  const loads = headers.filter((h) => h.type === PT_LOAD && h.memsz > 0);
+  const layout = readLayout(file);
+  const header = readExactly(file, 0, layout.headerSize);
+  checkIdentity(file, header, layout);
+  const headers = readProgramHeaders(file, header, layout);
+  const loads = headers.filter((h) => h.type === PT_LOAD && h.memsz > 0n);
   if (loads.length === 0) fail(file, "it has no segment to load (PT_LOAD)");
   const segments = loads.map((load, index) => loadSegment(file, load, index));
-  segments.sort((a, b) => a.gpa - b.gpa);
-  segments.slice(1).forEach((segment, i) => {
-    if (segmentEnd(segments[i]) > segment.gpa) {
-      fail(file, `${describeSegment(segments[i])} overlaps ${describeSegment(segment)}`);
-    }
-  });
   return {
     file,
-    segments,
-    entry: physicalEntry(header.getBigUint64(24, true), loads),
-    pvhEntry: findPvhEntry(file, headers.filter((h) => h.type === PT_NOTE)),
+    bits: layout.bits,
+    segments: separateSegments(segments, (reason) => fail(file, reason)),
+    entry: physicalEntry(readWord(header, layout.entry, layout), loads),
+    notes: headers.filter((h) => h.type === PT_NOTE && isInFile(h, file)).map((h) => ({
+      offset: Number(h.offset),
+      size: Number(h.filesz),
+      align: Number(h.align),
+    })),
   };
 }
 
@@ -106,21 +151,37 @@ export function checkEntry(image: ElfImage, entry: number, field: string): void 
   fail(image.file, `${field} ${hex(entry)} lies in none of its segments`);
 }
 
-function checkIdentity(file: ImageFile, header: DataView): void {
-  const elfClass = header.getUint8(4);
-  if (elfClass !== ELFCLASS64) {
+function readLayout(file: ImageFile): Layout {
+  const { headerSize } = LAYOUTS[ELFCLASS32];
+  if (file.size < headerSize) {
+    fail(file, `the file has ${file.size} bytes, an ELF header ${headerSize}`);
+  }
+  const elfClass = readExactly(file, 4, 1).getUint8(0);
+  const layout = LAYOUTS[elfClass];
+  if (!layout) {
     fail(
       file,
       `The image is from incompatible architecture (EI_CLASS ${elfClass}, 64-bit is ${ELFCLASS64})`,
     );
   }
+  if (file.size < layout.headerSize) {
+    fail(
+      file,
+      `the file has ${file.size} bytes, an ELF${layout.bits} header ${layout.headerSize}`,
+    );
+  }
+  return layout;
+}
+
+function checkIdentity(file: ImageFile, header: DataView, layout: Layout): void {
   const data = header.getUint8(5);
   if (data !== ELFDATA2LSB) fail(file, `The image has incorrect endianness (EI_DATA ${data})`);
   const machine = header.getUint16(18, true);
-  if (machine !== EM_X86_64) {
+  if (machine !== layout.machine) {
     fail(
       file,
-      `The image is from incompatible architecture (e_machine ${machine}, x86-64 is ${EM_X86_64})`,
+      `The image is from incompatible architecture (e_machine ${machine}, ` +
+        `${layout.bits === 64 ? "x86-64" : "i386"} is ${layout.machine})`,
     );
   }
   const type = header.getUint16(16, true);
@@ -129,15 +190,21 @@ function checkIdentity(file: ImageFile, header: DataView): void {
   }
 }
 
-function readProgramHeaders(file: ImageFile, header: DataView): ProgramHeader[] {
-  const offset = header.getBigUint64(32, true);
-  const entrySize = header.getUint16(54, true);
-  const count = header.getUint16(56, true);
+/** An address or a size, which has the width of the class. */
+function readWord(view: DataView, offset: number, { bits }: Layout): bigint {
+  return bits === 64 ? view.getBigUint64(offset, true) : BigInt(view.getUint32(offset, true));
+}
+
+/** All PT_LOAD and PT_NOTE headers; other types mean nothing here. */
+function readProgramHeaders(file: ImageFile, header: DataView, layout: Layout): ProgramHeader[] {
+  const offset = readWord(header, layout.phoff, layout);
+  const entrySize = header.getUint16(layout.phentsize, true);
+  const count = header.getUint16(layout.phnum, true);
   if (count === 0 || count === PN_XNUM) fail(file, `e_phnum is ${count}`);
-  if (entrySize !== PROGRAM_HEADER_SIZE) {
-    fail(file, `e_phentsize is ${entrySize}, not ${PROGRAM_HEADER_SIZE}`);
+  if (entrySize < layout.programHeaderSize) {
+    fail(file, `e_phentsize is ${entrySize}, not ${layout.programHeaderSize}`);
   }
-  const size = count * PROGRAM_HEADER_SIZE;
+  const size = count * entrySize;
   if (offset + BigInt(size) > BigInt(file.size)) {
     fail(
       file,
@@ -149,25 +216,25 @@ function readProgramHeaders(file: ImageFile, header: DataView): ProgramHeader[] 
   const table = readExactly(file, Number(offset), size);
   const headers: ProgramHeader[] = [];
   for (let index = 0; index < count; index++) {
-    const parsed = readProgramHeader(file, table, index);
-    if (parsed) headers.push(parsed);
+    const base = index * entrySize;
+    const type = table.getUint32(base, true);
+    if (type !== PT_LOAD && type !== PT_NOTE) continue;
+    const words = layout.fields.map((field) => readWord(table, base + field, layout));
+    const [offset, vaddr, paddr, filesz, memsz, align] = words;
+    headers.push({ index, type, offset, vaddr, paddr, filesz, memsz, align });
   }
   return headers;
 }
 
-/** One PT_LOAD or PT_NOTE header, checked; undefined for types that mean nothing here. */
-function readProgramHeader(
-  file: ImageFile,
-  table: DataView,
-  index: number,
-): ProgramHeader | undefined {
-  const base = index * PROGRAM_HEADER_SIZE;
-  const type = table.getUint32(base, true);
-  if (type !== PT_LOAD && type !== PT_NOTE) return undefined;
-  const u64 = (offset: number) => table.getBigUint64(base + offset, true);
-  const [offset, vaddr, paddr, filesz, memsz, align] = [8, 16, 24, 32, 40, 48].map(u64);
-  const what = `program header ${index}`;
-  if (offset + filesz > BigInt(file.size)) {
+/** Nothing is read of an empty segment, wherever it claims to be. */
+function isInFile({ offset, filesz }: ProgramHeader, file: ImageFile): boolean {
+  return filesz === 0n || offset + filesz <= BigInt(file.size);
+}
+
+function loadSegment(file: ImageFile, load: ProgramHeader, index: number): FileSegment {
+  const { offset, paddr, filesz, memsz } = load;
+  const what = `program header ${load.index}`;
+  if (!isInFile(load, file)) {
     fail(
       file,
       `${what}: p_offset ${hex(offset)} + p_filesz ${hex(filesz)} is outside of the file (${
@@ -175,7 +242,7 @@ function readProgramHeader(
       } bytes)`,
     );
   }
-  if (type === PT_LOAD && filesz > memsz) {
+  if (filesz > memsz) {
     fail(file, `${what}: p_filesz ${hex(filesz)} is greater than p_memsz ${hex(memsz)}`);
   }
   // Beyond this no machine has RAM, and a number is no longer exact.
@@ -183,25 +250,12 @@ function readProgramHeader(
     fail(file, `${what}: p_paddr ${hex(paddr)} + p_memsz ${hex(memsz)} is too big to load`);
   }
   return {
-    index,
-    type,
-    offset: Number(offset),
-    vaddr,
-    paddr: Number(paddr),
-    filesz: Number(filesz),
-    memsz: Number(memsz),
-    align,
-  };
-}
-
-function loadSegment(file: ImageFile, load: ProgramHeader, index: number): FileSegment {
-  return {
     name: `${file.path} ELF program header segment ${index}`,
-    gpa: load.paddr,
+    gpa: Number(paddr),
     file,
-    offset: load.offset,
-    length: load.filesz,
-    zeroTo: load.paddr + load.memsz,
+    offset: filesz === 0n ? 0 : Number(offset),
+    length: Number(filesz),
+    zeroTo: Number(paddr + memsz),
   };
 }
 
@@ -210,57 +264,10 @@ function loadSegment(file: ImageFile, load: ProgramHeader, index: number): FileS
  * Nothing is known of an entry outside of all segments: {@linkcode checkEntry} refuses it.
  */
 function physicalEntry(entry: bigint, loads: readonly ProgramHeader[]): number {
-  const isIn = (start: bigint, load: ProgramHeader) =>
-    entry >= start && entry < start + BigInt(load.memsz);
-  if (!loads.some((load) => isIn(BigInt(load.paddr), load))) {
+  const isIn = (start: bigint, load: ProgramHeader) => entry >= start && entry < start + load.memsz;
+  if (!loads.some((load) => isIn(load.paddr, load))) {
     const load = loads.find((load) => isIn(load.vaddr, load));
-    if (load) return Number(entry - load.vaddr) + load.paddr;
+    if (load) return Number(entry - load.vaddr + load.paddr);
   }
   return Number(entry);
-}
-
-function findPvhEntry(file: ImageFile, notes: readonly ProgramHeader[]): number | undefined {
-  for (const header of notes) {
-    const what = `program header ${header.index} (PT_NOTE)`;
-    if (header.filesz > MAX_NOTES) {
-      fail(file, `${what}: p_filesz ${hex(header.filesz)} is greater than ${hex(MAX_NOTES)}`);
-    }
-    const notes = readExactly(file, header.offset, header.filesz);
-    const entry = scanNotes(notes, header.align === 8n ? 8 : 4, (reason) => {
-      fail(file, `${what}: ${reason}`);
-    });
-    if (entry !== undefined) return entry;
-  }
-  return undefined;
-}
-
-/** Looks for PHYS32_ENTRY in notes, each of which is name size, descriptor size, type, both. */
-function scanNotes(
-  notes: DataView,
-  align: 4 | 8,
-  fail: (reason: string) => never,
-): number | undefined {
-  const padded = (size: number) => Math.ceil(size / align) * align;
-  for (let at = 0; at + 12 <= notes.byteLength;) {
-    const [nameSize, descSize, type] = [0, 4, 8].map((o) => notes.getUint32(at + o, true));
-    // The header's 12 bytes count where the name is padded: this matters for alignment 8.
-    const desc = at + padded(12 + nameSize);
-    if (desc + descSize > notes.byteLength) {
-      fail(`the note at ${hex(at)} (name ${nameSize}, value ${descSize} bytes) is cut off`);
-    }
-    if (type === XEN_ELFNOTE_PHYS32_ENTRY && nameSize === 4 && isXen(notes, at + 12)) {
-      // The entry is a 32-bit address; Linux's 64-bit kernels write it with .quad.
-      if (descSize === 4) return notes.getUint32(desc, true);
-      if (descSize === 8 && notes.getUint32(desc + 4, true) === 0) {
-        return notes.getUint32(desc, true);
-      }
-      fail(`XEN_ELFNOTE_PHYS32_ENTRY (${descSize} bytes) is not a 32-bit address`);
-    }
-    at = desc + padded(descSize);
-  }
-  return undefined;
-}
-
-function isXen(notes: DataView, offset: number): boolean {
-  return notes.getUint32(offset) === 0x5865_6e00; // "Xen\0"
 }

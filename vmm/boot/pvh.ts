@@ -6,6 +6,7 @@
  */
 import { protected32Start } from "./cpu_start.ts";
 import { checkEntry, type ElfImage } from "./elf.ts";
+import { findPvhEntry } from "./elf_notes.ts";
 import { BootError, type BytesSegment, type FileSegment, segmentLength } from "./image.ts";
 import {
   BootAddress,
@@ -35,18 +36,19 @@ const MEMORY_MAP_ENTRY_SIZE = 24;
  * @throws {BootError} if it has no PVH entry, or initrd or command line are too large
  */
 export function planPvh(request: KernelRequest, elf: ElfImage): KernelPlan {
-  if (elf.pvhEntry === undefined) {
+  const entry = findPvhEntry(elf);
+  if (entry === undefined) {
     throw new BootError(
       `Error loading uncompressed kernel without PVH ELF Note: ${elf.file.path} needs x-boot=linux64`,
     );
   }
-  checkEntry(elf, elf.pvhEntry, "XEN_ELFNOTE_PHYS32_ENTRY");
+  checkEntry(elf, entry, "XEN_ELFNOTE_PHYS32_ENTRY");
   const cmdline = cmdlineSegment(request.cmdline, MAX_CMDLINE);
   const initrd = initrdSegment(request, elf.segments, VMLINUX_INITRD_ADDR_MAX);
   const startInfo = startInfoSegment(cmdline, initrd, request.ramSize);
   return {
     segments: [startInfo, cmdline, ...elf.segments, ...(initrd ? [initrd] : [])],
-    start: protected32Start(elf.pvhEntry, startInfo.gpa),
+    start: protected32Start(entry, startInfo.gpa),
   };
 }
 
