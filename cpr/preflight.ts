@@ -17,7 +17,7 @@ import {
 import { type CpuidEntry, KvmSystem } from "../ffi/kvm/system.ts";
 import { type ChildProcess, spawn } from "../ffi/process.ts";
 import type { MachineConfig } from "../vmm/config.ts";
-import { cpuTables } from "../vmm/cpu/tables.ts";
+import { cpuTables, hostCpu } from "../vmm/cpu/tables.ts";
 import { endSpareThreads, startSpareThreads } from "../vmm/vcpu.ts";
 import { findDeviceType } from "../vmm/device_set.ts";
 import { machineDevices } from "../vmm/machine.ts";
@@ -164,7 +164,7 @@ async function judge(parse: () => MachineConfig | undefined, question: OwnedFd):
     const bytes = new Uint8Array(fileStatus(question.fd).size);
     readAt(question.fd, bytes, 0);
     using kvm = new KvmSystem();
-    const tables = cpuTables(config, kvm);
+    const tables = cpuTables(config, hostCpu(kvm));
     const own = layoutOf(config, tables.vcpus.map((vcpu) => vcpu.cpuid));
     return difference(own, JSON.parse(new TextDecoder().decode(bytes))) ?? ACCEPTED;
   } catch (error) {

@@ -22,6 +22,8 @@ const INTERVAL = 4000;
 const folder = await Deno.makeTempDir({ prefix: "denovo-demo-" });
 const path = (name: string) => `${folder}/${name}`;
 const program = new URL("../mod.ts", import.meta.url).pathname;
+/** The process that has the guest, and whether it may end because another one takes the guest. */
+let vmm = 0, updating = false;
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The guest's console, like a terminal that someone has open all the time. */
@@ -103,7 +105,10 @@ async function counter(): Promise<bigint> {
 
 async function update({ mode, text }: typeof modes[number]): Promise<void> {
   console.log(`\n--- ${mode}: ${text}`);
+  updating = true;
   const { oldPid, newPid, pauseUs } = await updateVmm({ socket: path("monitor"), mode });
+  vmm = newPid;
+  updating = false;
   const pause = pauseUs === undefined ? "" : `, pause ${(pauseUs / 1000).toFixed(2)} ms`;
   console.log(`update:  VMM ${oldPid} -> ${newPid}${pause}, counter ${await counter()}`);
 }
@@ -136,17 +141,22 @@ async function converse(terminal: Terminal): Promise<void> {
   await updates;
 }
 
-Deno.writeFileSync(path("guest.elf"), programs.demo.bytes);
-new Deno.Command(Deno.execPath(), {
-  args: [
-    ...["run", "-A", "--no-check", program],
-    ...["-name", "demo", "-m", "64", "-kernel", path("guest.elf")],
-    ...["-serial", `unix:${path("console")},server=on,wait=off`],
-    ...["-qmp", `unix:${path("monitor")},server=on,wait=off`],
-  ],
-  stdin: "null",
-}).spawn().unref();
-try {
+/** Whether a process is there, other than as a zombie. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
+  } catch {
+    return false;
+  }
+}
+
+/** Fails when the VMM ends; what it had to say it has said on stderr, which is ours. */
+async function untilVmmEnds(): Promise<never> {
+  while (updating || isAlive(vmm)) await sleep(50);
+  throw new Error(`The VMM, process ${vmm}, has ended`);
+}
+
+async function demo(): Promise<void> {
   const terminal = new Terminal();
   await terminal.open();
   await terminal.expect("tick 1");
@@ -154,10 +164,31 @@ try {
   if (Deno.stdin.isTerminal()) await converse(terminal);
   else await show(terminal);
   terminal.close();
+}
+
+Deno.writeFileSync(path("guest.elf"), programs.demo.bytes);
+const first = new Deno.Command(Deno.execPath(), {
+  args: [
+    ...["run", "-A", "--no-check", program],
+    ...["-name", "demo", "-m", "64", "-kernel", path("guest.elf")],
+    ...["-serial", `unix:${path("console")},server=on,wait=off`],
+    ...["-qmp", `unix:${path("monitor")},server=on,wait=off`],
+  ],
+  stdin: "null",
+}).spawn();
+first.unref();
+vmm = first.pid;
+let status = 0;
+try {
+  await Promise.race([demo(), untilVmmEnds()]);
   using qmp = await QmpClient.connect(path("monitor"));
   await qmp.execute("quit");
   console.log("\n--- the end: the guest was never restarted");
+} catch (error) {
+  console.error(`demo: ${(error as Error).message}`);
+  if (isAlive(vmm)) Deno.kill(vmm, "SIGKILL");
+  status = 1;
 } finally {
   await Deno.remove(folder, { recursive: true });
 }
-Deno.exit(0);
+Deno.exit(status);

@@ -12,6 +12,7 @@ const word = new Int32Array(
 
 /** errno values that callers compare with (asm-generic/errno-base.h and errno.h). */
 export const Errno = {
+  EPERM: 1,
   ENOENT: 2,
   EINTR: 4,
   ENXIO: 6,
@@ -24,6 +25,7 @@ export const Errno = {
   EBUSY: 16,
   EEXIST: 17,
   EINVAL: 22,
+  ENOTTY: 25,
   ENOSPC: 28,
   EPIPE: 32,
   ENOTCONN: 107,

@@ -1,17 +1,24 @@
 /**
  * `deno task test`: runs every test file, then prints one line with the sums.
  *
+ * Where there is no KVM, the tests that need it are skipped, which is said once.
+ *
  * Two processes at a time: much of a test is waiting for something that must not happen. Files that
  * start VMs have a process each; what a file prints comes when it is done.
  *
  * @module
  */
 
+import { noKvm } from "./needs_kvm.ts";
+
 /** Tests of pure parts, and the examples in doc comments: a process for each line. */
 const together: readonly (readonly string[])[] = [
-  ["--doc", "mod.ts", "vmm/options/command_line.ts"],
+  ["--doc", "vmm/options/command_line.ts"],
   ["tests/ffi", "tests/devices", "tests/vmm", "tests/cpr", "tests/guests", "tests/bench"],
 ];
+
+/** Examples that run a guest. */
+const running: readonly string[] = ["--doc", "mod.ts"];
 
 /** Folders with a process for each file; those with the longest files first, lest one be left over. */
 const alone: readonly string[] = ["tests/kvm", "tests/faults", "tests/conformance"];
@@ -28,6 +35,17 @@ function testFiles(folder: string): string[] {
     .sort();
 }
 
+const said = new Set<string>();
+
+/** A text without the lines about skipped tests that were shown before. */
+function news(text: string): string {
+  const isNew = (line: string) => {
+    if (!line.startsWith("SKIPPED: ")) return true;
+    return !said.has(line) && said.add(line);
+  };
+  return text.split("\n").filter(isNew).join("\n");
+}
+
 /** Runs test files in a process of their own, and adds to the sums. */
 async function run(what: readonly string[]): Promise<void> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -36,7 +54,7 @@ async function run(what: readonly string[]): Promise<void> {
     env: { NO_COLOR: "1" },
   }).output();
   const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
-  console.log(text.trimEnd());
+  console.log(news(text.trimEnd()));
   const summary = [...text.matchAll(/(\d+) passed.* \| (\d+) failed(?: \| (\d+) ignored)?/g)].at(
     -1,
   );
@@ -47,7 +65,16 @@ async function run(what: readonly string[]): Promise<void> {
   if (!summary || (!success && summary[2] === "0")) sums.failed++;
 }
 
-const queue = [...together, ...alone.flatMap(testFiles).map((file) => [file])];
+if (noKvm !== undefined) {
+  const examples = Deno.readTextFileSync(`${root}mod.ts`).match(/^ \* ```ts$/gm) ?? [];
+  sums.skipped += examples.length;
+}
+
+const queue = [
+  ...(noKvm === undefined ? [running] : []),
+  ...together,
+  ...alone.flatMap(testFiles).map((file) => [file]),
+];
 
 async function work(): Promise<void> {
   for (let next = queue.shift(); next; next = queue.shift()) await run(next);

@@ -12,7 +12,7 @@ import { installKick } from "../ffi/process.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { MachineConfig } from "./config.ts";
 import { controlBlockSize, ThreadControl, VcpuPhase } from "./control_block.ts";
-import { type CpuTables, cpuTables } from "./cpu/tables.ts";
+import { type CpuTables, cpuTables, hostCpu } from "./cpu/tables.ts";
 import { type DeviceRequest, DeviceSet } from "./device_set.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { Hardware } from "./hardware.ts";
@@ -78,7 +78,7 @@ export class Machine {
     this.#cleanup.use(this.#event);
     try {
       checkVcpuLimit(config.smp.cpus, this.kvm);
-      this.cpus = cpuTables(config, this.kvm);
+      this.cpus = cpuTables(config, hostCpu(this.kvm));
       this.memory = new GuestMemory(parts.ram);
       this.hardware = this.#cleanup.use(
         new Hardware(this.kvm, { pit: config.machine.pit, vcpus: this.cpus.vcpus }),

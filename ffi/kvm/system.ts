@@ -8,6 +8,7 @@ import { O, openFile, OwnedFd } from "../fd.ts";
 import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
 import { kvmCpuidEntry2 } from "./structs.ts";
 
+const KVM_PATH = "/dev/kvm";
 const API_VERSION = 12;
 const MAX_CPUID_ENTRIES = 256;
 
@@ -27,14 +28,9 @@ export class KvmSystem implements Disposable {
   /** The descriptor of /dev/kvm. */
   readonly fd: OwnedFd;
 
-  /** Opens /dev/kvm. @throws {OsError} if it cannot be opened or speaks another API version */
+  /** Opens /dev/kvm. @throws {NoKvm} if it cannot be opened or speaks another API version */
   constructor() {
-    this.fd = openFile("/dev/kvm", O.RDWR);
-    const version = ioctlValue(this.fd.fd, KVM.GET_API_VERSION);
-    if (version !== API_VERSION) {
-      this.fd.close();
-      throw new Error(`KVM API version is ${version}, Denovo needs ${API_VERSION}`);
-    }
+    this.fd = openKvm();
   }
 
   /** KVM_CHECK_EXTENSION of a {@linkcode Capability}. */
@@ -112,16 +108,51 @@ export function decodeCpuid(buffer: Uint8Array<ArrayBuffer>): CpuidEntry[] {
   });
 }
 
+/** KVM cannot be used here; the message says in one sentence why, and what to do. */
+export class NoKvm extends Error {
+  override readonly name = "NoKvm";
+
+  /** @param cause what went wrong with /dev/kvm */
+  constructor(cause: OsError | string) {
+    const reason = typeof cause === "string" ? cause : `${cause.reason}: ${remedy(cause.errno)}`;
+    super(`Could not access KVM kernel module: ${KVM_PATH}: ${reason}`, { cause });
+  }
+}
+
+function remedy(errno: number): string {
+  switch (errno) {
+    case Errno.EACCES:
+    case Errno.EPERM:
+      return "add this user to the group kvm";
+    case Errno.ENOTTY:
+      return "it is not the device that the kernel module kvm makes";
+    default:
+      return "load the kernel module kvm_intel or kvm_amd; in a virtual machine, that needs nested " +
+        "virtualization on its host";
+  }
+}
+
+/** Opens /dev/kvm: the one place that finds out whether there is a KVM. @throws {NoKvm} */
+function openKvm(): OwnedFd {
+  let file: OwnedFd | undefined;
+  try {
+    file = openFile(KVM_PATH, O.RDWR);
+    const version = ioctlValue(file.fd, KVM.GET_API_VERSION);
+    if (version === API_VERSION) return file;
+    throw new NoKvm(`the API version is ${version}, Denovo needs ${API_VERSION}`);
+  } catch (error) {
+    file?.close();
+    throw error instanceof OsError ? new NoKvm(error) : error;
+  }
+}
+
 /** Says in one sentence why KVM cannot be used, or undefined when it can. */
 export function whyNoKvm(): string | undefined {
   try {
     using _kvm = new KvmSystem();
     return undefined;
   } catch (error) {
-    if (!(error instanceof OsError)) return String(error);
-    const hint = error.errno === Errno.ENOENT
-      ? "load the kvm module and one of kvm_intel and kvm_amd"
-      : "give this user read and write access to it";
-    return `Could not access KVM kernel module: /dev/kvm: ${error.reason}; ${hint}`;
+    if (error instanceof NoKvm) return error.message;
+    throw error;
   }
 }

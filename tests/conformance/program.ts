@@ -7,13 +7,10 @@
 import assert from "node:assert/strict";
 import { bundleCommand } from "../../cpr/bundle.ts";
 import { O, openFile } from "../../ffi/fd.ts";
-import { whyNoKvm } from "../../ffi/kvm/system.ts";
 import { type ChildProcess, type ExitStatus, spawn, type SpawnOptions } from "../../ffi/process.ts";
 import { describeCheck, layout, type ProgramName, programs } from "../guests/programs.ts";
 
-/** Why nothing here can run, or undefined. */
-const noKvm = whyNoKvm();
-if (noKvm !== undefined) console.warn(`SKIPPED: tests of the whole program: ${noKvm}`);
+export { kvmTest } from "../needs_kvm.ts";
 
 /** A wait that takes longer than this, in milliseconds, has failed: only broken code is so slow. */
 const PATIENCE_MS = 60_000;
@@ -27,11 +24,6 @@ export const sources: readonly string[] = [
 
 /** How it is started from the bundle, in half the time: nearly all tests do that. */
 export const program: readonly string[] = await bundleCommand();
-
-/** Registers a test that needs KVM; where there is none it is skipped, which was said. */
-export function kvmTest(name: string, run: () => Promise<void>): void {
-  Deno.test({ name, ignore: noKvm !== undefined, fn: run });
-}
 
 /** Lets the event loop run for a while. */
 export function sleep(ms: number): Promise<void> {

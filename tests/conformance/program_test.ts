@@ -380,10 +380,9 @@ kvmTest("QMP clients come one after another to one socket", async () => {
 const socat = await new Deno.Command("sh", { args: ["-c", "command -v socat"] }).output();
 if (!socat.success) console.warn("SKIPPED: socat as a QMP client: socat is not installed");
 
-Deno.test({
-  name: "socat is a QMP client",
-  ignore: !socat.success,
-  fn: async () => {
+kvmTest(
+  "socat is a QMP client",
+  async () => {
     using folder = new TestFolder();
     const qmpPath = folder.file("qmp");
     await using vmm = new Program(
@@ -413,4 +412,5 @@ Deno.test({
     ]);
     assert.equal(await vmm.ended(), 0);
   },
-});
+  !socat.success,
+);

@@ -2,11 +2,8 @@ import assert from "node:assert/strict";
 import { decodeCpuid, encodeCpuid } from "../../ffi/kvm/system.ts";
 import { checkState, constantSections, saveMachine } from "../../cpr/machine_state.ts";
 import type { Section } from "../../cpr/stream.ts";
-import { whyNoKvm } from "../../ffi/kvm/system.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
-
-const noKvm = whyNoKvm();
-if (noKvm !== undefined) console.warn(`SKIPPED: tests of a machine's state: ${noKvm}`);
+import { kvmTest } from "../needs_kvm.ts";
 
 async function withMachine(use: (vm: VirtualMachine) => void): Promise<void> {
   const folder = await Deno.makeTempDir({ prefix: "denovo-state-" });
@@ -18,11 +15,11 @@ async function withMachine(use: (vm: VirtualMachine) => void): Promise<void> {
   await Deno.remove(folder, { recursive: true });
 }
 
-function kvmTest(name: string, use: (vm: VirtualMachine) => void): void {
-  Deno.test({ name, ignore: noKvm !== undefined, fn: () => withMachine(use) });
+function machineTest(name: string, use: (vm: VirtualMachine) => void): void {
+  kvmTest(name, () => withMachine(use));
 }
 
-kvmTest(
+machineTest(
   "`checkState()` takes what `saveMachine()` gives, and applying it changes nothing",
   (vm) => {
     const before = saveMachine(vm.machine);
@@ -37,7 +34,7 @@ kvmTest(
   },
 );
 
-kvmTest(
+machineTest(
   "`checkState()` refuses any section that is missing, twice, torn, newer or unknown",
   (vm) => {
     const sections = saveMachine(vm.machine);
@@ -63,7 +60,7 @@ kvmTest(
   },
 );
 
-kvmTest("`checkState()` refuses another machine, and other CPUs", (vm) => {
+machineTest("`checkState()` refuses another machine, and other CPUs", (vm) => {
   const sections = saveMachine(vm.machine);
   const change = (name: string, data: Uint8Array<ArrayBuffer>) =>
     sections.map((section) => section.name === name ? { ...section, data } : section);
@@ -78,7 +75,7 @@ kvmTest("`checkState()` refuses another machine, and other CPUs", (vm) => {
   });
 });
 
-kvmTest("`checkState()` names what the saved CPU has and this host lacks", (vm) => {
+machineTest("`checkState()` names what the saved CPU has and this host lacks", (vm) => {
   const sections = saveMachine(vm.machine);
   const change = (data: Uint8Array<ArrayBuffer>) =>
     sections.map((section) => section.name === "cpu/cpuid" ? { ...section, data } : section);
@@ -98,7 +95,7 @@ kvmTest("`checkState()` names what the saved CPU has and this host lacks", (vm) 
   }
 });
 
-kvmTest("`checkState()` compares the UUID if the saved VM says its own", (vm) => {
+machineTest("`checkState()` compares the UUID if the saved VM says its own", (vm) => {
   const check = (sections: Section[]) => checkState(vm.machine, sections);
   const [, ...rest] = constantSections(vm.machine, true);
   const changing = saveMachine(vm.machine).slice(rest.length);

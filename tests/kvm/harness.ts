@@ -6,29 +6,18 @@
 import assert from "node:assert/strict";
 import { saveMachine } from "../../cpr/machine_state.ts";
 import { isOpen, type OwnedFd, readFd, writeFd } from "../../ffi/fd.ts";
-import { whyNoKvm } from "../../ffi/kvm/system.ts";
 import { socketPair } from "../../ffi/socket.ts";
 import { defaultConfig, type MachineConfig } from "../../vmm/config.ts";
 import type { VmEvent } from "../../vmm/events.ts";
 import type { RunState } from "../../vmm/run_state.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { describeCheck, layout, type ProgramName, programs } from "../guests/programs.ts";
+import { canonicalXsave } from "./xsave.ts";
 
-/** Why nothing here can run, or undefined. */
-const noKvm = whyNoKvm();
-if (noKvm !== undefined) console.warn(`SKIPPED: tests on KVM: ${noKvm}`);
+export { kvmTest } from "../needs_kvm.ts";
 
 /** A wait that takes longer than this has failed: only broken code takes so long. */
 const PATIENCE_MS = 120_000;
-
-/**
- * Registers a test that needs KVM; where there is none it is skipped, which was said.
- *
- * @param ignore whether it is skipped for another reason, which the caller says
- */
-export function kvmTest(name: string, run: () => Promise<void>, ignore = false): void {
-  Deno.test({ name, ignore: ignore || noKvm !== undefined, fn: run });
-}
 
 /** Lets the event loop run for a while. */
 export function sleep(ms: number): Promise<void> {
@@ -44,10 +33,17 @@ export async function until(condition: () => boolean, what: () => string): Promi
   }
 }
 
-/** The machine's state, as far as time does not change it, and its RAM. */
+/** The machine's state, as far as neither time nor the processor's whim changes it, and its RAM. */
 export function still({ machine }: VirtualMachine): unknown {
+  // KVM gives all that the host has, whatever the guest may see of it.
+  const cpuid = machine.kvm.supportedCpuid();
   const moving = ["kvmclock", "cpu/msrs", "cpu/tsc_offset", "cpu/lapic", "pit"];
-  const sections = saveMachine(machine).filter(({ name }) => !moving.includes(name));
+  const sections = saveMachine(machine).filter(({ name }) => !moving.includes(name))
+    .map((section) =>
+      section.name === "cpu/xsave"
+        ? { ...section, data: canonicalXsave(section.data, cpuid) }
+        : section
+    );
   const ram = machine.memory.regions.map(({ gpa, size }) => machine.memory.read(gpa, size).toHex());
   return [...sections, ...ram];
 }

@@ -20,16 +20,15 @@ export interface CpuTables {
 }
 
 /**
- * Works out the vCPUs that `-cpu` and `-smp` ask for on this host.
+ * Works out the vCPUs that `-cpu` and `-smp` ask for on a host.
  *
  * @throws {OptionError} if `-cpu` is wrong, or asks with `enforce` for what the host lacks
  * @throws {RangeError} if an APIC id does not fit into 8 bits
  */
 export function cpuTables(
   { cpu: config, smp }: Pick<MachineConfig, "cpu" | "smp">,
-  kvm: KvmSystem,
+  host: HostCpu,
 ): CpuTables {
-  const host = hostCpu(kvm);
   const cpu = defineCpu(config, host);
   const vcpus = Array.from({ length: smp.cpus }, (_, index) => {
     const id = apicId(smp, index);
