@@ -10,6 +10,8 @@ export interface ChardevCommon {
   readonly id: string;
   /** Several frontends share the backend, with C-a c to switch between them. */
   readonly mux?: boolean;
+  /** The key that begins a multiplexer's commands, as a byte; C-a (1) unless given. */
+  readonly escape?: number;
   /** A file that gets a copy of all output. */
   readonly logfile?: string;
   /** Append to the log file instead of emptying it. */

@@ -17,29 +17,43 @@ import type { StreamBackend } from "./stream_backend.ts";
 
 const MAX_FRONTENDS = 4;
 /** C-a. */
-const ESCAPE = 1;
+const DEFAULT_ESCAPE = 1;
 /**
  * Input that is read ahead for a frontend without room: so that C-a is seen although the guest
  * does not read its console (QEMU has the same number).
  */
 const READ_AHEAD = 32;
 
-const HELP = [
-  "",
-  "C-a h    print this help",
-  "C-a x    exit emulator",
-  "C-a s    save disk data back to file (if -snapshot)",
-  "C-a t    toggle console timestamps",
-  "C-a b    send break (magic sysrq)",
-  "C-a c    switch between console and monitor",
-  "C-a C-a  sends C-a",
-  "",
-].join("\n\r");
+/** What the key prints that asks for help. */
+function help(escape: number): string {
+  const isControl = escape >= 1 && escape <= 26;
+  const key = isControl ? `C-${String.fromCharCode(escape + 96)}` : `0x${escape.toString(16)}`;
+  const lines = [
+    `${key} h    print this help`,
+    `${key} x    exit emulator`,
+    `${key} s    save disk data back to file (if -snapshot)`,
+    `${key} t    toggle console timestamps`,
+    `${key} b    send break (magic sysrq)`,
+    `${key} c    switch between console and monitor`,
+    `${key} ${key}  sends ${key}`,
+  ];
+  return ["", ...lines, ""].join("\n\r");
+}
 
 /** A frontend with the input that it has had no room for. */
 interface Port {
   readonly frontend: CharacterFrontend;
   readonly queue: number[];
+  /** The peer has gone, which the frontend is told when it has read what the peer has left. */
+  closing: boolean;
+}
+
+/** What the command line says of a multiplexer. */
+export interface MuxConfig {
+  /** The multiplexer's id. */
+  readonly label: string;
+  /** The key that begins its commands, as a byte. */
+  readonly escape?: number;
 }
 
 /** Shares a backend between up to four frontends; the one with the focus gets the input. */
@@ -48,6 +62,7 @@ export class Mux implements CharacterBackend {
   readonly label: string;
   /** The backend itself; its label is the multiplexer's with `-base`. */
   readonly base: StreamBackend;
+  readonly #escape: number;
   readonly #quit: () => void;
   readonly #ports: Port[] = [];
   #focus = -1;
@@ -58,14 +73,20 @@ export class Mux implements CharacterBackend {
   /**
    * Makes a multiplexer without frontends.
    *
-   * @param label the multiplexer's id
    * @param base the backend, which has no frontend
+   * @param config its id and its key
    * @param quit called by C-a x
    * @param restored what `saveState()` gave; the frontends must come in the same order again
    */
-  constructor(label: string, base: StreamBackend, quit: () => void, restored: ChardevState = {}) {
+  constructor(
+    base: StreamBackend,
+    { label, escape = DEFAULT_ESCAPE }: MuxConfig,
+    quit: () => void,
+    restored: ChardevState = {},
+  ) {
     this.label = label;
     this.base = base;
+    this.#escape = escape;
     this.#quit = quit;
     this.#restored = restored;
     this.#takeFlags();
@@ -90,7 +111,7 @@ export class Mux implements CharacterBackend {
       );
     }
     const index = this.#ports.length;
-    this.#ports.push({ frontend, queue: this.#restoredQueue(index) });
+    this.#ports.push({ frontend, queue: this.#restoredQueue(index), closing: false });
     if (index === 0) this.base.attach(reactor, this.#input());
     else {
       if (this.connected) frontend.event("opened");
@@ -177,8 +198,12 @@ export class Mux implements CharacterBackend {
         this.#deliver();
       },
       event: (event) => {
-        if (event === "break") this.receiveBreak();
-        else for (const { frontend } of this.#ports) frontend.event(event);
+        if (event === "break") return this.receiveBreak();
+        if (event === "closed") return this.#peerGone();
+        for (const port of this.#ports) {
+          this.#closeFinally(port);
+          port.frontend.event(event);
+        }
       },
       writable: () => {
         for (const { frontend } of this.#ports) frontend.writable();
@@ -189,8 +214,8 @@ export class Mux implements CharacterBackend {
   #byte(byte: number): void {
     if (this.#escaped) {
       this.#escaped = false;
-      if (byte !== ESCAPE) return this.#command(String.fromCharCode(byte));
-    } else if (byte === ESCAPE) {
+      if (byte !== this.#escape) return this.#command(String.fromCharCode(byte));
+    } else if (byte === this.#escape) {
       this.#escaped = true;
       return;
     }
@@ -201,7 +226,7 @@ export class Mux implements CharacterBackend {
     switch (key) {
       case "h":
       case "?":
-        this.#print(HELP);
+        this.#print(help(this.#escape));
         break;
       case "x":
         this.#print("QEMU: Terminated\n\r");
@@ -235,13 +260,28 @@ export class Mux implements CharacterBackend {
   /** Gives every frontend what was read ahead for it, as far as it has room. */
   #deliver(): void {
     if (this.held === "everything") return;
-    for (const { frontend, queue } of this.#ports) {
-      while (queue.length > 0) {
+    for (const port of this.#ports) {
+      const { frontend, queue } = port;
+      // A frontend without room may still be at work on what it was given last.
+      while (queue.length > 0 || port.closing) {
         const room = frontend.inputRoom() || this.#awaitRoom(frontend);
         if (room <= 0) break;
-        frontend.input(Uint8Array.from(queue.splice(0, room)));
+        if (queue.length === 0) this.#closeFinally(port);
+        else frontend.input(Uint8Array.from(queue.splice(0, room)));
       }
     }
+  }
+
+  /** A peer that types a command and goes, such as a pipe, has its command run. */
+  #peerGone(): void {
+    for (const port of this.#ports) port.closing = true;
+    this.#deliver();
+  }
+
+  #closeFinally(port: Port): void {
+    if (!port.closing) return;
+    port.closing = false;
+    port.frontend.event("closed");
   }
 
   #takeFlags(): void {

@@ -65,7 +65,8 @@ export function openChardev(
   if (base instanceof PtyBackend && !kept) {
     host.notice(`char device redirected to ${base.path} (label ${config.id})`, "redirected");
   }
-  return config.mux ? new Mux(config.id, base, () => host.quit(), kept?.state) : base;
+  if (!config.mux) return base;
+  return new Mux(base, { label: config.id, escape: config.escape }, () => host.quit(), kept?.state);
 }
 
 /**

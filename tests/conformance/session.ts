@@ -107,6 +107,11 @@ export class Program implements AsyncDisposable {
     await this.#input.write(new TextEncoder().encode(text));
   }
 
+  /** Ends its stdin. */
+  async endInput(): Promise<void> {
+    await this.#input.close();
+  }
+
   /** Waits until it has printed `wanted`. */
   async printed(wanted: string): Promise<void> {
     await until(() => this.stdout.includes(wanted), () => `${wanted} in ${this.#condition}`);

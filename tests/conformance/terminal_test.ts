@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { O, openFile, type OwnedFd, readFd, writeFd } from "../../ffi/fd.ts";
 import { type ChildProcess, type ExitStatus, spawn } from "../../ffi/process.ts";
 import { getTermios, openPty, setTermios } from "../../ffi/terminal.ts";
-import { kvmTest, program, TestFolder, until } from "./session.ts";
+import { kvmTest, Program, program, TestFolder, until } from "./session.ts";
 
 const SIGTERM = 15, SIGKILL = 9;
 /** Where c_lflag lies in struct termios, and some of its flags. */
@@ -88,9 +88,16 @@ class Terminal implements Disposable {
   }
 }
 
-kvmTest("-nographic shares the terminal between console and monitor", async () => {
+for (const options of ["-nographic", "-nographic -serial mon:stdio", "-serial mon:stdio"]) {
+  kvmTest(
+    `${options} shares the terminal between console and monitor`,
+    () => testSharedTerminal(options.split(" ")),
+  );
+}
+
+async function testSharedTerminal(options: readonly string[]): Promise<void> {
   using folder = new TestFolder();
-  using terminal = new Terminal("-kernel", folder.guest("demo"), "-nographic");
+  using terminal = new Terminal("-kernel", folder.guest("demo"), ...options);
   await terminal.take("denovo demo guest");
   assert.notDeepEqual(terminal.settings, terminal.before);
   // What is typed reaches the guest, which echoes and answers.
@@ -118,7 +125,19 @@ kvmTest("-nographic shares the terminal between console and monitor", async () =
   await terminal.take("QEMU: Terminated");
   assert.deepEqual(await terminal.ended(), { code: 0 });
   assert.deepEqual(terminal.settings, terminal.before);
-});
+}
+
+kvmTest(
+  "a command that is piped into -nographic runs, although the pipe ends with it",
+  async () => {
+    using folder = new TestFolder();
+    await using vmm = new Program("-kernel", folder.guest("hello"), "-nographic", "-S");
+    await vmm.type("\x01cinfo name\nquit\n");
+    await vmm.endInput();
+    assert.equal(await vmm.ended(), 0);
+    assert.match(vmm.stdout, /\(qemu\) .*quit/);
+  },
+);
 
 kvmTest("-nographic puts the terminal back when SIGTERM ends the VM", async () => {
   using folder = new TestFolder();

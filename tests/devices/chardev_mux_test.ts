@@ -3,7 +3,7 @@ import type { Mux } from "../../devices/chardev/mux.ts";
 import { openChardev } from "../../devices/chardev/open.ts";
 import { duplicate, type OwnedFd, pollFd, POLLIN, readFd } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
-import { socketPair } from "../../ffi/socket.ts";
+import { shutdownSocket, socketPair } from "../../ffi/socket.ts";
 import { encode, hear, Recorder, RecordingHost, say, until } from "./chardev_testing.ts";
 
 const HELP = "\n\r" +
@@ -76,6 +76,39 @@ for (const key of ["h", "?"]) {
       assert.equal(hear(peer.fd, HELP.length), HELP);
     }));
 }
+
+Deno.test("the key that begins commands can be another", async () => {
+  const [near, peer] = socketPair();
+  const reactor = new Reactor();
+  const config = { backend: "fd", id: "m", fd: near.release(), mux: true, escape: 0x14 } as const;
+  const mux = openChardev(config, new RecordingHost());
+  const serial = new Recorder();
+  mux.attach(reactor, serial);
+  const help = HELP.replaceAll("C-a", "C-t");
+  say(peer.fd, "\x01h\x14\x14\x14h");
+  await until(() => serial.text === "\x01h\x14");
+  assert.equal(hear(peer.fd, help.length), help);
+  mux.close();
+  peer.close();
+  await reactor.close();
+});
+
+Deno.test("a frontend reads what its peer has left before it hears that the peer is gone", () =>
+  withMux(async ({ mux, peer, monitor, serial }) => {
+    const woken = (condition: () => boolean) => () => (mux.acceptInput(), condition());
+    monitor.room = 0;
+    say(peer.fd, "login\x01cquit");
+    shutdownSocket(peer.fd);
+    await until(() => serial.text === "login" && serial.events.at(-1) === "closed");
+    assert.equal(monitor.text, "");
+    assert.equal(monitor.events.at(-1), "mux-in");
+    monitor.room = 4;
+    await until(woken(() => monitor.text === "quit"));
+    // It has no room while it is at work.
+    assert.equal(monitor.events.at(-1), "mux-in");
+    monitor.room = 1;
+    await until(woken(() => monitor.events.at(-1) === "closed"));
+  }));
 
 Deno.test("C-a x says goodbye and quits", () =>
   withMux(async ({ peer, host }) => {

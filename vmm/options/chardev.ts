@@ -171,6 +171,8 @@ const escape = (value: string) => value.replaceAll(",", ",,");
 /** `-chardev` words for a short form's words. */
 function expand(text: string): string | undefined {
   if (text === "null" || text === "pty" || text === "stdio") return text;
+  // A console in a window: there are no windows.
+  if (/^vc(:|$)/.test(text)) return "null";
   const [, kind, rest] = /^(file|pipe|unix|tcp):(.*)$/s.exec(text) ?? [];
   switch (kind) {
     case "file":
@@ -193,7 +195,7 @@ function expand(text: string): string | undefined {
 
 /**
  * Reads a short form: `stdio`, `mon:stdio`, `null`, `pty`, `file:PATH`, `pipe:PATH`,
- * `unix:PATH,server=on`, `tcp:HOST:PORT,server=on`.
+ * `unix:PATH,server=on`, `tcp:HOST:PORT,server=on`, `vc`.
  *
  * `mon:` makes the backend one that a monitor shares; its terminal then passes C-c on to the guest.
  *

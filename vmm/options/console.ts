@@ -8,7 +8,7 @@ import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
 import { parseOpts } from "./grammar.ts";
 import { readOptions } from "./schema.ts";
-import { parseEnum } from "./values.ts";
+import { parseEnum, parseUint } from "./values.ts";
 
 /** COM1 to COM4. */
 const MAX_SERIAL_PORTS = 4;
@@ -22,10 +22,11 @@ function addMonitor(draft: Draft, chardev: string, mode: Mode, pretty = false): 
   draft.later("check", () => draft.requireChardev(chardev));
 }
 
-/** The backend that a short form names or makes. Returns its id. */
+/** The backend that a short form names or makes; `mon:` puts a monitor on it. Returns its id. */
 function resolveChardev(draft: Draft, text: string, id: string): string {
   if (text.startsWith("chardev:")) return text.slice("chardev:".length);
   draft.addChardev(parseShortChardev(text, id));
+  if (text.startsWith("mon:")) addMonitor(draft, id, "readline");
   return id;
 }
 
@@ -69,17 +70,17 @@ export function qmpPretty(text: string, draft: Draft): void {
   shortMonitor(text, draft, "control", true);
 }
 
-/** The backend of a serial port or the debug console; `mon:` puts a monitor on it as well. */
+/** The backend of a serial port or the debug console. */
 function bindConsole(draft: Draft, text: string, id: string): string {
   const chardev = resolveChardev(draft, text, id);
   draft.later("check", () => draft.requireChardev(chardev));
-  if (text.startsWith("mon:")) addMonitor(draft, chardev, "readline");
   return chardev;
 }
 
-/** `-serial DEV`; `none` leaves a port out. */
+/** `-serial DEV`; `none` leaves a port out. A port with a monitor stands for the default one. */
 export function serial(text: string, draft: Draft): void {
   draft.defaultSerial = false;
+  if (text.startsWith("mon:")) draft.defaultMonitor = false;
   draft.later("serial", () => {
     const { serials } = draft.config;
     if (serials.length === MAX_SERIAL_PORTS) {
@@ -97,6 +98,22 @@ export function debugcon(text: string, draft: Draft): void {
       throw new OptionError("already have a debugcon device");
     }
     draft.config.debugcon = bindConsole(draft, text, "debugcon");
+  });
+}
+
+/** `-parallel none|null`: there is no parallel port. */
+export function parallel(text: string): void {
+  if (text !== "none" && text !== "null") {
+    throw new OptionError("this machine has no parallel port: none is all that can be asked for");
+  }
+}
+
+/** `-echr CODE`: the key that begins a multiplexer's commands, C-a (1) unless given. */
+export function escapeKey(text: string, draft: Draft): void {
+  const code = parseUint("echr", text, 8);
+  draft.later("check", () => {
+    const { config } = draft;
+    config.chardevs = config.chardevs.map((one) => one.mux ? { ...one, escape: code } : one);
   });
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { asksForChardevHelp, chardevHelp, parseChardev } from "./chardev.ts";
-import { debugcon, mon, monitor, qmp, qmpPretty, serial } from "./console.ts";
+import { debugcon, escapeKey, mon, monitor, parallel, qmp, qmpPretty, serial } from "./console.ts";
 import { device, deviceHelp, global } from "./device.ts";
 import type { Draft } from "./draft.ts";
 import { accel, accelHelp, cpu, machine, machineHelp } from "./machine.ts";
@@ -234,6 +234,7 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
     title: "Debug/Expert options",
     options: [
       reads("serial", line("-serial dev", "redirect the serial port to char device 'dev'"), serial),
+      reads("parallel", line("-parallel none", "there is no parallel port"), parallel),
       reads("monitor", line("-monitor dev", "redirect the monitor to char device 'dev'"), monitor),
       reads("qmp", line("-qmp dev", "like -monitor but opens in 'control' mode"), qmp),
       reads(
@@ -246,6 +247,11 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
         "debugcon",
         line("-debugcon dev", "redirect the debug console to char device 'dev'"),
         debugcon,
+      ),
+      reads(
+        "echr",
+        line("-echr chr", "set terminal escape character instead of ctrl-a"),
+        escapeKey,
       ),
       text("pidfile", "pidfile", "-pidfile file", "write PID to 'file'"),
       flag(
