@@ -1,0 +1,23 @@
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { compile, layoutSource } from "../../../vmm/accel/software/build.ts";
+
+const software = new URL("../../../vmm/accel/software/", import.meta.url);
+
+Deno.test("core/layout.ts is what cpu_state.ts says", async () => {
+  assert.equal(await Deno.readTextFile(new URL("core/layout.ts", software)), layoutSource());
+});
+
+Deno.test("core.wasm is what its sources compile to, byte for byte", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    await compile(`${folder}/core.wasm`);
+    const committed = await Deno.readFile(new URL("core.wasm", software));
+    assert.ok(
+      Buffer.from(await Deno.readFile(`${folder}/core.wasm`)).equals(committed),
+      "core.wasm is older than its sources, run deno task core",
+    );
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});

@@ -1,0 +1,99 @@
+/**
+ * `deno task core`: writes `core/layout.ts` and compiles `core/*.ts` (AssemblyScript) to `core.wasm`.
+ *
+ * The compiler's version is exact, because the result is committed and a test compares it byte for byte.
+ *
+ * @module
+ */
+import type { Field, Struct } from "../../../ffi/struct.ts";
+import {
+  ATTENTION,
+  cpuState,
+  KVM_RUN_ADDRESS,
+  MAX_REGIONS,
+  PIO_DATA_ADDRESS,
+  RAM_ADDRESS,
+  region,
+  segment,
+  SEGMENT_NAMES,
+  SHARED_SIZE,
+  STOP,
+} from "./cpu_state.ts";
+
+const COMPILER = "npm:assemblyscript@0.28.9/asc";
+const folder = new URL(".", import.meta.url).pathname;
+
+const constant = (name: string, value: number, type = "usize") =>
+  `export const ${name.toUpperCase()}: ${type} = 0x${value.toString(16)};`;
+
+function offsetsOf(
+  prefix: string,
+  layout: Struct<Record<string, Field<unknown>>>,
+): string[] {
+  return Object.entries(layout.offsets).map(([name, offset]) => constant(prefix + name, offset));
+}
+
+/** The text of `core/layout.ts`. */
+export function layoutSource(): string {
+  const names = (values: Record<string, number>, prefix: string) =>
+    Object.entries(values).map(([name, value]) => constant(prefix + name, value, "u32"));
+  return [
+    "// Written by `deno task core` from cpu_state.ts; change that.",
+    ...offsetsOf("", cpuState as never),
+    "// The parts of a segment, and where each is",
+    constant("segment_size_of", segment.size),
+    ...offsetsOf("segment_", segment as never),
+    ...SEGMENT_NAMES.map((name, i) =>
+      constant(`seg_${name}`, cpuState.offsets.segments + i * segment.size)
+    ),
+    "// The parts of a region of RAM",
+    constant("region_size_of", region.size),
+    ...offsetsOf("region_", region as never),
+    constant("max_regions", MAX_REGIONS, "u32"),
+    "// attention, and what run() returns",
+    ...names(ATTENTION, "attention_"),
+    ...names(STOP, "stop_"),
+    "// The memory",
+    constant("kvm_run", KVM_RUN_ADDRESS),
+    constant("pio_data", PIO_DATA_ADDRESS),
+    constant("shared_size", SHARED_SIZE),
+    constant("ram", RAM_ADDRESS),
+    "",
+  ].join("\n");
+}
+
+/**
+ * Compiles the CPU.
+ *
+ * @param output where the module goes
+ * @param entry the source that exports what the module exports
+ * @param level the compiler's optimization, 0 to 3
+ * @throws Error if it does not compile, with the compiler's messages
+ */
+export async function compile(
+  output: string,
+  entry = `${folder}core/main.ts`,
+  level = 3,
+): Promise<void> {
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", "-A", "--no-config", COMPILER, entry, "--outFile", output],
+      // No allocator, no collector: every address is the sources' own.
+      ...["--runtime", "stub", "--importMemory", "--initialMemory", "4096", "--noExportMemory"],
+      ...["--maximumMemory", "65536", "--memoryBase", String(SHARED_SIZE)],
+      ...["--use", "abort=", "--noAssert", "--enable", "threads,bulk-memory,sign-extension,simd"],
+      ...["--optimizeLevel", String(level), "--shrinkLevel", "0"],
+    ],
+    cwd: folder,
+    env: { NO_COLOR: "1" },
+  }).output();
+  const text = new TextDecoder().decode(stderr);
+  if (!success) throw new Error(`Cannot compile ${entry}: ${text}`);
+}
+
+if (import.meta.main) {
+  await Deno.writeTextFile(`${folder}core/layout.ts`, layoutSource());
+  const fast = Deno.args.includes("--fast");
+  const output = Deno.args.find((arg) => arg.endsWith(".wasm")) ?? `${folder}core.wasm`;
+  await compile(output, undefined, fast ? 1 : 3);
+}

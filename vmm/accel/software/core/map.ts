@@ -1,0 +1,14 @@
+// Where the CPU's private tables are, between its static data and guest RAM (layout.ts: RAM).
+
+/** TLBs: supervisor, supervisor with SMAP lifted, user, and one that stays empty. */
+export const TLBS: usize = 0x10_0000;
+/** u32 for each slot of the hash of blocks. */
+export const BLOCK_HASH: usize = 0x20_0000;
+export const BLOCK_HASH_SLOTS: u32 = 0x1_0000;
+/** u32 for each page of RAM: the first block decoded from it, 0 if none. */
+export const CODE_PAGES: usize = 0x40_0000;
+/** u8 for each page of RAM: 1 once it was written; whoever clears it must have the TLB flushed. */
+export const DIRTY_PAGES: usize = 0x80_0000;
+/** Decoded blocks. */
+export const BLOCKS: usize = 0x100_0000;
+export const BLOCKS_END: usize = 0x300_0000;
