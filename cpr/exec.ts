@@ -99,7 +99,7 @@ export class ExecUpdate implements Update {
     this.#channel!.finish();
     migration.complete();
     const { fds, chardevs } = collectFds(vm, ownership.fd, false);
-    const table = { fds: [...fds, oldVm(vm)], chardevs, processors: [] };
+    const table = { fds: [...fds, ...oldVm(vm)], chardevs, processors: [] };
     writeAll(
       this.#state!.fd,
       encodeStream([

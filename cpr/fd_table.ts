@@ -32,7 +32,7 @@ const PROCESSORS = "processors";
 /** Version of all these sections. */
 const VERSION = 1;
 
-/** The old VM in KVM, of no use to anyone: closing it takes long, so it is left for after the pause. */
+/** What is left of the old VM, of no use to anyone: it is closed after the pause. */
 const OLD_VM = "fd/kvm";
 
 const encoder = new TextEncoder();
@@ -81,12 +81,9 @@ export function collectFds(vm: VirtualMachine, ownership: number, beside: boolea
   return { fds, chardevs, processors: placement.guest };
 }
 
-/**
- * The old VM's entry. An exec that closed it would wait for it to be taken apart, some 16 ms, within
- * the pause.
- */
-export function oldVm(vm: VirtualMachine): KeptFd {
-  return { name: OLD_VM, id: "", fd: vm.machine.hardware.vm.fd.fd };
+/** The old VM's entries. An exec that closed it would wait for it to be taken apart, within the pause. */
+export function oldVm(vm: VirtualMachine): KeptFd[] {
+  return vm.machine.hardware.vm.remains.map(({ fd }) => ({ name: OLD_VM, id: "", fd }));
 }
 
 /** The states that the character devices have now, of those that a successor beside this VM has. */

@@ -1,7 +1,7 @@
 /**
  * A machine's state as sections of the stream, and back.
  *
- * Every part of KVM's state is a section whose data is the kernel's own struct; every device is a
+ * Every part of the accelerator's state is a section whose data is the kernel's own struct; every device is a
  * section whose data is the state struct that the device declares. Nothing of the machine is touched
  * before all sections are there, known, unique and of the right size.
  *
@@ -10,15 +10,17 @@
  *
  * @module
  */
-import { type CpuidEntry, decodeCpuid, encodeCpuid } from "../ffi/kvm/system.ts";
+import { type CpuidEntry, decodeCpuid, encodeCpuid } from "../ffi/kvm/cpuid.ts";
 import { compareCpuid } from "../vmm/cpu/compare.ts";
 import { hostCpu } from "../vmm/cpu/tables.ts";
 import type { DeviceInstance } from "../vmm/device_set.ts";
 import { OsError } from "../ffi/errno.ts";
 import { kvmIrqchip } from "../ffi/kvm/structs.ts";
-import { type Hardware, type HardwareState, irqchips } from "../vmm/hardware.ts";
+import { vcpuParts } from "../vmm/accel/accelerator.ts";
+import { type Hardware, type HardwareState, irqchips } from "../vmm/accel/hardware.ts";
+import { sameMsrs } from "../vmm/accel/msrs.ts";
+import { PartRefused } from "../vmm/accel/vcpu_state.ts";
 import type { Machine } from "../vmm/machine.ts";
-import { PartRefused, sameMsrs, vcpuParts } from "../vmm/vcpu_state.ts";
 import { checkVersion, describeSection, type Section, StateError } from "./stream.ts";
 
 const VERSION = 1;
@@ -65,7 +67,7 @@ export interface LoadedState {
    *
    * @param tscOffsets keep the guest's TSC at its distance from the host's, so that it goes on over
    *   the pause; by its value otherwise, so that it stands still
-   * @throws {StateError} if KVM refuses a part, with its name
+   * @throws {StateError} if the accelerator refuses a part, with its name
    */
   apply(tscOffsets?: boolean): void;
 }
@@ -203,7 +205,7 @@ export class MachineState implements LoadedState {
     try {
       this.#state.restore(this.#hardware, { clock: true, tscOffsets });
     } catch (error) {
-      throw refusedByKvm(this.#state, error);
+      throw refused(this.#machine.accelerator.title, this.#state, error);
     }
     const { devices } = this.#machine;
     for (const [device, data] of this.#devices) devices.restore(device, data);
@@ -225,16 +227,16 @@ export function checkState(machine: Machine, sections: Iterable<Section>): Loade
   return state;
 }
 
-/** KVM's error as one that names the section, as far as it is one section's. */
-function refusedByKvm(state: HardwareState, error: unknown): unknown {
+/** The accelerator's error as one that names the section, as far as it is one section's. */
+function refused(who: string, state: HardwareState, error: unknown): unknown {
   if (error instanceof PartRefused) {
     const key = { name: `cpu/${error.part}`, id: `${state.vcpus.indexOf(error.state)}` };
-    return new StateError(`KVM refuses section ${describeSection(key)}: ${error.message}`, {
+    return new StateError(`${who} refuses section ${describeSection(key)}: ${error.message}`, {
       cause: error.cause,
     });
   }
   if (!(error instanceof OsError)) return error;
-  return new StateError(`KVM refuses the saved state: ${error.message}`, { cause: error });
+  return new StateError(`${who} refuses the saved state: ${error.message}`, { cause: error });
 }
 
 function section(name: string, id: string, data: Uint8Array<ArrayBuffer>): Section {
@@ -265,7 +267,7 @@ function fill(target: Uint8Array, section: Section): void {
 }
 
 /**
- * Checks what is not state but says what the state is of: KVM would read as many MSRs as the data
+ * Checks what is not state but says what the state is of: the accelerator would read as many MSRs as the data
  * says there are, and write a chip that has a section of its own.
  */
 function checkLabels(own: Uint8Array<ArrayBuffer>, section: Section): void {
@@ -326,7 +328,7 @@ function checkCpuid(
   index: number,
 ): void {
   if (own.length === saved.length && own.every((byte, i) => byte === saved[i])) return;
-  const lacking = compareCpuid(decodeSaved(saved, index), hostCpu(machine.kvm));
+  const lacking = compareCpuid(decodeSaved(saved, index), hostCpu(machine.accelerator));
   throw new StateError(
     lacking.length > 0
       ? `CPU ${index} of the saved VM has what this host lacks: ${lacking.join(", ")}`

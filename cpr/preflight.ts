@@ -14,8 +14,9 @@ import {
   readFd,
   writeAll,
 } from "../ffi/fd.ts";
-import { type CpuidEntry, KvmSystem } from "../ffi/kvm/system.ts";
+import type { CpuidEntry } from "../ffi/kvm/cpuid.ts";
 import { type ChildProcess, spawn } from "../ffi/process.ts";
+import { openAccelerator } from "../vmm/accel/open.ts";
 import type { MachineConfig } from "../vmm/config.ts";
 import { cpuTables, hostCpu } from "../vmm/cpu/tables.ts";
 import { endSpareThreads, startSpareThreads } from "../vmm/vcpu.ts";
@@ -163,8 +164,8 @@ async function judge(parse: () => MachineConfig | undefined, question: OwnedFd):
     await (await import("./incoming_options.ts")).parseIncoming(config.incoming);
     const bytes = new Uint8Array(fileStatus(question.fd).size);
     readAt(question.fd, bytes, 0);
-    using kvm = new KvmSystem();
-    const tables = cpuTables(config, hostCpu(kvm));
+    using accelerator = await openAccelerator();
+    const tables = cpuTables(config, hostCpu(accelerator));
     const own = layoutOf(config, tables.vcpus.map((vcpu) => vcpu.cpuid));
     return difference(own, JSON.parse(new TextDecoder().decode(bytes))) ?? ACCEPTED;
   } catch (error) {

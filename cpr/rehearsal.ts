@@ -7,10 +7,9 @@
  *
  * @module
  */
-import { kickThread } from "../ffi/process.ts";
 import { socketPair } from "../ffi/socket.ts";
 import { enterOnce } from "../vmm/first_entry.ts";
-import type { Hardware } from "../vmm/hardware.ts";
+import type { Hardware } from "../vmm/accel/hardware.ts";
 import { ScratchVcpu } from "../vmm/vcpu.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import { Channel } from "./channel.ts";
@@ -88,8 +87,8 @@ export class LeavingRehearsal implements Disposable {
   finish(): void {
     this.#play(LAST_ROUNDS);
     if (this.#vm.running) {
-      for (const { threadId } of this.#vm.machine.vcpus) {
-        for (let kick = 0; kick < KICKS; kick++) kickThread(threadId);
+      for (const vcpu of this.#vm.machine.vcpus) {
+        for (let kick = 0; kick < KICKS; kick++) vcpu.interrupt();
       }
     }
     this.#play(1);

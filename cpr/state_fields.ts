@@ -22,8 +22,8 @@ import {
   xsaveHead,
 } from "../ffi/kvm/structs.ts";
 import { type Fields, fieldsOf, isView, type Struct, struct, u64, u8 } from "../ffi/struct.ts";
-import { irqchips } from "../vmm/hardware.ts";
-import type { VcpuPart } from "../vmm/vcpu_state.ts";
+import { irqchips } from "../vmm/accel/hardware.ts";
+import type { VcpuPart } from "../vmm/accel/accelerator.ts";
 import { CHARDEV_STATE } from "./fd_table.ts";
 import { CAPABILITIES } from "./ram.ts";
 import { type Section, StateError } from "./stream.ts";

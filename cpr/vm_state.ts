@@ -6,7 +6,7 @@
  */
 import type { ChardevState } from "../devices/chardev/backend.ts";
 import { struct, u64, u8 } from "../ffi/struct.ts";
-import type { Hardware } from "../vmm/hardware.ts";
+import type { Hardware } from "../vmm/accel/hardware.ts";
 import type { Machine } from "../vmm/machine.ts";
 import { checkConstants, type LoadedState, MachineState, SectionTable } from "./machine_state.ts";
 import { CHARDEV_STATE, chardevSection, parseChardev } from "./fd_table.ts";

@@ -9,6 +9,7 @@ import { deviceTypes } from "../devices/registry.ts";
 import { drainEvent, Epoll, makeTimerfd, monotonicNs } from "../ffi/event.ts";
 import type { OwnedFd } from "../ffi/fd.ts";
 import type { Reactor } from "../ffi/reactor.ts";
+import type { AcceleratorVm } from "./accel/accelerator.ts";
 import { checkOverlap } from "./bus.ts";
 import type { ThreadControl } from "./control_block.ts";
 import {
@@ -60,7 +61,7 @@ export class DeviceSet implements Disposable {
    * Makes the devices, in their power-on state.
    *
    * @param requests the devices
-   * @param vmFd the VM whose interrupt lines they drive
+   * @param vm the VM whose interrupt lines they drive
    * @param eventFd readable on the main thread when a device asks for something
    * @param control the main thread's mailbox
    * @param reactor runs the devices' timers
@@ -68,7 +69,7 @@ export class DeviceSet implements Disposable {
    */
   constructor(
     requests: readonly DeviceRequest[],
-    vmFd: number,
+    vm: AcceleratorVm,
     eventFd: number,
     control: ThreadControl,
     reactor: Reactor,
@@ -94,7 +95,7 @@ export class DeviceSet implements Disposable {
     this.#timers = requests.map(makeTimerfd);
     this.#reactor = reactor;
     this.description = {
-      vmFd,
+      interrupts: vm.interruptsDescription,
       eventFd,
       state,
       mutexes: new SharedArrayBuffer(4 * Math.max(1, requests.length)),
@@ -108,7 +109,7 @@ export class DeviceSet implements Disposable {
         chardev: requests[i].sink,
       })),
     };
-    this.#thread = new DeviceThread(this.description, control);
+    this.#thread = new DeviceThread(this.description, control, vm.interrupts);
     this.#timers.forEach((timer, i) =>
       reactor.add(timer.fd, Epoll.IN, () => this.#timerExpired(timer.fd, this.devices[i].id))
     );

@@ -9,8 +9,7 @@ import type { Device, DeviceContext, GuestRequest, PropertyValue } from "../devi
 import { lock, unlock } from "../devices/mutex.ts";
 import { deviceTypes } from "../devices/registry.ts";
 import { armTimerfd, monotonicNs, realtimeNs, signalEventfd } from "../ffi/event.ts";
-import { ioctlBuffer, KVM } from "../ffi/kvm/ioctl.ts";
-import { kvmIrqLevel } from "../ffi/kvm/structs.ts";
+import type { InterruptLines, InterruptsDescription } from "./accel/accelerator.ts";
 import { Bus, type Claim } from "./bus.ts";
 import { GuestEvent, type ThreadControl } from "./control_block.ts";
 
@@ -31,7 +30,8 @@ export interface DeviceDescription {
 
 /** Everything that a thread needs to build the devices. */
 export interface DeviceSetDescription {
-  readonly vmFd: number;
+  /** The chips whose lines the devices drive. */
+  readonly interrupts: InterruptsDescription;
   /** Readable on the main thread when a thread has left an event. */
   readonly eventFd: number;
   readonly state: SharedArrayBuffer;
@@ -57,13 +57,14 @@ export class DeviceThread {
    *
    * @param description plain data from the main thread
    * @param control where this thread reports what devices ask for
+   * @param lines the interrupt lines on this thread
    */
-  constructor(description: DeviceSetDescription, control: ThreadControl) {
+  constructor(description: DeviceSetDescription, control: ThreadControl, lines: InterruptLines) {
     this.#mutexes = new Int32Array(description.mutexes);
     const claims: Claim[] = [];
     for (const entry of description.devices) {
       const type = deviceTypes.find((type) => type.name === entry.type)!;
-      const context = makeContext(description, entry, type.irqs(entry.properties), control);
+      const context = makeContext(description, entry, type.irqs(entry.properties), control, lines);
       const state = type.state.view(description.state, entry.stateOffset);
       const device = type.create(state, context, entry.properties);
       this.#devices.set(entry.id, { device, mutex: entry.mutex });
@@ -91,14 +92,10 @@ function makeContext(
   entry: DeviceDescription,
   irqs: readonly number[],
   control: ThreadControl,
+  lines: InterruptLines,
 ): DeviceContext {
-  const level = kvmIrqLevel.alloc();
   return {
-    setIrq(high, line = 0) {
-      level.view.irq = irqs[line];
-      level.view.level = high ? 1 : 0;
-      ioctlBuffer(set.vmFd, KVM.IRQ_LINE, level.bytes);
-    },
+    setIrq: (level, line = 0) => lines.setLine(irqs[line], level),
     chardev: entry.chardev ? openSink(entry.chardev) : nullSink,
     realtimeNs,
     monotonicNs,

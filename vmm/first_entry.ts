@@ -1,10 +1,11 @@
 /**
- * The first entry of vCPUs, without their guest: what KVM makes for it (memory for page tables above
+ * The first entry of vCPUs, without their guest: what the accelerator makes for it (memory for page tables above
  * all) is not to be made while a guest waits.
  *
  * @module
  */
 import { mapAnonymous } from "../ffi/memory.ts";
+import type { MemorySlot } from "./accel/accelerator.ts";
 import { protected32Start } from "./boot/cpu_start.ts";
 import { VcpuPhase } from "./control_block.ts";
 import type { Machine } from "./machine.ts";
@@ -20,21 +21,27 @@ const UP_LIMIT_MS = 10;
 const RUN_MS = 1;
 
 /**
- * Lets all vCPUs enter KVM and come back, in a page of their own. They are parked before and after,
+ * Lets all vCPUs enter the guest and come back, in a page of their own. They are parked before and after,
  * and in the state in which they were.
  *
  * @param machine a machine whose threads have started, and whose guest has not come yet
- * @throws {OsError} if KVM refuses; the machine is as it was
+ * @throws {OsError} if the accelerator refuses; the machine is as it was
  */
 export function enterOnce(machine: Machine): void {
   const { hardware, memory } = machine;
   const { vm, vcpus } = hardware;
-  const slot = memory.regions.length;
   using page = mapAnonymous(PAGE);
+  const slot: MemorySlot = {
+    slot: memory.regions.length,
+    gpa: ADDRESS,
+    size: PAGE,
+    address: page.address,
+    readonly: false,
+  };
   page.write(0, CODE);
   const state = hardware.makeState();
   state.save(hardware);
-  vm.setMemoryRegion(slot, ADDRESS, PAGE, page.address);
+  vm.setMemory(slot);
   try {
     for (const vcpu of vcpus) startVcpu(vcpu, protected32Start(ADDRESS, 0));
     machine.resume();
@@ -42,7 +49,7 @@ export function enterOnce(machine: Machine): void {
     machine.vcpus[0].control.waitWhilePhase(VcpuPhase.RUNNING, RUN_MS);
     machine.park();
   } finally {
-    vm.setMemoryRegion(slot, ADDRESS, 0, page.address);
+    vm.removeMemory(slot);
     state.restore(hardware, { clock: false, tscOffsets: true });
   }
 }

@@ -8,7 +8,6 @@
  */
 import { OsError } from "../ffi/errno.ts";
 import { dataRanges, fileStatus, O, openFile, type OwnedFd, unlinkFile } from "../ffi/fd.ts";
-import type { KvmVm } from "../ffi/kvm/vm.ts";
 import {
   addSeals,
   makeMemfd,
@@ -19,6 +18,7 @@ import {
   resizeFile,
   Seal,
 } from "../ffi/memory.ts";
+import type { AcceleratorVm, MemorySlot } from "./accel/accelerator.ts";
 import { HIGH_RAM_START, LOW_RAM_LIMIT } from "./boot/e820.ts";
 import type { MemoryBackendConfig } from "./config.ts";
 
@@ -32,7 +32,7 @@ export interface MemoryBackend {
   readonly inherited: boolean;
 }
 
-/** A range of guest physical addresses backed by host memory: one KVM memory slot. */
+/** A range of guest physical addresses backed by host memory: one memory slot. */
 export interface MemoryRegion {
   readonly name: string;
   /** First guest physical address. */
@@ -42,6 +42,7 @@ export interface MemoryRegion {
   readonly mapping: MappedRegion;
   /** Where the region starts in its mapping. */
   readonly offset: number;
+  readonly file?: MemorySlot["file"];
   readonly readonly: boolean;
   /** Whether a predecessor passed it, with the guest's memory in it. */
   readonly inherited: boolean;
@@ -231,10 +232,10 @@ export class GuestMemory {
     this.#add(name, gpa, rom.config.size, rom, 0, true);
   }
 
-  /** Gives all regions to KVM as memory slots. */
-  attach(vm: KvmVm): void {
-    this.#regions.forEach((r, slot) =>
-      vm.setMemoryRegion(slot, r.gpa, r.size, r.mapping.address + r.offset, r.readonly)
+  /** Gives all regions to a VM as memory slots. */
+  attach(vm: AcceleratorVm): void {
+    this.#regions.forEach(({ gpa, size, mapping, offset, file, readonly }, slot) =>
+      vm.setMemory({ slot, gpa, size, address: mapping.address + offset, file, readonly })
     );
   }
 
@@ -278,11 +279,12 @@ export class GuestMemory {
     name: string,
     gpa: number,
     size: number,
-    { mapping, inherited }: MemoryBackend,
+    { mapping, inherited, fd, config }: MemoryBackend,
     offset: number,
     readonly = false,
   ): void {
-    this.#regions.push({ name, gpa, size, mapping, offset, readonly, inherited });
+    const file = fd && config.share ? { fd, offset: (config.offset ?? 0) + offset } : undefined;
+    this.#regions.push({ name, gpa, size, mapping, offset, file, readonly, inherited });
   }
 
   #find(gpa: number, length: number): MemoryRegion | undefined {

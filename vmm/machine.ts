@@ -6,16 +6,15 @@
 import type { SinkDescription } from "../devices/chardev/sink.ts";
 import { drainEvent, Epoll, makeEventfd } from "../ffi/event.ts";
 import type { OwnedFd } from "../ffi/fd.ts";
-import { Capability } from "../ffi/kvm/ioctl.ts";
-import { KvmSystem } from "../ffi/kvm/system.ts";
 import { installKick } from "../ffi/process.ts";
 import type { Reactor } from "../ffi/reactor.ts";
+import type { Accelerator } from "./accel/accelerator.ts";
+import { Hardware } from "./accel/hardware.ts";
 import type { MachineConfig } from "./config.ts";
 import { controlBlockSize, ThreadControl, VcpuPhase } from "./control_block.ts";
 import { type CpuTables, cpuTables, hostCpu } from "./cpu/tables.ts";
 import { type DeviceRequest, DeviceSet } from "./device_set.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
-import { Hardware } from "./hardware.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
 import { parkAll, Vcpu } from "./vcpu.ts";
 
@@ -36,6 +35,8 @@ export interface MachineEvent {
 /** What a machine is built from, beside its configuration. */
 export interface MachineParts {
   readonly reactor: Reactor;
+  /** What runs its vCPUs; the machine closes it. */
+  readonly accelerator: Accelerator;
   /** The machine's RAM. */
   readonly ram: MemoryBackend;
   /** Wait for saved state: nothing is loaded into memory. */
@@ -50,7 +51,7 @@ export interface MachineParts {
 
 /** A machine whose vCPUs are parked until `resume`. */
 export class Machine {
-  readonly kvm: KvmSystem = new KvmSystem();
+  readonly accelerator: Accelerator;
   readonly memory: GuestMemory;
   readonly hardware: Hardware;
   readonly devices: DeviceSet;
@@ -74,22 +75,22 @@ export class Machine {
     installKick();
     this.#config = config;
     this.#parts = parts;
-    this.#cleanup.use(this.kvm);
+    this.accelerator = this.#cleanup.use(parts.accelerator);
     this.#cleanup.use(this.#event);
     try {
-      checkVcpuLimit(config.smp.cpus, this.kvm);
-      this.cpus = cpuTables(config, hostCpu(this.kvm));
+      checkVcpuLimit(config.smp.cpus, this.accelerator);
+      this.cpus = cpuTables(config, hostCpu(this.accelerator));
       this.memory = new GuestMemory(parts.ram);
       this.hardware = this.#cleanup.use(
-        new Hardware(this.kvm, { pit: config.machine.pit, vcpus: this.cpus.vcpus }),
+        new Hardware(this.accelerator, { pit: config.machine.pit, cpus: this.cpus.vcpus }),
       );
       const block = new SharedArrayBuffer(controlBlockSize(config.smp.cpus));
       this.#control = new ThreadControl(block, config.smp.cpus);
-      this.vcpus = this.hardware.vcpus.map((kvm, index) => new Vcpu(index, kvm, block));
+      this.vcpus = this.hardware.vcpus.map((vcpu, index) => new Vcpu(index, vcpu, block));
       this.devices = this.#cleanup.use(
         new DeviceSet(
           deviceRequests(config, parts),
-          this.hardware.vm.fd.fd,
+          this.hardware.vm,
           this.#event.fd,
           this.#control,
           parts.reactor,
@@ -179,7 +180,7 @@ export class Machine {
     this.#roms = images.loaded;
     this.devices.reset();
     images.load(this.memory);
-    for (const [index, start] of images.plan.starts) startVcpu(this.vcpus[index].kvm, start);
+    for (const [index, start] of images.plan.starts) startVcpu(this.hardware.vcpus[index], start);
   }
 
   /** The images in memory, for `info roms`. */
@@ -208,11 +209,10 @@ export class Machine {
   }
 }
 
-function checkVcpuLimit(cpus: number, kvm: KvmSystem): void {
-  const limit = kvm.capability(Capability.MAX_VCPUS);
+function checkVcpuLimit(cpus: number, { maxVcpus: limit, title }: Accelerator): void {
   if (cpus <= limit) return;
   throw new Error(
-    `Number of SMP cpus requested (${cpus}) exceeds the maximum cpus supported by KVM (${limit})`,
+    `Number of SMP cpus requested (${cpus}) exceeds the maximum cpus supported by ${title} (${limit})`,
   );
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 import type { ChardevConfig } from "../devices/chardev/config.ts";
-import type { KvmVcpu } from "../ffi/kvm/vcpu.ts";
+import type { AcceleratorVcpu } from "./accel/accelerator.ts";
 import { deviceTypes } from "../devices/registry.ts";
 import { dumpInterruptControllers, dumpLocalApic } from "./dump/interrupts.ts";
 import { dumpRegisters, readRegister } from "./dump/registers.ts";
@@ -126,11 +126,13 @@ export class MachineView implements MachineControl {
   }
 
   registers(cpuIndex: number): string {
-    return this.#vm.whileParked(() => dumpRegisters(this.#kvmVcpu(cpuIndex)));
+    return this.#vm.whileParked(() =>
+      dumpRegisters(this.#vcpu(cpuIndex), this.#vm.machine.hardware.layout)
+    );
   }
 
   register(cpuIndex: number, name: string): bigint | undefined {
-    return this.#vm.whileParked(() => readRegister(this.#kvmVcpu(cpuIndex), name));
+    return this.#vm.whileParked(() => readRegister(this.#vcpu(cpuIndex), name));
   }
 
   interruptControllers(): string {
@@ -143,7 +145,7 @@ export class MachineView implements MachineControl {
   }
 
   localApic(cpuIndex: number): string {
-    return this.#vm.whileParked(() => dumpLocalApic(this.#kvmVcpu(cpuIndex), cpuIndex));
+    return this.#vm.whileParked(() => dumpLocalApic(this.#vcpu(cpuIndex), cpuIndex));
   }
 
   get memory(): { size: number; plugged: number } {
@@ -183,7 +185,7 @@ export class MachineView implements MachineControl {
   }
 
   translate(cpuIndex: number, address: bigint): bigint | undefined {
-    return this.#vm.whileParked(() => this.#kvmVcpu(cpuIndex).translate(address));
+    return this.#vm.whileParked(() => this.#vcpu(cpuIndex).translate(address));
   }
 
   get chardevs(): readonly ChardevInfo[] {
@@ -254,8 +256,8 @@ export class MachineView implements MachineControl {
     this.#vm.backends.set(config.id, openBackend(config));
   }
 
-  #kvmVcpu(index: number): KvmVcpu {
-    return this.#vm.machine.vcpus[index].kvm;
+  #vcpu(index: number): AcceleratorVcpu {
+    return this.#vm.machine.vcpus[index].hardware;
   }
 }
 

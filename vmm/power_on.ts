@@ -5,9 +5,8 @@
  */
 import { OsError } from "../ffi/errno.ts";
 import { fileStatus, O, openFile, type OwnedFd, readAt } from "../ffi/fd.ts";
-import { KVM } from "../ffi/kvm/ioctl.ts";
 import { kvmMpState, kvmRegs, kvmSregs } from "../ffi/kvm/structs.ts";
-import type { KvmVcpu } from "../ffi/kvm/vcpu.ts";
+import type { AcceleratorVcpu } from "./accel/accelerator.ts";
 import { type BootPlan, planBoot } from "./boot/boot.ts";
 import type { CpuStart } from "./boot/cpu_start.ts";
 import { BootError, type ImageFile, type Segment, segmentLength } from "./boot/image.ts";
@@ -150,9 +149,9 @@ function loadSegment(memory: GuestMemory, segment: Segment): void {
 }
 
 /** Puts a vCPU to where a plan starts it. */
-export function startVcpu(vcpu: KvmVcpu, start: CpuStart): void {
+export function startVcpu(vcpu: AcceleratorVcpu, start: CpuStart): void {
   const sregs = kvmSregs.alloc();
-  vcpu.transfer(KVM.GET_SREGS, sregs.bytes);
+  vcpu.read("sregs", sregs.bytes);
   const { gdt, idt, cr0, cr3, cr4, efer, ...segments } = start.sregs;
   for (const [name, segment] of Object.entries(segments)) {
     Object.assign(sregs.view[name as "cs"], { ...segment, avl: 0, unusable: 0 });
@@ -160,7 +159,7 @@ export function startVcpu(vcpu: KvmVcpu, start: CpuStart): void {
   Object.assign(sregs.view.gdt, gdt);
   Object.assign(sregs.view.idt, idt);
   Object.assign(sregs.view, { cr0, cr3, cr4, efer });
-  vcpu.transfer(KVM.SET_SREGS, sregs.bytes);
-  vcpu.transfer(KVM.SET_REGS, kvmRegs.alloc(start.regs).bytes);
-  vcpu.transfer(KVM.SET_MP_STATE, kvmMpState.alloc({ mp_state: MP_STATE_RUNNABLE }).bytes);
+  vcpu.write("sregs", sregs.bytes);
+  vcpu.write("regs", kvmRegs.alloc(start.regs).bytes);
+  vcpu.write("mp_state", kvmMpState.alloc({ mp_state: MP_STATE_RUNNABLE }).bytes);
 }

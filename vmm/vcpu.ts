@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { KvmVcpu } from "../ffi/kvm/vcpu.ts";
-import { kickThread, threadId } from "../ffi/process.ts";
+import { threadId } from "../ffi/process.ts";
+import type { AcceleratorVcpu } from "./accel/accelerator.ts";
 import { controlBlockSize, GuestEvent, ThreadControl, VcpuPhase, Wanted } from "./control_block.ts";
 import type { DeviceSetDescription } from "./device_thread.ts";
 import type { VcpuThreadDescription } from "./vcpu_worker.ts";
@@ -50,12 +50,12 @@ export class Vcpu {
 
   /**
    * @param index 0 for the boot processor
-   * @param kvm the vCPU in KVM
+   * @param hardware the vCPU in its accelerator
    * @param controlBlock the machine's control block
    */
   constructor(
     readonly index: number,
-    readonly kvm: KvmVcpu,
+    readonly hardware: AcceleratorVcpu,
     readonly controlBlock: SharedArrayBuffer,
   ) {
     this.control = new ThreadControl(controlBlock, index);
@@ -71,9 +71,7 @@ export class Vcpu {
     };
     const description: VcpuThreadDescription = {
       index: this.index,
-      fd: this.kvm.fd.fd,
-      runAddress: this.kvm.runMapping.address,
-      runSize: this.kvm.runMapping.size,
+      runner: this.hardware.description,
       control: this.controlBlock,
       devices,
     };
@@ -88,7 +86,7 @@ export class Vcpu {
 
   /** Lets the vCPU run. */
   resume(): void {
-    this.kvm.run.immediateExit = false;
+    this.hardware.allow();
     this.control.wanted = Wanted.RUN;
   }
 
@@ -96,8 +94,12 @@ export class Vcpu {
   kick(wanted: number = Wanted.PARK): void {
     this.control.wanted = wanted;
     if (this.control.phase !== VcpuPhase.RUNNING) return;
-    this.kvm.run.immediateExit = true;
-    kickThread(this.control.threadId);
+    this.hardware.halt(this.control.threadId);
+  }
+
+  /** Makes the vCPU leave the guest and come back. */
+  interrupt(): void {
+    this.hardware.interrupt(this.control.threadId);
   }
 
   /** Waits until the vCPU no longer runs. @throws {Error} if it does not park in ten seconds */
@@ -108,17 +110,17 @@ export class Vcpu {
         throw new Error(`CPU ${this.index} did not stop within ${PARK_LIMIT_MS / 1000} s`);
       }
       if (!this.control.waitWhilePhase(VcpuPhase.RUNNING, KICK_AGAIN_MS)) {
-        kickThread(this.control.threadId);
+        this.hardware.interrupt(this.control.threadId);
       }
     }
   }
 
-  /** Ends the thread. The vCPU in KVM stays open. */
+  /** Ends the thread. The accelerator's vCPU stays open. */
   async endThread(): Promise<void> {
     this.kick(Wanted.EXIT);
     const started = this.control.phase !== VcpuPhase.STARTING;
     if (!started) {
-      // The thread has not taken its message: it can still be terminated, it is not inside KVM.
+      // The thread has not taken its message: it can still be terminated, it does not run.
       this.#worker?.terminate();
     } else {
       while (this.control.phase !== VcpuPhase.EXITED) {
@@ -131,9 +133,9 @@ export class Vcpu {
 
 /** A vCPU to rehearse on: its thread is the caller's own, and it is parked as soon as it is kicked. */
 export class ScratchVcpu extends Vcpu {
-  /** @param kvm a scratch VM's vCPU */
-  constructor(kvm: KvmVcpu) {
-    super(0, kvm, new SharedArrayBuffer(controlBlockSize(1)));
+  /** @param hardware a scratch VM's vCPU */
+  constructor(hardware: AcceleratorVcpu) {
+    super(0, hardware, new SharedArrayBuffer(controlBlockSize(1)));
     this.control.threadId = threadId();
   }
 

@@ -4,16 +4,14 @@
  * @module
  */
 import { monotonicNow } from "../ffi/event.ts";
-import { Exit, type RunPage } from "../ffi/kvm/run.ts";
-import { RunResult, runVcpu } from "../ffi/kvm/vcpu.ts";
+import { Exit, type RunPage, RunResult } from "../ffi/kvm/run.ts";
+import type { VcpuRunner } from "./accel/accelerator.ts";
 import type { Bus } from "./bus.ts";
 import { GuestEvent, type ThreadControl, VcpuPhase, Wanted } from "./control_block.ts";
 
 /** What a vCPU thread works with. */
 export interface VcpuThread {
-  /** The vCPU's descriptor. */
-  readonly fd: number;
-  readonly run: RunPage;
+  readonly runner: VcpuRunner;
   readonly bus: Bus;
   readonly control: ThreadControl;
   /** The control words of all vCPUs. */
@@ -32,17 +30,17 @@ export function vcpuLoop(vcpu: VcpuThread): void {
   while (waitForWork(vcpu)) {
     let result: number = RunResult.INTERRUPTED;
     while (vcpu.control.wanted === Wanted.RUN) {
-      result = runVcpu(vcpu.fd);
+      result = vcpu.runner.enter();
       if (result === RunResult.EXIT) handleExit(vcpu);
     }
-    // A KVM_RUN that was interrupted has completed what was pending first.
+    // An entry that was interrupted has completed what was pending first.
     if (result === RunResult.EXIT) finishPendingAccess(vcpu);
   }
   vcpu.control.phase = VcpuPhase.EXITED;
 }
 
 /**
- * Once around without the guest: the way into KVM is warm before anyone waits for it. It counts as
+ * Once around without the guest: the way into the guest is warm before anyone waits for it. It counts as
  * running, since whoever ends the vCPU meanwhile must wait before unmapping the run page.
  */
 function warmUp(vcpu: VcpuThread): void {
@@ -78,35 +76,37 @@ function waitForWork({ control }: VcpuThread): boolean {
 }
 
 /**
- * KVM completes a port or memory access at the next KVM_RUN. State that is read before that would
+ * A port or memory access is completed at the next entry, as KVM does. State that is read before that would
  * repeat or lose the access (Documentation/virt/kvm/api.rst, KVM_RUN), so complete it now; an
  * access in several pieces exits once for each.
  */
 function finishPendingAccess(vcpu: VcpuThread): void {
-  vcpu.run.immediateExit = true;
-  while (runVcpu(vcpu.fd) === RunResult.EXIT) handleExit(vcpu);
-  vcpu.run.immediateExit = false;
+  const { run } = vcpu.runner;
+  run.immediateExit = true;
+  while (vcpu.runner.enter() === RunResult.EXIT) handleExit(vcpu);
+  run.immediateExit = false;
 }
 
 function handleExit(vcpu: VcpuThread): void {
-  switch (vcpu.run.exitReason) {
+  const { run } = vcpu.runner;
+  switch (run.exitReason) {
     case Exit.IO:
-      return handlePortAccess(vcpu.run, vcpu.bus);
+      return handlePortAccess(run, vcpu.bus);
     case Exit.MMIO:
-      return handleMemoryAccess(vcpu.run, vcpu.bus);
+      return handleMemoryAccess(run, vcpu.bus);
     case Exit.INTR:
     case Exit.IRQ_WINDOW_OPEN:
       return;
     case Exit.SHUTDOWN:
       return report(vcpu, GuestEvent.TRIPLE_FAULT);
     case Exit.SYSTEM_EVENT:
-      return report(vcpu, systemEvents[vcpu.run.systemEventType] ?? GuestEvent.CRASH);
+      return report(vcpu, systemEvents[run.systemEventType] ?? GuestEvent.CRASH);
     case Exit.INTERNAL_ERROR:
-      return report(vcpu, GuestEvent.INTERNAL_ERROR, vcpu.run.internalSuberror);
+      return report(vcpu, GuestEvent.INTERNAL_ERROR, run.internalSuberror);
     case Exit.FAIL_ENTRY:
-      return report(vcpu, GuestEvent.FAILED_ENTRY, vcpu.run.internalSuberror);
+      return report(vcpu, GuestEvent.FAILED_ENTRY, run.internalSuberror);
     default:
-      return report(vcpu, GuestEvent.UNKNOWN_EXIT, vcpu.run.exitReason);
+      return report(vcpu, GuestEvent.UNKNOWN_EXIT, run.exitReason);
   }
 }
 

@@ -4,8 +4,9 @@
  * @module
  */
 import { signalEventfd } from "../ffi/event.ts";
-import { RunPage } from "../ffi/kvm/run.ts";
 import { nameThread, threadId } from "../ffi/process.ts";
+import type { AcceleratorThread, RunnerDescription } from "./accel/accelerator.ts";
+import { loadAcceleratorThread } from "./accel/open.ts";
 import { allVcpus, GuestEvent, ThreadControl, VcpuPhase } from "./control_block.ts";
 import { type DeviceSetDescription, DeviceThread } from "./device_thread.ts";
 import { vcpuLoop } from "./vcpu_loop.ts";
@@ -13,10 +14,7 @@ import { vcpuLoop } from "./vcpu_loop.ts";
 /** What the main thread sends to a vCPU thread, once; null if there is no vCPU for it. */
 export interface VcpuThreadDescription {
   readonly index: number;
-  readonly fd: number;
-  /** Where the kvm_run page is mapped. */
-  readonly runAddress: number;
-  readonly runSize: number;
+  readonly runner: RunnerDescription;
   readonly control: SharedArrayBuffer;
   readonly devices: DeviceSetDescription;
 }
@@ -29,21 +27,21 @@ interface WorkerScope {
 
 const scope = globalThis as unknown as WorkerScope;
 
-scope.onmessage = ({ data }) => {
-  if (data) runVcpu(data);
+scope.onmessage = async ({ data }) => {
+  if (data) runVcpu(data, await loadAcceleratorThread(data.runner.accelerator));
   scope.close();
 };
 
-function runVcpu(data: VcpuThreadDescription): void {
+function runVcpu(data: VcpuThreadDescription, accelerator: AcceleratorThread): void {
   const control = new ThreadControl(data.control, data.index);
   const notify = () => signalEventfd(data.devices.eventFd);
   control.threadId = threadId();
   nameThread(`CPU ${data.index}/KVM`);
   try {
+    const interrupts = accelerator.openInterrupts(data.devices.interrupts);
     vcpuLoop({
-      fd: data.fd,
-      run: new RunPage(data.runAddress, data.runSize),
-      bus: new DeviceThread(data.devices, control).bus,
+      runner: accelerator.openRunner(data.runner),
+      bus: new DeviceThread(data.devices, control, interrupts).bus,
       control,
       all: allVcpus(data.control),
       notify,

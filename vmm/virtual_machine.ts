@@ -6,15 +6,18 @@
 import { exitName } from "../ffi/kvm/run.ts";
 import type { ChardevState } from "../devices/chardev/backend.ts";
 import type { Reactor } from "../ffi/reactor.ts";
+import type { Accelerator } from "./accel/accelerator.ts";
+import { openAccelerator } from "./accel/open.ts";
 import type { ChardevSet } from "./chardev_set.ts";
 import type { Console } from "./console.ts";
 import { defaultConfig, type MachineConfig } from "./config.ts";
 import { GuestEvent } from "./control_block.ts";
-import { dumpRegisters } from "./dump/registers.ts";
+import { dumpRegisters, instructionAddress } from "./dump/registers.ts";
 import { EventHub } from "./events.ts";
 import type { MemoryBackend } from "./guest_memory.ts";
 import { Machine, type MachineEvent } from "./machine.ts";
 import { type KeptResources, Resources } from "./resources.ts";
+import type { Vcpu } from "./vcpu.ts";
 import { inTransit, needsReset, type RunState } from "./run_state.ts";
 
 /** How a VM is created. */
@@ -80,7 +83,12 @@ export class VirtualMachine implements AsyncDisposable {
   readonly notice: (text: string) => void;
   readonly #parts: Resources;
 
-  private constructor(config: MachineConfig, options: CreateOptions, parts: Resources) {
+  private constructor(
+    config: MachineConfig,
+    options: CreateOptions,
+    parts: Resources,
+    accelerator: Accelerator,
+  ) {
     this.config = config;
     this.#parts = parts;
     this.reactor = parts.reactor;
@@ -96,6 +104,7 @@ export class VirtualMachine implements AsyncDisposable {
     this.#startOnArrival = !config.startPaused;
     this.exited = new Promise((resolve) => this.#resolveExited = resolve);
     this.machine = new Machine(config, {
+      accelerator,
       reactor: this.reactor,
       ram: parts.ram(config),
       incoming: options.incoming ?? false,
@@ -126,16 +135,19 @@ export class VirtualMachine implements AsyncDisposable {
       ? { ...defaultConfig(), ...config }
       : parts.withConsole({ ...defaultConfig(), ...config });
     let vm: VirtualMachine | undefined;
+    let accelerator: Accelerator | undefined;
     try {
       parts.openBackends(full, options.kept);
       await parts.chardevs.open(full.chardevs, full.monitors, options.kept);
-      vm = new VirtualMachine(full, options, parts);
+      accelerator = await openAccelerator();
+      vm = new VirtualMachine(full, options, parts, accelerator);
       vm.machine.startThreads();
       if (!options.detached) vm.attachDevices();
       parts.closeUnused(options.kept);
       return vm;
     } catch (error) {
       await (vm ?? parts).close();
+      accelerator?.[Symbol.dispose]();
       parts.closeKept(options.kept);
       throw error;
     }
@@ -276,7 +288,7 @@ export class VirtualMachine implements AsyncDisposable {
 
   /** Sends every vCPU a non-maskable interrupt. */
   injectNmi(): void {
-    this.whileParked(() => this.machine.vcpus.forEach((vcpu) => vcpu.kvm.nmi()));
+    this.whileParked(() => this.machine.vcpus.forEach((vcpu) => vcpu.hardware.nmi()));
   }
 
   /** Looks at the vCPUs: stops them for as long as `look` takes, without anyone noticing. */
@@ -344,7 +356,7 @@ export class VirtualMachine implements AsyncDisposable {
       case GuestEvent.THREAD_FAILED:
         return this.#internalError(`CPU ${vcpu?.index} thread failed`);
     }
-    const data = vcpu!.kvm.run.internalData.map((word, i) =>
+    const data = vcpu!.hardware.run.internalData.map((word, i) =>
       `\nextra data[${i}]: 0x${word.toString(16).padStart(16, "0")}`
     );
     const text = event === GuestEvent.INTERNAL_ERROR
@@ -352,7 +364,7 @@ export class VirtualMachine implements AsyncDisposable {
       : event === GuestEvent.FAILED_ENTRY
       ? `KVM: entry failed, hardware error 0x${argument.toString(16)}`
       : `KVM: unexpected exit ${exitName(argument)}`;
-    this.#internalError(`${text}\n${dumpRegisters(vcpu!.kvm)}${this.#codeAt(vcpu!.index)}`);
+    this.#internalError(`${text}\n${this.#registersOf(vcpu!)}${this.#codeAt(vcpu!.index)}`);
   }
 
   #guestReset(): void {
@@ -391,16 +403,19 @@ export class VirtualMachine implements AsyncDisposable {
   }
 
   #registers(): string {
-    return this.machine.vcpus.map(({ index, kvm }) =>
-      `CPU Reset (CPU ${index})\n${dumpRegisters(kvm)}`
+    return this.machine.vcpus.map((vcpu) =>
+      `CPU Reset (CPU ${vcpu.index})\n${this.#registersOf(vcpu)}`
     ).join("");
+  }
+
+  #registersOf({ hardware }: Vcpu): string {
+    return dumpRegisters(hardware, this.machine.hardware.layout);
   }
 
   /** The bytes around the instruction pointer, as QEMU prints them after the registers. */
   #codeAt(index: number): string {
-    const { kvm } = this.machine.vcpus[index];
-    const { rip, base } = kvm.instructionPointer();
-    const at = kvm.translate(base + rip);
+    const vcpu = this.machine.hardware.vcpus[index];
+    const at = vcpu.translate(instructionAddress(vcpu));
     if (at === undefined || !this.machine.memory.contains(Number(at), 16)) return "";
     const bytes = this.machine.memory.read(Number(at), 16);
     const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"));

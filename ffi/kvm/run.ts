@@ -64,6 +64,9 @@ export const Exit = {
   SYSTEM_EVENT: 24,
 } as const;
 
+/** What an entry into the guest came back with. */
+export const RunResult = { EXIT: 0, INTERRUPTED: 1, AGAIN: 2 } as const;
+
 /** A KVM_EXIT_* number's name, or `exit N` for one that this version does not know. */
 export function exitName(reason: number): string {
   return exitReasons[reason] ?? `exit ${reason}`;

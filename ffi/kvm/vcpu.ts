@@ -9,15 +9,12 @@ import { libc } from "../libc.ts";
 import { addressOf, type MappedRegion, mapShared } from "../memory.ts";
 import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
 import { withPendingKick } from "../process.ts";
-import { RunPage } from "./run.ts";
-import { kvmDeviceAttr, kvmRegs, kvmSregs } from "./structs.ts";
-import { type CpuidEntry, encodeCpuid } from "./system.ts";
+import { RunPage, RunResult } from "./run.ts";
+import { kvmDeviceAttr } from "./structs.ts";
+import { type CpuidEntry, encodeCpuid } from "./cpuid.ts";
 
 /** A constant, so that the compiler can call it directly from the vCPU loop. */
 const { ioctl } = libc;
-
-/** What KVM_RUN came back with. */
-export const RunResult = { EXIT: 0, INTERRUPTED: 1, AGAIN: 2 } as const;
 
 /**
  * Enters the guest.
@@ -127,15 +124,6 @@ export class KvmVcpu implements Disposable {
         ioctlValue(this.fd.fd, KVM.SET_SIGNAL_MASK);
       }
     });
-  }
-
-  /** The instruction pointer and the code segment's base. */
-  instructionPointer(): { rip: bigint; base: bigint } {
-    const regs = kvmRegs.alloc();
-    const sregs = kvmSregs.alloc();
-    ioctlBuffer(this.fd.fd, KVM.GET_REGS, regs.bytes);
-    ioctlBuffer(this.fd.fd, KVM.GET_SREGS, sregs.bytes);
-    return { rip: regs.view.rip, base: sregs.view.cs.base };
   }
 
   /** Guest physical address behind a virtual one, or undefined where nothing is mapped. */

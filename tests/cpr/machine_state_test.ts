@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { decodeCpuid, encodeCpuid } from "../../ffi/kvm/system.ts";
+import { decodeCpuid, encodeCpuid } from "../../ffi/kvm/cpuid.ts";
 import { checkState, constantSections, saveMachine } from "../../cpr/machine_state.ts";
 import type { Section } from "../../cpr/stream.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";

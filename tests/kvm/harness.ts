@@ -36,7 +36,7 @@ export async function until(condition: () => boolean, what: () => string): Promi
 /** The machine's state, as far as neither time nor the processor's whim changes it, and its RAM. */
 export function still({ machine }: VirtualMachine): unknown {
   // KVM gives all that the host has, whatever the guest may see of it.
-  const cpuid = machine.kvm.supportedCpuid();
+  const cpuid = machine.accelerator.supportedCpuid();
   const moving = ["kvmclock", "cpu/msrs", "cpu/tsc_offset", "cpu/lapic", "pit"];
   const sections = saveMachine(machine).filter(({ name }) => !moving.includes(name))
     .map((section) =>

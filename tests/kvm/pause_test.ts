@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { enterOnce } from "../../vmm/first_entry.ts";
 import { layout, type ProgramName } from "../guests/programs.ts";
+import { instructionAddress } from "../../vmm/dump/registers.ts";
 import { kvmTest, sleep, still, TestVm, until } from "./harness.ts";
 
 const ROUNDS = 20;
@@ -29,13 +30,13 @@ for (const mode of ["t", "T", "d"]) {
     await using test = await TestVm.start({ program: "exits", append: `mode=${mode}` });
     // No counter tells that it came there: it has when it is stopped in the same two places, the
     // loop's instructions, over and over.
-    const { kvm } = test.vm.machine.vcpus[0];
+    const [vcpu] = test.vm.machine.hardware.vcpus;
     const stops: bigint[] = [];
     const places = () => new Set(stops.slice(-ROUNDS));
     const looping = () => {
       test.vm.stop();
       assert.equal(test.vm.runState, "paused");
-      stops.push(kvm.instructionPointer().rip);
+      stops.push(instructionAddress(vcpu));
       test.vm.cont();
       return stops.length >= ROUNDS && places().size <= 2;
     };

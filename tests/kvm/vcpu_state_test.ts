@@ -1,8 +1,7 @@
 /** A vCPU's state, read at the moments at which the host is in between. */
-import { KVM } from "../../ffi/kvm/ioctl.ts";
-import type { KvmVcpu } from "../../ffi/kvm/vcpu.ts";
 import { kvmLapicState } from "../../ffi/kvm/structs.ts";
-import type { HardwareState } from "../../vmm/hardware.ts";
+import type { AcceleratorVcpu } from "../../vmm/accel/accelerator.ts";
+import type { HardwareState } from "../../vmm/accel/hardware.ts";
 import { layout } from "../guests/programs.ts";
 import { kvmTest, sleep, TestVm } from "./harness.ts";
 
@@ -21,11 +20,11 @@ const TICKS = layout.steadyRecords + 16;
  *
  * @returns false if no such timer is running
  */
-function awaitRunOut(vcpu: KvmVcpu): boolean {
+function awaitRunOut(vcpu: AcceleratorVcpu): boolean {
   const { bytes } = kvmLapicState.alloc();
   const registers = new DataView(bytes.buffer);
   const read = (register: number) => {
-    vcpu.transfer(KVM.GET_LAPIC, bytes);
+    vcpu.read("lapic", bytes);
     return registers.getUint32(register, true);
   };
   if ((read(LVT_TIMER) & MODE_OR_MASK) !== 0 || read(CURRENT_COUNT) === 0) return false;

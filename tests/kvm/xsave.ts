@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { CpuidEntry } from "../../ffi/kvm/system.ts";
+import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 
 /** Where XSTATE_BV lies (Intel SDM volume 1, 13.4.2). */
 const XSTATE_BV = 512;

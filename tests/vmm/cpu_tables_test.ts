@@ -1,7 +1,5 @@
 import assert from "node:assert/strict";
-import { KvmSystem } from "../../ffi/kvm/system.ts";
-import { KvmVcpu } from "../../ffi/kvm/vcpu.ts";
-import { KvmVm } from "../../ffi/kvm/vm.ts";
+import { KvmAccelerator } from "../../vmm/accel/kvm/system.ts";
 import { compareCpuid } from "../../vmm/cpu/compare.ts";
 import { cpuTables, hostCpu } from "../../vmm/cpu/tables.ts";
 import { parseCpu } from "../../vmm/options/machine.ts";
@@ -27,15 +25,12 @@ Deno.test("cpuTables() gives no more than the host has when the model is any", (
 });
 
 kvmTest("cpuTables() gives tables that this host's KVM takes when the model is any", () => {
-  using kvm = new KvmSystem();
+  using kvm = new KvmAccelerator();
   for (const text of models) {
     const config = { cpu: parseCpu(text), smp: parseSmp("4,cores=2,threads=2") };
-    using vm = new KvmVm(kvm.createVm());
-    vm.createIrqchip();
-    const size = kvm.vcpuMmapSize();
-    for (const { apicId, cpuid } of cpuTables(config, hostCpu(kvm)).vcpus) {
-      using vcpu = new KvmVcpu(vm.createVcpu(apicId), size);
-      assert.doesNotThrow(() => vcpu.setCpuid(cpuid), text);
+    const cpus = cpuTables(config, hostCpu(kvm)).vcpus;
+    assert.doesNotThrow(() => kvm.createVm({ pit: false, cpus }).close(), text);
+    for (const { cpuid } of cpus) {
       assert.deepEqual(compareCpuid(cpuid, hostCpu(kvm)), []);
     }
   }
@@ -49,7 +44,7 @@ Deno.test("cpuTables() gives the host's brand string when the model is host", ()
 });
 
 kvmTest("hostCpu() has a brand string, KVM's or the host's own", () => {
-  using kvm = new KvmSystem();
+  using kvm = new KvmAccelerator();
   const { supported, modelId } = hostCpu(kvm);
   assert.ok(modelId || leaf(supported, 0x8000_0002).eax !== 0);
 });

@@ -1,5 +1,5 @@
 /** CPUID tables as KVM_GET_SUPPORTED_CPUID reports them, and how tests write and read tables. */
-import type { CpuidEntry } from "../../ffi/kvm/system.ts";
+import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import type { HostCpu } from "../../vmm/cpu/definition.ts";
 
 /** Reads lines of `function index flags eax ebx ecx edx`, all hexadecimal. */

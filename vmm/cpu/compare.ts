@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { CpuidEntry } from "../../ffi/kvm/system.ts";
+import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import { AMD_ALIASES } from "./cpuid.ts";
 import { type HostCpu, hostFeatures } from "./definition.ts";
 import { describeRegister, FeatureSet, findCpuid } from "./features.ts";

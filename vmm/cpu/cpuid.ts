@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { CpuidEntry } from "../../ffi/kvm/system.ts";
+import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import { type CpuDefinition, isAmd } from "./definition.ts";
 import { KVM_CPUID_FEATURES } from "./feature_words.ts";
 import { findCpuid } from "./features.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { CpuidEntry } from "../../ffi/kvm/system.ts";
+import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import type { CpuConfig } from "../config.ts";
 import { OptionError } from "../options/error.ts";
 import { FeatureSet, findCpuid, isFeature } from "./features.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { CpuidEntry } from "../../ffi/kvm/system.ts";
+import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import { type CpuidRegister, type FeatureWord, featureWords } from "./feature_words.ts";
 
 /** A feature's place: which of {@linkcode featureWords}, and which bit of it. */

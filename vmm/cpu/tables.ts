@@ -1,17 +1,20 @@
 /**
- * The CPUs of a machine: APIC ids and CPUID tables for KVM.
+ * The CPUs of a machine: APIC ids and CPUID tables.
  *
  * @module
  */
-import { Capability } from "../../ffi/kvm/ioctl.ts";
-import type { CpuidEntry, KvmSystem } from "../../ffi/kvm/system.ts";
+import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
+import type { Accelerator } from "../accel/accelerator.ts";
 import type { MachineConfig } from "../config.ts";
 import { buildCpuid } from "./cpuid.ts";
 import { type CpuDefinition, defineCpu, type HostCpu, isAmd } from "./definition.ts";
 import { findCpuid } from "./features.ts";
 import { apicId } from "./topology.ts";
 
-/** The vCPUs as KVM is told of them. */
+/** What an accelerator says of the CPUs that it can give a guest. */
+export type CpuOffer = Pick<Accelerator, "supportedCpuid" | "tscDeadline">;
+
+/** The vCPUs as the accelerator is told of them. */
 export interface CpuTables {
   /** One entry a vCPU: its APIC id and its CPUID leaves. */
   readonly vcpus: readonly { readonly apicId: number; readonly cpuid: readonly CpuidEntry[] }[];
@@ -38,17 +41,17 @@ export function cpuTables(
 }
 
 /** What this host can give to a guest. */
-export function hostCpu(kvm: KvmSystem): HostCpu {
-  const supported = kvm.supportedCpuid();
+export function hostCpu(offer: CpuOffer): HostCpu {
+  const supported = offer.supportedCpuid();
   const hasBrand = (findCpuid(supported, 0x8000_0002)?.eax ?? 0) !== 0;
   return {
     supported,
-    tscDeadline: kvm.capability(Capability.TSC_DEADLINE_TIMER) !== 0,
+    tscDeadline: offer.tscDeadline,
     modelId: hasBrand ? undefined : brandFromProc(),
   };
 }
 
-/** The host's brand string where KVM keeps it to itself; undefined if /proc has none either. */
+/** The host's brand string where the accelerator keeps it to itself; undefined if /proc has none either. */
 function brandFromProc(): string | undefined {
   const head = new Uint8Array(1024);
   try {

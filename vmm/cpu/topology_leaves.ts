@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { CpuidEntry } from "../../ffi/kvm/system.ts";
+import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import { type ApicIdShifts, apicIdShifts, type CpuTopology, threadsPerSocket } from "./topology.ts";
 
 /** Levels of leaves 0xb and 0x1f (Intel SDM volume 2, CPUID). */

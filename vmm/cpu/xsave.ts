@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { CpuidEntry } from "../../ffi/kvm/system.ts";
+import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import { type FeatureSet, findCpuid } from "./features.ts";
 
 const LEAF = 0xd;

@@ -1,30 +1,28 @@
 /**
- * The in-kernel interrupt controllers as text, in QEMU's shape (`info pic`, `info lapic`).
+ * The interrupt controllers as text, in QEMU's shape (`info pic`, `info lapic`).
  *
  * @module
  */
-import { KVM } from "../../ffi/kvm/ioctl.ts";
 import { kvmIoapicState, kvmIrqchip, kvmPicState } from "../../ffi/kvm/structs.ts";
-import type { KvmVcpu } from "../../ffi/kvm/vcpu.ts";
-import type { KvmVm } from "../../ffi/kvm/vm.ts";
+import type { AcceleratorVcpu, AcceleratorVm } from "../accel/accelerator.ts";
 
 const hex = (value: bigint | number, digits: number) => value.toString(16).padStart(digits, "0");
 
 const DELIVERY_MODES = ["fixed", "lowpri", "SMI", "...", "NMI", "INIT", "...", "extINT"];
 
 /** IOAPIC and both PICs, without their line ends' carriage returns. */
-export function dumpInterruptControllers(vm: KvmVm): string {
+export function dumpInterruptControllers(vm: AcceleratorVm): string {
   return [...ioapic(vm), pic(vm, 1), pic(vm, 0)].map((line) => line + "\n").join("");
 }
 
-function chip(vm: KvmVm, id: number): Uint8Array<ArrayBuffer> {
+function chip(vm: AcceleratorVm, id: number): Uint8Array<ArrayBuffer> {
   const { bytes, view } = kvmIrqchip.alloc();
   view.chip_id = id;
-  vm.transfer(KVM.GET_IRQCHIP, bytes);
+  vm.read("irqchip", bytes);
   return bytes;
 }
 
-function pic(vm: KvmVm, id: number): string {
+function pic(vm: AcceleratorVm, id: number): string {
   const s = kvmPicState.view(chip(vm, id).buffer, kvmIrqchip.offsets.chip);
   // The highest priority that waits, counted from the rotating base (8259A data sheet).
   const pending = ((s.irr & ~s.imr) << s.priority_add) & 0xff;
@@ -35,7 +33,7 @@ function pic(vm: KvmVm, id: number): string {
 }
 
 /** 82093AA data sheet, 3.2.4: a redirection table entry is 64 bits. */
-function ioapic(vm: KvmVm): string[] {
+function ioapic(vm: AcceleratorVm): string[] {
   const s = kvmIoapicState.view(chip(vm, 2).buffer, kvmIrqchip.offsets.chip);
   const entries = [...s.redirtbl];
   const list = (pins: number[]) => pins.length === 0 ? "(none)" : pins.join(" ");
@@ -87,9 +85,9 @@ const TIMER_MODES = ["one-shot", "periodic", "tsc-deadline", "..."];
 const SHORTHANDS = ["no-shorthand", "self", "all-self", "all"];
 
 /** A vCPU's local APIC. */
-export function dumpLocalApic(vcpu: KvmVcpu, index: number): string {
+export function dumpLocalApic(vcpu: AcceleratorVcpu, index: number): string {
   const page = new Uint8Array(1024);
-  vcpu.transfer(KVM.GET_LAPIC, page);
+  vcpu.read("lapic", page);
   const data = new DataView(page.buffer);
   const reg = (offset: number) => data.getUint32(offset, true);
   const divide = reg(APIC.DIVIDE);

@@ -3,10 +3,9 @@
  *
  * @module
  */
-import { KVM } from "../../ffi/kvm/ioctl.ts";
 import { kvmDebugregs, kvmMpState, kvmRegs, kvmSregs } from "../../ffi/kvm/structs.ts";
-import type { KvmVcpu } from "../../ffi/kvm/vcpu.ts";
 import type { Fields, Struct, View } from "../../ffi/struct.ts";
+import type { AcceleratorVcpu, VcpuPart, VcpuStateLayout } from "../accel/accelerator.ts";
 
 type Regs = View<typeof kvmRegs.fields>;
 type Sregs = View<typeof kvmSregs.fields>;
@@ -44,13 +43,16 @@ const systemTypes64: Record<number, string> = {
 };
 
 /** All registers of a parked vCPU, as text with a line end after each line. */
-export function dumpRegisters(vcpu: KvmVcpu): string {
-  const regs = read(vcpu, KVM.GET_REGS, kvmRegs);
-  const sregs = read(vcpu, KVM.GET_SREGS, kvmSregs);
-  const debug = read(vcpu, KVM.GET_DEBUGREGS, kvmDebugregs);
-  const halted = read(vcpu, KVM.GET_MP_STATE, kvmMpState).mp_state === 3 ? 1 : 0;
-  const xsave = new Uint8Array(4096);
-  vcpu.transfer(KVM.GET_XSAVE, xsave);
+export function dumpRegisters(
+  vcpu: AcceleratorVcpu,
+  layout: Pick<VcpuStateLayout, "xsaveSize">,
+): string {
+  const regs = read(vcpu, "regs", kvmRegs);
+  const sregs = read(vcpu, "sregs", kvmSregs);
+  const debug = read(vcpu, "debugregs", kvmDebugregs);
+  const halted = read(vcpu, "mp_state", kvmMpState).mp_state === 3 ? 1 : 0;
+  const xsave = new Uint8Array(layout.xsaveSize);
+  vcpu.read("xsave", xsave);
   return [
     ...generalRegisters(regs),
     `RIP=${hex64(regs.rip)} RFL=${hex(regs.rflags, 8)} [${
@@ -70,23 +72,32 @@ export function dumpRegisters(vcpu: KvmVcpu): string {
 }
 
 /** One register by its lower-case name; undefined if there is none of that name. */
-export function readRegister(vcpu: KvmVcpu, name: string): bigint | undefined {
-  const regs = read(vcpu, KVM.GET_REGS, kvmRegs);
+export function readRegister(vcpu: AcceleratorVcpu, name: string): bigint | undefined {
+  const regs = read(vcpu, "regs", kvmRegs);
   const alias = name === "pc" || name === "eip" ? "rip" : name === "eflags" ? "rflags" : name;
   const wide = /^e[a-ds][xpi]$/.test(alias) ? `r${alias.slice(1)}` : alias;
   if (wide in kvmRegs.fields) {
     const value = regs[wide as keyof Regs];
     return wide === alias ? value : value & 0xffff_ffffn;
   }
-  const sregs = read(vcpu, KVM.GET_SREGS, kvmSregs);
+  const sregs = read(vcpu, "sregs", kvmSregs);
   if (/^[c-gs]s$/.test(name)) return BigInt(sregs[name as "cs"].selector);
   if (/^cr[0234]$/.test(name)) return sregs[name as "cr0"];
   return name === "efer" ? sregs.efer : undefined;
 }
 
-function read<F extends Fields>(vcpu: KvmVcpu, request: number, layout: Struct<F>): View<F> {
+/** The linear address of the next instruction. */
+export function instructionAddress(vcpu: AcceleratorVcpu): bigint {
+  return read(vcpu, "sregs", kvmSregs).cs.base + read(vcpu, "regs", kvmRegs).rip;
+}
+
+function read<F extends Fields>(
+  vcpu: AcceleratorVcpu,
+  part: VcpuPart,
+  layout: Struct<F>,
+): View<F> {
   const { bytes, view } = layout.alloc();
-  vcpu.transfer(request, bytes);
+  vcpu.read(part, bytes);
   return view;
 }
 

@@ -44,7 +44,7 @@ export async function describeHost(kernel: string, qemu?: string): Promise<Host>
 /** The frequency that KVM gives every new guest's TSC, whatever VMM runs it. */
 async function guestTscKhz(kernel: string): Promise<number> {
   await using vm = await createVm({ kernel });
-  return vm.machine.vcpus[0].kvm.tscKhz;
+  return vm.machine.hardware.vcpus[0].tscKhz;
 }
 
 async function memory(name: string): Promise<number> {

@@ -6,26 +6,25 @@
  *
  * @module
  */
-import { OsError } from "../ffi/errno.ts";
-import { Capability, KVM } from "../ffi/kvm/ioctl.ts";
+import { OsError } from "../../ffi/errno.ts";
 import {
   kvmDebugregs,
   kvmLapicState,
   kvmMpState,
-  kvmMsrEntry,
   kvmRegs,
   kvmSregs,
   kvmVcpuEvents,
   kvmXcrs,
-  kvmXsave,
-} from "../ffi/kvm/structs.ts";
-import type { KvmSystem } from "../ffi/kvm/system.ts";
-import type { KvmVcpu } from "../ffi/kvm/vcpu.ts";
-import type { View } from "../ffi/struct.ts";
+} from "../../ffi/kvm/structs.ts";
+import type { View } from "../../ffi/struct.ts";
+import {
+  type AcceleratorVcpu,
+  type VcpuPart,
+  vcpuParts,
+  type VcpuStateLayout,
+} from "./accelerator.ts";
+import { msrBuffer, msrCount, msrEntry } from "./msrs.ts";
 
-/** IA32_TSC_DEADLINE: written last, because it arms the LAPIC timer against the restored TSC. */
-const MSR_TSC_DEADLINE = 0x6e0;
-const MSR_HEAD = 8;
 /** LAPIC registers (SDM 3A, 10.5): the timer's vector with mode and mask, its counts. */
 const LVT_TIMER = 0x320;
 const LVT_MASKED_OR_MODE = 0x7_0000;
@@ -39,22 +38,6 @@ const TIMER_LOOKS = 2;
 /** KVM_MP_STATE_RUNNABLE. */
 const MP_STATE_RUNNABLE = 0;
 
-/** The parts of a vCPU's state, each one struct of the kernel ABI. */
-export const vcpuParts = [
-  "mp_state",
-  "regs",
-  "sregs",
-  "xsave",
-  "xcrs",
-  "debugregs",
-  "lapic",
-  "msrs",
-  "vcpu_events",
-] as const;
-
-/** Name of one part. */
-export type VcpuPart = typeof vcpuParts[number];
-
 /**
  * The order in which the parts are read: the LAPIC last. A TSC deadline that runs out in between is
  * then in both the MSR and the LAPIC, which gives one interrupt, rather than in neither.
@@ -64,80 +47,14 @@ const readingOrder: readonly VcpuPart[] = [
   "lapic",
 ];
 
-const requests: Record<VcpuPart, { get: number; set: number }> = {
-  mp_state: { get: KVM.GET_MP_STATE, set: KVM.SET_MP_STATE },
-  regs: { get: KVM.GET_REGS, set: KVM.SET_REGS },
-  sregs: { get: KVM.GET_SREGS, set: KVM.SET_SREGS },
-  xsave: { get: KVM.GET_XSAVE, set: KVM.SET_XSAVE },
-  xcrs: { get: KVM.GET_XCRS, set: KVM.SET_XCRS },
-  debugregs: { get: KVM.GET_DEBUGREGS, set: KVM.SET_DEBUGREGS },
-  lapic: { get: KVM.GET_LAPIC, set: KVM.SET_LAPIC },
-  msrs: { get: KVM.GET_MSRS, set: KVM.SET_MSRS },
-  vcpu_events: { get: KVM.GET_VCPU_EVENTS, set: KVM.SET_VCPU_EVENTS },
-};
-
-/** What this host's KVM can save of a vCPU. */
-export interface VcpuStateLayout {
-  /** Bytes of XSAVE state; above 4096 the host has states that need KVM_GET_XSAVE2. */
-  readonly xsaveSize: number;
-  /** The MSRs that can be read, the TSC deadline last. */
-  readonly msrs: Uint32Array;
-  /** Whether the guest's TSC can be kept at its distance from the host's (KVM_VCPU_TSC_OFFSET). */
-  readonly tscOffset: boolean;
-}
-
-/** Asks KVM for the state layout; `vcpu` is any vCPU whose CPUID is set. */
-export function vcpuStateLayout(kvm: KvmSystem, vcpu: KvmVcpu): VcpuStateLayout {
-  const listed = [...kvm.msrIndexList()].filter((index) => index !== MSR_TSC_DEADLINE);
-  return {
-    xsaveSize: Math.max(kvmXsave.size, kvm.capability(Capability.XSAVE2)),
-    msrs: readableMsrs(vcpu, [...listed, MSR_TSC_DEADLINE]),
-    tscOffset: vcpu.hasTscOffset(),
-  };
-}
-
-/** KVM_GET_MSRS stops at the first MSR that it cannot read: drop it and ask again. */
-function readableMsrs(vcpu: KvmVcpu, wanted: number[]): Uint32Array {
-  let rest = wanted;
-  const readable: number[] = [];
-  while (rest.length > 0) {
-    const buffer = msrBuffer(rest);
-    const done = vcpu.transfer(KVM.GET_MSRS, buffer);
-    readable.push(...rest.slice(0, done));
-    rest = rest.slice(done + 1);
-  }
-  return Uint32Array.from(readable);
-}
-
-function msrBuffer(indices: ArrayLike<number>): Uint8Array<ArrayBuffer> {
-  const buffer = new Uint8Array(MSR_HEAD + indices.length * kvmMsrEntry.size);
-  const data = new DataView(buffer.buffer);
-  data.setUint32(0, indices.length, true);
-  for (let i = 0; i < indices.length; i++) {
-    data.setUint32(MSR_HEAD + i * kvmMsrEntry.size, indices[i], true);
-  }
-  return buffer;
-}
-
-/** Whether two buffers of MSRs hold the same ones in the same order, whatever their values. */
-export function sameMsrs(a: Uint8Array<ArrayBuffer>, b: Uint8Array<ArrayBuffer>): boolean {
-  if (a.length !== b.length) return false;
-  const [one, other] = [new DataView(a.buffer, a.byteOffset), new DataView(b.buffer, b.byteOffset)];
-  if (one.getUint32(0, true) !== other.getUint32(0, true)) return false;
-  for (let at = MSR_HEAD; at < a.length; at += kvmMsrEntry.size) {
-    if (one.getUint32(at, true) !== other.getUint32(at, true)) return false;
-  }
-  return true;
-}
-
-/** KVM does not take a part of a vCPU's state; `cause` is its error. */
+/** The accelerator does not take a part of a vCPU's state; `cause` is its error. */
 export class PartRefused extends Error {
   override readonly name = "PartRefused";
 
   /**
    * @param state the vCPU's state
-   * @param part the part that KVM refused
-   * @param cause KVM's error
+   * @param part the part that was refused
+   * @param cause the accelerator's error
    */
   constructor(
     readonly state: VcpuState,
@@ -154,14 +71,12 @@ export class VcpuState {
   readonly parts: Readonly<Record<VcpuPart, Uint8Array<ArrayBuffer>>>;
   /** The guest's TSC less the host's: u64, in a host that tells it. */
   readonly tscOffset: Uint8Array<ArrayBuffer> | undefined;
-  readonly #getXsave: number;
   readonly #lapic: DataView;
   readonly #events: View<typeof kvmVcpuEvents.fields>;
   readonly #mpState: View<typeof kvmMpState.fields>;
 
   /** Makes empty buffers for a host's layout. */
   constructor(layout: VcpuStateLayout) {
-    this.#getXsave = layout.xsaveSize > kvmXsave.size ? KVM.GET_XSAVE2 : KVM.GET_XSAVE;
     this.parts = {
       mp_state: new Uint8Array(kvmMpState.size),
       regs: new Uint8Array(kvmRegs.size),
@@ -180,7 +95,7 @@ export class VcpuState {
   }
 
   /** Reads the state of a parked vCPU. @throws {OsError} */
-  save(vcpu: KvmVcpu): void {
+  save(vcpu: AcceleratorVcpu): void {
     this.#read(vcpu);
     if (!this.#timerHasRunOut()) return;
     for (let look = 0; look < TIMER_LOOKS && !this.#timerIsPending(); look++) {
@@ -218,10 +133,9 @@ export class VcpuState {
     return this.#mpState.mp_state === MP_STATE_RUNNABLE;
   }
 
-  #read(vcpu: KvmVcpu): void {
+  #read(vcpu: AcceleratorVcpu): void {
     for (const part of readingOrder) {
-      const request = part === "xsave" ? this.#getXsave : requests[part].get;
-      const done = vcpu.transfer(request, this.parts[part]);
+      const done = vcpu.read(part, this.parts[part]);
       if (part === "msrs") this.#checkMsrs(done, "KVM_GET_MSRS");
     }
     if (this.tscOffset) vcpu.readTscOffset(this.tscOffset);
@@ -233,12 +147,12 @@ export class VcpuState {
    * @param tscOffsets give the TSC its offset instead of its value: it goes on as if nothing were
    * @throws {PartRefused}
    */
-  restore(vcpu: KvmVcpu, tscOffsets: boolean): void {
+  restore(vcpu: AcceleratorVcpu, tscOffsets: boolean): void {
     let current: PartRefused["part"] = vcpuParts[0];
     try {
       for (const part of vcpuParts) {
         current = part;
-        const done = vcpu.transfer(requests[part].set, this.parts[part]);
+        const done = vcpu.write(part, this.parts[part]);
         if (part === "msrs") this.#checkMsrs(done, "KVM_SET_MSRS");
       }
       current = "tsc_offset";
@@ -251,17 +165,15 @@ export class VcpuState {
   /** The value of an MSR that was saved, or undefined. */
   msr(index: number): bigint | undefined {
     const { msrs } = this.parts;
-    for (let at = MSR_HEAD; at < msrs.length; at += kvmMsrEntry.size) {
-      const entry = kvmMsrEntry.view(msrs.buffer, at);
+    for (let position = 0; position < msrCount(msrs); position++) {
+      const entry = msrEntry(msrs, position);
       if (entry.index === index) return entry.data;
     }
   }
 
   #checkMsrs(done: number, syscall: string): void {
     const { msrs } = this.parts;
-    const count = new DataView(msrs.buffer).getUint32(0, true);
-    if (done === count) return;
-    const index = kvmMsrEntry.view(msrs.buffer, MSR_HEAD + done * kvmMsrEntry.size).index;
-    throw new OsError(syscall, 22, `0x${index.toString(16)}`);
+    if (done === msrCount(msrs)) return;
+    throw new OsError(syscall, 22, `0x${msrEntry(msrs, done).index.toString(16)}`);
   }
 }

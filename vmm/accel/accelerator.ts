@@ -1,0 +1,195 @@
+/**
+ * What runs the guest's instructions: the interface of an accelerator, as the rest of the VMM sees it.
+ *
+ * KVM's structs (linux/kvm.h) are the language: exits are read out of a kvm_run page, state goes in and
+ * out as kvm_regs, kvm_sregs and so on. What an accelerator does behind them is its own; nothing above
+ * this interface knows an ioctl, or whether a VM or a vCPU has a descriptor.
+ *
+ * ```text
+ * Accelerator          what this host offers                          main thread
+ *   AcceleratorVm      memory slots, interrupt chips, clock           main thread
+ *     AcceleratorVcpu  state in and out, kick                         any thread, while it is parked
+ *     VcpuRunner       enters the guest                               the vCPU's own thread
+ *     InterruptLines   drives lines of the chips                      one on each thread
+ * ```
+ *
+ * @module
+ */
+import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
+import type { RunPage } from "../../ffi/kvm/run.ts";
+import type { OwnedFd } from "../../ffi/fd.ts";
+
+/** The accelerators by QEMU's names for them (`-accel`). */
+export const acceleratorNames = ["kvm"] as const;
+
+/** One of {@linkcode acceleratorNames}. */
+export type AcceleratorName = typeof acceleratorNames[number];
+
+/** The parts of a vCPU's state, each one struct of the kernel ABI, in the order of writing. */
+export const vcpuParts = [
+  "mp_state",
+  "regs",
+  "sregs",
+  "xsave",
+  "xcrs",
+  "debugregs",
+  "lapic",
+  "msrs",
+  "vcpu_events",
+] as const;
+
+/** Name of one part of a vCPU's state. */
+export type VcpuPart = typeof vcpuParts[number];
+
+/**
+ * The parts of a VM's state: struct kvm_irqchip, whose `chip_id` says which chip, kvm_pit_state2 and
+ * kvm_clock_data.
+ */
+export type VmPart = "irqchip" | "pit" | "clock";
+
+/** What can be saved of a vCPU on this host. */
+export interface VcpuStateLayout {
+  /** Bytes of XSAVE state. */
+  readonly xsaveSize: number;
+  /** The MSRs that can be read, the TSC deadline last. */
+  readonly msrs: Uint32Array;
+  /** Whether the guest's TSC can be kept at its distance from the host's. */
+  readonly tscOffset: boolean;
+}
+
+/** What a VM is made of. */
+export interface VmOptions {
+  /** Whether to make the PIT. */
+  readonly pit: boolean;
+  /** One entry a vCPU: its APIC id and its CPUID leaves. */
+  readonly cpus: readonly { readonly apicId: number; readonly cpuid: readonly CpuidEntry[] }[];
+}
+
+/** A range of guest physical addresses and the host memory behind it. */
+export interface MemorySlot {
+  readonly slot: number;
+  /** First guest physical address. */
+  readonly gpa: number;
+  /** Bytes. */
+  readonly size: number;
+  /** Where it is mapped in this process. */
+  readonly address: number;
+  /** The file that is mapped there, and where in it; without one the memory is anonymous. */
+  readonly file?: { readonly fd: OwnedFd; readonly offset: number };
+  /** Guest writes exit as accesses to a device. */
+  readonly readonly: boolean;
+}
+
+/** What this host can run guests with. */
+export interface Accelerator extends Disposable {
+  readonly name: AcceleratorName;
+  /** Its name in messages. */
+  readonly title: string;
+  /** How many vCPUs a VM may have. */
+  readonly maxVcpus: number;
+  /** Whether the LAPIC timer has its TSC deadline mode, which CPUID need not say. */
+  readonly tscDeadline: boolean;
+  /** The CPUID leaves that it can give a guest. */
+  supportedCpuid(): CpuidEntry[];
+  /** Makes a VM with its chips and vCPUs, without memory. @throws {OsError} if it cannot */
+  createVm(options: VmOptions): AcceleratorVm;
+}
+
+/** A VM: chips and vCPUs, and the memory that it is given. */
+export interface AcceleratorVm extends Disposable {
+  readonly vcpus: readonly AcceleratorVcpu[];
+  /** The chips' lines, on the thread that made the VM. */
+  readonly interrupts: InterruptLines;
+  /** Plain data from which another thread opens the lines. */
+  readonly interruptsDescription: InterruptsDescription;
+  /** Descriptors of no use to a successor, whose closing takes long: it is left for after a pause. */
+  readonly remains: readonly OwnedFd[];
+  /** What can be saved of its vCPUs; none of them runs. */
+  stateLayout(): VcpuStateLayout;
+  /** Shows host memory to the guest. */
+  setMemory(slot: MemorySlot): void;
+  /** Takes a memory slot away. */
+  removeMemory(slot: MemorySlot): void;
+  /** Reads a part of the state. @throws {OsError} */
+  read(part: VmPart, into: Uint8Array<ArrayBuffer>): void;
+  /** Writes a part of the state. @throws {OsError} if it makes no sense */
+  write(part: VmPart, from: Uint8Array<ArrayBuffer>): void;
+  /** Closes VM and vCPUs. No thread may be inside one. */
+  close(): void;
+}
+
+/** A vCPU. All but the kick is for a vCPU that is parked, and for any thread. */
+export interface AcceleratorVcpu {
+  /** Why the guest stopped; shared with the vCPU's thread. */
+  readonly run: RunPage;
+  /** Frequency of the guest's TSC. */
+  readonly tscKhz: number;
+  /** Plain data from which the vCPU's thread makes its {@linkcode VcpuRunner}. */
+  readonly description: RunnerDescription;
+  /** Reads a part of the state; for `msrs`, returns how many were read. @throws {OsError} */
+  read(part: VcpuPart, into: Uint8Array<ArrayBuffer>): number;
+  /** Writes a part of the state; for `msrs`, returns how many were taken. @throws {OsError} */
+  write(part: VcpuPart, from: Uint8Array<ArrayBuffer>): number;
+  /** Reads by how much the guest's TSC is ahead of the host's, a u64. @throws {OsError} */
+  readTscOffset(into: Uint8Array<ArrayBuffer>): void;
+  /** Sets what `readTscOffset` read. @throws {OsError} */
+  writeTscOffset(from: Uint8Array<ArrayBuffer>): void;
+  /** Brings an interrupt of the LAPIC timer that has fallen due into the state. */
+  settleTimer(): void;
+  /** Tells the guest that it was paused, so that its watchdogs hold still. */
+  noteKvmclockPause(): void;
+  /** Injects an NMI. */
+  nmi(): void;
+  /** Guest physical address behind a linear one; undefined where nothing is mapped. */
+  translate(linear: bigint): bigint | undefined;
+  /** Lets the runner enter the guest again after a `halt`. */
+  allow(): void;
+  /** Makes the runner return, now and whenever it enters, until it is allowed again. */
+  halt(threadId: number): void;
+  /** Makes the runner return, once. */
+  interrupt(threadId: number): void;
+}
+
+/** A vCPU as its own thread has it. */
+export interface VcpuRunner {
+  readonly run: RunPage;
+  /**
+   * Enters the guest.
+   *
+   * @returns a `RunResult`: EXIT with the reason in the run page; INTERRUPTED by `halt` or `interrupt`;
+   *   AGAIN when an application processor was woken by INIT
+   * @throws {OsError}
+   */
+  enter(): number;
+}
+
+/** The input lines of the interrupt chips, on one thread. */
+export interface InterruptLines {
+  /** Drives a line (GSI). */
+  setLine(gsi: number, level: boolean): void;
+}
+
+/** What a vCPU's thread is told of its vCPU. */
+export interface RunnerDescription {
+  readonly accelerator: AcceleratorName;
+  /** The vCPU's descriptor. */
+  readonly fd: number;
+  /** Where its kvm_run page is mapped, and how many bytes. */
+  readonly runAddress: number;
+  readonly runSize: number;
+}
+
+/** What a thread is told of the interrupt chips. */
+export interface InterruptsDescription {
+  readonly accelerator: AcceleratorName;
+  /** The VM's descriptor. */
+  readonly vmFd: number;
+}
+
+/** The side of an accelerator that other threads than the main one use. */
+export interface AcceleratorThread {
+  /** Makes a vCPU's runner, on its thread. */
+  openRunner(description: RunnerDescription): VcpuRunner;
+  /** Opens the interrupt chips' lines on this thread. */
+  openInterrupts(description: InterruptsDescription): InterruptLines;
+}
