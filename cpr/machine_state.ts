@@ -13,7 +13,6 @@
 import { type CpuidEntry, decodeCpuid, encodeCpuid } from "../ffi/kvm/cpuid.ts";
 import { compareCpuid } from "../vmm/cpu/compare.ts";
 import { hostCpu } from "../vmm/cpu/tables.ts";
-import type { DeviceInstance } from "../vmm/device_set.ts";
 import { OsError } from "../ffi/errno.ts";
 import { kvmIrqchip } from "../ffi/kvm/structs.ts";
 import { vcpuParts } from "../vmm/accel/accelerator.ts";
@@ -21,11 +20,12 @@ import { type Hardware, type HardwareState, irqchips } from "../vmm/accel/hardwa
 import { sameMsrs } from "../vmm/accel/msrs.ts";
 import { PartRefused } from "../vmm/accel/vcpu_state.ts";
 import type { Machine } from "../vmm/machine.ts";
-import { checkVersion, describeSection, type Section, StateError } from "./stream.ts";
+import { DeviceState } from "./device_state.ts";
+import { SectionTable } from "./section_table.ts";
+import { StateSection } from "./state_section.ts";
+import { describeSection, type Section, StateError } from "./stream.ts";
 
 const VERSION = 1;
-/** Bytes of state that are believed, RAM aside; a vCPU has about 10 KiB. */
-const MAX_STATE = 64 << 20;
 const UUID = "uuid";
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -57,7 +57,7 @@ export function constantSections(machine: Machine, withUuid = false): Section[] 
 export function saveMachine(machine: Machine, hardware: Hardware = machine.hardware): Section[] {
   const state = new MachineState(machine, hardware);
   state.save();
-  return [...constantSections(machine), ...state.sections];
+  return [...constantSections(machine), ...state.sections, ...state.subsections()];
 }
 
 /** A machine's state that has been read and checked, ready to be put into the machine. */
@@ -70,67 +70,6 @@ export interface LoadedState {
    * @throws {StateError} if the accelerator refuses a part, with its name
    */
   apply(tscOffsets?: boolean): void;
-}
-
-/** The sections of a stream, to be taken out one by one. */
-export class SectionTable {
-  readonly #byKey = new Map<string, Section>();
-
-  /** @throws {StateError} if a section comes twice, or if there are too many */
-  constructor(sections: Iterable<Section>) {
-    let size = 0;
-    for (const section of sections) {
-      const key = `${section.name}\0${section.id}`;
-      if (this.#byKey.has(key)) {
-        throw new StateError(`Section ${describeSection(section)} appears twice in the stream`);
-      }
-      this.#byKey.set(key, section);
-      size += section.data.length;
-      if (size > MAX_STATE) {
-        throw new StateError(
-          `State has more than ${MAX_STATE} bytes at ${describeSection(section)}`,
-        );
-      }
-    }
-  }
-
-  /** Takes a section. @throws {StateError} if it is not there, or of an unknown version */
-  take(name: string, id: string, version: number = VERSION): Section {
-    const key = `${name}\0${id}`;
-    const found = this.#byKey.get(key);
-    if (!found) {
-      throw new StateError(`Section ${describeSection({ name, id })} is missing from the stream`);
-    }
-    checkVersion(found, version);
-    this.#byKey.delete(key);
-    return found;
-  }
-
-  /** Takes the sections that have the keys of others, in their order. @throws {StateError} */
-  takeLike(others: readonly Section[]): Section[] {
-    return others.map(({ name, id, version }) => this.take(name, id, version));
-  }
-
-  /** Whether a section is there. */
-  has(name: string, id: string): boolean {
-    return this.#byKey.has(`${name}\0${id}`);
-  }
-
-  /** Takes all sections of a name. */
-  takeAll(name: string): Section[] {
-    const found = [...this.#byKey.values()].filter((section) => section.name === name);
-    return found.map(({ id }) => this.take(name, id));
-  }
-
-  /** @throws {StateError} if a section is left, which nobody knows */
-  checkEmpty(): void {
-    for (const section of this.#byKey.values()) {
-      throw new StateError(
-        `Unknown section or instance ${describeSection(section)}. Make sure that your current VM` +
-          " setup matches your saved VM setup, including any hotplugged devices",
-      );
-    }
-  }
 }
 
 /**
@@ -151,15 +90,16 @@ export function checkConstants(machine: Machine, table: SectionTable): void {
  * before the pause and filled within it.
  */
 export class MachineState implements LoadedState {
-  /** The sections; `save` and `fill` fill their data. */
-  readonly sections: readonly Section[];
+  /** The sections that always come; `save` and `fill` fill their data. */
+  readonly sections: readonly StateSection[];
   readonly #machine: Machine;
   readonly #hardware: Hardware;
   readonly #state: HardwareState;
-  readonly #devices: readonly (readonly [DeviceInstance, Uint8Array<ArrayBuffer>])[];
+  readonly #chips: readonly StateSection[];
+  readonly #devices: readonly DeviceState[];
 
   /**
-   * Makes empty buffers.
+   * Makes buffers.
    *
    * @param machine the machine
    * @param hardware where vCPUs and chips are; a rehearsal has others than the machine's
@@ -168,37 +108,36 @@ export class MachineState implements LoadedState {
     this.#machine = machine;
     this.#hardware = hardware;
     this.#state = hardware.makeState();
-    this.#devices = machine.devices.devices.map((device) =>
-      [device, new Uint8Array(device.state.length)] as const
-    );
-    this.sections = [
-      ...hardwareSections(this.#state),
-      ...this.#devices.map(([{ type, id }, data]): Section => ({
-        name: type.name,
-        id,
-        version: type.version,
-        data,
-      })),
-    ];
+    this.#chips = hardwareSections(this.#state);
+    this.#devices = machine.devices.devices.map((device) => new DeviceState(device));
+    this.sections = [...this.#chips, ...this.#devices.map(({ section }) => section)];
   }
 
   /** Reads the state of a machine whose vCPUs are parked. @throws {OsError} */
   save(): void {
     this.#state.save(this.#hardware);
-    for (const [device, data] of this.#devices) data.set(device.state);
+    for (const device of this.#devices) device.save();
+  }
+
+  /** The sections that come only when they are needed, of what was saved. */
+  subsections(): StateSection[] {
+    return this.#devices.flatMap((device) => device.subsections().map(({ section }) => section));
   }
 
   /**
    * Takes sections, one for each of its own and in the same order, and checks them, without changing
    * the machine.
    *
+   * @param others has the subsections that have come, if any have
    * @throws {StateError} that names the section and what is wrong with it
    */
-  fill(sections: readonly Section[]): void {
-    this.sections.forEach(({ data }, i) => {
-      checkLabels(data, sections[i]);
-      fill(data, sections[i]);
+  fill(sections: readonly Section[], others?: SectionTable): void {
+    this.#chips.forEach((own, i) => {
+      checkLabels(own.data, sections[i]);
+      own.unpack(sections[i]);
     });
+    const first = this.#chips.length;
+    this.#devices.forEach((device, i) => device.fill(sections[first + i], others));
   }
 
   apply(tscOffsets = false): void {
@@ -208,7 +147,7 @@ export class MachineState implements LoadedState {
       throw refused(this.#machine.accelerator.title, this.#state, error);
     }
     const { devices } = this.#machine;
-    for (const [device, data] of this.#devices) devices.restore(device, data);
+    for (const { device, bytes } of this.#devices) devices.restore(device, bytes);
     devices.restored();
   }
 }
@@ -222,7 +161,7 @@ export function checkState(machine: Machine, sections: Iterable<Section>): Loade
   const table = new SectionTable(sections);
   checkConstants(machine, table);
   const state = new MachineState(machine);
-  state.fill(table.takeLike(state.sections));
+  state.fill(table.takeLike(state.sections), table);
   table.checkEmpty();
   return state;
 }
@@ -239,12 +178,12 @@ function refused(who: string, state: HardwareState, error: unknown): unknown {
   return new StateError(`${who} refuses the saved state: ${error.message}`, { cause: error });
 }
 
-function section(name: string, id: string, data: Uint8Array<ArrayBuffer>): Section {
-  return { name, id, version: VERSION, data };
+function section(name: string, id: string, data: Uint8Array<ArrayBuffer>): StateSection {
+  return new StateSection(name, id, VERSION, data);
 }
 
-/** The buffers of the hardware's state as sections. */
-function hardwareSections(state: HardwareState): Section[] {
+/** The buffers of the hardware's state as sections: the kernel's structs, which do not change. */
+function hardwareSections(state: HardwareState): StateSection[] {
   return [
     section("kvmclock", "", state.clock),
     ...state.vcpus.flatMap(({ parts, tscOffset }, i) => [
@@ -256,19 +195,9 @@ function hardwareSections(state: HardwareState): Section[] {
   ];
 }
 
-function fill(target: Uint8Array, section: Section): void {
-  const { data } = section;
-  if (data.length !== target.length) {
-    throw new StateError(
-      `Section ${describeSection(section)} has ${data.length} bytes, expected ${target.length}`,
-    );
-  }
-  target.set(data);
-}
-
 /**
- * Checks what is not state but says what the state is of: the accelerator would read as many MSRs as the data
- * says there are, and write a chip that has a section of its own.
+ * Checks what is not state but says what the state is of: the accelerator would read as many MSRs as
+ * the data says there are, and write a chip that has a section of its own.
  */
 function checkLabels(own: Uint8Array<ArrayBuffer>, section: Section): void {
   const { name, data } = section;

@@ -20,11 +20,13 @@ import { openAccelerator } from "../vmm/accel/open.ts";
 import type { MachineConfig } from "../vmm/config.ts";
 import { cpuTables, hostCpu } from "../vmm/cpu/tables.ts";
 import { endSpareThreads, startSpareThreads } from "../vmm/vcpu.ts";
+import { knownVersions, sizeWithout } from "../devices/saved_state.ts";
 import { findDeviceType } from "../vmm/device_set.ts";
 import { machineDevices } from "../vmm/machine.ts";
 import { wantedBackends } from "../vmm/resources.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import { makeMemfd } from "../ffi/memory.ts";
+import { DeviceState } from "./device_state.ts";
 import { awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
 
 /** Tells the child where it finds the guest's layout, and where its answer goes: two descriptors. */
@@ -37,8 +39,10 @@ const MAX_ANSWER = 4096;
 
 /** What two machines must have in common, by the name that an error gives it. */
 type Layout = Record<string, string>;
+/** The same of a command: what it takes, its own first. Undefined is what need not be there. */
+type Accepted = Record<string, readonly (string | undefined)[]>;
 
-/** The layout of the machine that a configuration describes, without building it. */
+/** What is the same in both, and does not depend on versions. */
 function layoutOf(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[])[]): Layout {
   const layout: Layout = {
     "RAM size": `${config.memory}`,
@@ -50,11 +54,45 @@ function layoutOf(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[])
   for (const backend of wantedBackends(config)) {
     layout[`memory backend '${backend.id}'`] = `${backend.size} bytes, share=${backend.share}`;
   }
-  for (const device of machineDevices(config)) {
-    const { version, state } = findDeviceType(device.type);
-    layout[`device '${device.id}'`] = `${device.type}, ${state.size} bytes of state v${version}`;
+  return layout;
+}
+
+const nameDevice = (id: string) => `device '${id}'`;
+const nameSubsection = (id: string, field: string) => `subsection '${field}' of device '${id}'`;
+const describeState = (version: number, size: number) => `${size} bytes of state v${version}`;
+const describeDevice = (type: string, version: number, size: number) =>
+  `${type}, ${describeState(version, size)}`;
+
+/** The guest's machine, with the versions in which its state would be written now. */
+function guestLayout({ config, machine }: VirtualMachine): Layout {
+  const layout = layoutOf(config, machine.cpus.vcpus.map((vcpu) => vcpu.cpuid));
+  for (const device of machine.devices.devices) {
+    const { type: { name }, id } = device;
+    const state = new DeviceState(device);
+    const { version, data } = state.section;
+    layout[nameDevice(id)] = describeDevice(name, version, data.length);
+    for (const { field, section } of state.subsections()) {
+      layout[nameSubsection(id, field)] = describeState(section.version, section.data.length);
+    }
   }
   return layout;
+}
+
+/** What a command takes whose configuration is this, without building its machine. */
+function acceptedBy(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[])[]): Accepted {
+  const accepted: Accepted = {};
+  for (const [key, text] of Object.entries(layoutOf(config, cpuid))) accepted[key] = [text];
+  for (const { type: name, id } of machineDevices(config)) {
+    const type = findDeviceType(name);
+    const { state, subsections = [] } = type;
+    accepted[nameDevice(id)] = knownVersions(type, sizeWithout(state, subsections))
+      .map(({ version, size }) => describeDevice(name, version, size));
+    for (const one of subsections) {
+      const texts = knownVersions(one).map(({ version, size }) => describeState(version, size));
+      accepted[nameSubsection(id, one.field)] = [undefined, ...texts];
+    }
+  }
+  return accepted;
 }
 
 /**
@@ -65,8 +103,7 @@ function layoutOf(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[])
  * is for the exec itself to report
  */
 export async function preflight(vm: VirtualMachine, command: readonly string[]): Promise<boolean> {
-  const cpuid = vm.machine.cpus.vcpus.map((vcpu) => vcpu.cpuid);
-  const layout = new TextEncoder().encode(JSON.stringify(layoutOf(vm.config, cpuid)));
+  const layout = new TextEncoder().encode(JSON.stringify(guestLayout(vm)));
   using question = makeMemfd("denovo-cpr-preflight", 0);
   writeAll(question.fd, layout);
   const [reader, writer] = makePipe();
@@ -166,19 +203,20 @@ async function judge(parse: () => MachineConfig | undefined, question: OwnedFd):
     readAt(question.fd, bytes, 0);
     using accelerator = await openAccelerator();
     const tables = cpuTables(config, hostCpu(accelerator));
-    const own = layoutOf(config, tables.vcpus.map((vcpu) => vcpu.cpuid));
+    const own = acceptedBy(config, tables.vcpus.map((vcpu) => vcpu.cpuid));
     return difference(own, JSON.parse(new TextDecoder().decode(bytes))) ?? ACCEPTED;
   } catch (error) {
     return (error as Error).message;
   }
 }
 
-function difference(own: Layout, guest: Layout): string | undefined {
+function difference(own: Accepted, guest: Layout): string | undefined {
   for (const key of new Set([...Object.keys(own), ...Object.keys(guest)])) {
-    if (own[key] === guest[key]) continue;
+    const accepted = own[key] ?? [undefined];
+    if (accepted.includes(guest[key])) continue;
     if (key === "CPUID") return "CPUID differs, give the same -cpu";
     return `${key} differs: the guest has ${guest[key] ?? "none"}, the command ${
-      own[key] ?? "none"
+      accepted[0] ?? "none"
     }`;
   }
 }

@@ -3,7 +3,9 @@
  *
  * @module
  */
+import type { DeviceType } from "../devices/device.ts";
 import { deviceTypes } from "../devices/registry.ts";
+import type { SavedLayout } from "../devices/saved_state.ts";
 import {
   kvmClockData,
   kvmCpuidEntry2,
@@ -116,10 +118,32 @@ function json(data: Data): Plain {
   return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(data));
 }
 
-/** A decoder, and the newest version of the data that it knows. */
-interface Known {
-  readonly version: number;
-  readonly decode: Decoder;
+/** Decoders of a section's data, by its version. */
+type Known = readonly (readonly [version: number, decode: Decoder])[];
+
+/** What has not changed since version 1. */
+const always = (decode: Decoder): Known => [[1, decode]];
+
+/** Every version of a layout, the newest first. */
+function layoutDecoders({ version, state, older = [] }: SavedLayout, newest = one(state)): Known {
+  return [
+    [version, newest],
+    ...older.map((before, i) => [version - 1 - i, one(before.state)] as const),
+  ];
+}
+
+/** A device's sections: what always comes, and its subsections. */
+function deviceDecoders(type: DeviceType): [string, Known][] {
+  const { name, state, subsections = [] } = type;
+  const fields = Object.entries(state.fields)
+    .filter(([field]) => subsections.every((one) => one.field !== field));
+  return [
+    [name, layoutDecoders(type, one(struct(name, Object.fromEntries(fields))))],
+    ...subsections.map((part): [string, Known] => [
+      `${name}/${part.field}`,
+      layoutDecoders(part),
+    ]),
+  ];
 }
 
 const vcpuDecoders: Readonly<Record<VcpuPart, Decoder>> = {
@@ -135,27 +159,24 @@ const vcpuDecoders: Readonly<Record<VcpuPart, Decoder>> = {
 };
 
 const known: ReadonlyMap<string, Known> = new Map([
-  [GLOBAL_STATE, { version: 1, decode: one(globalState) }],
-  [CAPABILITIES, { version: 1, decode: one(struct(CAPABILITIES, { "x-ignore-shared": u8 })) }],
-  ["machine", { version: 1, decode: json }],
-  ["cpu/cpuid", { version: 1, decode: (data) => counted(kvmCpuidEntry2, data).map(plain) }],
+  [GLOBAL_STATE, layoutDecoders(globalState)],
+  [CAPABILITIES, always(one(struct(CAPABILITIES, { "x-ignore-shared": u8 })))],
+  ["machine", always(json)],
+  ["cpu/cpuid", always((data) => counted(kvmCpuidEntry2, data).map(plain))],
   ...Object.entries(vcpuDecoders).map(([part, decode]): [string, Known] => [
     `cpu/${part}`,
-    { version: 1, decode },
+    always(decode),
   ]),
-  ["cpu/tsc_offset", { version: 1, decode: one(struct("tsc_offset", { tsc_offset: u64 })) }],
-  [CHARDEV_STATE, { version: 1, decode: json }],
-  ["kvmclock", { version: 1, decode: one(kvmClockData) }],
-  ["pit", { version: 1, decode: one(kvmPitState2) }],
-  ...deviceTypes.map(({ name, version, state }): [string, Known] => [
-    name,
-    { version, decode: one(state) },
-  ]),
+  ["cpu/tsc_offset", always(one(struct("tsc_offset", { tsc_offset: u64 })))],
+  [CHARDEV_STATE, always(json)],
+  ["kvmclock", always(one(kvmClockData))],
+  ["pit", always(one(kvmPitState2))],
+  ...deviceTypes.flatMap(deviceDecoders),
 ]);
 
 function find({ name, id }: Section): Known | undefined {
   if (name !== "irqchip") return known.get(name);
-  return irqchips.some((chip) => chip === id) ? { version: 1, decode: irqchip(id) } : undefined;
+  return irqchips.some((chip) => chip === id) ? always(irqchip(id)) : undefined;
 }
 
 /** The fields of a section, or why there are none and its first 64 bytes. */
@@ -171,11 +192,10 @@ export function sectionFields(section: Section): SectionFields {
   });
   const found = find(section);
   if (!found) return raw("unknown section");
-  if (section.version > found.version) {
-    return raw(`version ${section.version}, newest known is ${found.version}`);
-  }
+  const [, decode] = found.find(([version]) => version === section.version) ?? [];
+  if (!decode) return raw(`version ${section.version}, newest known is ${found[0][0]}`);
   try {
-    return { fields: found.decode(section.data) };
+    return { fields: decode(section.data) };
   } catch (error) {
     return raw((error as Error).message);
   }

@@ -17,16 +17,44 @@ import {
   u32At,
 } from "./stream.ts";
 
-/** Where a section lies in the stream. */
+/** A section that may come in several versions. */
+export interface FramedSection extends Section {
+  /** The versions that it may come in, and their lengths; without them only the one that it has. */
+  readonly forms?: readonly Pick<Section, "version" | "data">[];
+}
+
+/** One version of a section in the stream. */
+interface Form {
+  /** What lies before its data, the same in each stream. */
+  readonly head: Uint8Array;
+  /** The checksum of that. */
+  readonly checksum: number;
+  readonly version: number;
+  /** Bytes of its data. */
+  readonly length: number;
+}
+
+/** Where a section lies in the stream, in the version that it had when the frame was made. */
 interface Span {
-  readonly section: Section;
-  readonly start: number;
-  /** Offset of its data; before it lies what is the same in each stream. */
+  readonly section: FramedSection;
+  readonly version: number;
+  /** Offset of its data. */
   readonly data: number;
   /** Offset of its checksum, behind its data. */
   readonly end: number;
   /** The checksum of what lies before its data. */
   readonly checksum: number;
+  /** The versions in which it may come. */
+  readonly forms: readonly Form[];
+}
+
+/** The known sections in a stream. */
+export interface Framed {
+  readonly sections: Section[];
+  /** Bytes up to their end. */
+  readonly length: number;
+  /** Bytes of the stream, if it has no further sections. */
+  readonly whole?: number;
 }
 
 /** A stream that begins with sections of known keys, versions and lengths. */
@@ -35,12 +63,10 @@ export class StreamFrame {
   readonly #view: DataView<ArrayBuffer>;
   readonly #spans: readonly Span[];
   /** Bytes of the head and of the known sections. */
-  readonly length: number;
-  /** Bytes of a stream that has no others. */
-  readonly whole: number;
+  readonly #length: number;
 
-  /** @param sections the known ones; their data may change, its length may not */
-  constructor(sections: readonly Section[]) {
+  /** @param sections the known ones; their data may change, its length in one version may not */
+  constructor(sections: readonly FramedSection[]) {
     const bytes = encodeStream(sections);
     let at = HEAD_SIZE;
     this.#spans = sections.map((section) => {
@@ -48,10 +74,11 @@ export class StreamFrame {
       at += sectionSize(section);
       const end = at - 4;
       const data = end - section.data.length;
-      return { section, start, data, end, checksum: crc32(bytes.subarray(start, data)) };
+      const checksum = crc32(bytes.subarray(start, data));
+      const forms = (section.forms ?? [section]).map((form) => formOf(section, form));
+      return { section, version: section.version, data, end, checksum, forms };
     });
-    this.length = at;
-    this.whole = bytes.length;
+    this.#length = at;
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer);
   }
@@ -63,40 +90,63 @@ export class StreamFrame {
    * @returns bytes that the next call may fill anew
    */
   encode(further: readonly Section[]): Uint8Array<ArrayBuffer> {
-    for (const { section, data, end, checksum } of this.#spans) {
+    for (const { section, version, data, end, checksum } of this.#spans) {
+      if (section.version !== version) return this.#encodeAnew(further);
       this.#bytes.set(section.data, data);
       this.#view.setUint32(end, crc32(section.data, checksum), true);
     }
     if (further.length === 0) return this.#bytes;
-    return encodeFurther(this.#bytes.subarray(0, this.length), this.#spans.length, further);
+    return encodeFurther(this.#bytes.subarray(0, this.#length), this.#spans.length, further);
   }
 
   /**
-   * The known sections as they are in a stream; their data is part of it.
+   * The known sections as they are in a stream, each in one of its versions; their data is part of
+   * it.
    *
    * @returns undefined if the stream does not begin with them, or is damaged there
    */
-  decode(stream: Uint8Array<ArrayBuffer>): Section[] | undefined {
-    if (stream.length < this.length || !this.#agrees(stream, 0, HEAD_SIZE)) return undefined;
+  decode(stream: Uint8Array<ArrayBuffer>): Framed | undefined {
+    if (!agrees(stream, 0, this.#bytes, 0, HEAD_SIZE)) return undefined;
     const sections: Section[] = [];
-    for (
-      const { section: { name, id, version }, start, data: from, end, checksum } of this.#spans
-    ) {
+    let at = HEAD_SIZE;
+    for (const { section: { name, id }, forms } of this.#spans) {
+      const form = findForm(forms, stream, at);
+      if (!form) return undefined;
+      const from = at + form.head.length;
+      const end = from + form.length;
+      if (end + 4 > stream.length) return undefined;
       const data = stream.subarray(from, end);
-      if (!this.#agrees(stream, start, from)) return undefined;
-      if (u32At(stream, end) !== crc32(data, checksum)) return undefined;
-      sections.push({ name, id, version, data });
+      if (u32At(stream, end) !== crc32(data, form.checksum)) return undefined;
+      sections.push({ name, id, version: form.version, data });
+      at = end + 4;
     }
-    return sections;
+    const rest = this.#bytes.length - this.#length;
+    const isWhole = agrees(stream, at, this.#bytes, this.#length, rest);
+    return { sections, length: at, whole: isWhole ? at + rest : undefined };
   }
 
-  /** Whether a stream that begins with the known sections has no others. */
-  isWhole(stream: Uint8Array): boolean {
-    return stream.length >= this.whole && this.#agrees(stream, this.length, this.whole);
+  /** For a guest that has begun or ceased to use a feature since the frame was made. */
+  #encodeAnew(further: readonly Section[]): Uint8Array<ArrayBuffer> {
+    return encodeStream([...this.#spans.map(({ section }) => section), ...further]);
   }
+}
 
-  #agrees(stream: Uint8Array, from: number, to: number): boolean {
-    for (let i = from; i < to; i++) if (stream[i] !== this.#bytes[i]) return false;
-    return true;
+function formOf({ name, id }: Section, { version, data }: Pick<Section, "version" | "data">): Form {
+  const bytes = encodeStream([{ name, id, version, data }]);
+  const end = HEAD_SIZE + sectionSize({ name, id, version, data }) - 4;
+  const head = bytes.slice(HEAD_SIZE, end - data.length);
+  return { head, checksum: crc32(head), version, length: data.length };
+}
+
+function findForm(forms: readonly Form[], stream: Uint8Array, at: number): Form | undefined {
+  for (const form of forms) {
+    if (agrees(stream, at, form.head, 0, form.head.length)) return form;
   }
+}
+
+/** Whether a part of one is a part of the other. */
+function agrees(one: Uint8Array, at: number, other: Uint8Array, from: number, length: number) {
+  if (at + length > one.length) return false;
+  for (let i = 0; i < length; i++) if (one[at + i] !== other[from + i]) return false;
+  return true;
 }

@@ -5,12 +5,15 @@
  * @module
  */
 import type { ChardevState } from "../devices/chardev/backend.ts";
+import type { SavedLayout } from "../devices/saved_state.ts";
 import { struct, u64, u8 } from "../ffi/struct.ts";
 import type { Hardware } from "../vmm/accel/hardware.ts";
 import type { Machine } from "../vmm/machine.ts";
-import { checkConstants, type LoadedState, MachineState, SectionTable } from "./machine_state.ts";
+import { checkConstants, type LoadedState, MachineState } from "./machine_state.ts";
 import { CHARDEV_STATE, chardevSection, parseChardev } from "./fd_table.ts";
 import { RamLoader } from "./ram.ts";
+import { SectionTable } from "./section_table.ts";
+import { layoutSection, type StateSection } from "./state_section.ts";
 import {
   type ByteSource,
   readFurtherSections,
@@ -22,16 +25,18 @@ import { StreamFrame } from "./stream_frame.ts";
 
 /** The name of the section with {@linkcode globalState}. */
 export const GLOBAL_STATE = "globalstate";
-const VERSION = 1;
 /** What a stream says of the VM besides its machine. */
-export const globalState = struct("globalstate", {
-  /** When the guest stopped, CLOCK_MONOTONIC of this host. */
-  stopped_ns: u64,
-  /** Which boot of which host: TSC offsets mean something there only. */
-  boot_id_low: u64,
-  boot_id_high: u64,
-  was_running: u8,
-});
+export const globalState = {
+  version: 1,
+  state: struct("globalstate", {
+    /** When the guest stopped, CLOCK_MONOTONIC of this host. */
+    stopped_ns: u64,
+    /** Which boot of which host: TSC offsets mean something there only. */
+    boot_id_low: u64,
+    boot_id_high: u64,
+    was_running: u8,
+  }),
+} as const satisfies SavedLayout;
 
 /** What is known of the guest when its state is taken. */
 export interface GuestRun {
@@ -64,9 +69,10 @@ function thisBoot(): readonly [bigint, bigint] {
 export class VmImage {
   /** The machine's part. */
   readonly machine: MachineState;
-  /** The sections, character devices' aside. */
-  readonly sections: readonly Section[];
-  readonly #global = globalState.alloc();
+  /** The sections that always come. */
+  readonly sections: readonly StateSection[];
+  readonly #global: StateSection;
+  readonly #run = globalState.state.alloc();
 
   /**
    * Makes empty buffers.
@@ -76,13 +82,10 @@ export class VmImage {
    */
   constructor(machine: Machine, hardware: Hardware = machine.hardware) {
     this.machine = new MachineState(machine, hardware);
-    const [low, high] = thisBoot();
-    Object.assign(this.#global.view, { boot_id_low: low, boot_id_high: high });
-    const data = this.#global.bytes;
-    this.sections = [
-      { name: GLOBAL_STATE, id: "", version: VERSION, data },
-      ...this.machine.sections,
-    ];
+    const { bytes, view } = this.#run;
+    this.#global = layoutSection(GLOBAL_STATE, "", globalState, bytes, view);
+    this.#global.pack();
+    this.sections = [this.#global, ...this.machine.sections];
   }
 
   /**
@@ -93,12 +96,36 @@ export class VmImage {
    */
   save(run: GuestRun, chardevs: ChardevStates = noChardevs): Section[] {
     this.machine.save();
-    const { view } = this.#global;
+    const { view } = this.#run;
+    [view.boot_id_low, view.boot_id_high] = thisBoot();
     view.stopped_ns = BigInt(run.stoppedNs);
     view.was_running = run.wasRunning ? 1 : 0;
-    const sections = [...this.sections];
+    this.#global.pack();
+    const sections: Section[] = [...this.sections, ...this.machine.subsections()];
     for (const [id, state] of chardevs) sections.push(chardevSection(id, state));
     return sections;
+  }
+
+  /**
+   * Takes sections, one for each of its own and in the same order, and checks them, without changing
+   * the machine.
+   *
+   * @param others has the subsections that have come, if any have
+   * @throws {StateError} that names the section and what is wrong with it
+   */
+  fill([global, ...sections]: readonly Section[], others?: SectionTable): GuestRun & SavedHere {
+    this.#global.unpack(global);
+    const { was_running, stopped_ns, boot_id_low, boot_id_high } = this.#run.view;
+    if (was_running > 1) {
+      throw new StateError(`Section '${GLOBAL_STATE}' has was_running ${was_running}`);
+    }
+    this.machine.fill(sections, others);
+    const [low, high] = thisBoot();
+    return {
+      wasRunning: was_running === 1,
+      stoppedNs: Number(stopped_ns),
+      sameBoot: boot_id_low === low && boot_id_high === high,
+    };
   }
 }
 
@@ -113,10 +140,14 @@ export class FramedImage extends VmImage {
   }
 }
 
-/** A VM's state that was read and checked. */
-export interface ReadVm extends LoadedState, GuestRun {
+/** Where a state was saved. */
+interface SavedHere {
   /** Whether it was saved since this host was booted: then TSC offsets still hold. */
   readonly sameBoot: boolean;
+}
+
+/** A VM's state that was read and checked. */
+export interface ReadVm extends LoadedState, GuestRun, SavedHere {
   readonly chardevs: ChardevStates;
 }
 
@@ -154,8 +185,7 @@ export function readVm(
     const framed = agreed && target && ahead ? takeFramed(target, source, ahead) : undefined;
     const { state, rest } = framed ?? takeAll(image, withoutRam(source, ram), machine, agreed);
     ram.finish();
-    const run = readGlobalState(state[0]);
-    image.machine.fill(state.slice(1));
+    const run = image.fill(state, rest);
     const chardevs = rest ? takeChardevs(rest) : noChardevs;
     rest?.checkEmpty();
     const apply = (tscOffsets?: boolean) => applyOrUndo(image.machine, ram, tscOffsets);
@@ -174,19 +204,17 @@ interface TakenState {
 
 /** Takes a stream that begins in an image's frame, as far as it is there already. */
 function takeFramed(
-  { frame }: FramedImage,
+  { frame, sections }: FramedImage,
   source: ByteSource,
   ahead: Uint8Array<ArrayBuffer>,
 ): TakenState | undefined {
-  const state = frame.decode(ahead);
-  if (!state) return undefined;
-  if (frame.isWhole(ahead)) {
-    source(frame.whole);
-    return { state };
-  }
-  source(frame.length);
+  const framed = frame.decode(ahead);
+  if (!framed) return undefined;
+  const { sections: state, length, whole } = framed;
+  source(whole ?? length);
+  if (whole !== undefined) return { state };
   const rest = new SectionTable([...state, ...readFurtherSections(source, state.length)]);
-  return { state: rest.takeLike(state), rest };
+  return { state: rest.takeLike(sections), rest };
 }
 
 /** Takes a stream as it comes. */
@@ -223,25 +251,4 @@ function applyOrUndo(state: LoadedState, ram: RamLoader, tscOffsets?: boolean): 
     ram.undo();
     throw error;
   }
-}
-
-function readGlobalState({ data }: Section): GuestRun & { readonly sameBoot: boolean } {
-  if (data.length !== globalState.size) {
-    throw new StateError(
-      `Section '${GLOBAL_STATE}' has ${data.length} bytes, expected ${globalState.size}`,
-    );
-  }
-  const { was_running, stopped_ns, boot_id_low, boot_id_high } = globalState.view(
-    data.buffer,
-    data.byteOffset,
-  );
-  if (was_running > 1) {
-    throw new StateError(`Section '${GLOBAL_STATE}' has was_running ${was_running}`);
-  }
-  const [low, high] = thisBoot();
-  return {
-    wasRunning: was_running === 1,
-    stoppedNs: Number(stopped_ns),
-    sameBoot: boot_id_low === low && boot_id_high === high,
-  };
 }

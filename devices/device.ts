@@ -11,6 +11,7 @@
  * @module
  */
 import type { Fields, Struct, View } from "../ffi/struct.ts";
+import type { SavedLayout, Subsection } from "./saved_state.ts";
 
 /** A range of port or memory addresses that a device claims. */
 export interface AddressRange {
@@ -92,7 +93,7 @@ export interface PropertyDeclaration {
 }
 
 /** Everything about one kind of device, declared in the device's own file. */
-export interface DeviceType<F extends Fields = Fields> {
+export interface DeviceType<F extends Fields = Fields> extends SavedLayout<F> {
   /** QEMU's name for it, as `-device` and `info qtree` say it. */
   readonly name: string;
   /** One line for `-device help`. */
@@ -100,10 +101,10 @@ export interface DeviceType<F extends Fields = Fields> {
   /** Whether a user may create it by `-device`; the machine creates the others. */
   readonly user: boolean;
   readonly properties: Readonly<Record<string, PropertyDeclaration>>;
-  /** Version of the saved state's layout; raised when `state` changes. */
-  readonly version: number;
   /** The saved state: also the device's only memory. */
   readonly state: Struct<F>;
+  /** Parts of the state that are written only when they are needed. */
+  readonly subsections?: readonly Subsection[];
   /** The addresses it claims, from its properties. */
   ranges(properties: Readonly<Record<string, PropertyValue>>): AddressRange[];
   /** The global interrupt (GSI) of each line, from its properties. */

@@ -225,3 +225,14 @@ export function* fieldsOf(view: object): Generator<[name: string, value: unknown
   // The accessors are the prototype's; a view's own properties have symbols for names.
   for (const name in view) yield [name, view[name as keyof typeof view]];
 }
+
+/**
+ * Copies the fields that two structs have by the same name, for one layout that replaces another.
+ *
+ * @throws {RangeError} if bytes of one length go to a field of another
+ */
+export function copyFields(from: object, to: object): void {
+  for (const [name, value] of fieldsOf(from)) {
+    if (name in to) Reflect.set(to, name, value);
+  }
+}

@@ -77,7 +77,7 @@ Deno.test("`sectionFields()` finds LAPIC registers, interrupt chips and XSAVE st
 });
 
 Deno.test("`sectionFields()` knows boot ids, TSC offsets and character devices", () => {
-  const { bytes } = globalState.alloc({
+  const { bytes } = globalState.state.alloc({
     stopped_ns: 7n,
     boot_id_low: 0xffff_ffff_ffff_fffen,
     boot_id_high: 1n,

@@ -1,44 +1,133 @@
 /**
- * Records a state stream of this version, for later versions to load: `deno run -A
- * tests/cpr/streams/record.ts FILE` writes it, compressed. To be run once for each format.
+ * Records what this version sends to a successor, for later versions to take: `deno run -A
+ * tests/cpr/streams/record.ts FOLDER` writes {@linkcode recordings}, compressed. To be run once for
+ * each released version; what it recorded then is never changed.
  *
  * @module
  */
 import { VmImage } from "../../../cpr/vm_state.ts";
+import { collectFds, encodeFds } from "../../../cpr/fd_table.ts";
 import { constantSections } from "../../../cpr/machine_state.ts";
+import { Ownership } from "../../../cpr/ownership.ts";
 import { ramSections } from "../../../cpr/ram.ts";
-import { SectionWriter } from "../../../cpr/stream.ts";
+import { encodeStream, type Section, SectionWriter } from "../../../cpr/stream.ts";
+import { connectUnix } from "../../../ffi/socket.ts";
+import { defaultConfig, type MachineConfig } from "../../../vmm/config.ts";
 import { VirtualMachine } from "../../../vmm/virtual_machine.ts";
 import { programs } from "../../guests/programs.ts";
 
-/** What the recorded VM is made of. */
-export const recordedConfig = { memory: 8 << 20 } as const;
+/**
+ * What is recorded of one guest, stopped after a second:
+ *
+ * - `copy`: the stream of cpr-reboot, RAM, constants and state;
+ * - `transfer`: the streams of cpr-transfer, one after the other: the descriptor table, the
+ *   constants, the state with that of the character devices;
+ * - `exec`: those of cpr-exec: the table with the way back, and the state file.
+ */
+export const recordings = ["copy", "transfer", "exec"] as const;
+
+/** One of {@linkcode recordings}. */
+export type Recording = typeof recordings[number];
+
+/** What the recorded VM is made of: every type of device, and character devices with descriptors. */
+export function recordedConfig(folder: string): Partial<MachineConfig> {
+  const { machine } = defaultConfig();
+  return {
+    memory: 8 << 20,
+    machine: { ...machine, rtc: true },
+    chardevs: [
+      {
+        backend: "socket",
+        id: "c",
+        family: "unix",
+        path: `${folder}/c`,
+        server: true,
+        wait: false,
+      },
+      { backend: "file", id: "f", path: `${folder}/f`, append: false },
+    ],
+    serials: ["c"],
+    debugcon: "f",
+    devices: [{ driver: "isa-debug-exit", properties: { iobase: 0x501, iosize: 2 } }],
+  };
+}
 
 /** Records a guest that has run for a second. */
-export async function record(): Promise<Uint8Array<ArrayBuffer>> {
-  const kernel = await Deno.makeTempFile();
+export async function record(): Promise<Record<Recording, Uint8Array<ArrayBuffer>>> {
+  const folder = await Deno.makeTempDir({ prefix: "denovo-record-" });
   try {
+    const kernel = `${folder}/kernel`;
     await Deno.writeFile(kernel, programs.demo.bytes);
-    await using vm = await VirtualMachine.create({ ...recordedConfig, kernel });
+    await using vm = await VirtualMachine.create({ ...recordedConfig(folder), kernel });
+    using _client = connectUnix(`${folder}/c`);
+    while (!vm.chardevs.get("c").connected) await new Promise((done) => setTimeout(done, 1));
     vm.start();
     await new Promise((resolve) => setTimeout(resolve, 1000));
     vm.stop();
-    const chunks: Uint8Array<ArrayBuffer>[] = [];
-    const writer = new SectionWriter((chunk) => void chunks.push(chunk));
-    const statistics = { total: 0, duplicate: 0, normal: 0 };
-    for (const section of ramSections(vm.machine.memory, statistics, false)) writer.write(section);
-    for (const section of constantSections(vm.machine)) writer.write(section);
-    const run = { wasRunning: true, stoppedNs: 0 };
-    for (const section of new VmImage(vm.machine).save(run)) writer.write(section);
-    writer.end();
-    return new Uint8Array(await new Blob(chunks).arrayBuffer());
+    return { copy: recordCopy(vm), transfer: recordTransfer(vm), exec: recordExec(vm) };
   } finally {
-    await Deno.remove(kernel);
+    await Deno.remove(folder, { recursive: true });
   }
 }
 
+const run = { wasRunning: true, stoppedNs: 0 };
+
+function recordCopy(vm: VirtualMachine): Uint8Array<ArrayBuffer> {
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  const writer = new SectionWriter((chunk) => void chunks.push(chunk));
+  const statistics = { total: 0, duplicate: 0, normal: 0 };
+  for (const section of ramSections(vm.machine.memory, statistics, false)) writer.write(section);
+  for (const section of constantSections(vm.machine)) writer.write(section);
+  for (const section of new VmImage(vm.machine).save(run)) writer.write(section);
+  writer.end();
+  return join(chunks);
+}
+
+function recordTransfer(vm: VirtualMachine): Uint8Array<ArrayBuffer> {
+  using ownership = Ownership.create();
+  const table = collectFds(vm, ownership.fd, true);
+  return join([
+    encodeStream(encodeFds(table, (entry) => table.fds.indexOf(entry))),
+    encodeStream(constantSections(vm.machine)),
+    encodeStream(new VmImage(vm.machine).save(run, table.chardevs)),
+  ]);
+}
+
+function recordExec(vm: VirtualMachine): Uint8Array<ArrayBuffer> {
+  using ownership = Ownership.create();
+  const { fds, chardevs } = collectFds(vm, ownership.fd, false);
+  const table = { fds, chardevs, processors: [] };
+  const state = encodeStream([
+    ...constantSections(vm.machine),
+    ...new VmImage(vm.machine).save(run),
+  ]);
+  const command = new TextEncoder().encode(JSON.stringify(["denovo"]));
+  const about: Section[] = [
+    { name: "exec/command", id: "", version: 1, data: command },
+    { name: "exec/state", id: "", version: 1, data: state },
+  ];
+  return join([
+    encodeStream([...encodeFds(table, (entry) => table.fds.indexOf(entry)), ...about]),
+    state,
+  ]);
+}
+
+function join(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const joined = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
+}
+
 if (import.meta.main) {
-  const stream = new Blob([await record()]).stream().pipeThrough(new CompressionStream("gzip"));
-  await Deno.writeFile(Deno.args[0], stream);
+  const [folder] = Deno.args;
+  await Deno.mkdir(folder, { recursive: true });
+  for (const [name, bytes] of Object.entries(await record())) {
+    const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream("gzip"));
+    await Deno.writeFile(`${folder}/${name}.gz`, stream);
+  }
   Deno.exit(0);
 }
