@@ -9,7 +9,7 @@
  */
 import { monotonicNow } from "../ffi/event.ts";
 import type { Machine } from "../vmm/machine.ts";
-import { parkAll, type Vcpu } from "../vmm/vcpu.ts";
+import { type MachineThread, parkAll } from "../vmm/machine_thread.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import { awaitAnswer, type Channel, sendIfThere } from "./channel.ts";
 import { chardevStates } from "./fd_table.ts";
@@ -33,8 +33,8 @@ export interface Leaving {
   /** The guest, once it is stopped. */
   guest: GuestRun | undefined;
   /** What has to be stopped, until it is. */
-  readonly vcpus: readonly Vcpu[];
-  /** What must be done as soon as the vCPUs are parked; as a rule there is nothing. */
+  readonly threads: readonly MachineThread[];
+  /** What must be done as soon as they are parked; as a rule there is nothing. */
   readonly onParked?: (guest: GuestRun) => void;
 }
 
@@ -53,7 +53,7 @@ export function leave(leaving: Leaving): { readonly sections: Section[]; readonl
   if (!leaving.guest) {
     const stoppedNs = monotonicNow();
     timeline.stamp("stop", stoppedNs);
-    parkAll(leaving.vcpus);
+    parkAll(leaving.threads);
     leaving.guest = { wasRunning: true, stoppedNs };
   }
   leaving.onParked?.(leaving.guest);

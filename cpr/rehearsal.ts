@@ -87,8 +87,8 @@ export class LeavingRehearsal implements Disposable {
   finish(): void {
     this.#play(LAST_ROUNDS);
     if (this.#vm.running) {
-      for (const vcpu of this.#vm.machine.vcpus) {
-        for (let kick = 0; kick < KICKS; kick++) vcpu.interrupt();
+      for (const thread of this.#vm.machine.threads) {
+        for (let kick = 0; kick < KICKS; kick++) thread.interrupt();
       }
     }
     this.#play(1);
@@ -110,7 +110,7 @@ export class LeavingRehearsal implements Disposable {
         vm: this.#vm,
         image: this.#scratchImage,
         guest: undefined,
-        vcpus: [this.#vcpu],
+        threads: [this.#vcpu],
         onParked: undefined,
       });
       near.source(ANSWER.length);

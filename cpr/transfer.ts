@@ -139,7 +139,7 @@ export class TransferUpdate implements Update {
       vm,
       image: rehearsal.image,
       guest: vm.running ? undefined : departure.stop(),
-      vcpus: vm.machine.vcpus,
+      threads: vm.machine.threads,
       onParked: this.#onParked(),
     };
     vm.events.hold();

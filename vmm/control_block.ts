@@ -1,19 +1,19 @@
 /**
- * The words through which the main thread and the vCPU threads steer each other: a vCPU's state
- * machine and its mailbox, in one SharedArrayBuffer.
+ * The words through which the main thread and the machine's other threads steer each other: a thread's
+ * state machine and its mailbox, in one SharedArrayBuffer.
  *
- * A vCPU is *running*, *parked* (waiting in `Atomics.wait`) or *exited*; the main thread says by
+ * A thread is *running*, *parked* (waiting in `Atomics.wait`) or *exited*; the main thread says by
  * `wanted` which of these it shall be. Both sides write first and look afterwards; because Atomics
  * are sequentially consistent, one of them always sees the other.
  *
  * @module
  */
 
-/** What the main thread wants a vCPU to do; READY is to park, awake, for a moment. */
+/** What the main thread wants a thread to do; READY is to park, awake, for a moment. */
 export const Wanted = { PARK: 0, RUN: 1, EXIT: 2, READY: 3 } as const;
 
-/** What a vCPU thread does. A thread that has not started yet counts as parked. */
-export const VcpuPhase = { STARTING: 0, PARKED: 1, RUNNING: 2, EXITED: 3 } as const;
+/** What a thread does. A thread that has not started yet counts as parked. */
+export const ThreadPhase = { STARTING: 0, PARKED: 1, RUNNING: 2, EXITED: 3 } as const;
 
 /** What a thread reports to the main thread. */
 export const GuestEvent = {
@@ -34,10 +34,10 @@ export const GuestEvent = {
  * woken later than that, and one that looks for longer keeps others from running.
  */
 const SPIN_LOOKS = 16_000;
-/** The same for a vCPU that is to run within a moment, some 2 ms. */
+/** The same for a thread that is to run within a moment, some 2 ms. */
 const READY_LOOKS = 10 * SPIN_LOOKS;
 
-// One cache line of words for each vCPU; the line after the last is the main thread's own.
+// One cache line of words for each thread: vCPUs first, the main thread's own last.
 const LINE = 16;
 const WANTED = 0;
 const PHASE = 1;
@@ -47,9 +47,9 @@ const EVENT_ARGUMENT = 4;
 /** A double: the two words from here. */
 const ENTERED = 6;
 
-/** Size in bytes of the control block for `vcpus` vCPUs. */
-export function controlBlockSize(vcpus: number): number {
-  return (vcpus + 1) * LINE * 4;
+/** Size in bytes of the control block for `threads` threads besides the main one. */
+export function controlBlockSize(threads: number): number {
+  return (threads + 1) * LINE * 4;
 }
 
 /** One thread's words. */
@@ -60,15 +60,15 @@ export class ThreadControl {
 
   /**
    * @param buffer the control block
-   * @param index the vCPU's index; the number of vCPUs for the main thread
+   * @param line the thread's line: a vCPU's index, or the number of threads for the main thread
    */
-  constructor(buffer: SharedArrayBuffer, index: number) {
+  constructor(buffer: SharedArrayBuffer, line: number) {
     this.#words = new Int32Array(buffer);
     this.#times = new Float64Array(buffer);
-    this.#base = index * LINE;
+    this.#base = line * LINE;
   }
 
-  /** What the vCPU shall do, a {@linkcode Wanted}. */
+  /** What the thread shall do, a {@linkcode Wanted}. */
   get wanted(): number {
     return Atomics.load(this.#words, this.#base + WANTED);
   }
@@ -78,7 +78,7 @@ export class ThreadControl {
     Atomics.notify(this.#words, this.#base + WANTED);
   }
 
-  /** Wakes a parked vCPU, so that it can run at once when it shall. */
+  /** Wakes a parked thread, so that it can run at once when it shall. */
   makeReady(): void {
     const index = this.#base + WANTED;
     if (Atomics.compareExchange(this.#words, index, Wanted.PARK, Wanted.READY) !== Wanted.PARK) {
@@ -87,12 +87,12 @@ export class ThreadControl {
     Atomics.notify(this.#words, index);
   }
 
-  /** The vCPU thread itself asks to be parked; an order to exit stands. */
+  /** The thread itself asks to be parked; an order to exit stands. */
   requestPark(): void {
     Atomics.compareExchange(this.#words, this.#base + WANTED, Wanted.RUN, Wanted.PARK);
   }
 
-  /** What the vCPU does, a {@linkcode VcpuPhase}. */
+  /** What the thread does, a {@linkcode ThreadPhase}. */
   get phase(): number {
     return Atomics.load(this.#words, this.#base + PHASE);
   }
@@ -102,7 +102,7 @@ export class ThreadControl {
     Atomics.notify(this.#words, this.#base + PHASE);
   }
 
-  /** The vCPU thread's id; 0 before it has started. */
+  /** The thread's id; 0 before it has started. */
   get threadId(): number {
     return Atomics.load(this.#words, this.#base + THREAD_ID);
   }
@@ -112,7 +112,7 @@ export class ThreadControl {
   }
 
   /**
-   * When the vCPU last went from parked to running, nanoseconds of CLOCK_MONOTONIC. It is written
+   * When the thread last went from parked to running, nanoseconds of CLOCK_MONOTONIC. It is written
    * before the phase.
    */
   get enteredNs(): number {
@@ -128,7 +128,7 @@ export class ThreadControl {
     Atomics.wait(this.#words, this.#base + WANTED, value);
   }
 
-  /** Looks for a moment whether the vCPU, which is READY, shall do something else. */
+  /** Looks for a moment whether the thread, which is READY, shall do something else. */
   spinWhileReady(): void {
     for (let look = 0; look < READY_LOOKS && this.wanted === Wanted.READY; look++);
   }
@@ -164,8 +164,7 @@ export class ThreadControl {
   }
 }
 
-/** The words of all vCPUs of a control block. */
-export function allVcpus(buffer: SharedArrayBuffer): ThreadControl[] {
-  const count = buffer.byteLength / (LINE * 4) - 1;
+/** The words of the first `count` threads of a control block: those of the vCPUs. */
+export function vcpuControls(buffer: SharedArrayBuffer, count: number): ThreadControl[] {
   return Array.from({ length: count }, (_, index) => new ThreadControl(buffer, index));
 }

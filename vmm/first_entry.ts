@@ -7,7 +7,7 @@
 import { mapAnonymous } from "../ffi/memory.ts";
 import type { MemorySlot } from "./accel/accelerator.ts";
 import { protected32Start } from "./boot/cpu_start.ts";
-import { VcpuPhase } from "./control_block.ts";
+import { ThreadPhase } from "./control_block.ts";
 import type { Machine } from "./machine.ts";
 import { startVcpu } from "./power_on.ts";
 
@@ -45,8 +45,10 @@ export function enterOnce(machine: Machine): void {
   try {
     for (const vcpu of vcpus) startVcpu(vcpu, protected32Start(ADDRESS, 0));
     machine.resume();
-    for (const { control } of machine.vcpus) control.waitWhilePhase(VcpuPhase.PARKED, UP_LIMIT_MS);
-    machine.vcpus[0].control.waitWhilePhase(VcpuPhase.RUNNING, RUN_MS);
+    for (const { control } of machine.vcpus) {
+      control.waitWhilePhase(ThreadPhase.PARKED, UP_LIMIT_MS);
+    }
+    machine.vcpus[0].control.waitWhilePhase(ThreadPhase.RUNNING, RUN_MS);
     machine.park();
   } finally {
     vm.removeMemory(slot);

@@ -11,12 +11,13 @@ import type { Reactor } from "../ffi/reactor.ts";
 import type { Accelerator } from "./accel/accelerator.ts";
 import { Hardware } from "./accel/hardware.ts";
 import type { MachineConfig } from "./config.ts";
-import { controlBlockSize, ThreadControl, VcpuPhase } from "./control_block.ts";
+import { controlBlockSize, ThreadControl, ThreadPhase } from "./control_block.ts";
 import { type CpuTables, cpuTables, hostCpu } from "./cpu/tables.ts";
 import { type DeviceRequest, DeviceSet } from "./device_set.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
-import { parkAll, Vcpu } from "./vcpu.ts";
+import { type MachineThread, parkAll } from "./machine_thread.ts";
+import { Vcpu } from "./vcpu.ts";
 
 /** Milliseconds after which a vCPU thread that is not up is a defect. */
 const START_LIMIT_MS = 10_000;
@@ -56,6 +57,8 @@ export class Machine {
   readonly hardware: Hardware;
   readonly devices: DeviceSet;
   readonly vcpus: readonly Vcpu[];
+  /** All that has to stand still while state is read or written. */
+  readonly threads: readonly MachineThread[];
   /** CPUID leaves and APIC ids. */
   readonly cpus: CpuTables;
   readonly #config: MachineConfig;
@@ -87,6 +90,7 @@ export class Machine {
       const block = new SharedArrayBuffer(controlBlockSize(config.smp.cpus));
       this.#control = new ThreadControl(block, config.smp.cpus);
       this.vcpus = this.hardware.vcpus.map((vcpu, index) => new Vcpu(index, vcpu, block));
+      this.threads = this.vcpus;
       this.devices = this.#cleanup.use(
         new DeviceSet(
           deviceRequests(config, parts),
@@ -105,10 +109,10 @@ export class Machine {
     }
   }
 
-  /** Starts the vCPU threads, parked; returns at once. */
+  /** Starts the threads, parked; returns at once. */
   startThreads(): void {
     for (const vcpu of this.vcpus) {
-      vcpu.startThread(this.devices.description, () => this.#takeEvents());
+      vcpu.startThread(this.vcpus.length, this.devices.description, () => this.#takeEvents());
     }
   }
 
@@ -117,13 +121,13 @@ export class Machine {
     return this.#config.uuid ?? NO_UUID;
   }
 
-  /** Waits until all vCPU threads have started. @throws {Error} if one does not */
+  /** Waits until all threads have started. @throws {Error} if one does not */
   async threadsStarted(): Promise<void> {
     const limit = performance.now() + START_LIMIT_MS;
-    for (const { index, control } of this.vcpus) {
-      while (control.phase === VcpuPhase.STARTING) {
+    for (const { title, control } of this.threads) {
+      while (control.phase === ThreadPhase.STARTING) {
         if (performance.now() > limit) {
-          throw new Error(`CPU ${index} did not start within ${START_LIMIT_MS / 1000} s`);
+          throw new Error(`${title} did not start within ${START_LIMIT_MS / 1000} s`);
         }
         await new Promise((resolve) => setTimeout(resolve, 1));
       }
@@ -140,25 +144,25 @@ export class Machine {
     this.#start(images);
   }
 
-  /** Lets all vCPUs run. */
+  /** Lets all threads run. */
   resume(): void {
     this.hardware.thawClock();
-    for (const vcpu of this.vcpus) vcpu.resume();
+    for (const thread of this.threads) thread.resume();
   }
 
-  /** The vCPUs will be let run in a moment: wakes their threads. They are parked. */
+  /** The threads will be let run in a moment: wakes them. They are parked. */
   makeReady(): void {
-    for (const { control } of this.vcpus) control.makeReady();
+    for (const { control } of this.threads) control.makeReady();
   }
 
-  /** Stops all vCPUs. */
+  /** Stops all threads. */
   park(): void {
-    parkAll(this.vcpus);
+    parkAll(this.threads);
   }
 
   /** Ends all threads and closes everything. */
   async close(): Promise<void> {
-    await Promise.all(this.vcpus.map((vcpu) => vcpu.endThread()));
+    await Promise.all(this.threads.map((thread) => thread.endThread()));
     this.#cleanup.dispose();
   }
 

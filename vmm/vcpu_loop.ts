@@ -7,7 +7,7 @@ import { monotonicNow } from "../ffi/event.ts";
 import { Exit, type RunPage, RunResult } from "../ffi/kvm/run.ts";
 import type { VcpuRunner } from "./accel/accelerator.ts";
 import type { Bus } from "./bus.ts";
-import { GuestEvent, type ThreadControl, VcpuPhase, Wanted } from "./control_block.ts";
+import { GuestEvent, type ThreadControl, ThreadPhase, Wanted } from "./control_block.ts";
 
 /** What a vCPU thread works with. */
 export interface VcpuThread {
@@ -36,7 +36,7 @@ export function vcpuLoop(vcpu: VcpuThread): void {
     // An entry that was interrupted has completed what was pending first.
     if (result === RunResult.EXIT) finishPendingAccess(vcpu);
   }
-  vcpu.control.phase = VcpuPhase.EXITED;
+  vcpu.control.phase = ThreadPhase.EXITED;
 }
 
 /**
@@ -45,7 +45,7 @@ export function vcpuLoop(vcpu: VcpuThread): void {
  */
 function warmUp(vcpu: VcpuThread): void {
   vcpu.control.enteredNs = monotonicNow();
-  vcpu.control.phase = VcpuPhase.RUNNING;
+  vcpu.control.phase = ThreadPhase.RUNNING;
   if (vcpu.control.wanted !== Wanted.EXIT) finishPendingAccess(vcpu);
 }
 
@@ -54,24 +54,24 @@ function warmUp(vcpu: VcpuThread): void {
  * of a second, which is less than a thread may take to come up on a busy host.
  */
 function awaitAllStarted({ control, all }: VcpuThread): void {
-  control.phase = VcpuPhase.PARKED;
+  control.phase = ThreadPhase.PARKED;
   for (const other of all) {
-    while (other.phase === VcpuPhase.STARTING && control.wanted !== Wanted.EXIT) {
-      other.waitWhilePhase(VcpuPhase.STARTING, START_POLL_MS);
+    while (other.phase === ThreadPhase.STARTING && control.wanted !== Wanted.EXIT) {
+      other.waitWhilePhase(ThreadPhase.STARTING, START_POLL_MS);
     }
   }
 }
 
 /** Parks until the vCPU shall run; false when it shall exit. */
 function waitForWork({ control }: VcpuThread): boolean {
-  control.phase = VcpuPhase.PARKED;
+  control.phase = ThreadPhase.PARKED;
   while (control.wanted === Wanted.PARK || control.wanted === Wanted.READY) {
     control.waitWhileWanted(Wanted.PARK);
     control.spinWhileReady();
     control.waitWhileWanted(Wanted.READY);
   }
   control.enteredNs = monotonicNow();
-  control.phase = VcpuPhase.RUNNING;
+  control.phase = ThreadPhase.RUNNING;
   return control.wanted !== Wanted.EXIT;
 }
 

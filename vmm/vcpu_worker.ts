@@ -7,13 +7,15 @@ import { signalEventfd } from "../ffi/event.ts";
 import { nameThread, threadId } from "../ffi/process.ts";
 import type { AcceleratorThread, RunnerDescription } from "./accel/accelerator.ts";
 import { loadAcceleratorThread } from "./accel/open.ts";
-import { allVcpus, GuestEvent, ThreadControl, VcpuPhase } from "./control_block.ts";
+import { GuestEvent, ThreadControl, ThreadPhase, vcpuControls } from "./control_block.ts";
 import { type DeviceSetDescription, DeviceThread } from "./device_thread.ts";
 import { vcpuLoop } from "./vcpu_loop.ts";
 
 /** What the main thread sends to a vCPU thread, once; null if there is no vCPU for it. */
 export interface VcpuThreadDescription {
   readonly index: number;
+  /** How many vCPUs there are. */
+  readonly vcpus: number;
   readonly runner: RunnerDescription;
   readonly control: SharedArrayBuffer;
   readonly devices: DeviceSetDescription;
@@ -43,7 +45,7 @@ function runVcpu(data: VcpuThreadDescription, accelerator: AcceleratorThread): v
       runner: accelerator.openRunner(data.runner),
       bus: new DeviceThread(data.devices, control, interrupts).bus,
       control,
-      all: allVcpus(data.control),
+      all: vcpuControls(data.control, data.vcpus),
       notify,
     });
   } catch (error) {
@@ -51,7 +53,7 @@ function runVcpu(data: VcpuThreadDescription, accelerator: AcceleratorThread): v
     console.error(`denovo: CPU ${data.index}: ${(error as Error).stack ?? error}`);
     control.requestPark();
     control.post(GuestEvent.THREAD_FAILED);
-    control.phase = VcpuPhase.EXITED;
+    control.phase = ThreadPhase.EXITED;
     notify();
   }
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { VcpuPhase } from "../../vmm/control_block.ts";
+import { ThreadPhase } from "../../vmm/control_block.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { createVm, startExits } from "./machines.ts";
 import { sleep, Workspace } from "./program.ts";
@@ -20,7 +20,7 @@ export async function* lifecycle({ quick }: BenchOptions): AsyncGenerator<Measur
     const start = performance.now();
     const vm = await createVm({ kernel });
     create.push(performance.now() - start);
-    while (phase(vm) === VcpuPhase.STARTING) await sleep(0);
+    while (phase(vm) === ThreadPhase.STARTING) await sleep(0);
     ready.push(performance.now() - start);
     const end = performance.now();
     await vm.close();
@@ -50,7 +50,7 @@ export async function* stopping({ quick }: BenchOptions): AsyncGenerator<Measure
       stops.push(performance.now() - start);
       start = performance.now();
       vm.cont();
-      vm.machine.vcpus[0].control.waitWhilePhase(VcpuPhase.PARKED, 1000);
+      vm.machine.vcpus[0].control.waitWhilePhase(ThreadPhase.PARKED, 1000);
       conts.push(performance.now() - start);
       await sleep(1 + (i % 5));
     }

@@ -3,7 +3,7 @@ import {
   controlBlockSize,
   GuestEvent,
   ThreadControl,
-  VcpuPhase,
+  ThreadPhase,
   Wanted,
 } from "../../vmm/control_block.ts";
 
@@ -15,7 +15,7 @@ Deno.test("a new control block says: not started, to be parked, no event", () =>
   for (let index = 0; index <= VCPUS; index++) {
     const control = new ThreadControl(block, index);
     assert.equal(control.wanted, Wanted.PARK);
-    assert.equal(control.phase, VcpuPhase.STARTING);
+    assert.equal(control.phase, ThreadPhase.STARTING);
     assert.equal(control.threadId, 0);
     assert.equal(control.take(), undefined);
   }
@@ -60,8 +60,8 @@ Deno.test("`requestPark()` parks a thread that shall run, but takes no order to 
 
 Deno.test("`waitWhilePhase()` returns false after the timeout, true at once for another phase", () => {
   const control = new ThreadControl(newBlock(), 0);
-  assert.equal(control.waitWhilePhase(VcpuPhase.STARTING, 1), false);
-  assert.equal(control.waitWhilePhase(VcpuPhase.RUNNING, 60_000), true);
+  assert.equal(control.waitWhilePhase(ThreadPhase.STARTING, 1), false);
+  assert.equal(control.waitWhilePhase(ThreadPhase.RUNNING, 60_000), true);
 });
 
 /** Waits until a phase is there; the other thread's notification ends each wait. */
@@ -78,16 +78,16 @@ Deno.test("a waiting thread wakes when what is wanted of it changes", async () =
     type: "module",
   });
   worker.postMessage(block);
-  while (control.phase === VcpuPhase.STARTING) await new Promise((done) => setTimeout(done, 1));
+  while (control.phase === ThreadPhase.STARTING) await new Promise((done) => setTimeout(done, 1));
   const rounds = 1000;
   for (let round = 0; round < rounds; round++) {
     control.wanted = Wanted.RUN;
-    awaitPhase(control, VcpuPhase.RUNNING);
+    awaitPhase(control, ThreadPhase.RUNNING);
     control.wanted = Wanted.PARK;
-    awaitPhase(control, VcpuPhase.PARKED);
+    awaitPhase(control, ThreadPhase.PARKED);
   }
   control.wanted = Wanted.EXIT;
-  awaitPhase(control, VcpuPhase.EXITED);
+  awaitPhase(control, ThreadPhase.EXITED);
   assert.deepEqual(control.take(), { event: 1, argument: rounds });
   worker.terminate();
 });

@@ -1,5 +1,5 @@
 /** A thread that follows orders as a vCPU thread does, without a vCPU. */
-import { ThreadControl, VcpuPhase, Wanted } from "../../vmm/control_block.ts";
+import { ThreadControl, ThreadPhase, Wanted } from "../../vmm/control_block.ts";
 
 const scope = globalThis as unknown as {
   onmessage: ((event: MessageEvent<SharedArrayBuffer>) => void) | null;
@@ -10,14 +10,14 @@ scope.onmessage = ({ data }) => {
   const control = new ThreadControl(data, 1);
   let runs = 0;
   for (;;) {
-    control.phase = VcpuPhase.PARKED;
+    control.phase = ThreadPhase.PARKED;
     while (control.wanted === Wanted.PARK) control.waitWhileWanted(Wanted.PARK);
     if (control.wanted === Wanted.EXIT) break;
-    control.phase = VcpuPhase.RUNNING;
+    control.phase = ThreadPhase.RUNNING;
     runs++;
     while (control.wanted === Wanted.RUN) control.waitWhileWanted(Wanted.RUN);
   }
   control.post(1, runs);
-  control.phase = VcpuPhase.EXITED;
+  control.phase = ThreadPhase.EXITED;
   scope.close();
 };

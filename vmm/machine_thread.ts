@@ -1,0 +1,107 @@
+/**
+ * A thread of the machine, from the main thread: the state machine that runs, parks and ends it.
+ *
+ * What the guest does, and what is done for it, happens on such threads: vCPUs, and whoever moves data
+ * between the guest and the host. State is read and written when all of them are parked; stopping,
+ * rehearsing and leaving take the list of them and do not ask what they are.
+ *
+ * @module
+ */
+import { GuestEvent, ThreadControl, ThreadPhase, Wanted } from "./control_block.ts";
+
+/** Milliseconds after which a kick is repeated: only a safety net, one kick is enough. */
+const KICK_AGAIN_MS = 20;
+/** Milliseconds after which a thread that does not park is a defect. */
+const PARK_LIMIT_MS = 10_000;
+
+/** Stops threads, each with nothing half done. @throws {Error} if one does not stop */
+export function parkAll(threads: readonly MachineThread[]): void {
+  for (const thread of threads) thread.kick();
+  for (const thread of threads) thread.awaitParked();
+}
+
+/** One thread. */
+export abstract class MachineThread {
+  /** The thread's control words. */
+  readonly control: ThreadControl;
+  #worker: Worker | undefined;
+
+  /**
+   * @param title its name in messages
+   * @param controlBlock the machine's control block
+   * @param line the thread's line in it
+   */
+  constructor(
+    readonly title: string,
+    readonly controlBlock: SharedArrayBuffer,
+    line: number,
+  ) {
+    this.control = new ThreadControl(controlBlock, line);
+  }
+
+  /** Lets the thread begin what `halt` forbids. */
+  protected abstract allow(): void;
+  /** Makes the running thread look at its orders, now and whenever it goes on. */
+  protected abstract halt(): void;
+  /** Makes the running thread look at its orders, once. */
+  abstract interrupt(): void;
+
+  /** The thread's id, 0 until it has started. */
+  get threadId(): number {
+    return this.control.threadId;
+  }
+
+  /**
+   * Hands the thread to a Worker, parked. Returns at once; the thread is ready some 10 ms later.
+   *
+   * @param worker runs the thread's module
+   * @param description what the module is told, once
+   * @param onFailure called with what the module threw
+   */
+  protected start(worker: Worker, description: unknown, onFailure: (reason: string) => void): void {
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.control.post(GuestEvent.THREAD_FAILED);
+      onFailure(event.message);
+    };
+    worker.postMessage(description);
+    this.#worker = worker;
+  }
+
+  /** Lets the thread run. */
+  resume(): void {
+    this.allow();
+    this.control.wanted = Wanted.RUN;
+  }
+
+  /** Asks the thread to park, without waiting. */
+  kick(wanted: number = Wanted.PARK): void {
+    this.control.wanted = wanted;
+    if (this.control.phase === ThreadPhase.RUNNING) this.halt();
+  }
+
+  /** Waits until the thread no longer runs. @throws {Error} if it does not park in ten seconds */
+  awaitParked(): void {
+    if (this.control.spinWhilePhase(ThreadPhase.RUNNING)) return;
+    for (let waited = 0; this.control.phase === ThreadPhase.RUNNING; waited += KICK_AGAIN_MS) {
+      if (waited >= PARK_LIMIT_MS) {
+        throw new Error(`${this.title} did not stop within ${PARK_LIMIT_MS / 1000} s`);
+      }
+      if (!this.control.waitWhilePhase(ThreadPhase.RUNNING, KICK_AGAIN_MS)) this.interrupt();
+    }
+  }
+
+  /** Ends the thread. What it worked with stays open. */
+  async endThread(): Promise<void> {
+    this.kick(Wanted.EXIT);
+    if (this.control.phase === ThreadPhase.STARTING) {
+      // The thread has not taken its message: it can still be terminated, it does not run.
+      this.#worker?.terminate();
+    } else {
+      while (this.control.phase !== ThreadPhase.EXITED) {
+        await new Promise((resolve) => setTimeout(resolve, 0));
+      }
+    }
+    this.#worker = undefined;
+  }
+}
