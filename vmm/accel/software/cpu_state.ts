@@ -81,8 +81,15 @@ export const cpuState = struct("cpu_state", {
   tsc_offset: u64,
   debugctl: u64,
   ucode_rev: u64,
+  mcg_cap: u64,
   mcg_status: u64,
   mcg_ctl: u64,
+  /** CTL, STATUS, ADDR and MISC of each bank. */
+  mce_banks: array(u64, 128),
+  platform_info: u64,
+  misc_features: u64,
+  hwcr: u64,
+  de_cfg: u64,
   mtrr_def_type: u64,
   mtrr_fixed: array(u64, 11),
   mtrr_variable: array(u64, 16),
@@ -98,7 +105,7 @@ export const cpuState = struct("cpu_state", {
   attention: u32,
   /** Why the CPU has left `run()` early for its host: 0 nothing. */
   mp_state: u32,
-  /** 1: by STI, 2: by MOV SS or POP SS; for the next instruction. */
+  /** 1: by MOV SS or POP SS, 2: by STI; for the next instruction. */
   interrupt_shadow: u32,
   nmi_pending: u32,
   nmi_masked: u32,
@@ -115,6 +122,8 @@ export const cpuState = struct("cpu_state", {
   interrupt_soft: u32,
   triple_fault_pending: u32,
   exception_payload: u64,
+  /** Bits of DR6: a #DB that comes as a trap at the next instruction boundary. */
+  debug_pending: u64,
 
   // The exception that `raise()` throws
   fault_vector: u32,
@@ -147,6 +156,8 @@ export const ATTENTION = {
   nmi: 1 << 2,
   /** Another has changed mappings or code: flush TLB and blocks. */
   flush: 1 << 3,
+  /** `mp_state` is not runnable, or an event in the state waits to be delivered. */
+  state: 1 << 4,
 } as const;
 
 /** Why `run()` has returned. */

@@ -84,7 +84,7 @@ function readWith(tlb: usize, linear: u64, size: u32): u64 {
   const physical = translate(tlb, linear, access);
   if (!((last ^ linear) & PAGE)) return physicalRead(physical, size);
   const upper = translate(tlb, last, access) & PAGE;
-  const low = 0x1000 - ((linear as u32) & 0xfff);
+  const low: u32 = 0x1000 - ((linear as u32) & 0xfff);
   let value: u64 = 0;
   for (let i: u32 = 0; i < size; i++) {
     const at = i < low ? physical + i : upper + (i - low);
@@ -102,7 +102,7 @@ function writeWith(tlb: usize, linear: u64, size: u32, value: u64): void {
     return;
   }
   const upper = translate(tlb, last, access) & PAGE;
-  const low = 0x1000 - ((linear as u32) & 0xfff);
+  const low: u32 = 0x1000 - ((linear as u32) & 0xfff);
   for (let i: u32 = 0; i < size; i++) {
     const at = i < low ? physical + i : upper + (i - low);
     physicalWrite(at, 1, (value >> (i << 3)) & 0xff);

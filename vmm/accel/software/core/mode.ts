@@ -1,11 +1,14 @@
 // What follows from control registers, segments and flags: privilege, mode, which TLB, what interrupts.
+import { stepping } from "./debug";
 import { ATTENTION_MASK, CPL, MODE, TLB } from "./derived";
 import {
   ATTENTION_INTERRUPT,
+  ATTENTION_NMI,
   CR0,
   CR4,
   EFER,
-  GUEST_DEBUG,
+  INTERRUPT_SHADOW,
+  NMI_MASKED,
   RFLAGS,
   SEG_CS,
   SEG_DS,
@@ -30,12 +33,11 @@ export const MODE_FLAT_DATA: u32 = 1 << 3;
 export const MODE_FLAT_STACK: u32 = 1 << 4;
 /** Protected mode, and not virtual-8086 mode. */
 export const MODE_PROTECTED: u32 = 1 << 5;
-/** One instruction a block: single step, or an interrupt shadow. */
+/** One instruction a block, between stepBefore and stepAfter: debug.ts has the reasons. */
 export const MODE_STEP: u32 = 1 << 6;
 /** CS has no limit that an instruction could cross. */
 export const MODE_FLAT_CODE: u32 = 1 << 7;
 
-const RFLAGS_TF: u64 = 1 << 8;
 const RFLAGS_IF: u64 = 1 << 9;
 const RFLAGS_VM: u64 = 1 << 17;
 const RFLAGS_AC: u64 = 1 << 18;
@@ -74,10 +76,13 @@ function tlbOf(cpl: u32, rflags: u64): usize {
   return ac && load<u64>(CR4) & (1 << 21) ? TLB_SMAP_LIFTED : TLB_SUPERVISOR;
 }
 
-/** Interrupts matter only while the guest takes them. */
+/** Interrupts and NMIs matter only while the guest takes them. */
 export function interruptFlagChanged(): void {
-  const open = (load<u64>(RFLAGS) & RFLAGS_IF) != 0;
-  store<u32>(ATTENTION_MASK, open ? ~0 : ~ATTENTION_INTERRUPT);
+  let mask: u32 = ~0;
+  const shadow = load<u32>(INTERRUPT_SHADOW) != 0;
+  if (shadow || !(load<u64>(RFLAGS) & RFLAGS_IF)) mask &= ~ATTENTION_INTERRUPT;
+  if (shadow || load<u32>(NMI_MASKED)) mask &= ~ATTENTION_NMI;
+  store<u32>(ATTENTION_MASK, mask);
 }
 
 /** To be called after any change of CR0, CR3, CR4, EFER, CS, SS, DS, ES or RFLAGS.TF, IF, VM, AC. */
@@ -86,7 +91,7 @@ export function modeChanged(): void {
   const cpl = privilege(cr0, rflags);
   let mode = codeMode((load<u64>(EFER) & (1 << 10)) != 0);
   if (cr0 & 1 && !(rflags & RFLAGS_VM)) mode |= MODE_PROTECTED;
-  if (rflags & RFLAGS_TF || load<u32>(GUEST_DEBUG)) mode |= MODE_STEP;
+  if (stepping()) mode |= MODE_STEP;
   store<u32>(CPL, cpl);
   store<u32>(MODE, mode);
   store<u32>(TLB, tlbOf(cpl, rflags) as u32);

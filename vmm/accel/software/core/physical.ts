@@ -7,6 +7,7 @@ import {
   REGION_GPA,
   REGION_READONLY,
   REGION_SIZE,
+  REGION_SIZE_OF,
   REGIONS,
 } from "./layout";
 import { CODE_PAGES, DIRTY_PAGES } from "./map";
