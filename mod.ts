@@ -34,8 +34,10 @@ import { terminationSignals } from "./devices/chardev/raw_terminal.ts";
 import { Cpr } from "./cpr/cpr.ts";
 import { Arrival } from "./cpr/arrival.ts";
 import { answerPreflight, isPreflight } from "./cpr/preflight.ts";
+import type { Received } from "./cpr/incoming.ts";
 import { GuestEnded } from "./cpr/relay_link.ts";
 import type { UpdateOptions, UpdateResult } from "./cpr/update.ts";
+import { awaitReader } from "./ffi/fd.ts";
 import type { MachineConfig, MonitorConfig } from "./vmm/config.ts";
 import {
   daemonIsUp,
@@ -43,6 +45,7 @@ import {
   startDaemon,
   takeReadyFd,
   takeUpdateOutput,
+  watchParent,
   writePidfile,
 } from "./vmm/daemon.ts";
 import { MachineView } from "./vmm/machine_view.ts";
@@ -136,13 +139,17 @@ export async function main(args: readonly string[]): Promise<number> {
     return await runMachine(config, arrival);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    console.error(`denovo: ${error.message}`);
     endSpareThreads();
+    if (error instanceof Terminated) return 0;
+    console.error(`denovo: ${error.message}`);
     if (error instanceof GuestEnded) return error.status;
     arrival?.goBack(error.message);
     return 1;
   }
 }
+
+/** A signal asked the process to end before there was a VM. */
+class Terminated extends Error {}
 
 async function printRequest(request: Request): Promise<number> {
   switch (request.kind) {
@@ -166,29 +173,20 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
   startSpareThreads(options.smp.cpus);
   const ready = takeReadyFd();
   const useOwnOutput = takeUpdateOutput();
-  const received = await arrival.receive(options);
-  // The guest only passes through a helper: it goes on as it was.
-  const config = arrival.isHelper ? { ...options, startPaused: false } : options;
-  const log = config.logfile === undefined ? undefined : openLog(config.logfile, arrival.expected);
-  const vm = await VirtualMachine.create(config, {
-    incoming: arrival.expected,
-    kept: received?.kept,
-    detached: true,
-    notice: (text) => (log ?? console.error)(text),
-  });
-  const signals = listenForSignals(vm);
+  const { vm, received, signals } = await createMachine(options, arrival);
   let removePidfile: (() => void) | undefined;
-  try {
+  if (ready) watchParent(vm.reactor, ready, () => vm.quit("host-signal"));
+  const bringUp = async () => {
     if (arrival.isHelper) vm.chardevs.holdMonitors("everything");
     const view = new MachineView(vm);
     const cpr = new Cpr(vm, view.fds, received);
     // A client that came along with the guest hears of its arrival, when its monitor is there.
     vm.events.hold();
     if (!arrival.expected) {
-      await vm.chardevs.waitForClients();
+      await vm.chardevs.waitForClients(vm.ending);
       vm.start();
     } else if (!arrival.isHelper) await arrival.begin(vm, cpr, useOwnOutput);
-    const { monitors } = config;
+    const { monitors, pidfile } = vm.config;
     const openMonitors = await loadMonitors(vm, view, cpr);
     // A helper has only those monitors whose connections pass through it, until it has to stay.
     const passes = ({ chardev }: MonitorConfig) => vm.chardevs.keeps(chardev) === "all";
@@ -199,10 +197,14 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
       await arrival.help(vm, cpr);
       openMonitors(monitors.filter((one) => !passes(one)));
     }
-    if (config.pidfile !== undefined && vm.runState !== "shutdown") {
-      removePidfile = writePidfile(config.pidfile);
-    }
-    if (ready) daemonIsUp(ready);
+    if (pidfile !== undefined && vm.runState !== "shutdown") removePidfile = writePidfile(pidfile);
+    if (ready) daemonIsUp(vm.reactor, ready);
+  };
+  try {
+    // Whatever fails because the VM has ended meanwhile is of no interest.
+    await bringUp().catch((error) => {
+      if (!vm.ending.aborted) throw error;
+    });
     const status = await vm.exited;
     // The monitor that was told to quit has a reply to write.
     await new Promise((resolve) => setTimeout(resolve, 0));
@@ -212,6 +214,44 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
     removePidfile?.();
     signals();
     await vm.close();
+  }
+}
+
+/** A VM, and what came with it. */
+interface Created {
+  readonly vm: VirtualMachine;
+  readonly received: Received | undefined;
+  /** No longer ends the VM on a signal. */
+  readonly signals: () => void;
+}
+
+/** Creates the VM, with what a predecessor passes; a signal ends every wait on the way. */
+async function createMachine(options: MachineConfig, arrival: Arrival): Promise<Created> {
+  const end = new AbortController();
+  // The guest of a process that goes on where another was is on its way already: before it is here a
+  // signal ends the process alone.
+  const early = arrival.inPlace
+    ? () => {}
+    : listenForSignals((signal) => end.abort(new Terminated(signal)));
+  try {
+    const received = await arrival.receive(options, end.signal);
+    // The guest only passes through a helper: it goes on as it was.
+    const config = arrival.isHelper ? { ...options, startPaused: false } : options;
+    const log = config.logfile === undefined
+      ? undefined
+      : await openLog(config.logfile, arrival.expected, end.signal);
+    const vm = await VirtualMachine.create(config, {
+      incoming: arrival.expected,
+      kept: received?.kept,
+      abort: end.signal,
+      detached: true,
+      notice: (text) => (log ?? console.error)(text),
+    });
+    const signals = listenForSignals(() => vm.quit("host-signal"));
+    if (end.signal.aborted) vm.quit("host-signal");
+    return { vm, received, signals };
+  } finally {
+    early();
   }
 }
 
@@ -242,17 +282,22 @@ async function loadMonitors(
 }
 
 /** A successor goes on with its predecessor's file. */
-function openLog(path: string, append: boolean): (text: string) => void {
+async function openLog(
+  path: string,
+  append: boolean,
+  abort: AbortSignal,
+): Promise<(text: string) => void> {
+  await awaitReader(path, abort);
   Deno.writeTextFileSync(path, "", { append });
   return (text) => Deno.writeTextFileSync(path, `${text}\n`, { append: true });
 }
 
 /** SIGINT, SIGTERM and SIGHUP end the VM as QEMU's do. Returns what takes the listeners away. */
-function listenForSignals(vm: VirtualMachine): () => void {
+function listenForSignals(end: (signal: string) => void): () => void {
   const listeners = terminationSignals.map((signal) => {
     const listener = () => {
       console.error(`denovo: terminating on signal ${signal}`);
-      vm.quit("host-signal");
+      end(signal);
     };
     Deno.addSignalListener(signal, listener);
     return () => Deno.removeSignalListener(signal, listener);

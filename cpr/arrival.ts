@@ -56,8 +56,12 @@ export class Arrival {
     return this.#options !== undefined;
   }
 
-  /** Takes the descriptors that a predecessor passes: the machine is built from them. */
-  async receive(config: MachineConfig): Promise<Received | undefined> {
+  /**
+   * Takes the descriptors that a predecessor passes: the machine is built from them.
+   *
+   * @param abort ends the wait for a predecessor
+   */
+  async receive(config: MachineConfig, abort?: AbortSignal): Promise<Received | undefined> {
     const relay = this.#relay;
     const given = relay?.isHelper || relay?.failure !== undefined || this.#exec?.failure;
     this.#options = given ? { main: "defer" } : await parseIncoming(config.incoming) ??
@@ -81,7 +85,7 @@ export class Arrival {
     if (!this.#options?.cpr) return undefined;
     const reactor = new Reactor();
     try {
-      const received = await receiveCpr(this.#options.cpr, reactor);
+      const received = await receiveCpr(this.#options.cpr, reactor, abort);
       placement.keepOff(received.processors);
       return received;
     } finally {
@@ -113,7 +117,9 @@ export class Arrival {
         throw new Error(`-incoming ${argument}: ${cause.message}`, { cause });
       };
       const arrival = await cpr.migrateIncoming(main, true).catch(named);
-      void arrival().then(() => vm.failure === undefined && onArrival?.());
+      const arrived = arrival().then(() => vm.failure === undefined && onArrival?.());
+      // Who connects to a VMM that executes its successor finds the guest there.
+      if (this.inPlace) await arrived;
     }
   }
 

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { Errno, OsError } from "../ffi/errno.ts";
+import { describeErrno, Errno, OsError } from "../ffi/errno.ts";
+import { Epoll } from "../ffi/event.ts";
 import {
   accessMode,
   duplicate,
@@ -14,19 +15,24 @@ import {
   type OwnedFd,
   pollFd,
   POLLIN,
+  POLLOUT,
   readFd,
   seekFd,
-  writeAll,
+  setNonblocking,
+  writeFd,
 } from "../ffi/fd.ts";
 import { resizeFile } from "../ffi/memory.ts";
-import { type ChildProcess, spawn } from "../ffi/process.ts";
+import { type ChildProcess, type ExitStatus, spawn } from "../ffi/process.ts";
+import type { Reactor } from "../ffi/reactor.ts";
 import {
   connectTcp,
   connectUnix,
   listenTcp,
   listenUnix,
   resolveHost,
+  sendNow,
   setTimeouts,
+  socketError,
 } from "../ffi/socket.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import { describeAddress, type FileAddress, type MigrationAddress } from "./address.ts";
@@ -38,6 +44,10 @@ const STALL_MS = 10_000;
 /** Milliseconds for which the event loop may stand still. */
 const MOMENT_MS = 100;
 
+const SILENT = "The other end of the migration channel has fallen silent";
+
+const SIGKILL = 9;
+
 /** How much is read at a time: more than a machine's state without its RAM. */
 const BUFFER_SIZE = 256 << 10;
 
@@ -48,6 +58,8 @@ export class ChannelClosed extends Error {}
 export class Channel implements Disposable {
   /** Whether the peer can answer on it: it is a socket. */
   readonly duplex: boolean;
+  /** Whether its other end may have to be waited for: files are always ready. */
+  readonly #hasPeer: boolean;
   readonly #child: ChildProcess | undefined;
   /** Bytes that were read ahead, from `#start` to `#end`. */
   #buffer = new Uint8Array(BUFFER_SIZE);
@@ -55,24 +67,74 @@ export class Channel implements Disposable {
   #end = 0;
 
   /**
-   * @param fd blocking descriptor
+   * @param fd the descriptor
    * @param child the command behind it
    */
   constructor(readonly fd: OwnedFd, child?: ChildProcess) {
     this.#child = child;
-    this.duplex = fileStatus(fd.fd).kind === "socket";
+    const { kind } = fileStatus(fd.fd);
+    this.duplex = kind === "socket";
+    this.#hasPeer = this.duplex || kind === "fifo";
+    // Whoever waits for the other end shall not wait for ever, and be woken by other things.
     if (this.duplex) setTimeouts(fd.fd, STALL_MS);
+    else if (this.#hasPeer) setNonblocking(fd.fd, true);
   }
 
-  /** Writes all of a chunk. @throws {ChannelClosed} */
+  /** Writes all of a chunk now. @throws {ChannelClosed} @throws {Error} if nobody takes it */
   readonly sink: ByteSink = (data) => {
+    for (let done = 0; done < data.length;) {
+      const n = this.#write(() => writeFd(this.fd.fd, data.subarray(done)));
+      if (n === -1 && !this.#waits(POLLOUT)) throw new Error(SILENT);
+      done += Math.max(0, n);
+    }
+  };
+
+  /**
+   * Writes all of a chunk, however long the other end takes; the event loop goes on.
+   *
+   * @param abort ends it
+   * @throws {ChannelClosed}
+   */
+  async send(
+    data: Uint8Array<ArrayBuffer>,
+    reactor: Reactor,
+    abort: AbortSignal,
+  ): Promise<void> {
+    const { fd } = this.fd;
+    const write = this.duplex ? sendNow : writeFd;
+    for (let done = 0; done < data.length;) {
+      const n = this.#write(() => write(fd, data.subarray(done)));
+      if (n === -1) await reactor.ready(fd, Epoll.OUT, abort);
+      done += Math.max(0, n);
+    }
+  }
+
+  /**
+   * Waits until the first data comes, or the end. A command may take its time, as one that asks for a
+   * password does; a peer may not.
+   */
+  async begun(reactor: Reactor, abort: AbortSignal): Promise<void> {
+    if (!this.#hasPeer || this.#start < this.#end) return;
+    const limit = AbortSignal.timeout(STALL_MS);
+    const either = this.duplex ? AbortSignal.any([abort, limit]) : abort;
+    await reactor.ready(this.fd.fd, Epoll.IN | Epoll.RDHUP, either).catch(() => {
+      throw abort.aborted ? abort.reason : new Error(SILENT);
+    });
+  }
+
+  #write(write: () => number): number {
     try {
-      writeAll(this.fd.fd, data);
+      return write();
     } catch (error) {
       const gone = error instanceof OsError && ["EPIPE", "ECONNRESET"].includes(error.code);
       throw gone ? new ChannelClosed("Peer has closed the migration channel") : error;
     }
-  };
+  }
+
+  /** Waits until a descriptor that is not blocking is ready; one that is has waited already. */
+  #waits(events: number): boolean {
+    return !this.duplex && pollFd(this.fd.fd, events, STALL_MS) !== 0;
+  }
 
   /** Waits until there is something to read, or the end. */
   awaitData(): void {
@@ -87,7 +149,7 @@ export class Channel implements Disposable {
   /** Reads exactly a length, or less at the end. */
   readonly source: ByteSource = (length) => {
     if (this.#readAhead(length) === -1) {
-      throw new Error("The other end of the migration channel has fallen silent");
+      throw new Error(SILENT);
     }
     return this.#take(length);
   };
@@ -124,8 +186,10 @@ export class Channel implements Disposable {
       this.#end -= this.#start;
       this.#start = 0;
     }
+    const rest = this.#buffer.subarray(this.#end);
     try {
-      return readFd(this.fd.fd, this.#buffer.subarray(this.#end));
+      const n = readFd(this.fd.fd, rest);
+      return n === -1 && this.#waits(POLLIN) ? readFd(this.fd.fd, rest) : n;
     } catch (error) {
       // The peer has gone without reading all that it was sent: that is an end as well.
       if (error instanceof OsError && error.code === "ECONNRESET") return 0;
@@ -134,28 +198,48 @@ export class Channel implements Disposable {
   }
 
   /**
-   * Closes the channel and waits for the command behind it.
+   * Closes the channel and waits for the command behind it, on this thread.
    *
-   * @throws {Error} if the command failed
+   * @throws {Error} if the command failed, or does not end
    */
-  finish(): void {
+  finishNow(): void {
     this.fd.close();
     if (!this.#child) return;
-    const status = this.#child.wait();
-    this.#child[Symbol.dispose]();
-    if ("code" in status && status.code === 0) return;
-    throw new Error(
-      "code" in status
-        ? `Command exited with status ${status.code}`
-        : `Command was killed by signal ${status.signal}`,
-    );
+    if (pollFd(this.#child.pidfd.fd, POLLIN, STALL_MS) === 0) {
+      throw new Error(`Command did not end within ${STALL_MS / 1000} s`);
+    }
+    checkStatus(this.#child.wait());
   }
 
-  /** Closes the channel without waiting. */
+  /**
+   * The same on the event loop, for as long as the command takes.
+   *
+   * @param abort ends the wait
+   */
+  async finish(reactor: Reactor, abort: AbortSignal): Promise<void> {
+    this.fd.close();
+    if (!this.#child) return;
+    await reactor.ready(this.#child.pidfd.fd, Epoll.IN, abort);
+    checkStatus(this.#child.wait());
+  }
+
+  /** Closes the channel; a command that has not ended is killed. */
   [Symbol.dispose](): void {
     this.fd.close();
-    this.#child?.[Symbol.dispose]();
+    if (!this.#child) return;
+    this.#child.kill(SIGKILL);
+    this.#child.wait();
+    this.#child[Symbol.dispose]();
   }
+}
+
+function checkStatus(status: ExitStatus): void {
+  if ("code" in status && status.code === 0) return;
+  throw new Error(
+    "code" in status
+      ? `Command exited with status ${status.code}`
+      : `Command was killed by signal ${status.signal}`,
+  );
 }
 
 /** Sends to a peer that may be gone: it has said why before, or says it by that, to who reads. */
@@ -177,6 +261,13 @@ export function opensAtOnce(address: MigrationAddress): boolean {
   return address.transport !== "socket" || address.type === "fd";
 }
 
+/** How to wait for what is outside. */
+export interface Waiting {
+  readonly reactor: Reactor;
+  /** Ends the wait. */
+  readonly abort: AbortSignal;
+}
+
 /**
  * Opens a channel to write to.
  *
@@ -187,6 +278,7 @@ export function opensAtOnce(address: MigrationAddress): boolean {
 export async function openOutgoing(
   address: MigrationAddress,
   fds: FdRegistry,
+  waiting: Waiting,
 ): Promise<Channel> {
   switch (address.transport) {
     case "file":
@@ -197,25 +289,58 @@ export async function openOutgoing(
       return new Channel(writer, spawn(address.args, { fds: [[stdin.fd, 0]] }));
     }
     case "socket":
-      return new Channel(await connectSocket(address, fds));
+      return new Channel(await connectSocket(address, fds, waiting));
   }
 }
 
 async function connectSocket(
   address: MigrationAddress & { transport: "socket" },
   fds: FdRegistry,
+  waiting: Waiting,
 ): Promise<OwnedFd> {
   switch (address.type) {
     case "unix":
-      return connectUnix(address.path);
+      return connectUnixNow(address.path);
     case "inet": {
       const port = parsePort(address.port, address.host);
       const [host] = await resolveHost(address.host || "localhost", port);
-      return connectTcp(host, port);
+      return await connectInet(host, port, waiting);
     }
     case "fd":
       checkNamed(address, fds);
       return fds.take(address.str)!;
+  }
+}
+
+/**
+ * Connects to a UNIX socket, without waiting for who listens but does not accept.
+ *
+ * @throws {Error} in QEMU's words
+ */
+export function connectUnixNow(path: string): OwnedFd {
+  const socket = connectUnix(path, { nonblocking: true });
+  setNonblocking(socket.fd, false);
+  return socket;
+}
+
+/** A host that does not answer takes minutes to be given up. */
+async function connectInet(
+  host: string,
+  port: number,
+  { reactor, abort }: Waiting,
+): Promise<OwnedFd> {
+  const socket = connectTcp(host, port, { nonblocking: true });
+  try {
+    await reactor.ready(socket.fd, Epoll.OUT, abort);
+    const error = socketError(socket.fd);
+    if (error !== 0) {
+      throw new Error(`Failed to connect to '${host}:${port}': ${describeErrno(error)}`);
+    }
+    setNonblocking(socket.fd, false);
+    return socket;
+  } catch (error) {
+    socket.close();
+    throw error;
   }
 }
 
@@ -237,16 +362,18 @@ function parsePort(port: string, host: string): number {
   );
 }
 
+/** Opening a FIFO does not wait for its other end: one that nobody reads is an error. */
 function createFile({ filename, offset }: FileAddress, fds: FdRegistry): OwnedFd {
   let fd: OwnedFd;
   try {
-    fd = fromFdset(filename, O.WRONLY, fds) ?? openFile(filename, O.WRONLY | O.CREAT, 0o660);
+    fd = fromFdset(filename, O.WRONLY, fds) ??
+      openFile(filename, O.WRONLY | O.CREAT | O.NONBLOCK, 0o660);
   } catch (error) {
     throw inWords(error, `Could not create '${filename}'`);
   }
   try {
-    resizeFile(fd.fd, offset);
-    seekFd(fd.fd, offset);
+    if (fileStatus(fd.fd).kind === "file") resizeFile(fd.fd, offset);
+    if (offset > 0) seekFd(fd.fd, offset);
     return fd;
   } catch (error) {
     fd.close();
@@ -326,7 +453,8 @@ function inheritedFd(text: string): OwnedFd {
 
 function readFile({ filename, offset }: FileAddress, fds: FdRegistry): OwnedFd {
   try {
-    const fd = fromFdset(filename, O.RDONLY, fds) ?? openFile(filename, O.RDONLY);
+    const fd = fromFdset(filename, O.RDONLY, fds) ??
+      openFile(filename, O.RDONLY | O.NONBLOCK);
     if (offset > 0) seekFd(fd.fd, offset);
     return fd;
   } catch (error) {

@@ -20,6 +20,7 @@ export class CopyUpdate implements Update {
   readonly #departure: Departure;
   readonly #main: MigrationAddress;
   #channel: Channel | undefined;
+  readonly #unsent: Uint8Array<ArrayBuffer>[] = [];
 
   /**
    * @param departure the VM that the guest leaves
@@ -43,18 +44,16 @@ export class CopyUpdate implements Update {
     const channel = this.#channel ?? await this.#open();
     departure.stop();
     migration.activate();
-    const writer = new SectionWriter((data) => {
-      channel.sink(data);
-      migration.transferred += data.length;
-    });
-    await this.#copyRam(writer);
+    const writer = new SectionWriter((data) => this.#unsent.push(data));
+    await this.#copyRam(channel, writer);
     await departure.beforeSwitchover();
     migration.commit();
     migration.status = "device";
     for (const section of departure.constants()) writer.write(section);
     for (const section of new VmImage(vm.machine).save(departure.guest)) writer.write(section);
     writer.end();
-    channel.finish();
+    await this.#send(channel, vm.ending);
+    await channel.finish(vm.reactor, vm.ending);
     departure.ownership.timeline.stamp("sent");
     vm.setRunState("postmigrate");
     migration.complete();
@@ -72,20 +71,35 @@ export class CopyUpdate implements Update {
   }
 
   async #open(): Promise<Channel> {
-    return this.#channel = await openOutgoing(this.#main, this.#departure.fds);
+    return this.#channel = await openOutgoing(
+      this.#main,
+      this.#departure.fds,
+      this.#departure.waiting,
+    );
   }
 
-  async #copyRam(writer: SectionWriter): Promise<void> {
+  async #copyRam(channel: Channel, writer: SectionWriter): Promise<void> {
     const { migration, vm } = this.#departure;
     const statistics = migration.ram = { total: 0, duplicate: 0, normal: 0 };
     const ignoreShared = migration.capabilities.has("x-ignore-shared");
+    const { abort } = this.#departure.waiting;
     let turn = performance.now() + TURN_MS;
     for (const section of ramSections(vm.machine.memory, statistics, ignoreShared)) {
       writer.write(section);
+      await this.#send(channel, abort);
       if (performance.now() < turn) continue;
       await new Promise((resolve) => setTimeout(resolve, 0));
-      migration.cancelSignal.throwIfAborted();
+      abort.throwIfAborted();
       turn = performance.now() + TURN_MS;
+    }
+  }
+
+  /** Sends what the writer has left, however long the other end takes. */
+  async #send(channel: Channel, abort: AbortSignal): Promise<void> {
+    const { migration, vm } = this.#departure;
+    for (const data of this.#unsent.splice(0)) {
+      await channel.send(data, vm.reactor, abort);
+      migration.transferred += data.length;
     }
   }
 }

@@ -6,6 +6,7 @@
 import { monotonicNow } from "../ffi/event.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
+import type { Waiting } from "./channel.ts";
 import { constantSections } from "./machine_state.ts";
 import type { Migration } from "./migration.ts";
 import type { Ownership } from "./ownership.ts";
@@ -41,6 +42,12 @@ export class Departure {
     readonly fds: FdRegistry,
     readonly ownership: Ownership,
   ) {}
+
+  /** Waits for what is outside end with the migration, if it is cancelled, or with the VM. */
+  get waiting(): Waiting {
+    const { reactor, ending } = this.vm;
+    return { reactor, abort: AbortSignal.any([this.migration.cancelSignal, ending]) };
+  }
 
   /** The sections that a successor must agree with. */
   constants(): Section[] {

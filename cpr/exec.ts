@@ -63,7 +63,7 @@ export class ExecUpdate implements Update {
   /** Opens the channel. The command has been asked whether it would take the guest. */
   async prepare(): Promise<void> {
     const { vm, fds } = this.#departure;
-    this.#channel = await openOutgoing(this.#main, fds);
+    this.#channel = await openOutgoing(this.#main, fds, this.#departure.waiting);
     this.#state = makeMemfd("denovo-cpr-exec", 0);
     this.#exec = new PreparedExec(this.#command, { [EXEC_STATE]: `${this.#state.fd}` });
     using rehearsal = new LeavingRehearsal(vm);
@@ -96,7 +96,7 @@ export class ExecUpdate implements Update {
     timeline.stamp("saved");
     this.#channel!.sink(bytes);
     migration.transferred = bytes.length;
-    this.#channel!.finish();
+    this.#channel!.finishNow();
     migration.complete();
     const { fds, chardevs } = collectFds(vm, ownership.fd, false);
     const table = { fds: [...fds, ...oldVm(vm)], chardevs, processors: [] };

@@ -12,7 +12,7 @@ import {
   setTimeouts,
 } from "../ffi/socket.ts";
 import { monotonicNow } from "../ffi/event.ts";
-import { isOpen, OwnedFd, setCloexec, setNonblocking } from "../ffi/fd.ts";
+import { findNamed, isOpen, OwnedFd, setCloexec, setNonblocking, unlinkNamed } from "../ffi/fd.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import { receiveMessage } from "../ffi/socket_message.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
@@ -49,17 +49,45 @@ export interface ReceivedCpr extends ReceivedTable {
  *
  * @param address a UNIX path, or the number of a listener that was opened by someone else
  * @param reactor waits without blocking the event loop
+ * @param abort ends the wait
  * @throws {Error} in QEMU's words; {@linkcode StateError} if what came makes no sense
  */
 export async function receiveCpr(
   address: MigrationAddress,
   reactor: Reactor,
+  abort?: AbortSignal,
 ): Promise<ReceivedCpr> {
+  const connection = await acceptOld(address, reactor, abort);
+  try {
+    // An old VMM sends at once; whoever is silent shall not keep a signal from ending the wait.
+    const limit = AbortSignal.timeout(PEER_LIMIT_MS);
+    await awaitInput(reactor, connection.fd, abort ? AbortSignal.any([abort, limit]) : limit);
+  } catch {
+    connection.close();
+    throw abort?.aborted ? abort.reason : new StateError("Old VMM sent no descriptor table");
+  }
+  return receiveOver(connection);
+}
+
+/** Waits for the old VMM on the cpr socket, which is gone afterwards. */
+async function acceptOld(
+  address: MigrationAddress,
+  reactor: Reactor,
+  abort?: AbortSignal,
+): Promise<OwnedFd> {
   using listener = openCprListener(address);
-  await awaitInput(reactor, listener.fd);
+  using _name = nameOf(address);
+  await awaitInput(reactor, listener.fd, abort);
   const connection = accept(listener.fd);
   if (!connection) throw new Error("cpr channel has no connection to accept");
-  return receiveOver(connection);
+  return connection;
+}
+
+/** Removes the file of a UNIX socket that listens, at the end of a `using` scope, as QEMU does. */
+function nameOf(address: MigrationAddress | undefined): Disposable {
+  const isUnix = address?.transport === "socket" && address.type === "unix";
+  const file = isUnix ? findNamed(address.path) : undefined;
+  return { [Symbol.dispose]: () => file && unlinkNamed(file) };
 }
 
 /**
@@ -238,9 +266,11 @@ export class Incoming {
     this.#connection = undefined;
     this.#stamp("listening");
     return async () => {
+      let channel: Channel | undefined;
+      const { reactor, ending } = this.#vm;
       try {
-        const channel = end.kind === "open" ? end.channel : await this.#accept(end.listener);
-        using _channel = channel;
+        channel = end.kind === "open" ? end.channel : await this.#accept(end.listener, address);
+        await channel.begun(reactor, ending);
         this.#migration.status = "active";
         // Kept back until the monitors whose clients came along are there to hear of it.
         this.#vm.events.hold();
@@ -256,6 +286,7 @@ export class Incoming {
         return { ok: false, error: error as Error };
       } finally {
         this.#vm.events.release();
+        if (channel) void letEnd(channel, reactor, ending);
       }
     };
   }
@@ -288,9 +319,10 @@ export class Incoming {
     return { kind: "open", channel: new Channel(main) };
   }
 
-  async #accept(listener: OwnedFd): Promise<Channel> {
+  async #accept(listener: OwnedFd, address: MigrationAddress | undefined): Promise<Channel> {
     using own = listener;
-    await awaitInput(this.#vm.reactor, own.fd);
+    using _name = nameOf(address);
+    await awaitInput(this.#vm.reactor, own.fd, this.#vm.ending);
     const connection = accept(own.fd);
     if (!connection) throw new Error("Main channel has no connection to accept");
     this.#stamp("connected");
@@ -381,6 +413,13 @@ export class Incoming {
   #stamp(step: Step): void {
     this.#ownership.timeline.stamp(step);
   }
+}
+
+/** Closes a channel; the command behind it may end by itself, unless the VM ends before. */
+async function letEnd(channel: Channel, reactor: Reactor, ending: AbortSignal): Promise<void> {
+  using _channel = channel;
+  // Its data was complete or not, which has been told: how it ends does not matter.
+  await channel.finish(reactor, ending).catch(() => {});
 }
 
 /** Where a TCP listener is, for `query-migrate`. */

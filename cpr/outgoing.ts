@@ -206,7 +206,7 @@ function chooseUpdate(
             checkNamed(main, fds);
             return sendDescriptors(vm, cpr!, ownership.fd);
           },
-          main: () => openOutgoing(main, fds),
+          main: () => openOutgoing(main, fds, departure.waiting),
         }),
       );
     case "cpr-exec":
@@ -219,9 +219,9 @@ function chooseUpdate(
 
 /** cpr-exec goes by way of a helper unless that cannot be done, or the user does not want it. */
 async function chooseExec(departure: Departure, main: MigrationAddress): Promise<Update> {
-  const { vm, migration: { parameters, capabilities, cancelSignal } } = departure;
+  const { vm, migration: { parameters, capabilities }, waiting: { abort } } = departure;
   const { "cpr-exec-command": command, "x-cpr-exec-relay": relay } = parameters;
-  const knowsRelay = await preflight(vm, command);
+  const knowsRelay = await preflight(vm, command, abort);
   const direct = () => new ExecUpdate(departure, command, main);
   if (relay === "off") return direct();
   const obstacle = capabilities.has("pause-before-switchover")
@@ -233,7 +233,7 @@ async function chooseExec(departure: Departure, main: MigrationAddress): Promise
     if (obstacle !== undefined) throw new Error(`Cannot use x-cpr-exec-relay: ${obstacle}`);
     return await RelayUpdate.begin(departure, command, main);
   } catch (error) {
-    if (relay === "on" || cancelSignal.aborted) throw error;
+    if (relay === "on" || abort.aborted) throw error;
     return direct();
   }
 }

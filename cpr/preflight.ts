@@ -98,11 +98,16 @@ function acceptedBy(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[
 /**
  * Asks the command whether it would take the guest. The guest runs on meanwhile.
  *
+ * @param abort ends the wait for its answer
  * @returns whether the command can take it by way of a helper; false as well if it cannot be started
  * @throws {Error} with the command's reason to refuse; not if the command cannot be started, which
  * is for the exec itself to report
  */
-export async function preflight(vm: VirtualMachine, command: readonly string[]): Promise<boolean> {
+export async function preflight(
+  vm: VirtualMachine,
+  command: readonly string[],
+  abort: AbortSignal,
+): Promise<boolean> {
   const layout = new TextEncoder().encode(JSON.stringify(guestLayout(vm)));
   using question = makeMemfd("denovo-cpr-preflight", 0);
   writeAll(question.fd, layout);
@@ -110,13 +115,14 @@ export async function preflight(vm: VirtualMachine, command: readonly string[]):
   using answer = reader;
   using child = startChild(command, question, writer);
   if (!child) return false;
-  const limit = AbortSignal.timeout(PEER_LIMIT_MS);
+  const limit = AbortSignal.any([abort, AbortSignal.timeout(PEER_LIMIT_MS)]);
   let text: string;
   try {
     text = await readAnswer(vm, answer, limit);
   } catch (error) {
     child.kill(9);
     child.wait();
+    abort.throwIfAborted();
     throw new Error(`cpr-exec-command ${command[0]} does not answer`, { cause: error });
   }
   await end(vm, child, limit);

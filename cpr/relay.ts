@@ -152,8 +152,8 @@ export class RelayUpdate implements Update {
     command: readonly string[],
     main: MigrationAddress,
   ): Promise<RelayUpdate> {
-    const { vm, migration } = departure;
-    const helper = await startHelper(vm.reactor, migration.cancelSignal);
+    const { vm } = departure;
+    const helper = await startHelper(vm.reactor, departure.waiting.abort);
     try {
       return new RelayUpdate(departure, command, main, helper);
     } catch (error) {
@@ -164,7 +164,7 @@ export class RelayUpdate implements Update {
 
   /** Moves the guest to the helper. */
   async prepare(): Promise<void> {
-    this.#file = await openOutgoing(this.#main, this.#departure.fds);
+    this.#file = await openOutgoing(this.#main, this.#departure.fds, this.#departure.waiting);
     await this.#transfer.prepare();
     try {
       await this.#transfer.deliver();
@@ -210,7 +210,7 @@ export class RelayUpdate implements Update {
     try {
       const state = [...this.#departure.constants(), ...this.#transfer.sections];
       this.#file!.sink(encodeStream(state));
-      this.#file!.finish();
+      this.#file!.finishNow();
     } catch (error) {
       vm.notice(
         `Could not write the state, which the relay does not need: ${(error as Error).message}`,

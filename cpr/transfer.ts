@@ -25,11 +25,11 @@
 import { Epoll } from "../ffi/event.ts";
 import type { OwnedFd } from "../ffi/fd.ts";
 import type { Reactor } from "../ffi/reactor.ts";
-import { connectUnix, setTimeouts } from "../ffi/socket.ts";
+import { setTimeouts } from "../ffi/socket.ts";
 import { sendMessage } from "../ffi/socket_message.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "./address.ts";
-import { type Channel, sendIfThere } from "./channel.ts";
+import { type Channel, connectUnixNow, sendIfThere } from "./channel.ts";
 import type { Departure, Update } from "./departure.ts";
 import { collectFds, encodeFds, MAX_FDS } from "./fd_table.ts";
 import { Owner } from "./ownership.ts";
@@ -110,14 +110,15 @@ export class TransferUpdate implements Update {
     const { vm, migration, ownership } = departure;
     const { reactor } = vm;
     // With `-incoming defer` a person may type for hours before the successor listens.
-    await awaitInput(reactor, this.#cpr!.fd, migration.cancelSignal);
+    const { abort } = departure.waiting;
+    await awaitInput(reactor, this.#cpr!.fd, abort);
     await departure.beforeSwitchover();
     const rehearsal = this.#rehearsal = new LeavingRehearsal(vm);
     rehearsal.begin();
     ownership.timeline.stamp("rehearsed");
     const main = this.#main = await this.#channels.main();
     sendIfThere(main, encodeStream(departure.constants()));
-    const limit = AbortSignal.any([migration.cancelSignal, AbortSignal.timeout(PEER_LIMIT_MS)]);
+    const limit = AbortSignal.any([abort, AbortSignal.timeout(PEER_LIMIT_MS)]);
     await awaitInput(reactor, main.fd.fd, limit);
     readAnswer(main, Answer.READY);
     migration.commit();
@@ -204,7 +205,7 @@ export function sendDescriptors(
   if (address.transport !== "socket" || address.type !== "unix") {
     throw new Error("bad cpr channel address; must be unix");
   }
-  return sendTable(vm, connectUnix(address.path), ownership, true);
+  return sendTable(vm, connectUnixNow(address.path), ownership, true);
 }
 
 /**
@@ -241,22 +242,7 @@ export function sendTable(
 
 /** Waits on the event loop for input on a descriptor; rejects by `abort`. */
 export function awaitInput(reactor: Reactor, fd: number, abort?: AbortSignal): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const done = () => {
-    reactor.remove(fd);
-    abort?.removeEventListener("abort", aborted);
-  };
-  const aborted = () => {
-    done();
-    reject(abort?.reason);
-  };
-  if (abort?.aborted) return Promise.reject(abort.reason);
-  abort?.addEventListener("abort", aborted);
-  reactor.add(fd, Epoll.IN | Epoll.RDHUP, () => {
-    done();
-    resolve();
-  });
-  return promise;
+  return reactor.ready(fd, Epoll.IN | Epoll.RDHUP, abort);
 }
 
 /** Reads the successor's answer. @throws {Error} with its reason, or because it is gone */

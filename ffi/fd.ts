@@ -18,7 +18,9 @@ export const O = {
   TRUNC: 0o1000,
   APPEND: 0o2000,
   NONBLOCK: 0o4000,
+  NOFOLLOW: 0o400000,
   CLOEXEC: 0o2000000,
+  PATH: 0o10000000,
 } as const;
 
 const F_DUPFD_CLOEXEC = 1030;
@@ -117,11 +119,58 @@ export function openFile(path: string, flags: number, mode = 0o666): OwnedFd {
   return new OwnedFd(check(fd, "open", `'${path}'`));
 }
 
+/** Milliseconds between looks whether a FIFO has a reader. */
+const READER_POLL_MS = 20;
+
+/**
+ * Waits until a file that is a FIFO has a reader, so that opening it for writing does not wait for one
+ * (fifo(7)). For other files there is nothing to wait for.
+ *
+ * @param abort ends the wait: it rejects then
+ */
+export async function awaitReader(path: string, abort?: AbortSignal): Promise<void> {
+  for (;;) {
+    abort?.throwIfAborted();
+    try {
+      return openFile(path, O.WRONLY | O.NONBLOCK).close();
+    } catch (error) {
+      // What else may be wrong with it is said when it is opened to be used.
+      if (!(error instanceof OsError) || error.code !== "ENXIO") return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, READER_POLL_MS));
+  }
+}
+
 /** Removes a file name; a name that does not exist is no error. */
 export function unlinkFile(path: string): void {
   if (libc.unlink(cstring(path)) === -1 && errno() !== Errno.ENOENT) {
     throw new OsError("unlink", errno(), `'${path}'`);
   }
+}
+
+/** Which file a name leads to. */
+export interface NamedFile {
+  readonly path: string;
+  readonly dev: bigint;
+  readonly ino: bigint;
+}
+
+/** The file behind a name, which may be a symbolic link itself; undefined if there is none. */
+export function findNamed(path: string): NamedFile | undefined {
+  try {
+    using file = openFile(path, O.PATH | O.NOFOLLOW);
+    const { dev, ino } = fileStatus(file.fd);
+    return { path, dev, ino };
+  } catch (error) {
+    if (error instanceof OsError && ["ENOENT", "ENOTDIR"].includes(error.code)) return undefined;
+    throw error;
+  }
+}
+
+/** Removes a file's name, unless the name has been given to another file since. */
+export function unlinkNamed(file: NamedFile): void {
+  const now = findNamed(file.path);
+  if (now?.dev === file.dev && now.ino === file.ino) unlinkFile(file.path);
 }
 
 /** Sets or clears the close-on-exec flag. */

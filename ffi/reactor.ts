@@ -45,6 +45,32 @@ export class Reactor {
     if (this.#handlers.delete(fd)) this.#epoll.remove(fd);
   }
 
+  /**
+   * Waits until a descriptor that is not watched otherwise has events.
+   *
+   * @param fd the descriptor, which stays open meanwhile
+   * @param events {@linkcode Epoll} bits; ERR and HUP end the wait as well
+   * @param abort ends it too: it rejects with the signal's reason then
+   */
+  ready(fd: number, events: number, abort?: AbortSignal): Promise<void> {
+    if (abort?.aborted) return Promise.reject(abort.reason);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const done = () => {
+      this.remove(fd);
+      abort?.removeEventListener("abort", aborted);
+    };
+    const aborted = () => {
+      done();
+      reject(abort?.reason);
+    };
+    abort?.addEventListener("abort", aborted);
+    this.add(fd, events, () => {
+      done();
+      resolve();
+    });
+    return promise;
+  }
+
   /** Handles on this thread what is ready now, waiting at most `timeoutMs`. */
   poll(timeoutMs: number): void {
     this.#epoll.waitSync(timeoutMs, this.#dispatch);

@@ -65,12 +65,14 @@ export class ChardevSet {
    * @param configs what to open
    * @param monitors the monitors, some of which use them
    * @param kept what a predecessor left
+   * @param abort ends the wait for what is outside
    * @throws {Error} in QEMU's words; those opened by then stay open until `close`
    */
   async open(
     configs: readonly ChardevConfig[],
     monitors: readonly MonitorConfig[],
     kept?: { readonly chardevs: ReadonlyMap<string, KeptChardev>; readonly shared: boolean },
+    abort?: AbortSignal,
   ): Promise<void> {
     for (const { chardev } of monitors) this.#monitors.add(chardev);
     for (const config of configs) {
@@ -78,7 +80,7 @@ export class ChardevSet {
         throw new Error(`Chardev with id '${config.id}' already exists`);
       }
       const inherited = config.cpr === false ? undefined : kept?.chardevs.get(config.id);
-      const resolved = inherited ? config : await resolveChardev(config);
+      const resolved = inherited ? config : await resolveChardev(config, abort);
       const backend = openChardev(resolved, this.#host, inherited);
       this.#backends.set(config.id, backend);
       this.#configs.set(config.id, config);
@@ -180,10 +182,10 @@ export class ChardevSet {
     }
   }
 
-  /** Waits for the first client of each server with `wait=on`. */
-  async waitForClients(): Promise<void> {
+  /** Waits for the first client of each server with `wait=on`; rejects by `abort`. */
+  async waitForClients(abort: AbortSignal): Promise<void> {
     for (const backend of this.#backends.values()) {
-      await waitForClient(backend, this.#reactor, this.#host);
+      await waitForClient(backend, this.#reactor, this.#host, abort);
     }
   }
 

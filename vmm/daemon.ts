@@ -22,6 +22,7 @@ import {
 } from "../ffi/fd.ts";
 import { resizeFile } from "../ffi/memory.ts";
 import { spawn } from "../ffi/process.ts";
+import type { Reactor } from "../ffi/reactor.ts";
 
 /** Tells the child which descriptor its parent waits on. */
 const READY_FD = "DENOVO_DAEMON_READY_FD";
@@ -67,9 +68,19 @@ export function takeReadyFd(): OwnedFd | undefined {
   return new OwnedFd(Number(value));
 }
 
+/** Calls `gone` if the parent ends before the VM is up: nobody would know of it. */
+export function watchParent(reactor: Reactor, ready: OwnedFd, gone: () => void): void {
+  // A pipe that nobody reads any more is in error, which is always reported.
+  reactor.add(ready.fd, 0, () => {
+    reactor.remove(ready.fd);
+    gone();
+  });
+}
+
 /** Lets the parent end, and leaves its terminal. */
-export function daemonIsUp(ready: OwnedFd): void {
+export function daemonIsUp(reactor: Reactor, ready: OwnedFd): void {
   using own = ready;
+  reactor.remove(own.fd);
   using nothing = openFile("/dev/null", O.RDWR);
   for (const fd of stdioFds()) redirect(nothing.fd, fd);
   writeAll(own.fd, new Uint8Array(1));

@@ -23,7 +23,7 @@ class OpenImage implements ImageFile, Disposable {
 
   constructor(readonly path: string, what: string) {
     try {
-      this.fd = openFile(path, O.RDONLY);
+      this.fd = openFile(path, O.RDONLY | O.NONBLOCK);
     } catch (error) {
       const reason = error instanceof OsError ? error.reason : String(error);
       throw new BootError(`could not open ${what} '${path}': ${reason}`);

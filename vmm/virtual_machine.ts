@@ -32,6 +32,8 @@ export interface CreateOptions {
   readonly kept?: KeptResources;
   /** Leave it to the caller to call `attachDevices`, after monitors that share a multiplexer. */
   readonly detached?: boolean;
+  /** Ends the wait for what is outside, such as a FIFO's reader: creation fails then. */
+  readonly abort?: AbortSignal;
   /** Takes lines for the user: warnings, the names of pseudo-terminals. */
   readonly notice?: (text: string) => void;
 }
@@ -68,6 +70,14 @@ export class VirtualMachine implements AsyncDisposable {
   readonly backends: Map<string, MemoryBackend>;
   /** Resolves with the exit status when the VM has ended: by the guest, by `quit` or by `close`. */
   readonly exited: Promise<number>;
+  /**
+   * Aborted when the VM ends: whoever waits for something outside gives up then.
+   *
+   * @internal
+   */
+  get ending(): AbortSignal {
+    return this.#ending.signal;
+  }
   /** Why the VM ended without its guest, if it did. */
   failure: string | undefined;
   /** Asked before vCPUs are let run; an error message means no. */
@@ -76,7 +86,7 @@ export class VirtualMachine implements AsyncDisposable {
   actions: MachineConfig["actions"];
   #runState: RunState;
   #resolveExited!: (status: number) => void;
-  #ended = false;
+  readonly #ending = new AbortController();
   #closed = false;
   #startOnArrival: boolean;
   /** Takes a line for the user. */
@@ -138,7 +148,7 @@ export class VirtualMachine implements AsyncDisposable {
     let accelerator: Accelerator | undefined;
     try {
       parts.openBackends(full, options.kept);
-      await parts.chardevs.open(full.chardevs, full.monitors, options.kept);
+      await parts.chardevs.open(full.chardevs, full.monitors, options.kept, options.abort);
       accelerator = await openAccelerator();
       vm = new VirtualMachine(full, options, parts, accelerator);
       vm.machine.startThreads();
@@ -304,7 +314,7 @@ export class VirtualMachine implements AsyncDisposable {
 
   /** Ends the VM as QEMU's `quit` does: event SHUTDOWN, exit status 0. */
   quit(reason = "host-qmp-quit"): void {
-    if (this.#ended) return;
+    if (this.ending.aborted) return;
     this.events.emit("SHUTDOWN", { guest: reason.startsWith("guest"), reason });
     this.#end(0);
   }
@@ -312,6 +322,7 @@ export class VirtualMachine implements AsyncDisposable {
   /** Ends a VM whose guest could not arrive, or else tells the user and goes on waiting. */
   fail(text: string, end: boolean): void {
     if (!end) return this.notice(text);
+    if (this.ending.aborted) return;
     this.failure = text;
     this.#end(1);
   }
@@ -332,15 +343,15 @@ export class VirtualMachine implements AsyncDisposable {
 
   /** The vCPUs stop here, so that nothing happens between the end and `close`. */
   #end(status: number): void {
-    if (this.#ended) return;
-    this.#ended = true;
+    if (this.ending.aborted) return;
     if (this.running) this.machine.park();
     this.#runState = "shutdown";
     this.#resolveExited(status);
+    this.#ending.abort(new Error("The VM has ended"));
   }
 
   #handle({ event, argument, vcpu }: MachineEvent): void {
-    if (this.#ended) return;
+    if (this.ending.aborted) return;
     switch (event) {
       case GuestEvent.TRIPLE_FAULT:
         this.#log("guest_errors", () => `CPU ${vcpu!.index}: triple fault`);

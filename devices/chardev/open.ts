@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { awaitReader } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import { resolveHost } from "../../ffi/socket.ts";
 import type { CharacterBackend, KeptChardev } from "./backend.ts";
@@ -35,11 +36,17 @@ export interface ChardevHost {
 
 /**
  * Replaces a host name by its address, IPv4 if it has one; other configurations stay as they are.
- * To be called before {@linkcode openChardev}, which takes addresses only.
+ * To be called before {@linkcode openChardev}, which takes addresses only. A FIFO that output goes to
+ * has a reader afterwards.
  *
+ * @param abort ends the wait: it rejects then
  * @throws {Error} in QEMU's words
  */
-export async function resolveChardev(config: ChardevConfig): Promise<ChardevConfig> {
+export async function resolveChardev(
+  config: ChardevConfig,
+  abort?: AbortSignal,
+): Promise<ChardevConfig> {
+  if (config.backend === "file") await awaitReader(config.path, abort);
   if (config.backend !== "socket" || config.family !== "tcp") return config;
   if (config.server && config.host === "") return config;
   const [host] = await resolveHost(config.host, config.port);
@@ -73,17 +80,19 @@ export function openChardev(
  * Waits for the first client of a server with `wait=on`; for other backends there is nothing to
  * wait for.
  *
+ * @param abort ends the wait: it rejects then
  * @throws {Error} when the backend is closed meanwhile
  */
 export async function waitForClient(
   backend: CharacterBackend,
   reactor: Reactor,
   host: ChardevHost,
+  abort?: AbortSignal,
 ): Promise<void> {
   const base = backend instanceof Mux ? backend.base : backend;
   if (!(base instanceof SocketBackend && base.wantsClient)) return;
   host.notice(`info: QEMU waiting for connection on: ${base.filename}`, "waiting");
-  await base.waitForClient(reactor);
+  await base.waitForClient(reactor, abort);
 }
 
 function openBase(

@@ -7,11 +7,13 @@ import { OsError } from "../../ffi/errno.ts";
 import { Epoll } from "../../ffi/event.ts";
 import {
   fileStatus,
+  findNamed,
   isOpen,
+  type NamedFile,
   OwnedFd,
   setCloexec,
   setNonblocking,
-  unlinkFile,
+  unlinkNamed,
 } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import {
@@ -43,7 +45,7 @@ export class SocketBackend extends StreamBackend {
   /** What `query-chardev` prints while nobody is connected. */
   readonly #address: string;
   /** The file of a UNIX socket that listens, as it was when this backend was opened. */
-  readonly #file: FileIdentity | undefined;
+  readonly #file: NamedFile | undefined;
   #connectionName: string | undefined;
   #reactor: Reactor | undefined;
   #listening = false;
@@ -79,12 +81,19 @@ export class SocketBackend extends StreamBackend {
     return config.backend === "socket" && config.server && config.wait && !this.connected;
   }
 
-  /** Waits until a client of a server is there. @throws {Error} when the backend is closed */
-  waitForClient(reactor: Reactor): Promise<void> {
+  /**
+   * Waits until a client of a server is there; rejects by `abort`.
+   *
+   * @throws {Error} when the backend is closed
+   */
+  async waitForClient(reactor: Reactor, abort?: AbortSignal): Promise<void> {
+    abort?.throwIfAborted();
     this.#reactor = reactor;
-    this.#waiting = Promise.withResolvers();
+    const waiting = this.#waiting = Promise.withResolvers<void>();
+    const aborted = () => waiting.reject(abort?.reason);
+    abort?.addEventListener("abort", aborted);
     this.#listen();
-    return this.#waiting.promise;
+    await waiting.promise.finally(() => abort?.removeEventListener("abort", aborted));
   }
 
   /** Whether there is a connection: a client that lost its own does not connect again. */
@@ -141,8 +150,7 @@ export class SocketBackend extends StreamBackend {
     const connection = this.fds.get("connection");
     if (connection !== undefined) shutdownSocket(connection);
     // After a live update the path may lead to a successor's socket.
-    const file = identify(this.#config);
-    if (file && file.ino === this.#file?.ino && file.dev === this.#file.dev) unlinkFile(file.path);
+    if (this.#file) unlinkNamed(this.#file);
   }
 
   #open(kept: KeptChardev | undefined): void {
@@ -237,23 +245,10 @@ export class SocketBackend extends StreamBackend {
   }
 }
 
-/** Which file a path leads to. */
-interface FileIdentity {
-  readonly path: string;
-  readonly dev: number;
-  readonly ino: number | null;
-}
-
 /** The file of a UNIX socket that listens; undefined for others, or if it is gone. */
-function identify(config: SocketConfig | FdConfig): FileIdentity | undefined {
-  if (config.backend !== "socket" || config.family !== "unix" || !config.server) return undefined;
-  try {
-    const { dev, ino } = Deno.lstatSync(config.path);
-    return { path: config.path, dev, ino };
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
+function identify(config: SocketConfig | FdConfig): NamedFile | undefined {
+  const listens = config.backend === "socket" && config.family === "unix" && config.server;
+  return listens ? findNamed(config.path) : undefined;
 }
 
 function listen(config: SocketConfig): OwnedFd {

@@ -376,10 +376,14 @@ function openLog(config: ChardevCommon, path: string): OwnedFd {
   return openOrExplain(path, O.WRONLY | O.CREAT | mode, "Could not create");
 }
 
-/** Opens a file. @throws {Error} in QEMU's words; `cause` is the {@linkcode OsError} */
+/**
+ * Opens a file, without waiting for the other end of a FIFO.
+ *
+ * @throws {Error} in QEMU's words; `cause` is the {@linkcode OsError}
+ */
 export function openOrExplain(path: string, flags: number, words = "Could not open"): OwnedFd {
   try {
-    return openFile(path, flags);
+    return openFile(path, flags | O.NONBLOCK);
   } catch (cause) {
     if (!(cause instanceof OsError)) throw cause;
     throw new Error(`${words} '${path}': ${cause.reason}`, { cause });

@@ -103,7 +103,7 @@ async function save(
 
 function create(filename: string): OwnedFd {
   try {
-    return openFile(filename, O.WRONLY | O.CREAT | O.TRUNC);
+    return openFile(filename, O.WRONLY | O.CREAT | O.TRUNC | O.NONBLOCK);
   } catch (error) {
     if (!(error instanceof OsError)) throw error;
     throw new QmpError(`Could not open '${filename}': ${error.reason}`);

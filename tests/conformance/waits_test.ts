@@ -1,0 +1,248 @@
+/**
+ * Every wait for something outside ends by a signal, by `quit`, and by the death of what is waited
+ * for; and nothing is left behind.
+ */
+import assert from "node:assert/strict";
+import { terminationSignals } from "../../devices/chardev/raw_terminal.ts";
+import {
+  beginTransfer,
+  isAlive,
+  kvmTest,
+  Laboratory,
+  listens,
+  processesOf,
+  type Qmp,
+  setExec,
+  startSuccessor,
+  until,
+  type Vmm,
+} from "./program.ts";
+
+/** The options of the guest `hello` in a laboratory, and more. */
+function optionsOf(lab: Laboratory, more: readonly string[]): string[] {
+  return [...lab.optionsOf("vmm", { guest: "hello" }).slice(0, 4), ...more];
+}
+
+/** The UNIX sockets that have a file in a laboratory's folder. */
+function sockets({ folder }: Laboratory): string[] {
+  return [...Deno.readDirSync(folder)].map(({ name }) => name)
+    .filter((name) => Deno.lstatSync(`${folder}/${name}`).isSocket);
+}
+
+const cprChannel = (path: string) =>
+  JSON.stringify({
+    "channel-type": "cpr",
+    addr: { transport: "socket", type: "unix", path },
+  });
+
+/** What a VMM waits for, as its options say it; `S` stands for a socket's path, `F` for a FIFO's. */
+const startUps: Record<string, { options: string[]; begun: (lab: Laboratory) => Promise<void> }> = {
+  "a monitor's client": {
+    options: ["-qmp", "unix:S,server=on,wait=on"],
+    begun: (lab) => listens(lab.path("S")),
+  },
+  "a console's client": {
+    options: ["-chardev", "socket,id=c,path=S,server=on,wait=on", "-serial", "chardev:c"],
+    begun: (lab) => listens(lab.path("S")),
+  },
+  "a multiplexer's client": {
+    options: ["-chardev", "socket,id=c,path=S,server=on,wait=on,mux=on", "-serial", "chardev:c"],
+    begun: (lab) => listens(lab.path("S")),
+  },
+  "an old VMM's descriptors": {
+    options: ["-incoming", "defer", "-incoming", cprChannel("S")],
+    begun: (lab) => listens(lab.path("S")),
+  },
+  "an old VMM's state": {
+    options: ["-incoming", "unix:S"],
+    begun: (lab) => listens(lab.path("S")),
+  },
+  "a FIFO's writer": {
+    options: ["-incoming", "file:F"],
+    begun: fifoIsOpen,
+  },
+  "a command's output": {
+    options: ["-incoming", "exec:exec cat F"],
+    begun: (lab) => until(() => processesOf(lab).length === 2, () => "the command"),
+  },
+  "a FIFO's reader": {
+    options: ["-serial", "file:F"],
+    begun: () => Promise.resolve(),
+  },
+  "the log's reader": {
+    options: ["-D", "F"],
+    begun: () => Promise.resolve(),
+  },
+};
+
+const SIGTERM = 15;
+
+/** Whether a process has a handler for a signal: proc(5), SigCgt. */
+function catches(pid: number, signal: number): boolean {
+  const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+  const caught = /^SigCgt:\s+([0-9a-f]+)$/m.exec(status);
+  return caught !== null && (BigInt(`0x${caught[1]}`) >> BigInt(signal - 1) & 1n) === 1n;
+}
+
+/** Waits until a process of the laboratory has opened a FIFO. */
+async function fifoIsOpen(lab: Laboratory): Promise<void> {
+  const links = (pid: number) =>
+    [...Deno.readDirSync(`/proc/${pid}/fd`)].map(({ name }) => {
+      try {
+        return Deno.readLinkSync(`/proc/${pid}/fd/${name}`);
+      } catch {
+        // It is closed since.
+        return "";
+      }
+    });
+  const isOpen = () => processesOf(lab).some((pid) => links(pid).includes(lab.path("F")));
+  await until(isOpen, () => "a reader of the FIFO");
+}
+
+function makeFifo(path: string): void {
+  assert.ok(new Deno.Command("mkfifo", { args: [path] }).outputSync().success);
+}
+
+for (const [what, { options, begun }] of Object.entries(startUps)) {
+  const signals = what === "a monitor's client" ? terminationSignals : ["SIGTERM"] as const;
+  for (const signal of signals) {
+    kvmTest(`${signal} ends the wait for ${what} at once`, async () => {
+      await using lab = await Laboratory.open();
+      makeFifo(lab.path("F"));
+      const placed = options.map((word) => word.replaceAll(/\b[SF]\b/g, (name) => lab.path(name)));
+      const vmm = lab.startWith("vmm", optionsOf(lab, placed));
+      await until(() => catches(vmm.child.pid, SIGTERM), () => "a handler of SIGTERM");
+      await begun(lab);
+      Deno.kill(vmm.child.pid, signal);
+      assert.deepEqual(await vmm.ended(), { code: 0 }, vmm.output);
+      assert.match(vmm.output, new RegExp(`^denovo: terminating on signal ${signal}$`, "m"));
+      assert.deepEqual(sockets(lab), []);
+      await until(() => processesOf(lab).length === 0, () => "the end of all processes");
+    });
+  }
+}
+
+kvmTest("a daemon that nobody waits for any more ends, and so does its wait", async () => {
+  await using lab = await Laboratory.open();
+  const options = ["-daemonize", "-qmp", `unix:${lab.path("S")},server=on,wait=on`];
+  const parent = lab.startWith("vmm", optionsOf(lab, options));
+  await listens(lab.path("S"));
+  parent.kill();
+  await until(() => processesOf(lab).length === 0, () => "the daemon's end");
+  assert.deepEqual(sockets(lab), []);
+});
+
+/** Begins an update that waits without end. */
+type Waiting = (lab: Laboratory, vmm: Vmm, qmp: Qmp) => Promise<void>;
+
+const updates: Record<string, { begin: Waiting; cancel: boolean }> = {
+  "a command that does not read": {
+    begin: async (_lab, _vmm, qmp) => {
+      await qmp.execute("migrate", { uri: "exec:exec sleep 1000" });
+      await qmp.reaches("finish-migrate");
+    },
+    cancel: true,
+  },
+  "a command that does not end": {
+    begin: async (_lab, _vmm, qmp) => {
+      await qmp.execute("migrate", { uri: "exec:cat >/dev/null; exec sleep 1000" });
+      await qmp.logged("MIGRATION device");
+    },
+    cancel: false,
+  },
+  "a successor that does not listen yet": {
+    begin: async (lab, _vmm, qmp) => {
+      const { channels } = await startSuccessor(lab, "new", { incoming: "defer" });
+      await beginTransfer(qmp, channels);
+    },
+    cancel: true,
+  },
+};
+
+for (const [what, { begin, cancel }] of Object.entries(updates)) {
+  const ends: Record<string, (vmm: Vmm, qmp: Qmp) => Promise<unknown>> = {
+    quit: (_vmm, qmp) => qmp.execute("quit"),
+    SIGTERM: (vmm) => Promise.resolve(Deno.kill(vmm.child.pid, "SIGTERM")),
+  };
+  for (const [name, end] of Object.entries(ends)) {
+    kvmTest(`${name} ends a VMM whose update waits for ${what}`, async () => {
+      await using lab = await Laboratory.open();
+      const { vmm, qmp } = await lab.run("vmm");
+      await begin(lab, vmm, qmp);
+      await end(vmm, qmp);
+      assert.deepEqual(await vmm.ended(), { code: 0 }, vmm.output);
+      assert.deepEqual(sockets(lab).filter((name) => name.startsWith("vmm")), []);
+      assert.deepEqual(childrenOf(vmm.child.pid), []);
+    });
+  }
+  if (!cancel) continue;
+  kvmTest(`migrate_cancel ends an update that waits for ${what}`, async () => {
+    await using lab = await Laboratory.open();
+    const { vmm, qmp } = await lab.run("vmm");
+    await begin(lab, vmm, qmp);
+    await qmp.execute("migrate_cancel");
+    await qmp.logged("MIGRATION cancelled");
+    await qmp.reaches("running");
+    await qmp.assertGuestRuns();
+    assert.deepEqual(childrenOf(vmm.child.pid), []);
+  });
+}
+
+/** The children of a process, ended or not, that nobody has waited for. */
+function childrenOf(pid: number): string[] {
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`).split(" ").filter(Boolean);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
+}
+
+kvmTest("a signal ends a VMM whose cpr-exec command does not answer, and the command", async () => {
+  await using lab = await Laboratory.open();
+  const { vmm, qmp } = await lab.run("vmm");
+  await setExec(qmp, ["/bin/sleep", "1000"]);
+  const migrate = qmp.execute("migrate", { uri: `file:${lab.path("state")}` }).catch(() => {});
+  await until(() => childrenOf(vmm.child.pid).length === 1, () => "the command");
+  const [command] = childrenOf(vmm.child.pid).map(Number);
+  Deno.kill(vmm.child.pid, "SIGTERM");
+  assert.deepEqual(await vmm.ended(), { code: 0 }, vmm.output);
+  await until(() => !isAlive(command), () => "the command's end");
+  qmp[Symbol.dispose]();
+  await migrate;
+});
+
+kvmTest("a state file that is a FIFO without a reader is refused, not waited for", async () => {
+  await using lab = await Laboratory.open();
+  const { qmp } = await lab.run("vmm");
+  makeFifo(lab.path("F"));
+  assert.equal(
+    await qmp.refusal("migrate", { uri: `file:${lab.path("F")}` }),
+    `Could not create '${lab.path("F")}': No such device or address`,
+  );
+  await qmp.assertGuestRuns();
+});
+
+kvmTest("a state goes through a FIFO from one VMM to the next", async () => {
+  await using lab = await Laboratory.open();
+  makeFifo(lab.path("F"));
+  const old = await lab.run("old");
+  const next = lab.start("next", { options: ["-incoming", `file:${lab.path("F")}`] });
+  await fifoIsOpen(lab);
+  await old.qmp.execute("migrate", { uri: `file:${lab.path("F")}` });
+  await old.qmp.logged("MIGRATION completed");
+  const qmp = await lab.monitor(next);
+  await qmp.reaches("running");
+  await qmp.assertGuestRuns();
+});
+
+kvmTest("a client of the cpr channel that is silent does not keep a signal out", async () => {
+  await using lab = await Laboratory.open();
+  const options = ["-incoming", "defer", "-incoming", cprChannel(lab.path("S"))];
+  const vmm = lab.startWith("vmm", optionsOf(lab, options));
+  await listens(lab.path("S"));
+  using _silent = await Deno.connect({ transport: "unix", path: lab.path("S") });
+  await until(() => sockets(lab).length === 0, () => "the end of the cpr socket's file");
+  Deno.kill(vmm.child.pid, "SIGTERM");
+  assert.deepEqual(await vmm.ended(), { code: 0 }, vmm.output);
+});
