@@ -77,6 +77,13 @@ export const i64: Field<bigint> = scalar(
   (d, o, v) => d.setBigInt64(o, v, true),
 );
 
+/** IEEE 754 double. */
+export const f64: Field<number> = scalar(
+  8,
+  (d, o) => d.getFloat64(o, true),
+  (d, o, v) => d.setFloat64(o, v, true),
+);
+
 /**
  * A fixed number of bytes, read as a Uint8Array that aliases the struct's memory.
  *
