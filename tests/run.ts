@@ -14,7 +14,15 @@ import { noKvm } from "./needs_kvm.ts";
 /** Tests of pure parts, and the examples in doc comments: a process for each line. */
 const together: readonly (readonly string[])[] = [
   ["--doc", "vmm/options/command_line.ts"],
-  ["tests/ffi", "tests/devices", "tests/vmm", "tests/cpr", "tests/guests", "tests/bench"],
+  [
+    "tests/ffi",
+    "tests/devices",
+    "tests/vmm",
+    "tests/cpr",
+    "tests/guests",
+    "tests/bench",
+    "tests/lab",
+  ],
 ];
 
 /** Examples that run a guest. */
