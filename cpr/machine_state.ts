@@ -20,6 +20,7 @@ import { type Hardware, type HardwareState, irqchips } from "../vmm/accel/hardwa
 import { sameMsrs } from "../vmm/accel/msrs.ts";
 import { PartRefused } from "../vmm/accel/vcpu_state.ts";
 import type { Machine } from "../vmm/machine.ts";
+import { MACHINE_TYPE } from "../vmm/machine/microvm.ts";
 import { DeviceState } from "./device_state.ts";
 import { SectionTable } from "./section_table.ts";
 import { StateSection } from "./state_section.ts";
@@ -33,7 +34,7 @@ const decoder = new TextDecoder();
 /** What two machines must have in common, in the words of the command line. */
 export function machineIdentity(machine: Machine): Record<string, string> {
   return {
-    machine: "microvm",
+    machine: MACHINE_TYPE,
     memory: `${machine.memory.size}`,
     cpus: `${machine.vcpus.length}`,
     pit: machine.hardware.hasPit ? "on" : "off",

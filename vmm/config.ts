@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { MACHINE_TYPE } from "./machine/microvm.ts";
 import type { ChardevConfig } from "../devices/chardev/config.ts";
 import type { PropertyValue } from "../devices/device.ts";
 
@@ -201,7 +202,7 @@ export interface MachineConfig {
 export function defaultConfig(): MachineConfig {
   return {
     machine: {
-      type: "microvm",
+      type: MACHINE_TYPE,
       pit: true,
       pic: true,
       rtc: false,

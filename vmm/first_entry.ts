@@ -9,10 +9,9 @@ import type { MemorySlot } from "./accel/accelerator.ts";
 import { protected32Start } from "./boot/cpu_start.ts";
 import { ThreadPhase } from "./control_block.ts";
 import type { Machine } from "./machine.ts";
+import { SCRATCH_PAGE } from "./machine/microvm.ts";
 import { startVcpu } from "./power_on.ts";
 
-/** A page in the hole below 4 GiB, where there are neither RAM nor devices nor pages of KVM's own. */
-const ADDRESS = 0xd000_0000;
 const PAGE = 4096;
 /** `pause`, and again. */
 const CODE = Uint8Array.of(0xf3, 0x90, 0xeb, 0xfc);
@@ -33,7 +32,7 @@ export function enterOnce(machine: Machine): void {
   using page = mapAnonymous(PAGE);
   const slot: MemorySlot = {
     slot: memory.regions.length,
-    gpa: ADDRESS,
+    gpa: SCRATCH_PAGE,
     size: PAGE,
     address: page.address,
     readonly: false,
@@ -43,7 +42,7 @@ export function enterOnce(machine: Machine): void {
   state.save(hardware);
   vm.setMemory(slot);
   try {
-    for (const vcpu of vcpus) startVcpu(vcpu, protected32Start(ADDRESS, 0));
+    for (const vcpu of vcpus) startVcpu(vcpu, protected32Start(SCRATCH_PAGE, 0));
     machine.resume();
     for (const { control } of machine.vcpus) {
       control.waitWhilePhase(ThreadPhase.PARKED, UP_LIMIT_MS);

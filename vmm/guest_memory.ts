@@ -19,7 +19,7 @@ import {
   Seal,
 } from "../ffi/memory.ts";
 import type { AcceleratorVm, MemorySlot } from "./accel/accelerator.ts";
-import { HIGH_RAM_START, LOW_RAM_LIMIT } from "./boot/e820.ts";
+import { HIGH_RAM_START, LOW_RAM_LIMIT } from "./machine/microvm.ts";
 import type { MemoryBackendConfig } from "./config.ts";
 
 /** A memory backend with its memory. */

@@ -16,6 +16,7 @@ import { type CpuTables, cpuTables, hostCpu } from "./cpu/tables.ts";
 import { type DeviceRequest, DeviceSet } from "./device_set.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
+import { LOW_RAM_LIMIT } from "./machine/microvm.ts";
 import { type MachineThread, parkAll } from "./machine_thread.ts";
 import { Vcpu } from "./vcpu.ts";
 
@@ -258,6 +259,6 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
 
 /** RAM sizes and CPUs as the CMOS tells firmware. */
 function memoryProperties({ memory, smp }: MachineConfig): Record<string, number> {
-  const low = Math.min(memory, 0xc000_0000);
+  const low = Math.min(memory, LOW_RAM_LIMIT);
   return { "ram-below-4g": low / 1024, "ram-above-4g": (memory - low) / 1024, cpus: smp.cpus };
 }

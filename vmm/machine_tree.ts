@@ -5,6 +5,7 @@
  */
 import type { DeviceInstance } from "./device_set.ts";
 import type { Machine } from "./machine.ts";
+import { ELCR, IOAPIC, LOCAL_APIC, PICS, PIT, type Place, SPEAKER } from "./machine/microvm.ts";
 import type {
   AddressSpaceInfo,
   BusInfo,
@@ -17,31 +18,16 @@ import type { VirtualMachine } from "./virtual_machine.ts";
 const MAX_ADDRESS = 0xffff_ffff_ffff_ffffn;
 const PAGE = 4096;
 
-/** Ports that KVM answers itself. */
-const kernelPorts = [
-  { name: "kvm-pic", base: 0x20, size: 2 },
-  { name: "kvm-pic", base: 0xa0, size: 2 },
-  { name: "kvm-elcr", base: 0x4d0, size: 2 },
-];
-const kernelPitPorts = [
-  { name: "kvm-pit", base: 0x40, size: 4 },
-  { name: "kvm-speaker", base: 0x61, size: 1 },
-];
-/** Memory that KVM answers itself. */
-const kernelMemory = [
-  { name: "kvm-ioapic", base: 0xfec0_0000, size: 0x1000 },
-  { name: "kvm-apic-msi", base: 0xfee0_0000, size: 0x10_0000 },
-];
-
 /** The spaces `memory` and `I/O`. */
 export function addressSpaces(machine: Machine): AddressSpaceInfo[] {
   const claims = machine.devices.devices.flatMap((device) => device.ranges);
   const ports = [
-    ...kernelPorts,
-    ...(machine.hardware.hasPit ? kernelPitPorts : []),
+    ...PICS,
+    ELCR,
+    ...(machine.hardware.hasPit ? [PIT, SPEAKER] : []),
     ...claims.filter((range) => range.space === "pio"),
   ];
-  const memory = [...kernelMemory, ...claims.filter((range) => range.space === "mmio")];
+  const memory = [IOAPIC, LOCAL_APIC, ...claims.filter((range) => range.space === "mmio")];
   const ram = machine.memory.regions.map((region): MemoryRegionInfo => ({
     name: region.name,
     start: BigInt(region.gpa),
@@ -60,7 +46,7 @@ function container(name: string, end: bigint, children: MemoryRegionInfo[]): Mem
   return { name, start: 0n, end, priority: 0, kind: "container", children };
 }
 
-function io({ name, base, size }: { name: string; base: number; size: number }): MemoryRegionInfo {
+function io({ name, base, size }: Place): MemoryRegionInfo {
   return { name, start: BigInt(base), end: BigInt(base + size - 1), priority: 0, kind: "i/o" };
 }
 
@@ -71,10 +57,18 @@ export function deviceTree(machine: Machine): BusInfo {
     type: "ISA",
     devices: [
       ...(machine.hardware.hasPit
-        ? [{ driver: "kvm-pit", id: "", properties: [number("iobase", 0x40)] }]
+        ? [{ driver: "kvm-pit", id: "", properties: [number("iobase", PIT.base)] }]
         : []),
-      { driver: "kvm-i8259", id: "", properties: [number("iobase", 0xa0), flag("master", false)] },
-      { driver: "kvm-i8259", id: "", properties: [number("iobase", 0x20), flag("master", true)] },
+      {
+        driver: "kvm-i8259",
+        id: "",
+        properties: [number("iobase", PICS[1].base), flag("master", false)],
+      },
+      {
+        driver: "kvm-i8259",
+        id: "",
+        properties: [number("iobase", PICS[0].base), flag("master", true)],
+      },
       ...machine.devices.devices.map(describeDevice),
     ],
   };
@@ -86,7 +80,7 @@ export function deviceTree(machine: Machine): BusInfo {
         driver: "kvm-ioapic",
         id: "",
         properties: [number("gsi_base", 0)],
-        mmio: [{ start: 0xfec0_0000n, size: 0x1000n }],
+        mmio: [{ start: BigInt(IOAPIC.base), size: BigInt(IOAPIC.size) }],
       },
       { driver: "isabus-bridge", id: "", properties: [], buses: [isa] },
       { driver: "kvmclock", id: "", properties: [] },

@@ -11,6 +11,7 @@ import { dumpRegisters, readRegister } from "./dump/registers.ts";
 import type { EventHub } from "./events.ts";
 import { openBackend } from "./guest_memory.ts";
 import { addressSpaces, deviceTree, ramBlocks } from "./machine_tree.ts";
+import { MACHINE_TYPE, USABLE_CPUS } from "./machine/microvm.ts";
 import type {
   Actions,
   AddressSpaceInfo,
@@ -43,9 +44,9 @@ export class MachineView implements MachineControl {
   readonly blockDevices: readonly BlockInfo[] = [];
   readonly netClients: readonly NetClientInfo[] = [];
   readonly machineTypes: readonly MachineTypeInfo[] = [{
-    name: "microvm",
+    name: MACHINE_TYPE,
     isDefault: true,
-    cpuMax: 255,
+    cpuMax: USABLE_CPUS,
     defaultCpuType: "host-x86_64-cpu",
     defaultRamId: DEFAULT_RAM_ID,
     acpi: false,

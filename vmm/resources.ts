@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { MACHINE_TYPE } from "./machine/microvm.ts";
 import type { KeptChardev } from "../devices/chardev/backend.ts";
 import type { OwnedFd } from "../ffi/fd.ts";
 import { Reactor } from "../ffi/reactor.ts";
@@ -12,7 +13,7 @@ import { Console } from "./console.ts";
 import { type MemoryBackend, openBackend } from "./guest_memory.ts";
 
 /** The id of the RAM that the machine makes itself. */
-export const DEFAULT_RAM_ID = "microvm.ram";
+export const DEFAULT_RAM_ID = `${MACHINE_TYPE}.ram`;
 
 /** The id of the memory behind `-bios`. */
 export const ROM_ID = "pc.bios";

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { e820Map, E820Type, KVM_PAGES_END, ramRanges } from "../../vmm/boot/e820.ts";
+import { e820Map, E820Type, ramRanges } from "../../vmm/boot/e820.ts";
+import { KVM_PAGES_END } from "../../vmm/machine/microvm.ts";
 import { MIB } from "./boot_images.ts";
 
 const GIB = 1024 * MIB;

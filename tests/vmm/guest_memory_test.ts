@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { dataRanges, fileStatus, isOpen, O, openFile, readAt, writeAll } from "../../ffi/fd.ts";
 import { makeMemfd, mapShared, resizeFile, Seal, sealsOf } from "../../ffi/memory.ts";
-import { HIGH_RAM_START, LOW_RAM_LIMIT } from "../../vmm/boot/e820.ts";
+import { HIGH_RAM_START, LOW_RAM_LIMIT } from "../../vmm/machine/microvm.ts";
 import type { MemoryBackendConfig } from "../../vmm/config.ts";
 import { GuestMemory, type MemoryBackend, openBackend, prefault } from "../../vmm/guest_memory.ts";
 

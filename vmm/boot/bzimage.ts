@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { LOW_RAM_LIMIT, ONE_MIB } from "./e820.ts";
+import { LOW_RAM_LIMIT, ONE_MIB } from "../machine/microvm.ts";
 import { BootError, type FileSegment, hex, type ImageFile, readExactly } from "./image.ts";
 
 /** Offsets of setup header fields, the same in a bzImage and in struct boot_params. */

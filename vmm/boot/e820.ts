@@ -4,31 +4,16 @@
  * @module
  */
 
-/** Below this address RAM is contiguous; what is left starts at 4 GiB (as QEMU's microvm). */
-export const LOW_RAM_LIMIT = 0xc000_0000;
-/** Where RAM goes on above the hole for devices. */
-export const HIGH_RAM_START = 0x1_0000_0000;
-
-/** The last KiB of base memory, where an EBDA would be and the MP floating pointer is. */
-export const EBDA_START = 0x9_fc00;
-/** End of base memory; from here to 1 MiB a PC has video memory and ROMs. */
-export const BASE_MEMORY_END = 0xa_0000;
-/** The BIOS area of a PC, up to 1 MiB; free for tables where no firmware runs. */
-export const BIOS_AREA_START = 0xf_0000;
-/** 1 MiB: end of real mode's address space. */
-export const ONE_MIB = 0x10_0000;
-
-/**
- * Address for KVM_SET_IDENTITY_MAP_ADDR: one page, and three more for KVM_SET_TSS_ADDR behind it.
- *
- * KVM's own default, 0xfffbc000, is where a firmware ROM of more than 256 KiB lies; this place
- * (QEMU's) leaves room for 16 MiB.
- */
-export const KVM_IDENTITY_MAP_ADDRESS = 0xfeff_c000;
-/** Address for KVM_SET_TSS_ADDR: three pages. */
-export const KVM_TSS_ADDRESS: number = KVM_IDENTITY_MAP_ADDRESS + 0x1000;
-/** End of the pages that KVM uses; the lowest address at which a firmware ROM may start. */
-export const KVM_PAGES_END: number = KVM_TSS_ADDRESS + 0x3000;
+import {
+  BASE_MEMORY_END,
+  BIOS_AREA_START,
+  EBDA_START,
+  HIGH_RAM_START,
+  KVM_IDENTITY_MAP_ADDRESS,
+  KVM_PAGES_END,
+  LOW_RAM_LIMIT,
+  ONE_MIB,
+} from "../machine/microvm.ts";
 
 /** Types of ranges, the same numbers in ACPI, Linux (E820_TYPE_*) and Xen (XEN_HVM_MEMMAP_TYPE_*). */
 export const E820Type = { RAM: 1, RESERVED: 2 } as const;

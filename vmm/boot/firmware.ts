@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { HIGH_RAM_START, KVM_PAGES_END, ONE_MIB } from "./e820.ts";
+import { HIGH_RAM_START, KVM_PAGES_END, ONE_MIB } from "../machine/microvm.ts";
 import { BootError, type FileSegment, hex, type ImageFile } from "./image.ts";
 
 /** A read-only memory region with the whole of a firmware file. */

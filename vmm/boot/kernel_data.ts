@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { e820Map, ONE_MIB, ramRanges } from "./e820.ts";
+import { e820Map, ramRanges } from "./e820.ts";
+import { ONE_MIB } from "../machine/microvm.ts";
 import {
   BootError,
   type BytesSegment,

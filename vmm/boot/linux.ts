@@ -14,7 +14,7 @@ import {
   VERSION_2_12,
 } from "./bzimage.ts";
 import { bootGdt, long64Start } from "./cpu_start.ts";
-import { HIGH_RAM_START } from "./e820.ts";
+import { HIGH_RAM_START } from "../machine/microvm.ts";
 import { checkEntry, type ElfImage } from "./elf.ts";
 import {
   BootError,

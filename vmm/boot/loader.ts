@@ -8,7 +8,7 @@
  * @module
  */
 import { type CpuStart, realStart } from "./cpu_start.ts";
-import { HIGH_RAM_START } from "./e820.ts";
+import { HIGH_RAM_START } from "../machine/microvm.ts";
 import { checkEntry, isElf, parseElf } from "./elf.ts";
 import { BootError, hex, type ImageFile, type Segment } from "./image.ts";
 

@@ -4,7 +4,17 @@
  *
  * @module
  */
-import { BASE_MEMORY_END, BIOS_AREA_START, EBDA_START } from "./e820.ts";
+import {
+  BASE_MEMORY_END,
+  BIOS_AREA_START,
+  CASCADE_IRQ,
+  EBDA_START,
+  IOAPIC,
+  ioapicPin,
+  ISA_IRQS,
+  LOCAL_APIC,
+  MACHINE_TYPE,
+} from "../machine/microvm.ts";
 import { BootError, type BytesSegment } from "./image.ts";
 
 /** What the tables tell of the processors. */
@@ -18,22 +28,12 @@ export interface MpTableOptions {
 }
 
 const SPEC_REV_1_4 = 4;
-const LAPIC_ADDRESS = 0xfee0_0000;
-const IOAPIC_ADDRESS = 0xfec0_0000;
 /** Version registers of KVM's local APIC and IOAPIC. */
 const LAPIC_VERSION = 0x14;
 const IOAPIC_VERSION = 0x11;
 /** ID register of KVM's IOAPIC after reset. */
 const IOAPIC_ID = 0;
 const ISA_BUS = 0;
-const ISA_IRQS = 16;
-/** The cascade of the second 8259: no device ever raises it. */
-const CASCADE_IRQ = 2;
-/**
- * IOAPIC pin of the PIT: KVM's default routing connects GSI n with pin n, 0 included. A machine
- * that routes GSI 0 elsewhere (QEMU: to pin 2) has to tell so here.
- */
-const IRQ0_PIN = 0;
 /** Local APIC id 255 is a broadcast. */
 const BROADCAST = 0xff;
 
@@ -100,9 +100,9 @@ function configurationTable(options: MpTableOptions): Uint8Array {
   view.setUint16(4, size, true);
   bytes[6] = SPEC_REV_1_4;
   writeText(bytes, 8, "DENOVO  "); // OEM id
-  writeText(bytes, 16, "MICROVM     "); // product id
+  writeText(bytes, 16, MACHINE_TYPE.toUpperCase().padEnd(12)); // product id
   view.setUint16(34, entries.length, true);
-  view.setUint32(36, LAPIC_ADDRESS, true);
+  view.setUint32(36, LOCAL_APIC.base, true);
   let at = HEADER_SIZE;
   for (const entry of entries) {
     bytes.set(entry, at);
@@ -124,16 +124,15 @@ function processor(apicId: number, isBoot: boolean, options: MpTableOptions): Ui
 function ioapic(): Uint8Array {
   const bytes = new Uint8Array(8);
   bytes.set([Entry.IOAPIC, IOAPIC_ID, IOAPIC_VERSION, IOAPIC_USABLE]);
-  new DataView(bytes.buffer).setUint32(4, IOAPIC_ADDRESS, true);
+  new DataView(bytes.buffer).setUint32(4, IOAPIC.base, true);
   return bytes;
 }
 
 function isaInterrupts(): Uint8Array[] {
   const irqs = Array.from({ length: ISA_IRQS }, (_, irq) => irq);
-  return irqs.filter((irq) => irq !== CASCADE_IRQ).map((irq) => {
-    const pin = irq === 0 ? IRQ0_PIN : irq;
-    return interrupt(Entry.INTERRUPT, Interrupt.INT, irq, IOAPIC_ID, pin);
-  });
+  return irqs.filter((irq) => irq !== CASCADE_IRQ).map((irq) =>
+    interrupt(Entry.INTERRUPT, Interrupt.INT, irq, IOAPIC_ID, ioapicPin(irq))
+  );
 }
 
 /** An interrupt assignment of either kind; polarity and trigger mode conform to the bus. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { MACHINE_TYPE } from "../machine/microvm.ts";
 import type { CpuConfig, MachineTypeConfig } from "../config.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
@@ -88,7 +89,7 @@ const PROPERTIES: Readonly<Record<string, MachineProperty>> = {
 };
 
 function checkType(name: Keyval): void {
-  if (name !== "microvm") throw new OptionError(`unsupported machine type: "${name}"`);
+  if (name !== MACHINE_TYPE) throw new OptionError(`unsupported machine type: "${name}"`);
 }
 
 /** `accel=` takes alternatives, best first: `kvm:tcg`. */
@@ -116,7 +117,7 @@ export function machineHelp(text: string): string | undefined {
   const { values, help } = parseKeyvalHelp(text, "type");
   if (!help) return undefined;
   if (values.type === undefined) {
-    return `Supported machines are:\n${"microvm".padEnd(20)} microvm (x86_64) (default)`;
+    return `Supported machines are:\n${MACHINE_TYPE.padEnd(20)} microvm (x86_64) (default)`;
   }
   checkType(values.type);
   const lines = Object.entries(PROPERTIES).map(([name, { type, help }]) => ({ name, type, help }));

@@ -3,14 +3,12 @@
  *
  * @module
  */
+import { MACHINE_TYPE, MAX_CPUS } from "../machine/microvm.ts";
 import type { SmpConfig } from "../config.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
 import { parseKeyval } from "./grammar.ts";
 import { parseInteger } from "./values.ts";
-
-/** QEMU's limit for microvm. */
-const MAX_CPUS = 288;
 
 /** Levels that other machines have: here there is one of each. */
 const FIXED = ["drawers", "books", "dies", "clusters", "modules"];
@@ -31,7 +29,7 @@ function readCounts(text: string): Readonly<Record<string, number>> {
       throw new OptionError(
         `Invalid SMP CPUs ${
           counts[name]
-        }. The max CPUs supported by machine 'microvm' is ${MAX_CPUS}`,
+        }. The max CPUs supported by machine '${MACHINE_TYPE}' is ${MAX_CPUS}`,
       );
     }
     if (FIXED.includes(name) && counts[name] > 1) {
@@ -82,7 +80,7 @@ export function parseSmp(text: string): SmpConfig {
   }
   if (maxcpus > MAX_CPUS) {
     throw new OptionError(
-      `Invalid SMP CPUs ${maxcpus}. The max CPUs supported by machine 'microvm' is ${MAX_CPUS}`,
+      `Invalid SMP CPUs ${maxcpus}. The max CPUs supported by machine '${MACHINE_TYPE}' is ${MAX_CPUS}`,
     );
   }
   return { cpus, maxcpus, sockets, dies: 1, cores, threads };

@@ -8,7 +8,7 @@ import { Capability, KVM } from "../../../ffi/kvm/ioctl.ts";
 import type { KvmSystem } from "../../../ffi/kvm/system.ts";
 import { KvmVcpu } from "../../../ffi/kvm/vcpu.ts";
 import { KvmVm } from "../../../ffi/kvm/vm.ts";
-import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS } from "../../boot/e820.ts";
+import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS } from "../../machine/microvm.ts";
 import type {
   AcceleratorVm,
   InterruptsDescription,
