@@ -66,6 +66,10 @@ function versions(first: FirstVersion, changes: readonly VersionChange[] = []): 
 const x86_64 = `fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr
   sse sse2 pni cx16 syscall nx lm`;
 const nehalem = `${x86_64} vme ssse3 sse4.1 sse4.2 popcnt lahf-lm`;
+/** x86-64-v2 and what both processors of the last ten years and the software CPU have. */
+const denovo64 =
+  `${x86_64} ssse3 sse4.1 sse4.2 popcnt lahf-lm movbe rdrand rdtscp fsgsbase smep erms arat
+  tsc-deadline`;
 const westmere = `${nehalem} aes pclmulqdq arat`;
 const sandyBridge = `${westmere} avx xsave xsaveopt tsc-deadline rdtscp`;
 const ivyBridge = `${sandyBridge} f16c rdrand fsgsbase smep erms`;
@@ -109,6 +113,16 @@ export const cpuModels: readonly CpuModel[] = [
     stepping: 1,
     modelId: "QEMU Virtual CPU version 2.5+",
     features: `${x86_64} lahf-lm`,
+  }),
+  ...versions({
+    name: "denovo64",
+    level: 0x7,
+    xlevel: 0x8000_0008,
+    family: 15,
+    model: 107,
+    stepping: 1,
+    modelId: "Denovo Virtual CPU",
+    features: denovo64,
   }),
   ...versions({
     name: "kvm64",

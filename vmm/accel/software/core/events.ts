@@ -7,18 +7,21 @@ import {
   ATTENTION, ATTENTION_INTERRUPT, ATTENTION_KICK, ATTENTION_NMI, ATTENTION_STATE, CR2, DEBUG_PENDING,
   EXCEPTION_ERROR_CODE, EXCEPTION_HAS_ERROR_CODE, EXCEPTION_HAS_PAYLOAD, EXCEPTION_INJECTED,
   EXCEPTION_PAYLOAD, EXCEPTION_PENDING, EXCEPTION_VECTOR, INTERRUPT_INJECTED, INTERRUPT_SHADOW,
-  INTERRUPT_VECTOR, MP_STATE, NMI_INJECTED, NMI_MASKED, NMI_PENDING, STOP_ATTENTION, STOP_BUDGET,
+  INTERRUPT_VECTOR, MP_STATE, NMI_INJECTED, NMI_MASKED, NMI_PENDING, SIPI_VECTOR, STOP_ATTENTION, STOP_BUDGET,
   STOP_HALT, STOP_SHUTDOWN, TRIPLE_FAULT_PENDING, STOP_DEBUG,
 } from "./layout";
 import { modeChanged } from "./memory";
 import { FLAG_IF, readFlags } from "./registers";
+import { startUp } from "./reset";
 
 @external("env", "interruptVector")
 declare function interruptVector(): i32;
 
 // KVM_MP_STATE_*
 const RUNNABLE: u32 = 0;
+const INIT_RECEIVED: u32 = 2;
 const HALTED: u32 = 3;
+const SIPI_RECEIVED: u32 = 4;
 
 /** A breakpoint of the debugger's was hit: `run` is to say so. */
 let debuggerWaits: bool = false;
@@ -59,6 +62,10 @@ function serviceState(): u32 {
   if (load<u32>(TRIPLE_FAULT_PENDING)) {
     store<u32>(TRIPLE_FAULT_PENDING, 0);
     return STOP_SHUTDOWN;
+  }
+  if (load<u32>(MP_STATE) == SIPI_RECEIVED) {
+    store<u32>(MP_STATE, INIT_RECEIVED);
+    startUp(load<u32>(SIPI_VECTOR));
   }
   const state = load<u32>(MP_STATE);
   // Waiting for INIT or SIPI, which the host brings.
