@@ -33,10 +33,10 @@ import { deviceTypes } from "./devices/registry.ts";
 import { terminationSignals } from "./devices/chardev/raw_terminal.ts";
 import { Cpr } from "./cpr/cpr.ts";
 import { Arrival } from "./cpr/arrival.ts";
-import { answerPreflight, isPreflight } from "./cpr/preflight.ts";
-import type { Received } from "./cpr/incoming.ts";
-import { GuestEnded } from "./cpr/relay_link.ts";
-import type { UpdateOptions, UpdateResult } from "./cpr/update.ts";
+import { answerPreflight, isPreflight } from "./cpr/modes/preflight.ts";
+import type { Received } from "./cpr/handover/incoming.ts";
+import { GuestEnded } from "./cpr/modes/relay_link.ts";
+import type { UpdateOptions, UpdateResult } from "./cpr/update/update.ts";
 import { awaitReader } from "./ffi/fd.ts";
 import type { MachineConfig, MonitorConfig } from "./vmm/config.ts";
 import {
@@ -48,10 +48,10 @@ import {
   watchParent,
   writePidfile,
 } from "./vmm/daemon.ts";
-import { MachineView } from "./vmm/machine_view.ts";
+import { MachineView } from "./vmm/view/machine_view.ts";
 import { denovoVersion } from "./vmm/monitor/version.ts";
 import { optionsHelp, parseCommandLine, type Request } from "./vmm/options/command_line.ts";
-import { endSpareThreads, startSpareThreads } from "./vmm/vcpu.ts";
+import { endSpareThreads, startSpareThreads } from "./vmm/threads/vcpu.ts";
 import { VirtualMachine } from "./vmm/virtual_machine.ts";
 
 export type {
@@ -92,7 +92,7 @@ export type {
   UpdateMode,
   UpdateOptions,
   UpdateResult,
-} from "./cpr/update.ts";
+} from "./cpr/update/update.ts";
 export { VirtualMachine };
 
 /**
@@ -113,7 +113,7 @@ export { VirtualMachine };
  * @throws {UpdateError} with the reason, and what has become of the guest
  */
 export async function updateVmm(options: UpdateOptions): Promise<UpdateResult> {
-  return await (await import("./cpr/update.ts")).updateVmm(options);
+  return await (await import("./cpr/update/update.ts")).updateVmm(options);
 }
 
 /**
@@ -127,7 +127,9 @@ export async function main(args: readonly string[]): Promise<number> {
   if (args[0] === "update") {
     return (await import("./cpr/update/cli.ts")).updateCommand(args.slice(1));
   }
-  if (args[0] === "state") return (await import("./cpr/state_dump.ts")).printState(args.slice(1));
+  if (args[0] === "state") {
+    return (await import("./cpr/state/state_dump.ts")).printState(args.slice(1));
+  }
   const parse = () => parseCommandLine([...args], deviceTypes);
   if (isPreflight()) return answerPreflight(() => parse().config);
   let arrival: Arrival | undefined;
@@ -267,7 +269,7 @@ async function loadMonitors(
   cpr: Cpr,
 ): Promise<(configs: readonly MonitorConfig[]) => void> {
   if (vm.config.monitors.length === 0) return () => {};
-  const { openMonitors } = await import("./vmm/monitors.ts");
+  const { openMonitors } = await import("./vmm/monitor/monitors.ts");
   const { builtinCommands } = await import("./vmm/monitor/builtin_commands.ts");
   const table = builtinCommands();
   cpr.register(table);

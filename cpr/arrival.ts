@@ -7,13 +7,19 @@
 import { monotonicNow } from "../ffi/event.ts";
 import { Reactor } from "../ffi/reactor.ts";
 import type { MachineConfig } from "../vmm/config.ts";
-import { placement } from "../vmm/placement.ts";
+import { placement } from "../vmm/threads/placement.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { Cpr } from "./cpr.ts";
-import { type ReceivedExec, receiveExec } from "./exec.ts";
-import { type Begun, CLOSE_LATER_MS, receiveCpr, type Received, receiveOver } from "./incoming.ts";
-import { type IncomingOptions, parseIncoming } from "./incoming_options.ts";
-import { Relay } from "./relay.ts";
+import { type ReceivedExec, receiveExec } from "./modes/exec.ts";
+import {
+  type Begun,
+  CLOSE_LATER_MS,
+  receiveCpr,
+  type Received,
+  receiveOver,
+} from "./handover/incoming.ts";
+import { type IncomingOptions, parseIncoming } from "./channel/incoming_options.ts";
+import { Relay } from "./modes/relay.ts";
 
 /** One process's way to its guest. */
 export class Arrival {

@@ -8,12 +8,16 @@
 import type { CommandTable } from "../vmm/monitor/command_table.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
-import type { MigrationAddress, MigrationChannel } from "./address.ts";
-import { migrationCommands, migrationHmpCommands, migrationInfoCommands } from "./commands.ts";
-import { Incoming, type Received } from "./incoming.ts";
-import { Migration } from "./migration.ts";
+import type { MigrationAddress, MigrationChannel } from "./channel/address.ts";
+import {
+  migrationCommands,
+  migrationHmpCommands,
+  migrationInfoCommands,
+} from "./commands/commands.ts";
+import { Incoming, type Received } from "./handover/incoming.ts";
+import { Migration } from "./migration/migration.ts";
 import { type Continuation, Outgoing, sharingBlockers } from "./outgoing.ts";
-import type { RelayChannels } from "./relay_link.ts";
+import type { RelayChannels } from "./modes/relay_link.ts";
 
 /** Live update of one VM. */
 export class Cpr {
@@ -55,7 +59,7 @@ export class Cpr {
     table.add(...migrationCommands(this))
       .addHmp(...migrationHmpCommands(this))
       .addInfo(...migrationInfoCommands(this))
-      .addEvents(async () => (await import("./schema.ts")).migrationEvents);
+      .addEvents(async () => (await import("./commands/schema.ts")).migrationEvents);
   }
 
   /** Begins an outgoing migration; what is returned goes on after the command was answered. */

@@ -6,21 +6,21 @@
  * @module
  */
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
-import { placement, processorsOf, vcpuThreads } from "../vmm/placement.ts";
+import { placement, processorsOf, vcpuThreads } from "../vmm/threads/placement.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
-import type { MigrationAddress, MigrationChannel } from "./address.ts";
-import { checkNamed, openOutgoing } from "./channel.ts";
-import { CopyUpdate } from "./copy.ts";
-import { Departure, type Update } from "./departure.ts";
-import { ExecUpdate } from "./exec.ts";
-import { Cancelled, type Migration } from "./migration.ts";
-import { Owner, Ownership } from "./ownership.ts";
-import { checkCprCapabilities, type MigrationMode } from "./parameters.ts";
-import { preflight } from "./preflight.ts";
-import { RelayUpdate, transferTo } from "./relay.ts";
-import type { RelayChannels } from "./relay_link.ts";
-import type { UpdateProcess } from "./timeline.ts";
-import { sendDescriptors, TransferUpdate } from "./transfer.ts";
+import type { MigrationAddress, MigrationChannel } from "./channel/address.ts";
+import { checkNamed, openOutgoing } from "./channel/channel.ts";
+import { CopyUpdate } from "./modes/copy.ts";
+import { Departure, type Update } from "./modes/departure.ts";
+import { ExecUpdate } from "./modes/exec.ts";
+import { Cancelled, type Migration } from "./migration/migration.ts";
+import { Owner, Ownership } from "./handover/ownership.ts";
+import { checkCprCapabilities, type MigrationMode } from "./migration/parameters.ts";
+import { preflight } from "./modes/preflight.ts";
+import { RelayUpdate, transferTo } from "./modes/relay.ts";
+import type { RelayChannels } from "./modes/relay_link.ts";
+import type { UpdateProcess } from "./migration/timeline.ts";
+import { sendDescriptors, TransferUpdate } from "./modes/transfer.ts";
 
 /** What goes on after `migrate` was answered. */
 export type Continuation = () => Promise<void>;

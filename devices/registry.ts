@@ -3,14 +3,14 @@
  *
  * @module
  */
-import { isaDebugExit } from "./debug_exit.ts";
-import { isaDebugcon } from "./debugcon.ts";
+import { isaDebugExit } from "./isa/debug_exit.ts";
+import { isaDebugcon } from "./isa/debugcon.ts";
 import type { DeviceType } from "./device.ts";
-import { i8042 } from "./i8042.ts";
-import { pciConfig } from "./pci_config.ts";
-import { port92 } from "./port92.ts";
-import { mc146818rtc } from "./rtc.ts";
-import { isaSerial } from "./serial.ts";
+import { i8042 } from "./isa/i8042.ts";
+import { pciConfig } from "./isa/pci_config.ts";
+import { port92 } from "./isa/port92.ts";
+import { mc146818rtc } from "./isa/rtc.ts";
+import { isaSerial } from "./isa/serial.ts";
 
 /** Every kind of device that exists, in the order of `-device help`. */
 export const deviceTypes: readonly DeviceType[] = [

@@ -20,7 +20,7 @@ import {
 import type { SinkDescription } from "../devices/chardev/sink.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { ChardevConfig, MonitorConfig } from "./config.ts";
-import type { DeviceSet } from "./device_set.ts";
+import type { DeviceSet } from "./bus/device_set.ts";
 
 /** Where a backend's state holds those of its frontends; their number follows. */
 const FRONTEND = "frontend";

@@ -10,7 +10,7 @@ import { Reactor } from "../ffi/reactor.ts";
 import { ChardevSet } from "./chardev_set.ts";
 import type { MachineConfig, MemoryBackendConfig } from "./config.ts";
 import { Console } from "./console.ts";
-import { type MemoryBackend, openBackend } from "./guest_memory.ts";
+import { type MemoryBackend, openBackend } from "./machine/guest_memory.ts";
 
 /** The id of the RAM that the machine makes itself. */
 export const DEFAULT_RAM_ID = `${MACHINE_TYPE}.ram`;

@@ -11,13 +11,13 @@ import { openAccelerator } from "./accel/open.ts";
 import type { ChardevSet } from "./chardev_set.ts";
 import type { Console } from "./console.ts";
 import { defaultConfig, type MachineConfig } from "./config.ts";
-import { GuestEvent } from "./control_block.ts";
-import { dumpRegisters, instructionAddress } from "./dump/registers.ts";
+import { GuestEvent } from "./threads/control_block.ts";
+import { dumpRegisters, instructionAddress } from "./view/registers.ts";
 import { EventHub } from "./events.ts";
-import type { MemoryBackend } from "./guest_memory.ts";
-import { Machine, type MachineEvent } from "./machine.ts";
+import type { MemoryBackend } from "./machine/guest_memory.ts";
+import { Machine, type MachineEvent } from "./machine/machine.ts";
 import { type KeptResources, Resources } from "./resources.ts";
-import type { Vcpu } from "./vcpu.ts";
+import type { Vcpu } from "./threads/vcpu.ts";
 import { inTransit, needsReset, type RunState } from "./run_state.ts";
 
 /** How a VM is created. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { terminationSignals } from "../../devices/chardev/raw_terminal.ts";
-import { updateVmm } from "../update.ts";
+import { updateVmm } from "./update.ts";
 import { Progress } from "./progress.ts";
 import { jsonOf, jsonOfFailure, textOf } from "./report.ts";
 import { UpdateError, type UpdateMode, updateModes } from "./types.ts";

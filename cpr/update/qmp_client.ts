@@ -9,8 +9,8 @@ import { Epoll } from "../../ffi/event.ts";
 import { type OwnedFd, readFd, writeAll } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import { connectTcp, connectUnix, resolveHost } from "../../ffi/socket.ts";
-import { migrationStatuses } from "../migration.ts";
-import { migrationModes } from "../parameters.ts";
+import { migrationStatuses } from "../migration/migration.ts";
+import { migrationModes } from "../migration/parameters.ts";
 
 /** Milliseconds in which a VMM has to answer. */
 const REPLY_LIMIT_MS = 30_000;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { ThreadPhase } from "../../vmm/control_block.ts";
+import { ThreadPhase } from "../../vmm/threads/control_block.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { createVm, startExits } from "./machines.ts";
 import { sleep, Workspace } from "./program.ts";

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { bundleCommand } from "../../cpr/bundle.ts";
+import { bundleCommand } from "../../cpr/update/bundle.ts";
 import { Qmp, sleep, Workspace } from "./program.ts";
 import type { BenchOptions, Measurement } from "./statistics.ts";
 

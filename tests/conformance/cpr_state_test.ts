@@ -1,6 +1,6 @@
 /** `denovo state FILE` on what a real VM has saved. */
 import assert from "node:assert/strict";
-import type { StateDump } from "../../cpr/state_dump.ts";
+import type { StateDump } from "../../cpr/state/state_dump.ts";
 import { kvmTest, Laboratory, type Qmp } from "./program.ts";
 import { run } from "./session.ts";
 

@@ -1,6 +1,6 @@
 /** What QEMU's users of CPR type: options, commands, parameters, capabilities, by their names. */
 import assert from "node:assert/strict";
-import { migrationStatuses } from "../../cpr/migration.ts";
+import { migrationStatuses } from "../../cpr/migration/migration.ts";
 import { runStates } from "../../vmm/run_state.ts";
 import { kvmTest, Laboratory } from "./program.ts";
 import { Bench, run, TestFolder } from "./session.ts";

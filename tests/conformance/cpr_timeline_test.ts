@@ -1,6 +1,6 @@
 /** The pause, step by step: `x-timeline`, `info migrate -a`, and the trace that Perfetto opens. */
 import assert from "node:assert/strict";
-import type { Step, UpdateProcess } from "../../cpr/timeline.ts";
+import type { Step, UpdateProcess } from "../../cpr/migration/timeline.ts";
 import {
   beginTransfer,
   execUpdate,

@@ -1,6 +1,6 @@
 /** A device whose state has come to a new version: updates from the version before, and back. */
 import assert from "node:assert/strict";
-import { bufferSource, readSections, type Section, u32At } from "../../cpr/stream.ts";
+import { bufferSource, readSections, type Section, u32At } from "../../cpr/stream/stream.ts";
 import { layout } from "../guests/programs.ts";
 import { NEWER, newerSerial } from "./newer_vmm.ts";
 import {

@@ -9,7 +9,7 @@
  */
 import type { DeviceType } from "../../devices/device.ts";
 import { deviceTypes } from "../../devices/registry.ts";
-import { isaSerial } from "../../devices/serial.ts";
+import { isaSerial } from "../../devices/isa/serial.ts";
 import { copyFields, type Fields, struct, u32, type View } from "../../ffi/struct.ts";
 import { main } from "../../mod.ts";
 

@@ -5,7 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { bundleCommand } from "../../cpr/bundle.ts";
+import { bundleCommand } from "../../cpr/update/bundle.ts";
 import { O, openFile } from "../../ffi/fd.ts";
 import { type ChildProcess, type ExitStatus, spawn, type SpawnOptions } from "../../ffi/process.ts";
 import { describeCheck, layout, type ProgramName, programs } from "../guests/programs.ts";

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { describeAddress, parseUri } from "../../cpr/address.ts";
+import { describeAddress, parseUri } from "../../cpr/channel/address.ts";
 
 const good = {
   "unix:/run/main.sock": { transport: "socket", type: "unix", path: "/run/main.sock" },

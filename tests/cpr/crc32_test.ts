@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { crc32 as zlib } from "node:zlib";
-import { crc32 } from "../../cpr/crc32.ts";
+import { crc32 } from "../../cpr/stream/crc32.ts";
 
 Deno.test("crc32() is zlib's for every length and start", () => {
   const bytes = Uint8Array.from({ length: 300 }, (_, i) => (i * 167 + (i >> 3)) & 0xff);

@@ -1,8 +1,8 @@
 /** State of devices whose layouts have changed: read in every version, written in the oldest. */
 import assert from "node:assert/strict";
-import { DeviceState } from "../../cpr/device_state.ts";
-import { SectionTable } from "../../cpr/section_table.ts";
-import { type Section, StateError } from "../../cpr/stream.ts";
+import { DeviceState } from "../../cpr/state/device_state.ts";
+import { SectionTable } from "../../cpr/state/section_table.ts";
+import { type Section, StateError } from "../../cpr/stream/stream.ts";
 import { defineDevice, type DeviceType } from "../../devices/device.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { sizeWithout } from "../../devices/saved_state.ts";

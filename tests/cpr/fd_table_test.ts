@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { decodeFds } from "../../cpr/fd_table.ts";
-import type { Section } from "../../cpr/stream.ts";
+import { decodeFds } from "../../cpr/handover/fd_table.ts";
+import type { Section } from "../../cpr/stream/stream.ts";
 import { makePipe, type OwnedFd } from "../../ffi/fd.ts";
 import { addSeals, makeMemfd, Seal } from "../../ffi/memory.ts";
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { splitCommand } from "../../cpr/hmp_parameters.ts";
+import { splitCommand } from "../../cpr/commands/hmp_parameters.ts";
 
 Deno.test("`splitCommand()` splits as a shell's quoting does, without any expansion", () => {
   const commands: Record<string, string[]> = {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { parseIncoming } from "../../cpr/incoming_options.ts";
+import { parseIncoming } from "../../cpr/channel/incoming_options.ts";
 
 const cpr = { transport: "socket", type: "unix", path: "/c" };
 const cprJson = JSON.stringify({ "channel-type": "cpr", addr: cpr });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { decodeCpuid, encodeCpuid } from "../../ffi/kvm/cpuid.ts";
-import { checkState, constantSections, saveMachine } from "../../cpr/machine_state.ts";
-import type { Section } from "../../cpr/stream.ts";
+import { checkState, constantSections, saveMachine } from "../../cpr/state/machine_state.ts";
+import type { Section } from "../../cpr/stream/stream.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { kvmTest } from "../needs_kvm.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { makeMemfd } from "../../ffi/memory.ts";
-import { Owner, Ownership } from "../../cpr/ownership.ts";
+import { Owner, Ownership } from "../../cpr/handover/ownership.ts";
 import type { RaceOrder } from "./ownership_worker.ts";
 
 const ROUNDS = 10_000;

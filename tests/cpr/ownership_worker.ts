@@ -4,7 +4,7 @@
  * @module
  */
 import { duplicate } from "../../ffi/fd.ts";
-import { Owner, Ownership } from "../../cpr/ownership.ts";
+import { Owner, Ownership } from "../../cpr/handover/ownership.ts";
 
 /** What a side is told. */
 export interface RaceOrder {

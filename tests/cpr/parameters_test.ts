@@ -6,7 +6,7 @@ import {
   checkParameter,
   defaultParameters,
   parameterDisplay,
-} from "../../cpr/parameters.ts";
+} from "../../cpr/migration/parameters.ts";
 
 Deno.test("`checkParameter()` refuses values outside of QEMU's ranges, and takes their ends", () => {
   const limits: [string, number[], number[], string][] = [

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { chardevSection } from "../../cpr/fd_table.ts";
-import { dumpState } from "../../cpr/state_dump.ts";
-import { type Plain, sectionFields } from "../../cpr/state_fields.ts";
-import { bufferSource, encodeStream, type Section } from "../../cpr/stream.ts";
-import { globalState } from "../../cpr/vm_state.ts";
+import { chardevSection } from "../../cpr/handover/fd_table.ts";
+import { dumpState } from "../../cpr/state/state_dump.ts";
+import { type Plain, sectionFields } from "../../cpr/state/state_fields.ts";
+import { bufferSource, encodeStream, type Section } from "../../cpr/stream/stream.ts";
+import { globalState } from "../../cpr/state/vm_state.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { kvmIrqchip, kvmMsrEntry, kvmRegs } from "../../ffi/kvm/structs.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { bufferSource, encodeStream, readSections, type Section } from "../../cpr/stream.ts";
-import { StreamFrame } from "../../cpr/stream_frame.ts";
+import { bufferSource, encodeStream, readSections, type Section } from "../../cpr/stream/stream.ts";
+import { StreamFrame } from "../../cpr/stream/stream_frame.ts";
 
 const section = (name: string, id: string, length: number, version = 1): Section => ({
   name,

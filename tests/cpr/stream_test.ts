@@ -6,7 +6,7 @@ import {
   readSections,
   type Section,
   StateError,
-} from "../../cpr/stream.ts";
+} from "../../cpr/stream/stream.ts";
 
 const sections: Section[] = [
   { name: "machine", id: "", version: 1, data: new TextEncoder().encode("{}") },

@@ -4,19 +4,19 @@
  */
 import assert from "node:assert/strict";
 import { Cpr } from "../../cpr/cpr.ts";
-import { EXEC_STATE, receiveExec } from "../../cpr/exec.ts";
-import { type Received, receiveOver } from "../../cpr/incoming.ts";
-import { saveMachine } from "../../cpr/machine_state.ts";
-import { Owner, Ownership } from "../../cpr/ownership.ts";
+import { EXEC_STATE, receiveExec } from "../../cpr/modes/exec.ts";
+import { type Received, receiveOver } from "../../cpr/handover/incoming.ts";
+import { saveMachine } from "../../cpr/state/machine_state.ts";
+import { Owner, Ownership } from "../../cpr/handover/ownership.ts";
 import {
   bufferSource,
   type ByteSource,
   encodeStream,
   readSections,
   type Section,
-} from "../../cpr/stream.ts";
-import { sectionFields } from "../../cpr/state_fields.ts";
-import { readVm } from "../../cpr/vm_state.ts";
+} from "../../cpr/stream/stream.ts";
+import { sectionFields } from "../../cpr/state/state_fields.ts";
+import { readVm } from "../../cpr/state/vm_state.ts";
 import { duplicate, O, openFile, type OwnedFd, writeAll } from "../../ffi/fd.ts";
 import { addSeals, makeMemfd, mapShared, Seal } from "../../ffi/memory.ts";
 import { listenUnix, socketPair } from "../../ffi/socket.ts";

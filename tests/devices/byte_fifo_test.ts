@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { ByteFifo, byteFifo } from "../../devices/byte_fifo.ts";
+import { ByteFifo, byteFifo } from "../../devices/isa/byte_fifo.ts";
 import { FakeSink } from "./fake_context.ts";
 
 const layout = byteFifo(4);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { isaDebugExit } from "../../devices/debug_exit.ts";
+import { isaDebugExit } from "../../devices/isa/debug_exit.ts";
 import { deviceTest } from "./fake_context.ts";
 
 deviceTest("a write exits with an odd status", isaDebugExit, (rig) => {

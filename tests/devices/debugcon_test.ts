@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { isaDebugcon } from "../../devices/debugcon.ts";
+import { isaDebugcon } from "../../devices/isa/debugcon.ts";
 import { deviceTest } from "./fake_context.ts";
 
 deviceTest("the port reads as its `readback`", isaDebugcon, (rig) => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { i8042 } from "../../devices/i8042.ts";
+import { i8042 } from "../../devices/isa/i8042.ts";
 import { deviceTest, type Rig } from "./fake_context.ts";
 
 const RESET = { kind: "reset", reason: "guest-reset" };

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { pciConfig } from "../../devices/pci_config.ts";
+import { pciConfig } from "../../devices/isa/pci_config.ts";
 import { deviceTest } from "./fake_context.ts";
 
 deviceTest("both probes find no PCI configuration mechanism", pciConfig, (rig) => {

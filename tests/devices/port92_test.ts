@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { port92 } from "../../devices/port92.ts";
+import { port92 } from "../../devices/isa/port92.ts";
 import { deviceTest } from "./fake_context.ts";
 
 deviceTest("A20 reads as on after `reset()` and keeps what is written", port92, (rig) => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mc146818rtc } from "../../devices/rtc.ts";
+import { mc146818rtc } from "../../devices/isa/rtc.ts";
 import { deviceTest, Rig } from "./fake_context.ts";
 
 const SECONDS = 0, SECONDS_ALARM = 1, MINUTES = 2, MINUTES_ALARM = 3, HOURS = 4, HOURS_ALARM = 5;

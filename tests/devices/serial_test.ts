@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { isaSerial } from "../../devices/serial.ts";
+import { isaSerial } from "../../devices/isa/serial.ts";
 import { deviceTest, type Rig } from "./fake_context.ts";
 
 const THR = 0, RBR = 0, IER = 1, IIR = 2, FCR = 2, LCR = 3, MCR = 4, LSR = 5, MSR = 6, SCR = 7;

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { isaSerial } from "../../devices/serial.ts";
+import { isaSerial } from "../../devices/isa/serial.ts";
 import { deviceTest, Rig } from "./fake_context.ts";
 
 const RBR = 0, IER = 1, IIR = 2, FCR = 2, LCR = 3, LSR = 5;

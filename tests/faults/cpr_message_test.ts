@@ -1,9 +1,9 @@
 /** Descriptor tables that are damaged or made up: refused by name, with nothing left open. */
 import assert from "node:assert/strict";
-import { collectFds, encodeFds } from "../../cpr/fd_table.ts";
-import { receiveCpr, type ReceivedCpr } from "../../cpr/incoming.ts";
-import { Owner, Ownership } from "../../cpr/ownership.ts";
-import { encodeStream, type Section } from "../../cpr/stream.ts";
+import { collectFds, encodeFds } from "../../cpr/handover/fd_table.ts";
+import { receiveCpr, type ReceivedCpr } from "../../cpr/handover/incoming.ts";
+import { Owner, Ownership } from "../../cpr/handover/ownership.ts";
+import { encodeStream, type Section } from "../../cpr/stream/stream.ts";
 import { OsError } from "../../ffi/errno.ts";
 import { makePipe, O, openFile, type OwnedFd, readFd } from "../../ffi/fd.ts";
 import { addSeals, makeMemfd, Seal } from "../../ffi/memory.ts";

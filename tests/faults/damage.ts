@@ -4,8 +4,8 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { crc32 } from "../../cpr/crc32.ts";
-import { type Section, SectionWriter } from "../../cpr/stream.ts";
+import { crc32 } from "../../cpr/stream/crc32.ts";
+import { type Section, SectionWriter } from "../../cpr/stream/stream.ts";
 
 /** Bytes of a stream. */
 export type Bytes = Uint8Array<ArrayBuffer>;

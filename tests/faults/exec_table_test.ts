@@ -1,9 +1,9 @@
 /** What a program finds that was executed over a VMM, damaged or made up: refused by name. */
 import assert from "node:assert/strict";
-import { EXEC_STATE, type ReceivedExec, receiveExec } from "../../cpr/exec.ts";
-import { encodeFds, type KeptFd } from "../../cpr/fd_table.ts";
-import { Ownership } from "../../cpr/ownership.ts";
-import { encodeStream, type Section } from "../../cpr/stream.ts";
+import { EXEC_STATE, type ReceivedExec, receiveExec } from "../../cpr/modes/exec.ts";
+import { encodeFds, type KeptFd } from "../../cpr/handover/fd_table.ts";
+import { Ownership } from "../../cpr/handover/ownership.ts";
+import { encodeStream, type Section } from "../../cpr/stream/stream.ts";
 import { isOpen, writeAll } from "../../ffi/fd.ts";
 import { addSeals, makeMemfd, Seal } from "../../ffi/memory.ts";
 import { assertNames, type Bytes, cut, doubled, encodeParts, flipped, refusal } from "./damage.ts";

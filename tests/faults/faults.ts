@@ -5,7 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import type { Step } from "../../cpr/timeline.ts";
+import type { Step } from "../../cpr/migration/timeline.ts";
 import { O, openFile, type OwnedFd, readAt } from "../../ffi/fd.ts";
 import {
   Laboratory,

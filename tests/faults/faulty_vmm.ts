@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { observeSteps, type Step } from "../../cpr/timeline.ts";
+import { observeSteps, type Step } from "../../cpr/migration/timeline.ts";
 import { main } from "../../mod.ts";
 
 /** Names the file to faulty programs. */

@@ -5,7 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { type Step, steps } from "../../cpr/timeline.ts";
+import { type Step, steps } from "../../cpr/migration/timeline.ts";
 import {
   beginTransfer,
   type Qmp,

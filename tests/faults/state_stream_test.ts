@@ -1,9 +1,9 @@
 /** Saved states that are damaged or made up: refused by name, with nothing changed. */
 import assert from "node:assert/strict";
-import { ramSections } from "../../cpr/ram.ts";
-import { bufferSource, encodeStream, type Section } from "../../cpr/stream.ts";
-import { constantSections } from "../../cpr/machine_state.ts";
-import { FramedImage, readVm, VmImage } from "../../cpr/vm_state.ts";
+import { ramSections } from "../../cpr/state/ram.ts";
+import { bufferSource, encodeStream, type Section } from "../../cpr/stream/stream.ts";
+import { constantSections } from "../../cpr/state/machine_state.ts";
+import { FramedImage, readVm, VmImage } from "../../cpr/state/vm_state.ts";
 import { duplicate } from "../../ffi/fd.ts";
 import { defaultConfig, type MachineConfig } from "../../vmm/config.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";

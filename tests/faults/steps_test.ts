@@ -1,6 +1,6 @@
 /** The list of the steps of an update, from which the tests of faults are made. */
 import assert from "node:assert/strict";
-import { type Step, steps } from "../../cpr/timeline.ts";
+import { type Step, steps } from "../../cpr/migration/timeline.ts";
 import { kvmTest } from "../conformance/program.ts";
 import { modes, record } from "./modes.ts";
 

@@ -1,7 +1,7 @@
 /** Peers that die, lie or keep silent during cpr-transfer: the guest must have exactly one owner. */
 import assert from "node:assert/strict";
-import { receiveCpr, type ReceivedCpr } from "../../cpr/incoming.ts";
-import { Owner, Ownership } from "../../cpr/ownership.ts";
+import { receiveCpr, type ReceivedCpr } from "../../cpr/handover/incoming.ts";
+import { Owner, Ownership } from "../../cpr/handover/ownership.ts";
 import { writeAll } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { connectUnix } from "../../ffi/socket.ts";

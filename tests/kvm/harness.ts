@@ -4,7 +4,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { saveMachine } from "../../cpr/machine_state.ts";
+import { saveMachine } from "../../cpr/state/machine_state.ts";
 import { isOpen, type OwnedFd, readFd, writeFd } from "../../ffi/fd.ts";
 import { socketPair } from "../../ffi/socket.ts";
 import { defaultConfig, type MachineConfig } from "../../vmm/config.ts";

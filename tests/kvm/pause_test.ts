@@ -1,8 +1,8 @@
 /** Stopping and going on, whatever the guest is in the middle of. */
 import assert from "node:assert/strict";
-import { enterOnce } from "../../vmm/first_entry.ts";
+import { enterOnce } from "../../vmm/threads/first_entry.ts";
 import { layout, type ProgramName } from "../guests/programs.ts";
-import { instructionAddress } from "../../vmm/dump/registers.ts";
+import { instructionAddress } from "../../vmm/view/registers.ts";
 import { kvmTest, sleep, still, TestVm, until } from "./harness.ts";
 
 const ROUNDS = 20;

@@ -39,7 +39,7 @@ export function runCommand(
 export async function putTree(port: number): Promise<void> {
   await step("putting the working tree in", async () => {
     // Made here in a second: inside it would take half a minute.
-    await run([Deno.execPath(), "run", "-A", "--no-check", "cpr/bundle.ts"], { cwd: tree });
+    await run([Deno.execPath(), "run", "-A", "--no-check", "cpr/update/bundle.ts"], { cwd: tree });
     await put(port, tree, [...await files(), "dist"], TREE);
     if (exists(linux)) await put(port, linux, ["."], LINUX);
   });

@@ -225,7 +225,7 @@ async function makeDisk(lab: Lab, base: string): Promise<void> {
   }
   await Deno.writeTextFile(`${root}/lab/init`, INIT, { mode: 0o755 });
   // The packages that the project needs, for a place without a network.
-  const cache = [Deno.execPath(), "cache", "--no-check", "-q", "mod.ts", "cpr/bundle.ts"];
+  const cache = [Deno.execPath(), "cache", "--no-check", "-q", "mod.ts", "cpr/update/bundle.ts"];
   await run(cache, { cwd: tree, env: { DENO_DIR: `${root}/root/.cache/deno` } });
   const disk = `${lab.disk}.new`;
   await run(["truncate", "-s", "6G", disk]);

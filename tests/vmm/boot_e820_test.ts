@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { e820Map, E820Type, ramRanges } from "../../vmm/boot/e820.ts";
+import { e820Map, E820Type, ramRanges } from "../../vmm/firmware/e820.ts";
 import { KVM_PAGES_END } from "../../vmm/machine/microvm.ts";
 import { MIB } from "./boot_images.ts";
 

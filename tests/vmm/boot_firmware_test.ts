@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { resetStart } from "../../vmm/boot/cpu_start.ts";
-import { planFirmware } from "../../vmm/boot/firmware.ts";
+import { planFirmware } from "../../vmm/firmware/firmware.ts";
 import { assertBootError, MIB, sparseFile } from "./boot_images.ts";
 
 const KIB = 1024;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { type BootPlan, type BootRequest, planBoot } from "../../vmm/boot/boot.ts";
-import { ramRanges } from "../../vmm/boot/e820.ts";
+import { ramRanges } from "../../vmm/firmware/e820.ts";
 import { BootError, segmentEnd, segmentLength } from "../../vmm/boot/image.ts";
 import { bzImage, elfKernel, imageFile, MIB, sparseFile } from "./boot_images.ts";
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mpTableSegments } from "../../vmm/boot/mptable.ts";
+import { mpTableSegments } from "../../vmm/firmware/mptable.ts";
 import { assertBootError, bytesOf } from "./boot_images.ts";
 
 function tables(cpus: number, options = {}) {

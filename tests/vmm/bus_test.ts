@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { AddressRange, Device } from "../../devices/device.ts";
-import { allOnes, Bus, checkOverlap, type Claim } from "../../vmm/bus.ts";
+import { allOnes, Bus, checkOverlap, type Claim } from "../../vmm/bus/bus.ts";
 
 /** A device that records accesses, and reads as the bytes of `base`, `base + 1`, … */
 class Recorder implements Device {

@@ -5,7 +5,7 @@ import {
   ThreadControl,
   ThreadPhase,
   Wanted,
-} from "../../vmm/control_block.ts";
+} from "../../vmm/threads/control_block.ts";
 
 const VCPUS = 3;
 const newBlock = () => new SharedArrayBuffer(controlBlockSize(VCPUS));

@@ -1,5 +1,5 @@
 /** A thread that follows orders as a vCPU thread does, without a vCPU. */
-import { ThreadControl, ThreadPhase, Wanted } from "../../vmm/control_block.ts";
+import { ThreadControl, ThreadPhase, Wanted } from "../../vmm/threads/control_block.ts";
 
 const scope = globalThis as unknown as {
   onmessage: ((event: MessageEvent<SharedArrayBuffer>) => void) | null;

@@ -3,7 +3,12 @@ import { dataRanges, fileStatus, isOpen, O, openFile, readAt, writeAll } from ".
 import { makeMemfd, mapShared, resizeFile, Seal, sealsOf } from "../../ffi/memory.ts";
 import { HIGH_RAM_START, LOW_RAM_LIMIT } from "../../vmm/machine/microvm.ts";
 import type { MemoryBackendConfig } from "../../vmm/config.ts";
-import { GuestMemory, type MemoryBackend, openBackend, prefault } from "../../vmm/guest_memory.ts";
+import {
+  GuestMemory,
+  type MemoryBackend,
+  openBackend,
+  prefault,
+} from "../../vmm/machine/guest_memory.ts";
 
 const SIZE = 1 << 20;
 const word = Uint8Array.of(1, 2, 3, 4);

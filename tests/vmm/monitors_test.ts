@@ -4,7 +4,7 @@ import { readFd } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { ChardevSet } from "../../vmm/chardev_set.ts";
 import { builtinCommands } from "../../vmm/monitor/builtin_commands.ts";
-import { openMonitors } from "../../vmm/monitors.ts";
+import { openMonitors } from "../../vmm/monitor/monitors.ts";
 import { RecordingHost, say, until } from "../devices/chardev_testing.ts";
 import { FakeMachine } from "./monitor_fake_machine.ts";
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { affinityOf, setAffinity, threadIds } from "../../ffi/affinity.ts";
 import { threadId } from "../../ffi/process.ts";
-import { placement, processorsOf } from "../../vmm/placement.ts";
+import { placement, processorsOf } from "../../vmm/threads/placement.ts";
 
 const all = affinityOf(0);
 const [first, ...others] = all;

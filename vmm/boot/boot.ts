@@ -8,10 +8,10 @@
  */
 import { isBzImage } from "./bzimage.ts";
 import { type CpuStart, resetStart } from "./cpu_start.ts";
-import { ramRanges } from "./e820.ts";
+import { ramRanges } from "../firmware/e820.ts";
 import { isElf, parseElf } from "./elf.ts";
 import { findPvhEntry } from "./elf_notes.ts";
-import { planFirmware, type Rom } from "./firmware.ts";
+import { planFirmware, type Rom } from "../firmware/firmware.ts";
 import {
   BootError,
   describeSegment,
@@ -23,7 +23,7 @@ import {
 import type { KernelPlan, KernelRequest } from "./kernel_data.ts";
 import { planBzImage, planLinuxElf } from "./linux.ts";
 import { type LoaderRequest, planLoader } from "./loader.ts";
-import { mpTableSegments } from "./mptable.ts";
+import { mpTableSegments } from "../firmware/mptable.ts";
 import { planPvh } from "./pvh.ts";
 
 /**

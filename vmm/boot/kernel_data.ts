@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { e820Map, ramRanges } from "./e820.ts";
+import { e820Map, ramRanges } from "../firmware/e820.ts";
 import { ONE_MIB } from "../machine/microvm.ts";
 import {
   BootError,

@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { bundleCommand } from "../../../cpr/bundle.ts";
+import { bundleCommand } from "../../../cpr/update/bundle.ts";
 import { Workspace } from "../program.ts";
 import { checkReport } from "./chromium.ts";
 import { guestFile } from "./guest_files.ts";

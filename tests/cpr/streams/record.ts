@@ -5,12 +5,12 @@
  *
  * @module
  */
-import { VmImage } from "../../../cpr/vm_state.ts";
-import { collectFds, encodeFds } from "../../../cpr/fd_table.ts";
-import { constantSections } from "../../../cpr/machine_state.ts";
-import { Ownership } from "../../../cpr/ownership.ts";
-import { ramSections } from "../../../cpr/ram.ts";
-import { encodeStream, type Section, SectionWriter } from "../../../cpr/stream.ts";
+import { VmImage } from "../../../cpr/state/vm_state.ts";
+import { collectFds, encodeFds } from "../../../cpr/handover/fd_table.ts";
+import { constantSections } from "../../../cpr/state/machine_state.ts";
+import { Ownership } from "../../../cpr/handover/ownership.ts";
+import { ramSections } from "../../../cpr/state/ram.ts";
+import { encodeStream, type Section, SectionWriter } from "../../../cpr/stream/stream.ts";
 import { connectUnix } from "../../../ffi/socket.ts";
 import { defaultConfig, type MachineConfig } from "../../../vmm/config.ts";
 import { VirtualMachine } from "../../../vmm/virtual_machine.ts";

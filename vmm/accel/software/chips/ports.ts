@@ -5,7 +5,7 @@
  * @module
  */
 import type { AddressRange, Device } from "../../../../devices/device.ts";
-import { ByteDevice } from "../../../../devices/isa.ts";
+import { ByteDevice } from "../../../../devices/isa/isa.ts";
 import type { Chipset } from "./chipset.ts";
 import { IOAPIC_BASE, IOAPIC_SIZE } from "./ioapic.ts";
 

@@ -1,0 +1,112 @@
+/**
+ * The pause: what lies between the guest's last instruction in one VMM and its first in the next.
+ *
+ * Both halves are synchronous, and everything they need was made, opened, compared and rehearsed
+ * before (`rehearsal.ts`). They are given data, not functions: a closure that runs for the first time
+ * is compiled first.
+ *
+ * @module
+ */
+import { monotonicNow } from "../../ffi/event.ts";
+import type { Machine } from "../../vmm/machine/machine.ts";
+import { type MachineThread, parkAll } from "../../vmm/threads/machine_thread.ts";
+import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
+import { awaitAnswer, type Channel, sendIfThere } from "../channel/channel.ts";
+import { chardevStates } from "../handover/fd_table.ts";
+import { Owner, type Ownership } from "../handover/ownership.ts";
+import type { Section } from "../stream/stream.ts";
+import {
+  type FramedImage,
+  type GuestRun,
+  type ReadOptions,
+  type ReadVm,
+  readVm,
+} from "../state/vm_state.ts";
+
+/** What the old VMM's half works with. */
+export interface Leaving {
+  readonly ownership: Ownership;
+  /** To the successor. */
+  readonly channel: Channel;
+  readonly vm: VirtualMachine;
+  readonly image: FramedImage;
+  /** The guest, once it is stopped. */
+  guest: GuestRun | undefined;
+  /** What has to be stopped, until it is. */
+  readonly threads: readonly MachineThread[];
+  /** What must be done as soon as they are parked; as a rule there is nothing. */
+  readonly onParked?: (guest: GuestRun) => void;
+}
+
+/**
+ * The old VMM's half: from the guest's last instruction to its state on the way, and then asleep.
+ *
+ * Whatever this process has to say and to do can wait: as long as it sleeps, its processor is there
+ * for the new VMM, which as a rule has been woken on it.
+ *
+ * @returns the state that was sent, and how many bytes it took
+ * @throws {Error} if the state cannot be sent; the guest is stopped, and may have to be taken back
+ */
+export function leave(leaving: Leaving): { readonly sections: Section[]; readonly length: number } {
+  const { ownership, channel, vm, image } = leaving;
+  const { timeline } = ownership;
+  if (!leaving.guest) {
+    const stoppedNs = monotonicNow();
+    timeline.stamp("stop", stoppedNs);
+    parkAll(leaving.threads);
+    leaving.guest = { wasRunning: true, stoppedNs };
+  }
+  leaving.onParked?.(leaving.guest);
+  timeline.stamp("parked");
+  const sections = image.save(leaving.guest, chardevStates(vm));
+  const bytes = image.encode(sections);
+  timeline.stamp("saved");
+  // From here on only the winner of the next swap may run the guest.
+  ownership.swap(Owner.OLD, Owner.HANDED_OVER);
+  timeline.stamp("handed-over");
+  sendIfThere(channel, bytes);
+  timeline.stamp("sent");
+  awaitAnswer(channel);
+  return { sections, length: bytes.length };
+}
+
+/** What the new VMM's half works with. */
+export interface Entering {
+  readonly ownership: Ownership;
+  /** Where the state comes from. */
+  readonly channel: Channel;
+  readonly machine: Machine;
+  readonly reading: ReadOptions;
+  /** Whether the guest's TSC goes on over the pause, if it was saved since this host was booted. */
+  readonly tscGoesOn: boolean;
+  /** Whether a guest that ran shall run. */
+  readonly mayRun: boolean;
+  /** Whether the vCPUs' threads shall wake up with the state's arrival: each has a processor. */
+  readonly wakesEarly: boolean;
+}
+
+/**
+ * The new VMM's half: from the state's arrival to the guest's first instruction.
+ *
+ * @returns the state, and whether the guest runs
+ * @throws {Error} if the state is not taken; then the guest is not this VMM's to run
+ */
+export function enter(entering: Entering): { readonly state: ReadVm; readonly runs: boolean } {
+  const { ownership, channel, machine, reading } = entering;
+  const { timeline } = ownership;
+  channel.awaitData();
+  if (entering.wakesEarly) machine.makeReady();
+  timeline.stamp("received");
+  const state = readVm(machine, channel.source, reading, channel.ahead);
+  timeline.stamp("checked");
+  state.apply(entering.tscGoesOn && state.sameBoot);
+  timeline.stamp("loaded");
+  if (!ownership.swap(Owner.HANDED_OVER, Owner.NEW)) {
+    throw new Error("The old VMM has taken the guest back");
+  }
+  timeline.stamp("taken");
+  const runs = state.wasRunning && entering.mayRun;
+  if (runs) machine.resume();
+  timeline.stamp("resumed");
+  return { state, runs };
+}

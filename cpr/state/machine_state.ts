@@ -1,0 +1,275 @@
+/**
+ * A machine's state as sections of the stream, and back.
+ *
+ * Every part of the accelerator's state is a section whose data is the kernel's own struct; every device is a
+ * section whose data is the state struct that the device declares. Nothing of the machine is touched
+ * before all sections are there, known, unique and of the right size.
+ *
+ * What two machines must have in common, and what does not change while the guest runs, are the
+ * *constant* sections; a cpr-transfer compares them before it stops the guest.
+ *
+ * @module
+ */
+import { type CpuidEntry, decodeCpuid, encodeCpuid } from "../../ffi/kvm/cpuid.ts";
+import { compareCpuid } from "../../vmm/cpu/compare.ts";
+import { hostCpu } from "../../vmm/cpu/tables.ts";
+import { OsError } from "../../ffi/errno.ts";
+import { kvmIrqchip } from "../../ffi/kvm/structs.ts";
+import { vcpuParts } from "../../vmm/accel/accelerator.ts";
+import { type Hardware, type HardwareState, irqchips } from "../../vmm/accel/hardware.ts";
+import { sameMsrs } from "../../vmm/accel/msrs.ts";
+import { PartRefused } from "../../vmm/accel/vcpu_state.ts";
+import type { Machine } from "../../vmm/machine/machine.ts";
+import { MACHINE_TYPE } from "../../vmm/machine/microvm.ts";
+import { DeviceState } from "./device_state.ts";
+import { SectionTable } from "./section_table.ts";
+import { StateSection } from "./state_section.ts";
+import { describeSection, type Section, StateError } from "../stream/stream.ts";
+
+const VERSION = 1;
+const UUID = "uuid";
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** What two machines must have in common, in the words of the command line. */
+export function machineIdentity(machine: Machine): Record<string, string> {
+  return {
+    machine: MACHINE_TYPE,
+    memory: `${machine.memory.size}`,
+    cpus: `${machine.vcpus.length}`,
+    pit: machine.hardware.hasPit ? "on" : "off",
+  };
+}
+
+/**
+ * The sections that stay the same as long as the machine lives.
+ *
+ * @param withUuid the capability validate-uuid: the machine's UUID is one of them
+ */
+export function constantSections(machine: Machine, withUuid = false): Section[] {
+  return [
+    ...(withUuid ? [section(UUID, "", encoder.encode(machine.uuid))] : []),
+    section("machine", "", encoder.encode(JSON.stringify(machineIdentity(machine)))),
+    ...machine.cpus.vcpus.map(({ cpuid }, i) => section("cpu/cpuid", `${i}`, encodeCpuid(cpuid))),
+  ];
+}
+
+/** The whole state of a machine whose vCPUs are parked. */
+export function saveMachine(machine: Machine, hardware: Hardware = machine.hardware): Section[] {
+  const state = new MachineState(machine, hardware);
+  state.save();
+  return [...constantSections(machine), ...state.sections, ...state.subsections()];
+}
+
+/** A machine's state that has been read and checked, ready to be put into the machine. */
+export interface LoadedState {
+  /**
+   * Puts it in. The vCPUs are parked.
+   *
+   * @param tscOffsets keep the guest's TSC at its distance from the host's, so that it goes on over
+   *   the pause; by its value otherwise, so that it stands still
+   * @throws {StateError} if the accelerator refuses a part, with its name
+   */
+  apply(tscOffsets?: boolean): void;
+}
+
+/**
+ * Checks that a stream comes from a machine like this one.
+ *
+ * @throws {StateError} that says what differs
+ */
+export function checkConstants(machine: Machine, table: SectionTable): void {
+  if (table.has(UUID, "")) checkUuid(machine.uuid, table.take(UUID, "").data);
+  checkIdentity(machine, table.take("machine", "").data);
+  machine.cpus.vcpus.forEach(({ cpuid }, i) =>
+    checkCpuid(machine, encodeCpuid(cpuid), table.take("cpu/cpuid", `${i}`).data, i)
+  );
+}
+
+/**
+ * A machine's changing state, to be read from the machine or put into it: buffers that are made
+ * before the pause and filled within it.
+ */
+export class MachineState implements LoadedState {
+  /** The sections that always come; `save` and `fill` fill their data. */
+  readonly sections: readonly StateSection[];
+  readonly #machine: Machine;
+  readonly #hardware: Hardware;
+  readonly #state: HardwareState;
+  readonly #chips: readonly StateSection[];
+  readonly #devices: readonly DeviceState[];
+
+  /**
+   * Makes buffers.
+   *
+   * @param machine the machine
+   * @param hardware where vCPUs and chips are; a rehearsal has others than the machine's
+   */
+  constructor(machine: Machine, hardware: Hardware = machine.hardware) {
+    this.#machine = machine;
+    this.#hardware = hardware;
+    this.#state = hardware.makeState();
+    this.#chips = hardwareSections(this.#state);
+    this.#devices = machine.devices.devices.map((device) => new DeviceState(device));
+    this.sections = [...this.#chips, ...this.#devices.map(({ section }) => section)];
+  }
+
+  /** Reads the state of a machine whose vCPUs are parked. @throws {OsError} */
+  save(): void {
+    this.#state.save(this.#hardware);
+    for (const device of this.#devices) device.save();
+  }
+
+  /** The sections that come only when they are needed, of what was saved. */
+  subsections(): StateSection[] {
+    return this.#devices.flatMap((device) => device.subsections().map(({ section }) => section));
+  }
+
+  /**
+   * Takes sections, one for each of its own and in the same order, and checks them, without changing
+   * the machine.
+   *
+   * @param others has the subsections that have come, if any have
+   * @throws {StateError} that names the section and what is wrong with it
+   */
+  fill(sections: readonly Section[], others?: SectionTable): void {
+    this.#chips.forEach((own, i) => {
+      checkLabels(own.data, sections[i]);
+      own.unpack(sections[i]);
+    });
+    const first = this.#chips.length;
+    this.#devices.forEach((device, i) => device.fill(sections[first + i], others));
+  }
+
+  apply(tscOffsets = false): void {
+    try {
+      this.#state.restore(this.#hardware, { clock: true, tscOffsets });
+    } catch (error) {
+      throw refused(this.#machine.accelerator.title, this.#state, error);
+    }
+    const { devices } = this.#machine;
+    for (const { device, bytes } of this.#devices) devices.restore(device, bytes);
+    devices.restored();
+  }
+}
+
+/**
+ * Checks a whole state against a machine, without changing the machine.
+ *
+ * @throws {StateError} that names the section and what is wrong with it
+ */
+export function checkState(machine: Machine, sections: Iterable<Section>): LoadedState {
+  const table = new SectionTable(sections);
+  checkConstants(machine, table);
+  const state = new MachineState(machine);
+  state.fill(table.takeLike(state.sections), table);
+  table.checkEmpty();
+  return state;
+}
+
+/** The accelerator's error as one that names the section, as far as it is one section's. */
+function refused(who: string, state: HardwareState, error: unknown): unknown {
+  if (error instanceof PartRefused) {
+    const key = { name: `cpu/${error.part}`, id: `${state.vcpus.indexOf(error.state)}` };
+    return new StateError(`${who} refuses section ${describeSection(key)}: ${error.message}`, {
+      cause: error.cause,
+    });
+  }
+  if (!(error instanceof OsError)) return error;
+  return new StateError(`${who} refuses the saved state: ${error.message}`, { cause: error });
+}
+
+function section(name: string, id: string, data: Uint8Array<ArrayBuffer>): StateSection {
+  return new StateSection(name, id, VERSION, data);
+}
+
+/** The buffers of the hardware's state as sections: the kernel's structs, which do not change. */
+function hardwareSections(state: HardwareState): StateSection[] {
+  return [
+    section("kvmclock", "", state.clock),
+    ...state.vcpus.flatMap(({ parts, tscOffset }, i) => [
+      ...vcpuParts.map((part) => section(`cpu/${part}`, `${i}`, parts[part])),
+      ...(tscOffset ? [section("cpu/tsc_offset", `${i}`, tscOffset)] : []),
+    ]),
+    ...irqchips.map((chip, i) => section("irqchip", chip, state.irqchips[i])),
+    ...(state.pit ? [section("pit", "", state.pit)] : []),
+  ];
+}
+
+/**
+ * Checks what is not state but says what the state is of: the accelerator would read as many MSRs as
+ * the data says there are, and write a chip that has a section of its own.
+ */
+function checkLabels(own: Uint8Array<ArrayBuffer>, section: Section): void {
+  const { name, data } = section;
+  if (data.length !== own.length) return;
+  if (name === "cpu/msrs" && !sameMsrs(own, data)) {
+    throw new StateError(`Section ${describeSection(section)} has other MSRs than this host`);
+  }
+  if (name !== "irqchip") return;
+  const [expected, chip] = [chipOf(own), chipOf(data)];
+  if (chip !== expected) {
+    throw new StateError(
+      `Section ${describeSection(section)} is of chip ${chip}, expected ${expected}`,
+    );
+  }
+}
+
+function chipOf(irqchip: Uint8Array<ArrayBuffer>): number {
+  return kvmIrqchip.view(irqchip.buffer, irqchip.byteOffset).chip_id;
+}
+
+function checkIdentity(machine: Machine, data: Uint8Array): void {
+  const own = machineIdentity(machine);
+  let saved: Record<string, unknown>;
+  try {
+    saved = Object(JSON.parse(decoder.decode(data)));
+  } catch {
+    throw new StateError("Section 'machine' is not JSON");
+  }
+  for (const [key, value] of Object.entries(own)) {
+    if (saved[key] !== value) {
+      throw new StateError(
+        `Machine differs: this VM has ${key} ${value}, the saved VM has ${key} ${show(saved[key])}`,
+      );
+    }
+  }
+}
+
+/** A value from JSON on one line. */
+function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? "undefined";
+  return typeof value === "string" ? text.slice(1, -1) : text;
+}
+
+/** In QEMU's words. */
+function checkUuid(own: string, data: Uint8Array): void {
+  const received = decoder.decode(data);
+  if (received !== own) {
+    throw new StateError(`UUID received is ${JSON.stringify(received)} and local is "${own}"`);
+  }
+}
+
+/** Guests cannot take a change of CPUID while they run. */
+function checkCpuid(
+  machine: Machine,
+  own: Uint8Array,
+  saved: Uint8Array<ArrayBuffer>,
+  index: number,
+): void {
+  if (own.length === saved.length && own.every((byte, i) => byte === saved[i])) return;
+  const lacking = compareCpuid(decodeSaved(saved, index), hostCpu(machine.accelerator));
+  throw new StateError(
+    lacking.length > 0
+      ? `CPU ${index} of the saved VM has what this host lacks: ${lacking.join(", ")}`
+      : `CPUID of CPU ${index} differs from the saved VM's; start with the same -cpu`,
+  );
+}
+
+function decodeSaved(saved: Uint8Array<ArrayBuffer>, index: number): CpuidEntry[] {
+  try {
+    return decodeCpuid(saved);
+  } catch {
+    throw new StateError(`CPUID of CPU ${index} is cut short`);
+  }
+}

@@ -1,0 +1,299 @@
+/**
+ * Guest RAM: memory backends, and where they lie in the guest's physical address space.
+ *
+ * Every backend that can be shared is a memfd or a file mapped shared, because that is what a
+ * successor can map in place.
+ *
+ * @module
+ */
+import { OsError } from "../../ffi/errno.ts";
+import { dataRanges, fileStatus, O, openFile, type OwnedFd, unlinkFile } from "../../ffi/fd.ts";
+import {
+  addSeals,
+  makeMemfd,
+  mapAnonymous,
+  type MappedRegion,
+  mapPrivate,
+  mapShared,
+  resizeFile,
+  Seal,
+} from "../../ffi/memory.ts";
+import type { AcceleratorVm, MemorySlot } from "../accel/accelerator.ts";
+import { HIGH_RAM_START, LOW_RAM_LIMIT } from "./microvm.ts";
+import type { MemoryBackendConfig } from "../config.ts";
+
+/** A memory backend with its memory. */
+export interface MemoryBackend {
+  readonly config: MemoryBackendConfig;
+  /** The memfd or file; undefined for anonymous memory, which no successor can map. */
+  readonly fd?: OwnedFd;
+  readonly mapping: MappedRegion;
+  /** Whether a predecessor passed it, with the guest's memory in it. */
+  readonly inherited: boolean;
+}
+
+/** A range of guest physical addresses backed by host memory: one memory slot. */
+export interface MemoryRegion {
+  readonly name: string;
+  /** First guest physical address. */
+  readonly gpa: number;
+  /** Bytes. */
+  readonly size: number;
+  readonly mapping: MappedRegion;
+  /** Where the region starts in its mapping. */
+  readonly offset: number;
+  readonly file?: MemorySlot["file"];
+  readonly readonly: boolean;
+  /** Whether a predecessor passed it, with the guest's memory in it. */
+  readonly inherited: boolean;
+}
+
+/** Runs `setUp` on a new file and closes it if that fails. */
+function opened(fd: OwnedFd, setUp: (fd: number) => void): OwnedFd {
+  try {
+    setUp(fd.fd);
+    return fd;
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
+}
+
+function openBackingFile(config: MemoryBackendConfig): OwnedFd {
+  const path = config.memPath!;
+  let fd: OwnedFd;
+  try {
+    fd = openFile(path, config.readonly ? O.RDONLY : O.RDWR | O.CREAT, 0o644);
+  } catch (error) {
+    if (!(error instanceof OsError) || error.code !== "EISDIR") throw openError(path, error);
+    const file = `${path}/denovo-${config.id}-${crypto.randomUUID()}`;
+    fd = openFile(file, O.RDWR | O.CREAT | O.EXCL, 0o600);
+    unlinkFile(file);
+  }
+  return opened(fd, (fd) => growFile(fd, config));
+}
+
+/** A new file gets its size; one that was there must have it. */
+function growFile(fd: number, config: MemoryBackendConfig): void {
+  const size = (config.offset ?? 0) + config.size;
+  const actual = fileStatus(fd).size;
+  if (actual === 0) resizeFile(fd, size);
+  else if (actual < size) {
+    throw new Error(
+      `backing store size 0x${actual.toString(16)} does not match 'size' option 0x${
+        config.size.toString(16)
+      }`,
+    );
+  }
+}
+
+function openError(path: string, error: unknown): unknown {
+  if (!(error instanceof OsError)) return error;
+  return new Error(`can't open backing store ${path} for guest RAM: ${error.reason}`, {
+    cause: error,
+  });
+}
+
+function openShm(config: MemoryBackendConfig): OwnedFd {
+  const path = `/dev/shm/denovo-${config.id}-${crypto.randomUUID()}`;
+  const fd = openFile(path, O.RDWR | O.CREAT | O.EXCL, 0o600);
+  unlinkFile(path);
+  return opened(fd, (fd) => resizeFile(fd, config.size));
+}
+
+function openMemfd(config: MemoryBackendConfig): OwnedFd {
+  const sealing = config.seal !== false;
+  const fd = makeMemfd(config.qomType, config.size, {
+    sealing,
+    hugePageSize: config.hugetlb ? config.hugetlbsize ?? 0 : undefined,
+  });
+  // A successor must be able to trust the size: a shrunk memfd would kill it with SIGBUS.
+  return opened(fd, (fd) => {
+    if (sealing) addSeals(fd, Seal.SHRINK | Seal.GROW | Seal.SEAL);
+  });
+}
+
+function openMemory(config: MemoryBackendConfig): OwnedFd | undefined {
+  switch (config.qomType) {
+    case "memory-backend-file":
+      return openBackingFile(config);
+    case "memory-backend-shm":
+      return openShm(config);
+    case "memory-backend-memfd":
+      return openMemfd(config);
+    case "memory-backend-ram":
+      return config.share ? openMemfd(config) : undefined;
+  }
+}
+
+/**
+ * Makes a backend's memory, or maps memory that a predecessor left.
+ *
+ * @param config the backend
+ * @param kept the predecessor's memfd or file
+ * @throws {Error} with the reason: no such path, no huge pages, not enough memory
+ */
+export function openBackend(config: MemoryBackendConfig, kept?: OwnedFd): MemoryBackend {
+  let fd = kept;
+  try {
+    fd ??= openMemory(config);
+    if (kept) checkSize(kept.fd, config, (config.offset ?? 0) + config.size);
+    return { config, fd, mapping: mapMemory(config, fd, !kept), inherited: kept !== undefined };
+  } catch (error) {
+    fd?.close();
+    if (!(error instanceof OsError)) throw error;
+    throw new Error(
+      `Cannot allocate ${config.size} bytes of guest RAM '${config.id}': ${error.reason}`,
+      { cause: error },
+    );
+  }
+}
+
+/** Maps a backend's file, or anonymous memory; new memory is allocated now if that is wanted. */
+function mapMemory(
+  { size, offset = 0, share, prealloc }: MemoryBackendConfig,
+  fd: OwnedFd | undefined,
+  isNew: boolean,
+): MappedRegion {
+  const mapping = fd === undefined
+    ? mapAnonymous(size)
+    : share
+    ? mapShared(fd.fd, size, offset)
+    : mapPrivate(fd.fd, size, offset);
+  try {
+    if (prealloc && isNew) mapping.populate();
+    return mapping;
+  } catch (error) {
+    mapping.close();
+    throw error;
+  }
+}
+
+/** How much is mapped between looks at the clock. */
+const PREFAULT_STEP = 16 << 20;
+
+/**
+ * Maps the pages now that a backend's memory already has: a guest that comes from another process
+ * would wait for each of them when it first uses it.
+ *
+ * @param limitMs how long that may take at most; what is left comes when it is used
+ */
+export function prefault({ config, fd, mapping }: MemoryBackend, limitMs: number): void {
+  const isPaged = config.qomType !== "memory-backend-file" && !config.hugetlb;
+  // Others cannot say which pages they have; new ones shall not be allocated.
+  if (!fd || !config.share || !isPaged) return;
+  const end = performance.now() + limitMs;
+  const { offset = 0, size } = config;
+  for (const [from, to] of dataRanges(fd.fd, offset, offset + size)) {
+    for (let at = from; at < to; at += PREFAULT_STEP) {
+      mapping.populate(at - offset, Math.min(PREFAULT_STEP, to - at));
+      if (performance.now() > end) return;
+    }
+  }
+}
+
+/** What a predecessor passed may be anything: a mapping beyond the end of a file kills by SIGBUS. */
+function checkSize(fd: number, config: MemoryBackendConfig, needed: number): void {
+  const { size } = fileStatus(fd);
+  if (size >= needed) return;
+  throw new Error(
+    `Size mismatch: ${config.id}: 0x${size.toString(16)} != 0x${needed.toString(16)}`,
+  );
+}
+
+/** The guest's physical memory. */
+export class GuestMemory {
+  readonly #regions: MemoryRegion[] = [];
+
+  /**
+   * Lays a backend out below 3 GiB and above 4 GiB.
+   *
+   * @param ram the backend that is the machine's RAM
+   */
+  constructor(readonly ram: MemoryBackend) {
+    const { size } = ram.config;
+    const low = Math.min(size, LOW_RAM_LIMIT);
+    this.#add("ram-below-4g", 0, low, ram, 0);
+    if (size > low) this.#add("ram-above-4g", HIGH_RAM_START, size - low, ram, low);
+  }
+
+  /** All regions in slot order. */
+  get regions(): readonly MemoryRegion[] {
+    return this.#regions;
+  }
+
+  /** Bytes of RAM. */
+  get size(): number {
+    return this.ram.config.size;
+  }
+
+  /** Shows a backend read-only to the guest, for firmware. */
+  addRom(name: string, gpa: number, rom: MemoryBackend): void {
+    this.#add(name, gpa, rom.config.size, rom, 0, true);
+  }
+
+  /** Gives all regions to a VM as memory slots. */
+  attach(vm: AcceleratorVm): void {
+    this.#regions.forEach(({ gpa, size, mapping, offset, file, readonly }, slot) =>
+      vm.setMemory({ slot, gpa, size, address: mapping.address + offset, file, readonly })
+    );
+  }
+
+  /** Whether a range of guest addresses is RAM or ROM throughout. */
+  contains(gpa: number, length: number): boolean {
+    return this.#find(gpa, length) !== undefined;
+  }
+
+  /** Copies guest memory out. @throws {RangeError} if the range is not memory throughout */
+  read(gpa: number, length: number): Uint8Array<ArrayBuffer> {
+    const region = this.#region(gpa, length);
+    return region.mapping.read(region.offset + gpa - region.gpa, length);
+  }
+
+  /** Copies bytes into guest memory. @throws {RangeError} if the range is not memory throughout */
+  write(gpa: number, data: Uint8Array<ArrayBuffer>): void {
+    const region = this.#region(gpa, data.length);
+    region.mapping.write(region.offset + gpa - region.gpa, data);
+  }
+
+  /** Fills guest memory with zeros. */
+  zero(gpa: number, length: number): void {
+    if (length === 0) return;
+    const region = this.#region(gpa, length);
+    region.mapping.zero(region.offset + gpa - region.gpa, length);
+  }
+
+  /** Reads part of a file straight into guest memory; returns the bytes read. */
+  readFrom(fd: number, fileOffset: number, gpa: number, length: number): number {
+    const region = this.#region(gpa, length);
+    return region.mapping.readFrom(fd, fileOffset, region.offset + gpa - region.gpa, length);
+  }
+
+  /** Writes guest memory straight to a file. */
+  writeTo(fd: number, fileOffset: number, gpa: number, length: number): void {
+    const region = this.#region(gpa, length);
+    region.mapping.writeTo(fd, fileOffset, region.offset + gpa - region.gpa, length);
+  }
+
+  #add(
+    name: string,
+    gpa: number,
+    size: number,
+    { mapping, inherited, fd, config }: MemoryBackend,
+    offset: number,
+    readonly = false,
+  ): void {
+    const file = fd && config.share ? { fd, offset: (config.offset ?? 0) + offset } : undefined;
+    this.#regions.push({ name, gpa, size, mapping, offset, file, readonly, inherited });
+  }
+
+  #find(gpa: number, length: number): MemoryRegion | undefined {
+    return this.#regions.find((r) => gpa >= r.gpa && gpa + length <= r.gpa + r.size);
+  }
+
+  #region(gpa: number, length: number): MemoryRegion {
+    const region = this.#find(gpa, length);
+    if (region) return region;
+    throw new RangeError(`Guest range of ${length} bytes at 0x${gpa.toString(16)} is not memory`);
+  }
+}

@@ -1,0 +1,264 @@
+/**
+ * The machine `microvm`: memory, KVM hardware, vCPU threads and devices, wired together.
+ *
+ * @module
+ */
+import type { SinkDescription } from "../../devices/chardev/sink.ts";
+import { drainEvent, Epoll, makeEventfd } from "../../ffi/event.ts";
+import type { OwnedFd } from "../../ffi/fd.ts";
+import { installKick } from "../../ffi/process.ts";
+import type { Reactor } from "../../ffi/reactor.ts";
+import type { Accelerator } from "../accel/accelerator.ts";
+import { Hardware } from "../accel/hardware.ts";
+import type { MachineConfig } from "../config.ts";
+import { controlBlockSize, ThreadControl, ThreadPhase } from "../threads/control_block.ts";
+import { type CpuTables, cpuTables, hostCpu } from "../cpu/tables.ts";
+import { type DeviceRequest, DeviceSet } from "../bus/device_set.ts";
+import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
+import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
+import { LOW_RAM_LIMIT } from "./microvm.ts";
+import { type MachineThread, parkAll } from "../threads/machine_thread.ts";
+import { Vcpu } from "../threads/vcpu.ts";
+
+/** Milliseconds after which a vCPU thread that is not up is a defect. */
+const START_LIMIT_MS = 10_000;
+
+const NO_UUID = "00000000-0000-0000-0000-000000000000";
+
+/** An event that a vCPU or a device left for the main thread. */
+export interface MachineEvent {
+  /** A `GuestEvent`. */
+  readonly event: number;
+  readonly argument: number;
+  /** The vCPU that left it; undefined for a device on the main thread. */
+  readonly vcpu?: Vcpu;
+}
+
+/** What a machine is built from, beside its configuration. */
+export interface MachineParts {
+  readonly reactor: Reactor;
+  /** What runs its vCPUs; the machine closes it. */
+  readonly accelerator: Accelerator;
+  /** The machine's RAM. */
+  readonly ram: MemoryBackend;
+  /** Wait for saved state: nothing is loaded into memory. */
+  readonly incoming: boolean;
+  /** Makes the memory of a firmware ROM, or finds what a predecessor left of it. */
+  rom(size: number): MemoryBackend;
+  /** The character sink behind a chardev id. @throws {Error} if there is no such chardev */
+  sink(chardev: string): SinkDescription;
+  /** Called on the main thread for each event. */
+  onEvent(event: MachineEvent): void;
+}
+
+/** A machine whose vCPUs are parked until `resume`. */
+export class Machine {
+  readonly accelerator: Accelerator;
+  readonly memory: GuestMemory;
+  readonly hardware: Hardware;
+  readonly devices: DeviceSet;
+  readonly vcpus: readonly Vcpu[];
+  /** All that has to stand still while state is read or written. */
+  readonly threads: readonly MachineThread[];
+  /** CPUID leaves and APIC ids. */
+  readonly cpus: CpuTables;
+  readonly #config: MachineConfig;
+  readonly #event: OwnedFd = makeEventfd();
+  readonly #control: ThreadControl;
+  readonly #parts: MachineParts;
+  #roms: readonly LoadedImage[] = [];
+  /** What to undo, last first. */
+  readonly #cleanup = new DisposableStack();
+
+  /**
+   * Builds the machine; unless it waits for saved state, it is ready for its first instruction.
+   *
+   * @throws {Error} that says what the host or the configuration lacks
+   */
+  constructor(config: MachineConfig, parts: MachineParts) {
+    installKick();
+    this.#config = config;
+    this.#parts = parts;
+    this.accelerator = this.#cleanup.use(parts.accelerator);
+    this.#cleanup.use(this.#event);
+    try {
+      checkVcpuLimit(config.smp.cpus, this.accelerator);
+      this.cpus = cpuTables(config, hostCpu(this.accelerator));
+      this.memory = new GuestMemory(parts.ram);
+      this.hardware = this.#cleanup.use(
+        new Hardware(this.accelerator, { pit: config.machine.pit, cpus: this.cpus.vcpus }),
+      );
+      const block = new SharedArrayBuffer(controlBlockSize(config.smp.cpus));
+      this.#control = new ThreadControl(block, config.smp.cpus);
+      this.vcpus = this.hardware.vcpus.map((vcpu, index) => new Vcpu(index, vcpu, block));
+      this.threads = this.vcpus;
+      this.devices = this.#cleanup.use(
+        new DeviceSet(
+          deviceRequests(config, parts),
+          this.hardware.vm,
+          this.#event.fd,
+          this.#control,
+          parts.reactor,
+        ),
+      );
+      this.#powerOn();
+      parts.reactor.add(this.#event.fd, Epoll.IN, () => this.#takeEvents());
+      this.#cleanup.defer(() => parts.reactor.remove(this.#event.fd));
+    } catch (error) {
+      this.#cleanup.dispose();
+      throw error;
+    }
+  }
+
+  /** Starts the threads, parked; returns at once. */
+  startThreads(): void {
+    for (const vcpu of this.vcpus) {
+      vcpu.startThread(this.vcpus.length, this.devices.description, () => this.#takeEvents());
+    }
+  }
+
+  /** `-uuid`; all zeros if none was given. */
+  get uuid(): string {
+    return this.#config.uuid ?? NO_UUID;
+  }
+
+  /** Waits until all threads have started. @throws {Error} if one does not */
+  async threadsStarted(): Promise<void> {
+    const limit = performance.now() + START_LIMIT_MS;
+    for (const { title, control } of this.threads) {
+      while (control.phase === ThreadPhase.STARTING) {
+        if (performance.now() > limit) {
+          throw new Error(`${title} did not start within ${START_LIMIT_MS / 1000} s`);
+        }
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    }
+  }
+
+  /** Puts a machine that has run back to power-on. All vCPUs are parked. */
+  reset(): void {
+    using images = this.#images();
+    // A vCPU that asked for the reset may have gone on and asked again before it was parked.
+    for (const { control } of this.vcpus) control.take();
+    this.#control.take();
+    this.hardware.reset();
+    this.#start(images);
+  }
+
+  /** Lets all threads run. */
+  resume(): void {
+    this.hardware.thawClock();
+    for (const thread of this.threads) thread.resume();
+  }
+
+  /** The threads will be let run in a moment: wakes them. They are parked. */
+  makeReady(): void {
+    for (const { control } of this.threads) control.makeReady();
+  }
+
+  /** Stops all threads. */
+  park(): void {
+    parkAll(this.threads);
+  }
+
+  /** Ends all threads and closes everything. */
+  async close(): Promise<void> {
+    await Promise.all(this.threads.map((thread) => thread.endThread()));
+    this.#cleanup.dispose();
+  }
+
+  /** Firmware and RAM slots, and what is in them unless a predecessor's state will come. */
+  #powerOn(): void {
+    if (this.#parts.incoming && this.#config.bios === undefined) {
+      return this.memory.attach(this.hardware.vm);
+    }
+    using images = this.#images();
+    const { rom } = images.plan;
+    if (rom) this.memory.addRom("pc.bios", rom.gpa, this.#parts.rom(rom.size));
+    this.memory.attach(this.hardware.vm);
+    if (this.#parts.incoming) return;
+    images.loadRom(this.memory);
+    this.#start(images);
+  }
+
+  #start(images: BootImages): void {
+    this.#roms = images.loaded;
+    this.devices.reset();
+    images.load(this.memory);
+    for (const [index, start] of images.plan.starts) startVcpu(this.hardware.vcpus[index], start);
+  }
+
+  /** The images in memory, for `info roms`. */
+  get roms(): readonly LoadedImage[] {
+    return this.#roms;
+  }
+
+  #images(): BootImages {
+    const { vcpus } = this.cpus;
+    const leaf1 = vcpus[0].cpuid.find((entry) => entry.function === 1);
+    return new BootImages(this.#config, {
+      apicIds: vcpus.map((vcpu) => vcpu.apicId),
+      signature: leaf1?.eax ?? 0,
+      features: leaf1?.edx ?? 0,
+    });
+  }
+
+  #takeEvents(): void {
+    drainEvent(this.#event.fd);
+    for (const vcpu of this.vcpus) {
+      const taken = vcpu.control.take();
+      if (taken) this.#parts.onEvent({ ...taken, vcpu });
+    }
+    const taken = this.#control.take();
+    if (taken) this.#parts.onEvent(taken);
+  }
+}
+
+function checkVcpuLimit(cpus: number, { maxVcpus: limit, title }: Accelerator): void {
+  if (cpus <= limit) return;
+  throw new Error(
+    `Number of SMP cpus requested (${cpus}) exceeds the maximum cpus supported by ${title} (${limit})`,
+  );
+}
+
+/** The machine's own devices, then the user's, each bound to its character device. */
+function deviceRequests(config: MachineConfig, parts: MachineParts): DeviceRequest[] {
+  return machineDevices(config).map((request) => {
+    const { chardev } = request.properties;
+    return typeof chardev === "string" ? { ...request, sink: parts.sink(chardev) } : request;
+  });
+}
+
+/** The devices that a configuration asks for: the machine's own, then the user's. */
+export function machineDevices(config: MachineConfig): DeviceRequest[] {
+  const own: DeviceRequest[] = [
+    { type: "i8042", id: "i8042", properties: {} },
+    { type: "port92", id: "port92", properties: {} },
+    { type: "pci-config", id: "pci-config", properties: {} },
+  ];
+  if (config.machine.rtc) {
+    own.push({ type: "mc146818rtc", id: "rtc", properties: memoryProperties(config) });
+  }
+  if (config.machine.isaSerial) {
+    config.serials.forEach((chardev, index) => {
+      if (chardev === "none") return;
+      own.push({ type: "isa-serial", id: `serial${index}`, properties: { index, chardev } });
+    });
+  }
+  if (config.debugcon !== undefined) {
+    const properties = { chardev: config.debugcon };
+    own.push({ type: "isa-debugcon", id: "debugcon", properties });
+  }
+  const user = config.devices.map((device, i): DeviceRequest => ({
+    type: device.driver,
+    id: device.id ?? `${device.driver}.${i}`,
+    properties: device.properties,
+  }));
+  return [...own, ...user];
+}
+
+/** RAM sizes and CPUs as the CMOS tells firmware. */
+function memoryProperties({ memory, smp }: MachineConfig): Record<string, number> {
+  const low = Math.min(memory, LOW_RAM_LIMIT);
+  return { "ram-below-4g": low / 1024, "ram-above-4g": (memory - low) / 1024, cpus: smp.cpus };
+}

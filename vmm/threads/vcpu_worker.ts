@@ -1,0 +1,59 @@
+/**
+ * A vCPU thread's entry: builds the thread's view of the machine and runs the vCPU loop.
+ *
+ * @module
+ */
+import { signalEventfd } from "../../ffi/event.ts";
+import { nameThread, threadId } from "../../ffi/process.ts";
+import type { AcceleratorThread, RunnerDescription } from "../accel/accelerator.ts";
+import { loadAcceleratorThread } from "../accel/open.ts";
+import { GuestEvent, ThreadControl, ThreadPhase, vcpuControls } from "./control_block.ts";
+import { type DeviceSetDescription, DeviceThread } from "../bus/device_thread.ts";
+import { vcpuLoop } from "./vcpu_loop.ts";
+
+/** What the main thread sends to a vCPU thread, once; null if there is no vCPU for it. */
+export interface VcpuThreadDescription {
+  readonly index: number;
+  /** How many vCPUs there are. */
+  readonly vcpus: number;
+  readonly runner: RunnerDescription;
+  readonly control: SharedArrayBuffer;
+  readonly devices: DeviceSetDescription;
+}
+
+/** The part of DedicatedWorkerGlobalScope that is used here. */
+interface WorkerScope {
+  onmessage: ((event: MessageEvent<VcpuThreadDescription | null>) => void) | null;
+  close(): void;
+}
+
+const scope = globalThis as unknown as WorkerScope;
+
+scope.onmessage = async ({ data }) => {
+  if (data) runVcpu(data, await loadAcceleratorThread(data.runner.accelerator));
+  scope.close();
+};
+
+function runVcpu(data: VcpuThreadDescription, accelerator: AcceleratorThread): void {
+  const control = new ThreadControl(data.control, data.index);
+  const notify = () => signalEventfd(data.devices.eventFd);
+  control.threadId = threadId();
+  nameThread(`CPU ${data.index}/KVM`);
+  try {
+    const interrupts = accelerator.openInterrupts(data.devices.interrupts);
+    vcpuLoop({
+      runner: accelerator.openRunner(data.runner),
+      bus: new DeviceThread(data.devices, control, interrupts).bus,
+      control,
+      all: vcpuControls(data.control, data.vcpus),
+      notify,
+    });
+  } catch (error) {
+    // A defect of ours, never the guest's doing: stop this vCPU and say so; the VM is not killed.
+    console.error(`denovo: CPU ${data.index}: ${(error as Error).stack ?? error}`);
+    control.requestPark();
+    control.post(GuestEvent.THREAD_FAILED);
+    control.phase = ThreadPhase.EXITED;
+    notify();
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * The machine as trees: address spaces (`info mtree`), devices (`info qtree`), RAM blocks.
+ *
+ * @module
+ */
+import type { DeviceInstance } from "../bus/device_set.ts";
+import type { Machine } from "../machine/machine.ts";
+import { ELCR, IOAPIC, LOCAL_APIC, PICS, PIT, type Place, SPEAKER } from "../machine/microvm.ts";
+import type {
+  AddressSpaceInfo,
+  BusInfo,
+  DeviceInfo,
+  MemoryRegionInfo,
+  RamBlockInfo,
+} from "../monitor/control.ts";
+import type { VirtualMachine } from "../virtual_machine.ts";
+
+const MAX_ADDRESS = 0xffff_ffff_ffff_ffffn;
+const PAGE = 4096;
+
+/** The spaces `memory` and `I/O`. */
+export function addressSpaces(machine: Machine): AddressSpaceInfo[] {
+  const claims = machine.devices.devices.flatMap((device) => device.ranges);
+  const ports = [
+    ...PICS,
+    ELCR,
+    ...(machine.hardware.hasPit ? [PIT, SPEAKER] : []),
+    ...claims.filter((range) => range.space === "pio"),
+  ];
+  const memory = [IOAPIC, LOCAL_APIC, ...claims.filter((range) => range.space === "mmio")];
+  const ram = machine.memory.regions.map((region): MemoryRegionInfo => ({
+    name: region.name,
+    start: BigInt(region.gpa),
+    end: BigInt(region.gpa + region.size - 1),
+    priority: 0,
+    kind: region.readonly ? "rom" : "ram",
+  }));
+  return [
+    { name: "memory", root: container("system", MAX_ADDRESS, [...ram, ...memory.map(io)]) },
+    { name: "I/O", root: container("io", 0xffffn, ports.map(io)) },
+  ];
+}
+
+function container(name: string, end: bigint, children: MemoryRegionInfo[]): MemoryRegionInfo {
+  children.sort((a, b) => a.start < b.start ? -1 : 1);
+  return { name, start: 0n, end, priority: 0, kind: "container", children };
+}
+
+function io({ name, base, size }: Place): MemoryRegionInfo {
+  return { name, start: BigInt(base), end: BigInt(base + size - 1), priority: 0, kind: "i/o" };
+}
+
+/** The system bus with the in-kernel chips and the ISA bus. */
+export function deviceTree(machine: Machine): BusInfo {
+  const isa: BusInfo = {
+    name: "isa.0",
+    type: "ISA",
+    devices: [
+      ...(machine.hardware.hasPit
+        ? [{ driver: "kvm-pit", id: "", properties: [number("iobase", PIT.base)] }]
+        : []),
+      {
+        driver: "kvm-i8259",
+        id: "",
+        properties: [number("iobase", PICS[1].base), flag("master", false)],
+      },
+      {
+        driver: "kvm-i8259",
+        id: "",
+        properties: [number("iobase", PICS[0].base), flag("master", true)],
+      },
+      ...machine.devices.devices.map(describeDevice),
+    ],
+  };
+  return {
+    name: "main-system-bus",
+    type: "System",
+    devices: [
+      {
+        driver: "kvm-ioapic",
+        id: "",
+        properties: [number("gsi_base", 0)],
+        mmio: [{ start: BigInt(IOAPIC.base), size: BigInt(IOAPIC.size) }],
+      },
+      { driver: "isabus-bridge", id: "", properties: [], buses: [isa] },
+      { driver: "kvmclock", id: "", properties: [] },
+    ],
+  };
+}
+
+function describeDevice({ type, id, properties, ranges }: DeviceInstance): DeviceInfo {
+  return {
+    driver: type.name,
+    id,
+    properties: Object.entries(properties).map(([name, value]) =>
+      typeof value === "number"
+        ? number(name, value)
+        : typeof value === "boolean"
+        ? flag(name, value)
+        : [name, `"${value}"`] as const
+    ),
+    mmio: ranges.filter((range) => range.space === "mmio").map((range) => ({
+      start: BigInt(range.base),
+      size: BigInt(range.size),
+    })),
+  };
+}
+
+function number(name: string, value: number): readonly [string, string] {
+  return [name, `${value} (0x${value.toString(16)})`];
+}
+
+function flag(name: string, value: boolean): readonly [string, string] {
+  return [name, String(value)];
+}
+
+/** Host mappings of guest memory, one after another in the order in which they were made. */
+export function ramBlocks(vm: VirtualMachine): RamBlockInfo[] {
+  let offset = 0;
+  return [...vm.backends.values()].map(({ config, mapping }) => {
+    const block: RamBlockInfo = {
+      name: config.id,
+      pageSize: config.hugetlb ? config.hugetlbsize ?? 2 << 20 : PAGE,
+      offset: BigInt(offset),
+      used: BigInt(config.size),
+      total: BigInt(config.size),
+      hostAddress: BigInt(mapping.address),
+      readOnly: config.readonly,
+    };
+    offset += config.size;
+    return block;
+  });
+}

@@ -1,0 +1,268 @@
+/**
+ * A virtual machine as monitor commands see it.
+ *
+ * @module
+ */
+import type { ChardevConfig } from "../../devices/chardev/config.ts";
+import type { AcceleratorVcpu } from "../accel/accelerator.ts";
+import { deviceTypes } from "../../devices/registry.ts";
+import { dumpInterruptControllers, dumpLocalApic } from "./interrupts.ts";
+import { dumpRegisters, readRegister } from "./registers.ts";
+import type { EventHub } from "../events.ts";
+import { openBackend } from "../machine/guest_memory.ts";
+import { addressSpaces, deviceTree, ramBlocks } from "./machine_tree.ts";
+import { MACHINE_TYPE, USABLE_CPUS } from "../machine/microvm.ts";
+import type {
+  Actions,
+  AddressSpaceInfo,
+  BlockInfo,
+  BusInfo,
+  ChardevInfo,
+  DeviceOptions,
+  MachineControl,
+  MachineTypeInfo,
+  MemoryBackendInfo,
+  NetClientInfo,
+  ObjectOptions,
+  RamBlockInfo,
+  RomInfo,
+  VcpuInfo,
+} from "../monitor/control.ts";
+import { deviceNotFound, QmpError } from "../monitor/errors.ts";
+import { FdRegistry } from "../monitor/fd_registry.ts";
+import { parseChardev, parseDevice, parseObject } from "../options/command_line.ts";
+import type { RunState } from "../run_state.ts";
+import { DEFAULT_RAM_ID, ROM_ID } from "../resources.ts";
+import type { VirtualMachine } from "../virtual_machine.ts";
+
+/** The bridge from the monitor's interface to the VM. */
+export class MachineView implements MachineControl {
+  readonly kvm = { enabled: true, present: true };
+  readonly wakeupSupported = false;
+  readonly fds: FdRegistry = new FdRegistry();
+  readonly chardevBackends = ["null", "stdio", "file", "pipe", "pty", "socket"];
+  readonly blockDevices: readonly BlockInfo[] = [];
+  readonly netClients: readonly NetClientInfo[] = [];
+  readonly machineTypes: readonly MachineTypeInfo[] = [{
+    name: MACHINE_TYPE,
+    isDefault: true,
+    cpuMax: USABLE_CPUS,
+    defaultCpuType: "host-x86_64-cpu",
+    defaultRamId: DEFAULT_RAM_ID,
+    acpi: false,
+  }];
+  readonly #vm: VirtualMachine;
+
+  /** @param vm the VM */
+  constructor(vm: VirtualMachine) {
+    this.#vm = vm;
+  }
+
+  get name(): string | undefined {
+    return this.#vm.config.name;
+  }
+
+  get uuid(): string {
+    return this.#vm.machine.uuid;
+  }
+
+  get runState(): RunState {
+    return this.#vm.runState;
+  }
+
+  get running(): boolean {
+    return this.#vm.running;
+  }
+
+  get events(): EventHub {
+    return this.#vm.events;
+  }
+
+  stop(): void {
+    this.#vm.stop();
+  }
+
+  cont(): void {
+    this.#vm.cont();
+  }
+
+  reset(): void {
+    this.#vm.reset();
+  }
+
+  powerdown(): void {
+    this.#vm.powerdown();
+  }
+
+  wakeup(): void {
+    throw new QmpError("Unable to wake up: guest is not in suspended state");
+  }
+
+  quit(): void {
+    this.#vm.quit();
+  }
+
+  injectNmi(): void {
+    this.#vm.injectNmi();
+  }
+
+  setActions(actions: Actions): void {
+    this.#vm.actions = { ...this.#vm.actions, ...actions };
+  }
+
+  get vcpus(): readonly VcpuInfo[] {
+    const { config, machine } = this.#vm;
+    const { cores, threads, dies } = config.smp;
+    return machine.vcpus.map(({ index, threadId }) => ({
+      index,
+      threadId,
+      model: config.cpu.model,
+      topology: {
+        socketId: Math.floor(index / (threads * cores * dies)),
+        ...(dies > 1 ? { dieId: Math.floor(index / (threads * cores)) % dies } : {}),
+        coreId: Math.floor(index / threads) % cores,
+        threadId: index % threads,
+      },
+    }));
+  }
+
+  registers(cpuIndex: number): string {
+    return this.#vm.whileParked(() =>
+      dumpRegisters(this.#vcpu(cpuIndex), this.#vm.machine.hardware.layout)
+    );
+  }
+
+  register(cpuIndex: number, name: string): bigint | undefined {
+    return this.#vm.whileParked(() => readRegister(this.#vcpu(cpuIndex), name));
+  }
+
+  interruptControllers(): string {
+    return dumpInterruptControllers(this.#vm.machine.hardware.vm);
+  }
+
+  /** KVM's chips count no interrupts, as in the recordings of QEMU. */
+  interruptStatistics(): string {
+    return "IRQ statistics for kvm-ioapic:\nIRQ statistics for kvm-i8259:\n";
+  }
+
+  localApic(cpuIndex: number): string {
+    return this.#vm.whileParked(() => dumpLocalApic(this.#vcpu(cpuIndex), cpuIndex));
+  }
+
+  get memory(): { size: number; plugged: number } {
+    return { size: this.#vm.config.memory, plugged: 0 };
+  }
+
+  get memoryBackends(): readonly MemoryBackendInfo[] {
+    return [...this.#vm.backends.values()].filter(({ config }) => config.id !== ROM_ID).map((
+      { config },
+    ) => ({
+      id: config.id,
+      size: config.size,
+      merge: true,
+      dump: true,
+      prealloc: config.prealloc,
+      share: config.share,
+      reserve: true,
+    }));
+  }
+
+  get ramBlocks(): readonly RamBlockInfo[] {
+    return ramBlocks(this.#vm);
+  }
+
+  get addressSpaces(): readonly AddressSpaceInfo[] {
+    return addressSpaces(this.#vm.machine);
+  }
+
+  get roms(): readonly RomInfo[] {
+    return this.#vm.machine.roms;
+  }
+
+  readMemory(address: bigint, length: number): Uint8Array<ArrayBuffer> | undefined {
+    const { memory } = this.#vm.machine;
+    const gpa = Number(address);
+    return memory.contains(gpa, length) ? memory.read(gpa, length) : undefined;
+  }
+
+  translate(cpuIndex: number, address: bigint): bigint | undefined {
+    return this.#vm.whileParked(() => this.#vcpu(cpuIndex).translate(address));
+  }
+
+  get chardevs(): readonly ChardevInfo[] {
+    return [...this.#vm.chardevs.backends.values()];
+  }
+
+  get deviceTree(): BusInfo {
+    return deviceTree(this.#vm.machine);
+  }
+
+  objectAdd(options: ObjectOptions): void {
+    this.#addBackend(parseObject({ ...options }));
+  }
+
+  objectAddOptions(text: string): void {
+    this.#addBackend(parseObject(text));
+  }
+
+  objectDel(id: string): void {
+    const { backends, config } = this.#vm;
+    const backend = backends.get(id);
+    if (!backend || id === ROM_ID) throw new QmpError(`object '${id}' not found`);
+    if (id === (config.machine.memoryBackend ?? DEFAULT_RAM_ID)) {
+      throw new QmpError(`object '${id}' is in use, can not be deleted`);
+    }
+    backends.delete(id);
+    backend.mapping.close();
+    backend.fd?.close();
+  }
+
+  deviceAdd(options: DeviceOptions): void {
+    parseDevice({ ...options }, deviceTypes);
+    refuseHotplug();
+  }
+
+  deviceAddOptions(text: string): void {
+    parseDevice(text, deviceTypes);
+    refuseHotplug();
+  }
+
+  deviceDel(id: string): void {
+    if (!this.#vm.machine.devices.devices.some((device) => device.id === id)) {
+      throw deviceNotFound(id);
+    }
+    refuseHotplug();
+  }
+
+  async chardevAdd(config: ChardevConfig): Promise<{ pty?: string }> {
+    await this.#vm.chardevs.open([config], []);
+    if (config.backend !== "pty") return {};
+    return { pty: this.#vm.chardevs.get(config.id).filename.replace(/^pty:/, "") };
+  }
+
+  async chardevAddOptions(text: string): Promise<void> {
+    await this.chardevAdd(parseChardev(text));
+  }
+
+  chardevRemove(id: string): void {
+    this.#vm.chardevs.remove(id);
+  }
+
+  #addBackend(config: ReturnType<typeof parseObject>): void {
+    if (this.#vm.backends.has(config.id)) {
+      throw new QmpError(
+        `attempt to add duplicate property '${config.id}' to object (type 'container')`,
+      );
+    }
+    this.#vm.backends.set(config.id, openBackend(config));
+  }
+
+  #vcpu(index: number): AcceleratorVcpu {
+    return this.#vm.machine.vcpus[index].hardware;
+  }
+}
+
+/** All of the machine's devices sit on the ISA bus. */
+function refuseHotplug(): never {
+  throw new QmpError("Bus 'isa.0' does not support hotplugging");
+}
