@@ -1,5 +1,5 @@
 /**
- * `deno task core`: writes `core/layout.ts` and compiles `core/*.ts` (AssemblyScript) to `core.wasm`.
+ * `deno task core`: writes `core/layout.ts` and `core/simd_table.ts` and compiles `core/*.ts` (AssemblyScript) to `core.wasm`.
  *
  * The compiler's version is exact, because the result is committed and a test compares it byte for byte.
  *
@@ -19,6 +19,7 @@ import {
   SHARED_SIZE,
   STOP,
 } from "./cpu_state.ts";
+import { simdTableSource } from "./simd_table.ts";
 
 const COMPILER = "npm:assemblyscript@0.28.9/asc";
 const folder = new URL(".", import.meta.url).pathname;
@@ -93,6 +94,7 @@ export async function compile(
 
 if (import.meta.main) {
   await Deno.writeTextFile(`${folder}core/layout.ts`, layoutSource());
+  await Deno.writeTextFile(`${folder}core/simd_table.ts`, simdTableSource());
   const fast = Deno.args.includes("--fast");
   const output = Deno.args.find((arg) => arg.endsWith(".wasm")) ?? `${folder}core.wasm`;
   await compile(output, undefined, fast ? 1 : 3);

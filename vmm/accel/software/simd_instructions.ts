@@ -310,7 +310,8 @@ W1 0F3A 61 PCMPESTRI V W16u I flags =pcmpestri_w
 
 /** Floating-point arithmetic: each of these may raise #XM. */
 export const FLOAT_SIMD = `
-NP 0F 2A CVTPI2PS V Q8
+NP 0F 2A CVTPI2PS V M8
+NP 0F 2A CVTPI2PS V N
 66 0F 2A CVTPI2PD V M8 =cvtdq2pd
 66 0F 2A CVTPI2PD V N =cvtdq2pd
 F3 0F 2A CVTSI2SS V E4

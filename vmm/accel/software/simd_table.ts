@@ -149,14 +149,22 @@ function indexTables(forms: readonly SimdForm[]): { index: number[]; groups: num
 const numbers = (values: readonly number[]) =>
   values.map((value, i) => (i % 24 === 0 ? "\n  " : " ") + value + ",").join("");
 
+const handlersOf = (forms: readonly SimdForm[]) => [...new Set(forms.map((form) => form.handler))];
+
+/** The word that `core/simd_table.ts` has for each form, in their order. */
+export function simdFormWords(forms: readonly SimdForm[]): number[] {
+  const handlers = handlersOf(forms);
+  return forms.map((form, i) =>
+    formWord(form, handlers.indexOf(form.handler), forms[i + 1]?.wide ?? false)
+  );
+}
+
 /** The text of `core/simd_table.ts`. */
 export function simdTableSource(): string {
   const forms = parseSimd();
-  const handlers = [...new Set(forms.map((form) => form.handler))];
+  const handlers = handlersOf(forms);
   const firstFloat = handlers.indexOf(forms.find((form) => form.float)!.handler);
-  const words = forms.map((form, i) =>
-    formWord(form, handlers.indexOf(form.handler), forms[i + 1]?.wide ?? false)
-  );
+  const words = simdFormWords(forms);
   const { index, groups } = indexTables(forms);
   const constants = Object.entries(FORM_BITS).map(([name, value]) =>
     `export const FORM_${name}: u32 = ${value};`
