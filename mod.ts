@@ -56,9 +56,11 @@ import { VirtualMachine } from "./vmm/virtual_machine.ts";
 
 export type {
   ActionConfig,
+  BootConfig,
   ChardevConfig,
   CpuConfig,
   DeviceConfig,
+  FirmwareFileConfig,
   LoaderConfig,
   MachineConfig,
   MachineTypeConfig,

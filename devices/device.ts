@@ -43,12 +43,25 @@ export interface CharacterSink {
   sendBreak(): void;
 }
 
+/** Guest RAM, for devices that read and write it themselves. Addresses may be anything. */
+export interface DeviceMemory {
+  /** Copies RAM out; undefined if it is not RAM throughout. */
+  read(gpa: number, length: number): Uint8Array<ArrayBuffer> | undefined;
+  /** Copies bytes into RAM; false, and nothing is written, if it is not RAM throughout. */
+  write(gpa: number, data: Uint8Array<ArrayBuffer>): boolean;
+  /** Fills RAM with zeros; false, and nothing is written, if it is not RAM throughout. */
+  zero(gpa: number, length: number): boolean;
+}
+
 /** What a device may do to its surroundings; the same on every thread. */
 export interface DeviceContext {
   /** Drives the device's interrupt line `line` (0 unless it has several) to a level. */
   setIrq(level: boolean, line?: number): void;
   /** The character backend bound to the device's `chardev` property, or a sink that drops bytes. */
   readonly chardev: CharacterSink;
+  readonly memory: DeviceMemory;
+  /** What the machine gave the device when it made it, which never changes; empty for most. */
+  readonly content: Uint8Array;
   /** Nanoseconds of CLOCK_REALTIME. */
   realtimeNs(): bigint;
   /** Nanoseconds of CLOCK_MONOTONIC: the virtual clock of timers. */
@@ -105,6 +118,11 @@ export interface DeviceType<F extends Fields = Fields> extends SavedLayout<F> {
   readonly state: Struct<F>;
   /** Parts of the state that are written only when they are needed. */
   readonly subsections?: readonly Subsection[];
+  /**
+   * Whether the state has to be written at all, for a device that older versions do not know; unless
+   * given it always is. Without it in the stream the device is as at power-on, its state all zeros.
+   */
+  needed?(state: View<F>): boolean;
   /** The addresses it claims, from its properties. */
   ranges(properties: Readonly<Record<string, PropertyValue>>): AddressRange[];
   /** The global interrupt (GSI) of each line, from its properties. */

@@ -11,9 +11,11 @@ import { pciConfig } from "./isa/pci_config.ts";
 import { port92 } from "./isa/port92.ts";
 import { mc146818rtc } from "./isa/rtc.ts";
 import { isaSerial } from "./isa/serial.ts";
+import { fwCfg } from "./isa/fw_cfg.ts";
 
 /** Every kind of device that exists, in the order of `-device help`. */
 export const deviceTypes: readonly DeviceType[] = [
+  fwCfg,
   i8042,
   isaDebugExit,
   isaDebugcon,

@@ -102,6 +102,27 @@ export interface LoaderConfig {
   readonly cpuNum?: number;
 }
 
+/** `-fw_cfg`: a file that firmware finds by its name. */
+export type FirmwareFileConfig =
+  & {
+    /** Its name, `opt/…`. */
+    readonly name: string;
+  }
+  & (
+    | { /** The file on the host that it is. */ readonly path: string; readonly text?: undefined }
+    | { /** Its content. */ readonly text: string; readonly path?: undefined }
+  );
+
+/** `-boot`: what firmware shall do. */
+export interface BootConfig {
+  /** Offer a menu. */
+  readonly menu: boolean;
+  /** Milliseconds that the menu waits. */
+  readonly splashTime?: number;
+  /** Milliseconds after which it starts again when nothing boots; -1 for never. */
+  readonly rebootTimeout?: number;
+}
+
 /** `-device DRIVER,...` */
 export interface DeviceConfig {
   /** The device type's name. */
@@ -154,6 +175,14 @@ export interface MachineConfig {
   readonly append?: string;
   /** `-bios`: file name. */
   readonly bios?: string;
+  /** `-fw_cfg`, in order. */
+  readonly firmwareFiles: readonly FirmwareFileConfig[];
+  /** `-boot` */
+  readonly boot: BootConfig;
+  /** `-rtc base=`: the time zone of the clock, or what it shows at the start in Unix seconds. */
+  readonly rtcBase: "utc" | "localtime" | number;
+  /** `-nographic`: firmware is told that it has no screen. */
+  readonly nographic: boolean;
   /** `-device loader`, in order. */
   readonly loaders: readonly LoaderConfig[];
   /** `-device`, in order. */
@@ -215,6 +244,10 @@ export function defaultConfig(): MachineConfig {
     smp: { cpus: 1, maxcpus: 1, sockets: 1, dies: 1, cores: 1, threads: 1 },
     memory: 128 << 20,
     objects: [],
+    firmwareFiles: [],
+    boot: { menu: false },
+    rtcBase: "utc",
+    nographic: false,
     loaders: [],
     devices: [],
     chardevs: [],

@@ -122,7 +122,8 @@ export class VirtualMachine implements AsyncDisposable {
       sink: (id) => this.chardevs.sink(id),
       onEvent: (event) => this.#handle(event),
     });
-    for (const warning of this.machine.cpus.warnings) this.notice(warning);
+    const { cpus, firmware } = this.machine;
+    for (const warning of [...cpus.warnings, ...firmware.warnings]) this.notice(warning);
   }
 
   /**

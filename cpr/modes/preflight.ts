@@ -70,7 +70,7 @@ function guestLayout({ config, machine }: VirtualMachine): Layout {
     const { type: { name }, id } = device;
     const state = new DeviceState(device);
     const { version, data } = state.section;
-    layout[nameDevice(id)] = describeDevice(name, version, data.length);
+    if (state.isNeeded) layout[nameDevice(id)] = describeDevice(name, version, data.length);
     for (const { field, section } of state.subsections()) {
       layout[nameSubsection(id, field)] = describeState(section.version, section.data.length);
     }
@@ -85,8 +85,9 @@ function acceptedBy(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[
   for (const { type: name, id } of machineDevices(config)) {
     const type = findDeviceType(name);
     const { state, subsections = [] } = type;
-    accepted[nameDevice(id)] = knownVersions(type, sizeWithout(state, subsections))
+    const texts = knownVersions(type, sizeWithout(state, subsections))
       .map(({ version, size }) => describeDevice(name, version, size));
+    accepted[nameDevice(id)] = type.needed ? [undefined, ...texts] : texts;
     for (const one of subsections) {
       const texts = knownVersions(one).map(({ version, size }) => describeState(version, size));
       accepted[nameSubsection(id, one.field)] = [undefined, ...texts];

@@ -25,7 +25,7 @@ export class DeviceState {
   readonly device: DeviceInstance;
   /** All of the state, as the device has it. */
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** The section that always comes. */
+  /** The section that always comes, unless the device says when it does. */
   readonly section: StateSection;
   readonly #view: View<Fields>;
   readonly #parts: readonly Part[];
@@ -55,6 +55,16 @@ export class DeviceState {
     this.section.pack();
   }
 
+  /** Whether the section always comes. */
+  get isFixed(): boolean {
+    return this.device.type.needed === undefined;
+  }
+
+  /** Whether the section is needed for what was saved. */
+  get isNeeded(): boolean {
+    return this.device.type.needed?.(this.#view) ?? true;
+  }
+
   /** The subsections that are needed for what was saved. */
   subsections(): readonly Pick<Part, "field" | "section">[] {
     if (this.#parts.length === 0) return this.#parts;
@@ -66,12 +76,13 @@ export class DeviceState {
   /**
    * Takes a state that was saved, without changing the device.
    *
-   * @param section the section that always comes
+   * @param section the section; without one the state is that of power-on
    * @param others has the subsections that have come, if any have
    * @throws {StateError} that names the section and what is wrong with it
    */
-  fill(section: Section, others: SectionTable | undefined): void {
-    this.section.unpack(section);
+  fill(section: Section | undefined, others: SectionTable | undefined): void {
+    if (section) this.section.unpack(section);
+    else this.bytes.fill(0);
     for (const { section: { name, id, newest }, section: own, bytes } of this.#parts) {
       if (others?.has(name, id)) own.unpack(others.take(name, id, newest));
       else bytes.fill(0);

@@ -21,6 +21,7 @@ import { sameMsrs } from "../../vmm/accel/msrs.ts";
 import { PartRefused } from "../../vmm/accel/vcpu_state.ts";
 import type { Machine } from "../../vmm/machine/machine.ts";
 import { MACHINE_TYPE } from "../../vmm/machine/microvm.ts";
+import { crc32 } from "../stream/crc32.ts";
 import { DeviceState } from "./device_state.ts";
 import { SectionTable } from "./section_table.ts";
 import { StateSection } from "./state_section.ts";
@@ -28,6 +29,8 @@ import { describeSection, type Section, StateError } from "../stream/stream.ts";
 
 const VERSION = 1;
 const UUID = "uuid";
+/** The user's files for firmware, by name: a guest that reads one finds the same bytes afterwards. */
+const FIRMWARE_FILES = "firmware-files";
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -47,7 +50,11 @@ export function machineIdentity(machine: Machine): Record<string, string> {
  * @param withUuid the capability validate-uuid: the machine's UUID is one of them
  */
 export function constantSections(machine: Machine, withUuid = false): Section[] {
+  const files = firmwareFiles(machine);
   return [
+    ...(Object.keys(files).length > 0
+      ? [section(FIRMWARE_FILES, "", encoder.encode(JSON.stringify(files)))]
+      : []),
     ...(withUuid ? [section(UUID, "", encoder.encode(machine.uuid))] : []),
     section("machine", "", encoder.encode(JSON.stringify(machineIdentity(machine)))),
     ...machine.cpus.vcpus.map(({ cpuid }, i) => section("cpu/cpuid", `${i}`, encodeCpuid(cpuid))),
@@ -80,7 +87,11 @@ export interface LoadedState {
  */
 export function checkConstants(machine: Machine, table: SectionTable): void {
   if (table.has(UUID, "")) checkUuid(machine.uuid, table.take(UUID, "").data);
-  checkIdentity(machine, table.take("machine", "").data);
+  checkIdentity(machine, table.take("machine", ""));
+  checkFirmwareFiles(
+    firmwareFiles(machine),
+    table.has(FIRMWARE_FILES, "") ? parseJson(table.take(FIRMWARE_FILES, "")) : {},
+  );
   machine.cpus.vcpus.forEach(({ cpuid }, i) =>
     checkCpuid(machine, encodeCpuid(cpuid), table.take("cpu/cpuid", `${i}`).data, i)
   );
@@ -111,7 +122,8 @@ export class MachineState implements LoadedState {
     this.#state = hardware.makeState();
     this.#chips = hardwareSections(this.#state);
     this.#devices = machine.devices.devices.map((device) => new DeviceState(device));
-    this.sections = [...this.#chips, ...this.#devices.map(({ section }) => section)];
+    const fixed = this.#devices.filter(({ isFixed }) => isFixed);
+    this.sections = [...this.#chips, ...fixed.map(({ section }) => section)];
   }
 
   /** Reads the state of a machine whose vCPUs are parked. @throws {OsError} */
@@ -122,7 +134,10 @@ export class MachineState implements LoadedState {
 
   /** The sections that come only when they are needed, of what was saved. */
   subsections(): StateSection[] {
-    return this.#devices.flatMap((device) => device.subsections().map(({ section }) => section));
+    return this.#devices.flatMap((device) => {
+      const subsections = device.subsections().map(({ section }) => section);
+      return !device.isFixed && device.isNeeded ? [device.section, ...subsections] : subsections;
+    });
   }
 
   /**
@@ -137,8 +152,10 @@ export class MachineState implements LoadedState {
       checkLabels(own.data, sections[i]);
       own.unpack(sections[i]);
     });
-    const first = this.#chips.length;
-    this.#devices.forEach((device, i) => device.fill(sections[first + i], others));
+    let next = this.#chips.length;
+    for (const device of this.#devices) {
+      device.fill(device.isFixed ? sections[next++] : others?.takeIfThere(device.section), others);
+    }
   }
 
   apply(tscOffsets = false): void {
@@ -219,14 +236,43 @@ function chipOf(irqchip: Uint8Array<ArrayBuffer>): number {
   return kvmIrqchip.view(irqchip.buffer, irqchip.byteOffset).chip_id;
 }
 
-function checkIdentity(machine: Machine, data: Uint8Array): void {
-  const own = machineIdentity(machine);
-  let saved: Record<string, unknown>;
-  try {
-    saved = Object(JSON.parse(decoder.decode(data)));
-  } catch {
-    throw new StateError("Section 'machine' is not JSON");
+/** What each of the user's files is: its size and checksum, by its name. */
+function firmwareFiles({ firmware }: Machine): Record<string, string> {
+  return Object.fromEntries(
+    firmware.userFiles.map(({ name, data }) => [
+      name,
+      `${data.length} bytes, CRC ${crc32(data).toString(16)}`,
+    ]),
+  );
+}
+
+function checkFirmwareFiles(
+  own: Record<string, string>,
+  saved: Readonly<Record<string, unknown>>,
+): void {
+  for (const name of new Set([...Object.keys(own), ...Object.keys(saved)])) {
+    const [ours, theirs] = [own, saved].map((files) =>
+      Object.hasOwn(files, name) ? show(files[name]) : "none"
+    );
+    if (ours === theirs) continue;
+    throw new StateError(
+      `fw_cfg file '${name}' differs: this VM has ${ours}, the saved VM has ${theirs};` +
+        " start with the same -fw_cfg",
+    );
   }
+}
+
+function parseJson(section: Section): Record<string, unknown> {
+  try {
+    return Object(JSON.parse(decoder.decode(section.data)));
+  } catch {
+    throw new StateError(`Section ${describeSection(section)} is not JSON`);
+  }
+}
+
+function checkIdentity(machine: Machine, section: Section): void {
+  const own = machineIdentity(machine);
+  const saved = parseJson(section);
   for (const [key, value] of Object.entries(own)) {
     if (saved[key] !== value) {
       throw new StateError(

@@ -53,6 +53,11 @@ export class SectionTable {
     return this.#byKey.has(`${name}\0${id}`);
   }
 
+  /** Takes a section that need not be there. */
+  takeIfThere({ name, id, newest }: StateSection): Section | undefined {
+    return this.has(name, id) ? this.take(name, id, newest) : undefined;
+  }
+
   /** Takes all sections of a name. */
   takeAll(name: string): Section[] {
     const found = [...this.#byKey.values()].filter((section) => section.name === name);

@@ -2,8 +2,8 @@
  * `mc146818rtc`: Motorola's MC146818 real-time clock with the 128 bytes of CMOS RAM of a PC.
  *
  * Register names and rules are those of the MC146818 data sheet and of its successor DS12887. The
- * clock is not counted but computed: guest time is the host's CLOCK_REALTIME plus an offset that
- * changes when the guest sets the clock. All time is in ticks of the chip's 32768 Hz crystal since
+ * clock is not counted but computed: guest time is the host's CLOCK_REALTIME plus an offset, which is
+ * 0 unless the user wants another time, and changes when the guest sets the clock. All time is in ticks of the chip's 32768 Hz crystal since
  * 1970-01-01 UTC, of which the low 15 bits are the divider chain.
  *
  * @module
@@ -82,6 +82,8 @@ interface CmosContent {
   /** KiB of RAM above 4 GiB. */
   readonly ramAbove4g: number;
   readonly cpus: number;
+  /** `utc`, `localtime`, or what the clock shows at the start in Unix seconds. */
+  readonly base: string;
 }
 
 class Rtc extends ByteDevice implements Device {
@@ -136,7 +138,7 @@ class Rtc extends ByteDevice implements Device {
     cmos[REG.A] = LAST_RUNNING_DIVIDER | 0x06; // 1024 Hz
     cmos[REG.B] = B.H24;
     cmos[REG.D] = VRT;
-    this.#state.offset = 0n;
+    this.#state.offset = BigInt(this.#firstOffset());
     this.#state.synced = BigInt(this.#now());
     const { ramBelow4g, ramAbove4g, cpus } = this.#content;
     const above1m = Math.min(Math.max(ramBelow4g - 1024, 0), 0xffff);
@@ -150,6 +152,14 @@ class Rtc extends ByteDevice implements Device {
     put(0x34, Math.min(Math.floor(Math.max(ramBelow4g - 16 * 1024, 0) / 64), 0xffff), 2);
     put(0x5b, Math.floor(ramAbove4g / 64), 3);
     put(0x5f, cpus - 1, 1);
+  }
+
+  #firstOffset(): number {
+    const { base } = this.#content;
+    if (base === "utc") return 0;
+    if (base !== "localtime") return Number(base) * SECOND - this.#hostNow();
+    const hostMs = Number(this.#context.realtimeNs() / 1_000_000n);
+    return -new Date(hostMs).getTimezoneOffset() * 60 * SECOND;
   }
 
   #readRegister(register: number): number {
@@ -352,6 +362,7 @@ export const mc146818rtc: DeviceType = defineDevice({
     irq: { type: "uint8", default: 8, help: "interrupt, 0 to 15" },
     "ram-below-4g": { type: "uint32", default: 0, help: "KiB of RAM below 4 GiB, for firmware" },
     "ram-above-4g": { type: "uint32", default: 0, help: "KiB of RAM above 4 GiB, for firmware" },
+    base: { type: "string", default: "utc", help: "utc, localtime, or Unix seconds at the start" },
     cpus: { type: "uint8", default: 1, help: "number of CPUs at start, for firmware" },
   },
   version: 1,
@@ -368,5 +379,6 @@ export const mc146818rtc: DeviceType = defineDevice({
       ramBelow4g: Number(properties["ram-below-4g"]),
       ramAbove4g: Number(properties["ram-above-4g"]),
       cpus: Number(properties.cpus),
+      base: String(properties.base),
     }),
 });

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { decodeCpuid, encodeCpuid } from "../../ffi/kvm/cpuid.ts";
 import { checkState, constantSections, saveMachine } from "../../cpr/state/machine_state.ts";
 import type { Section } from "../../cpr/stream/stream.ts";
+import type { FirmwareFileConfig } from "../../vmm/config.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { kvmTest } from "../needs_kvm.ts";
 
@@ -59,6 +60,54 @@ machineTest(
     });
   },
 );
+
+machineTest("a device that an older version does not know is as at power-on", (vm) => {
+  const { devices } = vm.machine;
+  const select = () => devices.with("fw_cfg", (device) => device.write(0, 0, 2, 0x8002));
+  const first = () => devices.with("fw_cfg", (device) => device.read(0, 1, 1));
+  const unused = saveMachine(vm.machine);
+  assert.ok(unused.every(({ name }) => name !== "fw_cfg"), "an older version could not load it");
+  select();
+  const sections = saveMachine(vm.machine);
+  assert.equal(first(), 1);
+  checkState(vm.machine, sections.filter(({ name }) => name !== "fw_cfg")).apply();
+  assert.equal(first(), "Q".charCodeAt(0));
+  checkState(vm.machine, sections).apply();
+  assert.equal(first(), 1);
+});
+
+kvmTest("`checkState()` wants the same -fw_cfg files, whose contents may not change", async () => {
+  const create = (...firmwareFiles: FirmwareFileConfig[]) =>
+    VirtualMachine.create({ memory: 1 << 20, firmwareFiles }, { incoming: true });
+  await using plain = await create();
+  await using one = await create({ name: "opt/a", text: "one" });
+  await using same = await create({ name: "opt/a", text: "one" });
+  await using other = await create({ name: "opt/a", text: "two" });
+  const load = (from: VirtualMachine, into: VirtualMachine) =>
+    checkState(into.machine, saveMachine(from.machine));
+  load(one, same);
+  const [crcOne, crcTwo] = [0x7a6c86f1, 0x11ca8a66].map((crc) =>
+    `3 bytes, CRC ${crc.toString(16)}`
+  );
+  const refusals: [from: VirtualMachine, into: VirtualMachine, here: string, there: string][] = [
+    [one, other, crcTwo, crcOne],
+    [one, plain, "none", crcOne],
+    [plain, one, crcOne, "none"],
+  ];
+  for (const [from, into, here, there] of refusals) {
+    assert.throws(() => load(from, into), {
+      name: "StateError",
+      message: `fw_cfg file 'opt/a' differs: this VM has ${here}, the saved VM has ${there};` +
+        " start with the same -fw_cfg",
+    });
+  }
+  const damaged = saveMachine(one.machine).map((section) =>
+    section.name === "firmware-files" ? { ...section, data: Uint8Array.of(0x7b) } : section
+  );
+  assert.throws(() => checkState(one.machine, damaged), {
+    message: /'firmware-files' is not JSON/,
+  });
+});
 
 machineTest("`checkState()` refuses another machine, and other CPUs", (vm) => {
   const sections = saveMachine(vm.machine);

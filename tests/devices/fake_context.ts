@@ -10,6 +10,7 @@ import type {
   CharacterSink,
   Device,
   DeviceContext,
+  DeviceMemory,
   DeviceType,
   GuestRequest,
   PropertyValue,
@@ -48,9 +49,40 @@ export class FakeSink implements CharacterSink {
   }
 }
 
+/** RAM from an address on. */
+export class FakeMemory implements DeviceMemory {
+  readonly base = 0x1000;
+  readonly bytes = new Uint8Array(0x1000);
+
+  read(gpa: number, length: number): Uint8Array<ArrayBuffer> | undefined {
+    return this.#has(gpa, length)
+      ? this.bytes.slice(gpa - this.base, gpa - this.base + length)
+      : undefined;
+  }
+
+  write(gpa: number, data: Uint8Array<ArrayBuffer>): boolean {
+    if (!this.#has(gpa, data.length)) return false;
+    this.bytes.set(data, gpa - this.base);
+    return true;
+  }
+
+  zero(gpa: number, length: number): boolean {
+    if (!this.#has(gpa, length)) return false;
+    this.bytes.fill(0, gpa - this.base, gpa - this.base + length);
+    return true;
+  }
+
+  #has(gpa: number, length: number): boolean {
+    return gpa >= this.base && gpa + length <= this.base + this.bytes.length;
+  }
+}
+
 /** A device context that records what the device does and has clocks that the test sets. */
 export class FakeContext implements DeviceContext {
   readonly chardev = new FakeSink();
+  readonly memory = new FakeMemory();
+  /** Set by a test before it makes its rig's device. */
+  content: Uint8Array = new Uint8Array();
   /** Present level of each interrupt line. */
   readonly levels: boolean[] = [];
   /** Every change of a line, as `+0` or `-0`. */
@@ -100,7 +132,9 @@ export class Rig {
     type: DeviceType,
     mode: RigMode = "kept",
     properties: Record<string, PropertyValue> = {},
+    content: Uint8Array = new Uint8Array(),
   ) {
+    this.context.content = content;
     for (const [name, { default: value }] of Object.entries(type.properties)) {
       if (value !== undefined) this.#properties[name] = value;
     }
@@ -213,8 +247,9 @@ export function deviceTest(
   type: DeviceType,
   run: (rig: Rig) => void,
   properties: Record<string, PropertyValue> = {},
+  content?: Uint8Array,
 ): void {
   for (const mode of ["kept", "shared", "saved"] as const) {
-    Deno.test(`${name} (${mode})`, () => run(new Rig(type, mode, properties)));
+    Deno.test(`${name} (${mode})`, () => run(new Rig(type, mode, properties, content)));
   }
 }

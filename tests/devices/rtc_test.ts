@@ -33,6 +33,21 @@ test("time registers show the host's UTC time in BCD and 24 hours after power-on
   assert.deepEqual(getDate(rig), [0x20, 0x24, 0x03, 0x01, 0x06, 0x00, 0x35, 0x00]);
 });
 
+deviceTest(
+  "`base` is what the clock shows at power-on, and it goes on from there",
+  mc146818rtc,
+  (rig) => {
+    const [first, second] = [[0x19, 0x69, 0x12, 0x31, 0x04, 0x23, 0x59, 0x59], [0x00, 0x00]];
+    assert.deepEqual(getDate(rig), first);
+    rig.pass(1n * S);
+    assert.deepEqual(getDate(rig).slice(-2), second);
+    rig.call((device) => device.reset());
+    rig.pass(1n * S);
+    assert.equal(get(rig, SECONDS), 1);
+  },
+  { base: "-1" },
+);
+
 test("time registers follow the binary and the 12-hour mode", (rig) => {
   put(rig, B, 0x06);
   assert.deepEqual(getDate(rig), [20, 24, 2, 29, 5, 12, 34, 56]);

@@ -2,7 +2,7 @@
  * The guest programs that the demo, the tests and the benchmarks run: what each one does, its
  * bytes, and the addresses at which a host can watch it.
  *
- * All but `modes` are ELF64 files of a few KiB with a PVH note, loaded at 1 MiB: write the bytes
+ * All but `modes` and `probe_multiboot` are ELF64 files of a few KiB with a PVH note, loaded at 1 MiB: write the bytes
  * to a file and start it with `-kernel FILE`. `modes` is a 64 KiB ROM for `-bios FILE`.
  * They print on the serial port at 0x3f8. Those that end by themselves do so through
  * `-device isa-debug-exit,iobase=0x501,iosize=2` (the VMM's exit status is then 2 × value + 1).
@@ -22,6 +22,8 @@ import { images } from "./images.ts";
 export type EntryMode =
   /** PVH: 32-bit protected mode, paging off, EBX = `struct hvm_start_info`. */
   | "pvh"
+  /** Multiboot: 32-bit protected mode, paging off, EAX = 0x2badb002, EBX = the information. */
+  | "multiboot"
   /** Real mode at the reset vector, 16 bytes before 4 GiB. */
   | "rom";
 
@@ -308,6 +310,18 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
       "exits with value 0.",
     4,
   ),
+  probe: elf(
+    "probe",
+    "Prints `probe EAX EBX` and does what lines on the console say, numbers hexadecimal: `i PORT` " +
+      "reads a byte and prints it, `o`, `w` and `l PORT VALUE` write 1, 2 and 4 bytes, " +
+      "`g ADDRESS` reads a byte of memory and prints it, `p ADDRESS VALUE` writes 4 bytes, `e` " +
+      "exits with value 0.",
+    2,
+  ),
+  probe_multiboot: {
+    ...elf("probe_multiboot", "The same as a 32-bit multiboot kernel.", 2),
+    entry: "multiboot",
+  },
   modes: rom(
     "modes",
     "Walks from the reset vector to long mode printing `real`, `protected`, `long`, each on a " +

@@ -12,6 +12,7 @@ import type { Reactor } from "../../ffi/reactor.ts";
 import type { AcceleratorVm } from "../accel/accelerator.ts";
 import { checkOverlap } from "./bus.ts";
 import type { ThreadControl } from "../threads/control_block.ts";
+import type { RamRange } from "./device_memory.ts";
 import {
   type DeviceDescription,
   type DeviceSetDescription,
@@ -28,6 +29,8 @@ export interface DeviceRequest {
   readonly properties: Readonly<Record<string, PropertyValue>>;
   /** Where the device's character output goes. */
   readonly sink?: SinkDescription;
+  /** What the device is given, and never changes. */
+  readonly content?: Uint8Array<SharedArrayBuffer>;
 }
 
 /** A device of the machine. */
@@ -62,6 +65,7 @@ export class DeviceSet implements Disposable {
    *
    * @param requests the devices
    * @param vm the VM whose interrupt lines they drive
+   * @param ram guest RAM
    * @param eventFd readable on the main thread when a device asks for something
    * @param control the main thread's mailbox
    * @param reactor runs the devices' timers
@@ -70,6 +74,7 @@ export class DeviceSet implements Disposable {
   constructor(
     requests: readonly DeviceRequest[],
     vm: AcceleratorVm,
+    ram: readonly RamRange[],
     eventFd: number,
     control: ThreadControl,
     reactor: Reactor,
@@ -97,6 +102,7 @@ export class DeviceSet implements Disposable {
     this.description = {
       interrupts: vm.interruptsDescription,
       eventFd,
+      ram,
       state,
       mutexes: new SharedArrayBuffer(4 * Math.max(1, requests.length)),
       devices: this.devices.map((device, i): DeviceDescription => ({
@@ -107,6 +113,7 @@ export class DeviceSet implements Disposable {
         mutex: i,
         timerFd: this.#timers[i].fd,
         chardev: requests[i].sink,
+        content: requests[i].content,
       })),
     };
     this.#thread = new DeviceThread(this.description, control, vm.interrupts);

@@ -12,6 +12,7 @@ import { armTimerfd, monotonicNs, realtimeNs, signalEventfd } from "../../ffi/ev
 import type { InterruptLines, InterruptsDescription } from "../accel/accelerator.ts";
 import { Bus, type Claim } from "./bus.ts";
 import { GuestEvent, type ThreadControl } from "../threads/control_block.ts";
+import { GuestRam, type RamRange } from "./device_memory.ts";
 
 /** A device as plain data, to be built on any thread. */
 export interface DeviceDescription {
@@ -26,6 +27,7 @@ export interface DeviceDescription {
   /** The timerfd that `armTimer` sets. */
   readonly timerFd: number;
   readonly chardev?: SinkDescription;
+  readonly content?: Uint8Array<SharedArrayBuffer>;
 }
 
 /** Everything that a thread needs to build the devices. */
@@ -34,6 +36,7 @@ export interface DeviceSetDescription {
   readonly interrupts: InterruptsDescription;
   /** Readable on the main thread when a thread has left an event. */
   readonly eventFd: number;
+  readonly ram: readonly RamRange[];
   readonly state: SharedArrayBuffer;
   readonly mutexes: SharedArrayBuffer;
   readonly devices: readonly DeviceDescription[];
@@ -62,9 +65,11 @@ export class DeviceThread {
   constructor(description: DeviceSetDescription, control: ThreadControl, lines: InterruptLines) {
     this.#mutexes = new Int32Array(description.mutexes);
     const claims: Claim[] = [];
+    const memory = new GuestRam(description.ram);
     for (const entry of description.devices) {
       const type = deviceTypes.find((type) => type.name === entry.type)!;
-      const context = makeContext(description, entry, type.irqs(entry.properties), control, lines);
+      const irqs = type.irqs(entry.properties);
+      const context = makeContext(description, entry, irqs, memory, control, lines);
       const state = type.state.view(description.state, entry.stateOffset);
       const device = type.create(state, context, entry.properties);
       this.#devices.set(entry.id, { device, mutex: entry.mutex });
@@ -87,15 +92,20 @@ export class DeviceThread {
   }
 }
 
+const nothing = new Uint8Array();
+
 function makeContext(
   set: DeviceSetDescription,
   entry: DeviceDescription,
   irqs: readonly number[],
+  memory: GuestRam,
   control: ThreadControl,
   lines: InterruptLines,
 ): DeviceContext {
   return {
     setIrq: (level, line = 0) => lines.setLine(irqs[line], level),
+    memory,
+    content: entry.content ?? nothing,
     chardev: entry.chardev ? openSink(entry.chardev) : nullSink,
     realtimeNs,
     monotonicNs,

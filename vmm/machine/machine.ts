@@ -14,6 +14,8 @@ import type { MachineConfig } from "../config.ts";
 import { controlBlockSize, ThreadControl, ThreadPhase } from "../threads/control_block.ts";
 import { type CpuTables, cpuTables, hostCpu } from "../cpu/tables.ts";
 import { type DeviceRequest, DeviceSet } from "../bus/device_set.ts";
+import type { RamRange } from "../bus/device_memory.ts";
+import { type FirmwareItems, firmwareItems } from "../firmware/firmware_items.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
 import { LOW_RAM_LIMIT } from "./microvm.ts";
@@ -60,6 +62,8 @@ export class Machine {
   readonly vcpus: readonly Vcpu[];
   /** All that has to stand still while state is read or written. */
   readonly threads: readonly MachineThread[];
+  /** What firmware is told. */
+  readonly firmware: FirmwareItems;
   /** CPUID leaves and APIC ids. */
   readonly cpus: CpuTables;
   readonly #config: MachineConfig;
@@ -85,6 +89,7 @@ export class Machine {
       checkVcpuLimit(config.smp.cpus, this.accelerator);
       this.cpus = cpuTables(config, hostCpu(this.accelerator));
       this.memory = new GuestMemory(parts.ram);
+      this.firmware = firmwareItems(config, this.cpus.vcpus.map(({ apicId }) => apicId));
       this.hardware = this.#cleanup.use(
         new Hardware(this.accelerator, { pit: config.machine.pit, cpus: this.cpus.vcpus }),
       );
@@ -94,8 +99,9 @@ export class Machine {
       this.threads = this.vcpus;
       this.devices = this.#cleanup.use(
         new DeviceSet(
-          deviceRequests(config, parts),
+          deviceRequests(config, parts, this.firmware),
           this.hardware.vm,
+          ramRanges(this.memory),
           this.#event.fd,
           this.#control,
           parts.reactor,
@@ -221,9 +227,23 @@ function checkVcpuLimit(cpus: number, { maxVcpus: limit, title }: Accelerator): 
   );
 }
 
+/** Where guest RAM is mapped, for devices. */
+function ramRanges({ regions }: GuestMemory): RamRange[] {
+  return regions.map(({ gpa, size, mapping, offset }) => ({
+    gpa,
+    size,
+    address: mapping.address + offset,
+  }));
+}
+
 /** The machine's own devices, then the user's, each bound to its character device. */
-function deviceRequests(config: MachineConfig, parts: MachineParts): DeviceRequest[] {
+function deviceRequests(
+  config: MachineConfig,
+  parts: MachineParts,
+  firmware: FirmwareItems,
+): DeviceRequest[] {
   return machineDevices(config).map((request) => {
+    if (request.type === "fw_cfg") return { ...request, content: firmware.content };
     const { chardev } = request.properties;
     return typeof chardev === "string" ? { ...request, sink: parts.sink(chardev) } : request;
   });
@@ -232,12 +252,13 @@ function deviceRequests(config: MachineConfig, parts: MachineParts): DeviceReque
 /** The devices that a configuration asks for: the machine's own, then the user's. */
 export function machineDevices(config: MachineConfig): DeviceRequest[] {
   const own: DeviceRequest[] = [
+    { type: "fw_cfg", id: "fw_cfg", properties: {} },
     { type: "i8042", id: "i8042", properties: {} },
     { type: "port92", id: "port92", properties: {} },
     { type: "pci-config", id: "pci-config", properties: {} },
   ];
   if (config.machine.rtc) {
-    own.push({ type: "mc146818rtc", id: "rtc", properties: memoryProperties(config) });
+    own.push({ type: "mc146818rtc", id: "rtc", properties: rtcProperties(config) });
   }
   if (config.machine.isaSerial) {
     config.serials.forEach((chardev, index) => {
@@ -257,8 +278,13 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
   return [...own, ...user];
 }
 
-/** RAM sizes and CPUs as the CMOS tells firmware. */
-function memoryProperties({ memory, smp }: MachineConfig): Record<string, number> {
+/** RAM sizes and CPUs as the CMOS tells firmware, and the time. */
+function rtcProperties({ memory, rtcBase, smp }: MachineConfig): DeviceRequest["properties"] {
   const low = Math.min(memory, LOW_RAM_LIMIT);
-  return { "ram-below-4g": low / 1024, "ram-above-4g": (memory - low) / 1024, cpus: smp.cpus };
+  return {
+    "ram-below-4g": low / 1024,
+    "ram-above-4g": (memory - low) / 1024,
+    cpus: smp.cpus,
+    base: `${rtcBase}`,
+  };
 }

@@ -123,8 +123,8 @@ export function escapeKey(text: string, draft: Draft): void {
  * goes nowhere.
  */
 export function addDefaultConsoles(draft: Draft): void {
-  const { nographic, defaultSerial, defaultMonitor } = draft;
-  if (nographic && draft.config.daemonize) {
+  const { config: { daemonize, nographic }, defaultSerial, defaultMonitor } = draft;
+  if (nographic && daemonize) {
     throw new OptionError("-nographic cannot be used with -daemonize", true);
   }
   draft.option(nographic ? "-nographic" : "-serial null", () => {

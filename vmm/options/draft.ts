@@ -25,8 +25,6 @@ export class Draft {
   readonly types: readonly DeviceType[];
   /** Bytes that `-m` asked for. */
   memory: number | undefined;
-  /** `-nographic` was given. */
-  nographic = false;
   /** Whether the machine gets a first serial port without being asked; options turn it off. */
   defaultSerial = true;
   /** Whether `-nographic` adds a monitor without being asked; options turn it off. */

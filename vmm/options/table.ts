@@ -3,8 +3,10 @@
  *
  * @module
  */
+import { boot, firmwareFile } from "./boot.ts";
 import { asksForChardevHelp, chardevHelp, parseChardev } from "./chardev.ts";
 import { debugcon, escapeKey, mon, monitor, parallel, qmp, qmpPretty, serial } from "./console.ts";
+import { rtc } from "./clock.ts";
 import { device, deviceHelp, global } from "./device.ts";
 import type { Draft } from "./draft.ts";
 import { accel, accelHelp, cpu, machine, machineHelp } from "./machine.ts";
@@ -160,6 +162,14 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
         ),
         name,
       ),
+      reads(
+        "rtc",
+        line(
+          "-rtc [base=utc|localtime|<datetime>][,clock=host][,driftfix=none]",
+          "set what the clock (-machine rtc=on) shows at the start",
+        ),
+        rtc,
+      ),
       reads("uuid", line("-uuid %08x-%04x-%04x-%04x-%012x", "specify machine UUID"), uuid),
       reads(
         "device",
@@ -191,7 +201,7 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
         "nographic",
         line("-nographic", "redirect serial port and monitor to the terminal"),
         (draft) => {
-          draft.nographic = true;
+          draft.config.nographic = true;
         },
       ),
       reads("vga", line("-vga none", "there is no VGA card"), vga),
@@ -226,6 +236,23 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
     options: [
       text("bios", "bios", "-bios file", "set the filename for the BIOS"),
       text("kernel", "kernel", "-kernel bzImage", "use 'bzImage' as kernel image"),
+      reads(
+        "boot",
+        line(
+          "-boot [order=drives][,once=drives][,menu=on|off][,splash-time=ms]\n" +
+            "      [,reboot-timeout=ms][,strict=on|off]",
+          "what firmware is told; there are no drives",
+        ),
+        boot,
+      ),
+      reads(
+        "fw_cfg",
+        [
+          "-fw_cfg [name=]<name>,file=<file>",
+          line("-fw_cfg [name=]<name>,string=<str>", "add named fw_cfg entry from file or string"),
+        ].join("\n"),
+        firmwareFile,
+      ),
       text("append", "append", "-append cmdline", "use 'cmdline' as kernel command line"),
       text("initrd", "initrd", "-initrd file", "use 'file' as initial ram disk"),
     ],
