@@ -18,6 +18,7 @@ const together: readonly (readonly string[])[] = [
     "tests/ffi",
     "tests/devices",
     "tests/vmm",
+    "tests/accel",
     "tests/cpr",
     "tests/guests",
     "tests/bench",

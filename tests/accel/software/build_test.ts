@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { compile, layoutSource } from "../../../vmm/accel/software/build.ts";
+import { compile, generated } from "../../../vmm/accel/software/build.ts";
 
 const software = new URL("../../../vmm/accel/software/", import.meta.url);
 
-Deno.test("core/layout.ts is what cpu_state.ts says", async () => {
-  assert.equal(await Deno.readTextFile(new URL("core/layout.ts", software)), layoutSource());
+Deno.test("the generated sources are what cpu_state.ts and opcodes.ts say", async () => {
+  for (const [name, text] of Object.entries(generated())) {
+    assert.equal(await Deno.readTextFile(new URL(`core/${name}`, software)), text, name);
+  }
 });
 
 Deno.test("core.wasm is what its sources compile to, byte for byte", async () => {

@@ -20,6 +20,7 @@ import {
   STOP,
 } from "./cpu_state.ts";
 import { simdTableSource } from "./simd_table.ts";
+import { opsSource, tableSource } from "./tables.ts";
 
 const COMPILER = "npm:assemblyscript@0.28.9/asc";
 const folder = new URL(".", import.meta.url).pathname;
@@ -35,7 +36,7 @@ function offsetsOf(
 }
 
 /** The text of `core/layout.ts`. */
-export function layoutSource(): string {
+function layoutSource(): string {
   const names = (values: Record<string, number>, prefix: string) =>
     Object.entries(values).map(([name, value]) => constant(prefix + name, value, "u32"));
   return [
@@ -92,9 +93,20 @@ export async function compile(
   if (!success) throw new Error(`Cannot compile ${entry}: ${text}`);
 }
 
+/** The generated sources by name. */
+export function generated(): Record<string, string> {
+  return {
+    "layout.ts": layoutSource(),
+    "ops.ts": opsSource(),
+    "table.ts": tableSource(),
+    "simd_table.ts": simdTableSource(),
+  };
+}
+
 if (import.meta.main) {
-  await Deno.writeTextFile(`${folder}core/layout.ts`, layoutSource());
-  await Deno.writeTextFile(`${folder}core/simd_table.ts`, simdTableSource());
+  for (const [name, text] of Object.entries(generated())) {
+    await Deno.writeTextFile(`${folder}core/${name}`, text);
+  }
   const fast = Deno.args.includes("--fast");
   const output = Deno.args.find((arg) => arg.endsWith(".wasm")) ?? `${folder}core.wasm`;
   await compile(output, undefined, fast ? 1 : 3);

@@ -25,9 +25,16 @@ export const FLAGS_KIND: usize = DERIVED + 32;
 export const FLAGS_RESULT: usize = DERIVED + 40;
 /** u64: its second operand (or what the kind says). */
 export const FLAGS_SOURCE: usize = DERIVED + 48;
+/** u64: its first operand. */
+export const FLAGS_DESTINATION: usize = DERIVED + 88;
 /** u64: physical address bits that are reserved in page table entries. */
 export const RESERVED_ADDRESS: usize = DERIVED + 56;
 /** 16 bytes: an operand on its way. */
 export const BOUNCE: usize = DERIVED + 64;
 /** u64: an immediate operand on its way. */
 export const IMMEDIATE: usize = DERIVED + 80;
+/** u32: address of the link that the next block is to be entered in, 0 if in none. */
+export const LINK_FROM: usize = DERIVED + 96;
+/** u64, u32: base and limit of CS when links were made. */
+export const CODE_BASE: usize = DERIVED + 104;
+export const CODE_LIMIT: usize = DERIVED + 112;

@@ -1,4 +1,5 @@
 // What the module exports.
+import { flushBlocks } from "./block";
 import { modeChanged } from "./mode";
 import { refreshSystem } from "./reset";
 import { resetTlb } from "./tlb";
@@ -7,10 +8,12 @@ export { cpuidChanged, cpuidTable } from "./cpuid";
 export { deliverFault } from "./interrupt";
 export { init, powerOn, startUp } from "./reset";
 export { simd } from "./simd";
+export { budgetLeft, run } from "./run";
 
 /** Rebuilds what is derived from the state; to be called after anyone else has changed that. */
 export function refresh(): void {
   resetTlb();
+  flushBlocks();
   refreshSystem();
   modeChanged();
 }

@@ -1,6 +1,6 @@
 // What follows from control registers, segments and flags: privilege, mode, which TLB, what interrupts.
 import { stepping } from "./debug";
-import { ATTENTION_MASK, CPL, MODE, TLB } from "./derived";
+import { ATTENTION_MASK, CODE_BASE, CODE_LIMIT, CPL, MODE, TLB } from "./derived";
 import {
   ATTENTION_INTERRUPT,
   ATTENTION_NMI,
@@ -18,7 +18,7 @@ import {
   SEGMENT_BASE,
   SEGMENT_LIMIT,
 } from "./layout";
-import { TLB_ALIGNED, TLB_SMAP_LIFTED, TLB_SUPERVISOR, TLB_USER } from "./tlb";
+import { newEpoch, TLB_ALIGNED, TLB_SMAP_LIFTED, TLB_SUPERVISOR, TLB_USER } from "./tlb";
 
 // Bits of MODE. Blocks are decoded for one mode.
 /** 64-bit mode. */
@@ -35,6 +35,8 @@ export const MODE_FLAT_STACK: u32 = 1 << 4;
 export const MODE_PROTECTED: u32 = 1 << 5;
 /** One instruction a block, between stepBefore and stepAfter: debug.ts has the reasons. */
 export const MODE_STEP: u32 = 1 << 6;
+/** CPL 3: other pages may be executed. */
+export const MODE_USER: u32 = 1 << 8;
 /** CS has no limit that an instruction could cross. */
 export const MODE_FLAT_CODE: u32 = 1 << 7;
 
@@ -85,6 +87,15 @@ export function interruptFlagChanged(): void {
   store<u32>(ATTENTION_MASK, mask);
 }
 
+/** Links between blocks hold for one base and limit of CS. */
+function codeMoved(): void {
+  const base = load<u64>(SEG_CS, SEGMENT_BASE), limit = load<u32>(SEG_CS, SEGMENT_LIMIT);
+  if (load<u64>(CODE_BASE) == base && load<u32>(CODE_LIMIT) == limit) return;
+  store<u64>(CODE_BASE, base);
+  store<u32>(CODE_LIMIT, limit);
+  newEpoch();
+}
+
 /** To be called after any change of CR0, CR3, CR4, EFER, CS, SS, DS, ES or RFLAGS.TF, IF, VM, AC. */
 export function modeChanged(): void {
   const cr0 = load<u64>(CR0), rflags = load<u64>(RFLAGS);
@@ -92,6 +103,8 @@ export function modeChanged(): void {
   let mode = codeMode((load<u64>(EFER) & (1 << 10)) != 0);
   if (cr0 & 1 && !(rflags & RFLAGS_VM)) mode |= MODE_PROTECTED;
   if (stepping()) mode |= MODE_STEP;
+  if (cpl == 3) mode |= MODE_USER;
+  codeMoved();
   store<u32>(CPL, cpl);
   store<u32>(MODE, mode);
   store<u32>(TLB, tlbOf(cpl, rflags) as u32);

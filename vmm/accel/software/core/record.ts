@@ -20,10 +20,19 @@ export const OP_INDEX: usize = 10;
 export const OP_SCALE: usize = 12;
 /** u8: how its address is made, see EA_*. */
 export const OP_EA: usize = 13;
-/** u8: number of its segment; bit 7: the operand is memory. */
+/** u8: number of its segment, and which operands are what. */
 export const OP_SEGMENT: usize = 14;
-/** u8: operand size in bytes (low 4 bits), LOCK 0x10, REP/REPE 0x20, REPNE 0x40. */
+/** Bits of that: one operand is memory; it is the source; the source is the immediate. */
+export const OPERAND_MEMORY: u32 = 0x80;
+export const OPERAND_MEMORY_SOURCE: u32 = 0x20;
+export const OPERAND_IMMEDIATE: u32 = 0x40;
+/** u8: operand size in bytes (low 4 bits) and prefixes. */
 export const OP_FLAGS: usize = 15;
+export const FLAG_LOCK: u32 = 0x10;
+export const FLAG_REP: u32 = 0x20;
+export const FLAG_REPNE: u32 = 0x40;
+/** There was a 66 prefix. */
+export const FLAG_66: u32 = 0x80;
 /** u64: displacement; for RIP-relative operands the address itself. */
 export const OP_DISPLACEMENT: usize = 16;
 /** u64: immediate, sign-extended; for branches the target. */
@@ -60,9 +69,10 @@ export const BLOCK_NEXT: usize = 20;
 export const BLOCK_PAGE_NEXT: usize = 24;
 /** u32: the block after it where it falls through or does not branch, and the epoch of that link. */
 export const BLOCK_LINK: usize = 28;
-export const BLOCK_LINK_EPOCH: usize = 32;
 /** u32: the block that its branch leads to, and the epoch of that link. */
 export const BLOCK_TAKEN: usize = 36;
-export const BLOCK_TAKEN_EPOCH: usize = 40;
-/** u64: CS base, since the same bytes may be reached by several. */
+/** u64, u32: CS base and limit, since the same bytes may be reached by several. */
 export const BLOCK_CS_BASE: usize = 48;
+export const BLOCK_CS_LIMIT: usize = 56;
+/** How far a link's epoch is from it. */
+export const LINK_EPOCH: usize = 4;

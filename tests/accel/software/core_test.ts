@@ -1,0 +1,70 @@
+import assert from "node:assert/strict";
+import { STOP } from "../../../vmm/accel/software/cpu_state.ts";
+import { TestCore } from "./core_testing.ts";
+
+const HLT = 0xf4;
+
+Deno.test("run() executes a loop in long mode to its HLT, in slices", () => {
+  const cpu = new TestCore(4 << 20);
+  cpu.enterLongMode();
+  // mov ecx, 100000; l: add rax, rcx; dec rcx; jnz l; hlt
+  cpu.load(0x1000, [0xb9, 0xa0, 0x86, 1, 0, 0x48, 1, 0xc8, 0x48, 0xff, 0xc9, 0x75, 0xf8, HLT]);
+  assert.equal(cpu.run(0x1000, 1000), STOP.budget);
+  while (cpu.core.run(10_000) === STOP.budget);
+  assert.equal(cpu.state.gpr.at(0), 5_000_050_000n);
+  assert.equal(cpu.state.rip, 0x100en);
+});
+
+Deno.test("run() executes real-mode code by segments", () => {
+  const cpu = new TestCore();
+  cpu.setSegment(1, 0x100, 0x1000n, 0xffff, 0x9b);
+  cpu.setSegment(3, 0x200, 0x2000n, 0xffff, 0x93);
+  cpu.core.exports.refresh();
+  // mov ax, 0x1234; mov [5], ax; mov bl, [6]; out 0x10, al; hlt
+  cpu.load(0x1000, [0xb8, 0x34, 0x12, 0xa3, 5, 0, 0x8a, 0x1e, 6, 0, 0xe6, 0x10, HLT]);
+  assert.equal(cpu.run(0), STOP.halt);
+  assert.equal(cpu.ram[0x2005], 0x34);
+  assert.equal(cpu.state.gpr.at(3) & 0xffn, 0x12n);
+  assert.deepEqual(cpu.output, [0x34]);
+});
+
+Deno.test("run() executes code that changes the instruction after itself", () => {
+  const cpu = new TestCore(4 << 20);
+  cpu.enterLongMode();
+  // mov byte [rip+4], 7 (the immediate of the next); mov eax, 1; hlt
+  cpu.load(0x1000, [0xc6, 0x05, 1, 0, 0, 0, 7, 0xb8, 1, 0, 0, 0, HLT]);
+  assert.equal(cpu.run(0x1000), STOP.halt);
+  assert.equal(cpu.state.gpr.at(0), 7n);
+});
+
+Deno.test("run() notices code that a device has written, after an instruction that ends an epoch", () => {
+  const cpu = new TestCore(4 << 20);
+  cpu.enterLongMode();
+  cpu.load(0x1000, [0xb8, 1, 0, 0, 0, HLT]);
+  assert.equal(cpu.run(0x1000), STOP.halt);
+  cpu.load(0x1000, [0xb8, 2, 0, 0, 0, HLT]);
+  cpu.state.mp_state = 0;
+  cpu.core.exports.refresh();
+  assert.equal(cpu.run(0x1000), STOP.halt);
+  assert.equal(cpu.state.gpr.at(0), 2n);
+});
+
+Deno.test("an access to no RAM goes to the host, in pieces of at most four bytes", () => {
+  const accesses: string[] = [];
+  const cpu = new TestCore(4 << 20, {
+    mmioRead: (
+      low,
+      high,
+      size,
+    ) => (accesses.push(`r${high.toString(16)}:${low.toString(16)}/${size}`), low),
+    mmioWrite: (low, _high, size, value) =>
+      void accesses.push(`w${low.toString(16)}/${size}=${value}`),
+  });
+  cpu.enterLongMode();
+  cpu.state.gpr.put(3, 0xfec0_0000n & 0x3fff_ffffn);
+  // mov rax, [rbx]; mov [rbx+8], cl; hlt
+  cpu.load(0x1000, [0x48, 0x8b, 0x03, 0x88, 0x4b, 8, HLT]);
+  assert.equal(cpu.run(0x1000), STOP.halt);
+  assert.deepEqual(accesses, ["r0:3ec00000/4", "r0:3ec00004/4", "w3ec00008/1=0"]);
+  assert.equal(cpu.state.gpr.at(0), 0x3ec0_0004_3ec0_0000n);
+});
