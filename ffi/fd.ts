@@ -219,6 +219,22 @@ export function fileStatus(fd: number): FileStatus {
   };
 }
 
+/** struct statfs of x86-64 (asm-generic/statfs.h), as far as Denovo reads it. */
+const statfs = struct("statfs", { type: u64, bsize: u64, blocks: u64, bfree: u64, bavail: u64 });
+const STATFS_SIZE = 120;
+
+/**
+ * How many bytes a file's file system has left for its owner.
+ *
+ * @returns undefined where there is no limit to speak of
+ */
+export function spaceLeft(fd: number): number | undefined {
+  const buffer = new Uint8Array(STATFS_SIZE);
+  check(libc.fstatfs(fd, buffer), "fstatfs", `${fd}`);
+  const { bsize, blocks, bavail } = statfs.view(buffer.buffer);
+  return blocks === 0n ? undefined : Number(bavail * bsize);
+}
+
 /** Makes a pipe: [read end, write end], both with CLOEXEC. */
 export function makePipe(flags = 0): [OwnedFd, OwnedFd] {
   const fds = new Int32Array(2);

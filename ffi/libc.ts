@@ -34,6 +34,8 @@ const table = {
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
   // int fstat(int fd, struct stat *st)
   fstat: { parameters: ["i32", "buffer"], result: "i32" },
+  // int fstatfs(int fd, struct statfs *buf)
+  fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
   // int fcntl(int fd, int cmd, int arg)
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int dup3(int from, int to, int flags)
@@ -55,11 +57,17 @@ const table = {
   mprotect: { parameters: ["usize", "usize", "i32"], result: "i32" },
   // int madvise(void *addr, size_t len, int advice)
   madvise: { parameters: ["usize", "usize", "i32"], result: "i32" },
-  // void *memcpy(void *dst, const void *src, size_t n), both ways between a buffer and an address
-  memcpy_to: { name: "memcpy", parameters: ["usize", "buffer", "usize"], result: "void" },
-  memcpy_from: { name: "memcpy", parameters: ["buffer", "usize", "usize"], result: "void" },
-  // void *memset(void *dst, int byte, size_t n)
-  memset: { parameters: ["usize", "i32", "usize"], result: "void" },
+  // ssize_t process_vm_readv(pid_t pid, const struct iovec *local, unsigned long locals,
+  //                          const struct iovec *remote, unsigned long remotes, unsigned long flags)
+  process_vm_readv: {
+    parameters: ["i32", "buffer", "usize", "buffer", "usize", "usize"],
+    result: "i32",
+  },
+  // the same for process_vm_writev
+  process_vm_writev: {
+    parameters: ["i32", "buffer", "usize", "buffer", "usize", "usize"],
+    result: "i32",
+  },
   // int memcmp(const void *a, const void *b, size_t n)
   memcmp: { parameters: ["usize", "usize", "usize"], result: "i32" },
   // int memfd_create(const char *name, unsigned flags)
@@ -208,9 +216,6 @@ const hot: ReadonlySet<keyof Symbols> = new Set([
   "poll",
   "ioctl",
   "ioctl_buffer",
-  "memcpy_to",
-  "memcpy_from",
-  "memcmp",
   "epoll_wait",
   "epoll_wait_async",
   "clock_gettime",

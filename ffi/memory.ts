@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { check, errno, OsError, retry } from "./errno.ts";
+import { check, Errno, errno, OsError, retry } from "./errno.ts";
 import { OwnedFd } from "./fd.ts";
 import { cstring, libc } from "./libc.ts";
 
@@ -13,7 +13,6 @@ const PROT_EXEC = 4;
 const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
 const MAP_ANONYMOUS = 0x20;
-const MAP_NORESERVE = 0x4000;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const MADV_POPULATE_WRITE = 23;
 
@@ -29,8 +28,37 @@ export const Seal = { SEAL: 1, SHRINK: 2, GROW: 4, WRITE: 8 } as const;
 /** Chunks of file I/O to mapped memory: below 2 GiB, so that counts fit an i32. */
 const CHUNK = 1 << 30;
 
-/** A mapping and the duty to unmap it. */
+/** Memory that was promised is not there. */
+export class MemoryLost extends Error {
+  override readonly name = "MemoryLost";
+
+  /** @param name whose memory, and where */
+  constructor(name: string) {
+    super(
+      `No memory is behind ${name}: its file was cut off, or its file system or the host's huge pages` +
+        " are used up",
+    );
+  }
+}
+
+/** How much is zeroed, or looked at, at a time. */
+const PIECE = 256 << 10;
+const scratch = new Uint8Array(PIECE);
+
+const pid = Deno.pid;
+/** struct iovec of this process's buffer, and of the mapping. */
+const local = new BigUint64Array(2);
+const remote = new BigUint64Array(2);
+
+/**
+ * A mapping and the duty to unmap it.
+ *
+ * Its bytes are copied by the kernel (process_vm_readv(2)): a page that is not there, since its file was
+ * cut off or there is no room for it, is an error then and no SIGBUS.
+ */
 export class MappedRegion implements Disposable {
+  /** What it is, for messages. */
+  name = "memory";
   #open = true;
   #bytes: Uint8Array<ArrayBuffer> | undefined;
 
@@ -41,36 +69,54 @@ export class MappedRegion implements Disposable {
   constructor(readonly address: number, readonly size: number) {}
 
   /**
-   * One view of the whole mapping, made once per thread: for regions of up to 1 GiB.
-   * It must not be used after the region is unmapped.
+   * One view of the whole mapping, made once per thread: for regions of up to 1 GiB whose memory nobody
+   * can take away. It must not be used after the region is unmapped.
    */
   get bytes(): Uint8Array<ArrayBuffer> {
     return this.#bytes ??= viewMemory(this.address, this.size);
   }
 
-  /** Copies bytes into the mapping. @throws {RangeError} if they do not fit */
+  /**
+   * Copies bytes into the mapping.
+   *
+   * @throws {RangeError} if they do not fit
+   * @throws {MemoryLost}
+   */
   write(offset: number, data: Uint8Array<ArrayBuffer>): void {
-    libc.memcpy_to(this.#at(offset, data.length), data, data.length);
+    this.#copy(libc.process_vm_writev, "process_vm_writev", offset, data);
   }
 
-  /** Copies bytes out of the mapping. @throws {RangeError} if they are not all inside */
+  /**
+   * Copies bytes out of the mapping.
+   *
+   * @throws {RangeError} if they are not all inside
+   * @throws {MemoryLost}
+   */
   read(offset: number, length: number): Uint8Array<ArrayBuffer> {
+    this.#at(offset, length);
     const out = new Uint8Array(length);
-    libc.memcpy_from(out, this.#at(offset, length), length);
+    this.#copy(libc.process_vm_readv, "process_vm_readv", offset, out);
     return out;
   }
 
-  /** Fills part of the mapping with zeros. */
+  /** Fills part of the mapping with zeros. @throws {MemoryLost} */
   zero(offset: number, length: number): void {
-    libc.memset(this.#at(offset, length), 0, length);
+    this.#at(offset, length);
+    const zeros = new Uint8Array(Math.min(PIECE, length));
+    for (let done = 0; done < length; done += zeros.length) {
+      this.write(offset + done, zeros.subarray(0, length - done));
+    }
   }
 
-  /** Whether a range holds only zeros. */
+  /** Whether a range holds only zeros. @throws {MemoryLost} */
   isZero(offset: number, length: number): boolean {
-    const at = this.#at(offset, length);
-    if (length === 0) return true;
-    const first = this.read(offset, 1)[0];
-    return first === 0 && (length === 1 || libc.memcmp(at, at + 1, length - 1) === 0);
+    this.#at(offset, length);
+    for (let done = 0; done < length; done += PIECE) {
+      const piece = scratch.subarray(0, length - done);
+      this.#copy(libc.process_vm_readv, "process_vm_readv", offset + done, piece);
+      if (!isZero(piece)) return false;
+    }
+    return true;
   }
 
   /**
@@ -93,13 +139,12 @@ export class MappedRegion implements Disposable {
    * Allocates and maps pages now; whole pages only.
    *
    * @throws {OsError} when there is not enough memory
+   * @throws {MemoryLost}
    */
   populate(offset = 0, length: number = this.size): void {
     const address = this.#at(offset, length);
-    check(
-      retry(() => libc.madvise(address, length, MADV_POPULATE_WRITE)),
-      "madvise(MADV_POPULATE_WRITE)",
-    );
+    const result = retry(() => libc.madvise(address, length, MADV_POPULATE_WRITE));
+    this.#check(result, "madvise(MADV_POPULATE_WRITE)");
   }
 
   /** Unmaps the region; a second call does nothing. */
@@ -125,6 +170,28 @@ export class MappedRegion implements Disposable {
     return this.address + offset;
   }
 
+  #copy(
+    call: typeof libc.process_vm_readv,
+    name: string,
+    offset: number,
+    data: Uint8Array<ArrayBuffer>,
+  ): void {
+    const address = this.#at(offset, data.length);
+    for (let done = 0; done < data.length;) {
+      const step = BigInt(Math.min(CHUNK, data.length - done));
+      local[0] = addressOf(data) + BigInt(done);
+      remote[0] = BigInt(address + done);
+      local[1] = remote[1] = step;
+      done += this.#check(retry(() => call(pid, local, 1, remote, 1, 0)), name);
+    }
+  }
+
+  /** Passes a call's result on, whose only bad address can be in the mapping. */
+  #check(result: number, call: string, subject?: string): number {
+    if (result === -1 && errno() === Errno.EFAULT) throw new MemoryLost(this.name);
+    return check(result, call, subject);
+  }
+
   #transfer(
     call: typeof libc.pread_at,
     name: string,
@@ -137,16 +204,20 @@ export class MappedRegion implements Disposable {
     let done = 0;
     while (done < length) {
       const step = Math.min(CHUNK, length - done);
-      const n = check(
-        retry(() => call(fd, address + done, step, BigInt(fileOffset + done))),
-        name,
-        `${fd}`,
-      );
+      const result = retry(() => call(fd, address + done, step, BigInt(fileOffset + done)));
+      const n = this.#check(result, name, `${fd}`);
       if (n === 0) break;
       done += n;
     }
     return done;
   }
+}
+
+/** Whether there are only zeros: the first byte is one, and each is like the one before it. */
+function isZero(bytes: Uint8Array<ArrayBuffer>): boolean {
+  if (bytes.length === 0 || bytes[0] !== 0) return bytes.length === 0;
+  const at = addressOf(bytes);
+  return bytes.length === 1 || libc.memcmp(at, at + 1n, bytes.length - 1) === 0;
 }
 
 /** A view of native memory that someone else keeps mapped. */
@@ -169,17 +240,17 @@ function map(size: number, prot: number, flags: number, fd: number, offset: numb
 /** Maps a file shared with everyone else who maps it. */
 export function mapShared(fd: number, size: number, offset = 0, writable = true): MappedRegion {
   const prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  return map(size, prot, MAP_SHARED | MAP_NORESERVE, fd, offset);
+  return map(size, prot, MAP_SHARED, fd, offset);
 }
 
 /** Maps a file copy-on-write: changes stay in this process. */
 export function mapPrivate(fd: number, size: number, offset = 0): MappedRegion {
-  return map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, offset);
+  return map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, offset);
 }
 
 /** Anonymous memory of this process alone. */
 export function mapAnonymous(size: number): MappedRegion {
-  return map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
 /** A page of machine code that cannot be written any more. */

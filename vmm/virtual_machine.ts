@@ -3,7 +3,9 @@
  *
  * @module
  */
+import { describeErrno, Errno } from "../ffi/errno.ts";
 import { exitName } from "../ffi/kvm/run.ts";
+import { MemoryLost } from "../ffi/memory.ts";
 import type { ChardevState } from "../devices/chardev/backend.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { Accelerator } from "./accel/accelerator.ts";
@@ -286,7 +288,14 @@ export class VirtualMachine implements AsyncDisposable {
     const wasRunning = this.running;
     this.machine.park();
     this.#log("cpu_reset", () => this.#registers());
-    this.machine.reset();
+    try {
+      this.machine.reset();
+    } catch (error) {
+      // Memory or an image is gone: what is left is no machine that could run.
+      if (wasRunning) this.pause("internal-error");
+      else this.#runState = "internal-error";
+      throw error;
+    }
     this.events.emit("RESET", { guest: reason.startsWith("guest"), reason });
     if (needsReset.has(this.#runState)) this.#runState = "paused";
     else if (wasRunning) this.machine.resume();
@@ -375,13 +384,28 @@ export class VirtualMachine implements AsyncDisposable {
       ? `KVM internal error. Suberror: ${argument}${data.join("")}`
       : event === GuestEvent.FAILED_ENTRY
       ? `KVM: entry failed, hardware error 0x${argument.toString(16)}`
+      : event === GuestEvent.RUN_FAILED
+      ? this.#runFailed(argument)
       : `KVM: unexpected exit ${exitName(argument)}`;
     this.#internalError(`${text}\n${this.#registersOf(vcpu!)}${this.#codeAt(vcpu!.index)}`);
   }
 
+  /** QEMU's sentence, and what a bad address means: the only ones that KVM uses are in guest memory. */
+  #runFailed(error: number): string {
+    const text = `error: kvm run failed ${describeErrno(error)}`;
+    const { name } = this.machine.memory.ram.mapping;
+    return error === Errno.EFAULT ? `${text}\n${new MemoryLost(name).message}` : text;
+  }
+
   #guestReset(): void {
     if (this.actions.reboot === "shutdown") this.#guestShutdown("guest-reset");
-    else this.reset("guest-reset");
+    else {
+      try {
+        this.reset("guest-reset");
+      } catch (error) {
+        this.notice((error as Error).message);
+      }
+    }
   }
 
   #guestShutdown(reason: string): void {

@@ -5,6 +5,7 @@
  */
 import { monotonicNow } from "../../ffi/event.ts";
 import type { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
+import type { RunState } from "../../vmm/run_state.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import type { Waiting } from "../channel/channel.ts";
 import { constantSections } from "../state/machine_state.ts";
@@ -29,6 +30,8 @@ export interface Update extends Disposable {
 export class Departure {
   /** What the guest did when it was stopped. */
   guest: GuestRun = { wasRunning: false, stoppedNs: 0 };
+  /** The VM's state when it was stopped: one that needs a reset is no better afterwards. */
+  #stateBefore: RunState = "paused";
 
   /**
    * @param vm the VM
@@ -70,6 +73,7 @@ export class Departure {
     if (vm.runState === "finish-migrate") return;
     this.guest = guest;
     const agoNs = monotonicNow() - guest.stoppedNs;
+    this.#stateBefore = vm.runState;
     if (vm.running) vm.pause("finish-migrate", agoNs);
     else vm.setRunState("finish-migrate");
     this.migration.times.stopped = performance.now() - agoNs / 1e6;
@@ -114,6 +118,6 @@ export class Departure {
     vm.chardevs.hold("nothing");
     if (vm.runState !== "finish-migrate") return;
     if (guest.wasRunning) vm.resume();
-    else vm.setRunState("paused");
+    else vm.setRunState(this.#stateBefore);
   }
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { dataRanges, fileStatus, isOpen, O, openFile, readAt, writeAll } from "../../ffi/fd.ts";
-import { makeMemfd, mapShared, resizeFile, Seal, sealsOf } from "../../ffi/memory.ts";
+import { makeMemfd, mapShared, MemoryLost, resizeFile, Seal, sealsOf } from "../../ffi/memory.ts";
 import { HIGH_RAM_START, LOW_RAM_LIMIT } from "../../vmm/machine/microvm.ts";
 import type { MemoryBackendConfig } from "../../vmm/config.ts";
 import {
@@ -159,7 +159,24 @@ const failures: [string, Partial<MemoryBackendConfig>, RegExp][] = [
   [
     "there is no such amount of address space",
     { qomType: "memory-backend-ram", share: false, size: 2 ** 50 },
-    /^Cannot allocate 1125899906842624 bytes of guest RAM 'ram0': Cannot allocate memory$/,
+    /^cannot set up guest memory 'ram0': Cannot allocate memory$/,
+  ],
+  ...(["memory-backend-memfd", "memory-backend-shm", "memory-backend-ram"] as const).map(
+    (qomType): [string, Partial<MemoryBackendConfig>, RegExp] => [
+      `${qomType} is larger than what the host has`,
+      { qomType, size: 2 ** 46 },
+      /^cannot set up guest memory 'ram0': Cannot allocate memory$/,
+    ],
+  ),
+  ...[true, false].map((share): [string, Partial<MemoryBackendConfig>, RegExp] => [
+    `the host has not so many huge pages, share=${share}`,
+    { hugetlb: true, hugetlbsize: 2 << 20, size: 2 ** 40, share },
+    /^unable to map backing store for guest RAM: Cannot allocate memory$/,
+  ]),
+  [
+    "the file system has no room for the file",
+    { qomType: "memory-backend-file", memPath: "/tmp", size: 2 ** 43 },
+    /^Cannot allocate 8796093022208 bytes of guest RAM 'ram0': its file system has only \d+ bytes left$/,
   ],
   [
     "the file is shared although it may only be read",
@@ -167,6 +184,40 @@ const failures: [string, Partial<MemoryBackendConfig>, RegExp][] = [
     /^Cannot allocate 1048576 bytes of guest RAM 'ram0': Permission denied$/,
   ],
 ];
+
+Deno.test("`openBackend()` leaves no file behind that it has made in vain", async () => {
+  await withFolder((folder) => {
+    const options = { qomType: "memory-backend-file", memPath: `${folder}/ram` } as const;
+    assert.throws(() => openBackend(config({ ...options, size: 2 ** 46 })));
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+    Deno.writeTextFileSync(options.memPath, "somebody's");
+    assert.throws(() => openBackend(config(options)));
+    assert.equal(Deno.readTextFileSync(options.memPath), "somebody's");
+  });
+});
+
+Deno.test("a backend whose file is cut off says so at each access", async () => {
+  await withFolder((folder) => {
+    const memPath = `${folder}/ram`;
+    withBackend({ qomType: "memory-backend-file", memPath }, (ram) => {
+      const memory = new GuestMemory(ram);
+      Deno.truncateSync(memPath, 4096);
+      assert.deepEqual(memory.read(4094, 2), Uint8Array.of(0, 0));
+      assert.throws(() => memory.read(4094, 4), {
+        name: "MemoryLost",
+        message: /^No memory is behind guest RAM 'ram0': /,
+      });
+      assert.throws(() => memory.write(8192, word), MemoryLost);
+      assert.throws(() => memory.zero(8192, SIZE - 8192), MemoryLost);
+      assert.throws(() => ram.mapping.isZero(0, SIZE), MemoryLost);
+      assert.throws(() => ram.mapping.populate(), MemoryLost);
+      using file = openFile(`${folder}/other`, O.RDWR | O.CREAT);
+      writeAll(file.fd, new Uint8Array(SIZE));
+      assert.throws(() => memory.readFrom(file.fd, 0, 8192, 4096), MemoryLost);
+      assert.throws(() => memory.writeTo(file.fd, 0, 8192, 4096), MemoryLost);
+    });
+  });
+});
 
 for (const [when, options, message] of failures) {
   Deno.test(`\`openBackend()\` says what is wrong and leaves nothing open when ${when}`, () => {

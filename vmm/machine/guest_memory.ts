@@ -7,7 +7,16 @@
  * @module
  */
 import { OsError } from "../../ffi/errno.ts";
-import { dataRanges, fileStatus, O, openFile, type OwnedFd, unlinkFile } from "../../ffi/fd.ts";
+import {
+  dataRanges,
+  fileStatus,
+  findNamed,
+  O,
+  openFile,
+  type OwnedFd,
+  spaceLeft,
+  unlinkFile,
+} from "../../ffi/fd.ts";
 import {
   addSeals,
   makeMemfd,
@@ -15,6 +24,7 @@ import {
   type MappedRegion,
   mapPrivate,
   mapShared,
+  MemoryLost,
   resizeFile,
   Seal,
 } from "../../ffi/memory.ts";
@@ -135,23 +145,65 @@ function openMemory(config: MemoryBackendConfig): OwnedFd | undefined {
  */
 export function openBackend(config: MemoryBackendConfig, kept?: OwnedFd): MemoryBackend {
   let fd = kept;
+  const { memPath } = config;
+  const isNew = memPath !== undefined && !kept && findNamed(memPath) === undefined;
   try {
+    if (!kept) checkPromise(config);
     fd ??= openMemory(config);
     if (kept) checkSize(kept.fd, config, (config.offset ?? 0) + config.size);
+    else if (config.share && fd) checkSpace(fd.fd, config);
     return { config, fd, mapping: mapMemory(config, fd, !kept), inherited: kept !== undefined };
   } catch (error) {
     fd?.close();
-    if (!(error instanceof OsError)) throw error;
-    throw new Error(
-      `Cannot allocate ${config.size} bytes of guest RAM '${config.id}': ${error.reason}`,
-      { cause: error },
-    );
+    if (isNew) unlinkFile(memPath);
+    throw inWords(error, config);
   }
+}
+
+function inWords(error: unknown, { size, id, hugetlb, qomType }: MemoryBackendConfig): unknown {
+  if (error instanceof MemoryLost) return noRoom(size, id, "No space left on device", error);
+  if (!(error instanceof OsError)) return error;
+  // mmap(2): the huge pages of a mapping are set aside when it is made.
+  const isFile = hugetlb || qomType === "memory-backend-file";
+  if (error.syscall === "mmap" && error.code === "ENOMEM" && isFile) {
+    return new Error(`unable to map backing store for guest RAM: ${error.reason}`, {
+      cause: error,
+    });
+  }
+  return noRoom(size, id, error.reason, error);
+}
+
+function noRoom(size: number, id: string, reason: string, cause: unknown): Error {
+  return new Error(`Cannot allocate ${size} bytes of guest RAM '${id}': ${reason}`, { cause });
+}
+
+/**
+ * Refuses more memory than the kernel would promise to a process: a memfd it promises without looking
+ * (Documentation/mm/overcommit-accounting.rst).
+ */
+function checkPromise({ qomType, hugetlb, id, size }: MemoryBackendConfig): void {
+  if (hugetlb || qomType === "memory-backend-file") return;
+  try {
+    mapAnonymous(size).close();
+  } catch (cause) {
+    if (!(cause instanceof OsError)) throw cause;
+    throw new Error(`cannot set up guest memory '${id}': ${cause.reason}`, { cause });
+  }
+}
+
+/** Refuses a file that its file system has no room for: the guest would find that out. */
+function checkSpace(fd: number, { id, size, offset = 0 }: MemoryBackendConfig): void {
+  const left = spaceLeft(fd);
+  const missing = offset + size - fileStatus(fd).allocated;
+  if (left === undefined || missing <= left) return;
+  throw new Error(
+    `Cannot allocate ${size} bytes of guest RAM '${id}': its file system has only ${left} bytes left`,
+  );
 }
 
 /** Maps a backend's file, or anonymous memory; new memory is allocated now if that is wanted. */
 function mapMemory(
-  { size, offset = 0, share, prealloc }: MemoryBackendConfig,
+  { id, size, offset = 0, share, prealloc }: MemoryBackendConfig,
   fd: OwnedFd | undefined,
   isNew: boolean,
 ): MappedRegion {
@@ -160,6 +212,7 @@ function mapMemory(
     : share
     ? mapShared(fd.fd, size, offset)
     : mapPrivate(fd.fd, size, offset);
+  mapping.name = `guest RAM '${id}'`;
   try {
     if (prealloc && isNew) mapping.populate();
     return mapping;
@@ -234,9 +287,18 @@ export class GuestMemory {
 
   /** Gives all regions to a VM as memory slots. */
   attach(vm: AcceleratorVm): void {
-    this.#regions.forEach(({ gpa, size, mapping, offset, file, readonly }, slot) =>
-      vm.setMemory({ slot, gpa, size, address: mapping.address + offset, file, readonly })
-    );
+    this.#regions.forEach(({ name, gpa, size, mapping, offset, file, readonly }, slot) => {
+      try {
+        vm.setMemory({ slot, gpa, size, address: mapping.address + offset, file, readonly });
+      } catch (cause) {
+        if (!(cause instanceof OsError)) throw cause;
+        throw new Error(
+          `Cannot show the guest ${size} bytes of memory at 0x${gpa.toString(16)} (${name}): ` +
+            cause.reason,
+          { cause },
+        );
+      }
+    });
   }
 
   /** Whether a range of guest addresses is RAM or ROM throughout. */

@@ -27,6 +27,8 @@ export const GuestEvent = {
   FAILED_ENTRY: 7,
   CRASH: 8,
   THREAD_FAILED: 9,
+  /** The vCPU could not be entered; the argument is the errno. */
+  RUN_FAILED: 10,
 } as const;
 
 /**

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { OsError } from "../../ffi/errno.ts";
 import { monotonicNow } from "../../ffi/event.ts";
 import { Exit, type RunPage, RunResult } from "../../ffi/kvm/run.ts";
 import type { VcpuRunner } from "../accel/accelerator.ts";
@@ -30,13 +31,27 @@ export function vcpuLoop(vcpu: VcpuThread): void {
   while (waitForWork(vcpu)) {
     let result: number = RunResult.INTERRUPTED;
     while (vcpu.control.wanted === Wanted.RUN) {
-      result = vcpu.runner.enter();
+      result = enter(vcpu);
       if (result === RunResult.EXIT) handleExit(vcpu);
     }
     // An entry that was interrupted has completed what was pending first.
     if (result === RunResult.EXIT) finishPendingAccess(vcpu);
   }
   vcpu.control.phase = ThreadPhase.EXITED;
+}
+
+/**
+ * Enters the guest. An entry that fails, most often because there is no memory behind an address that
+ * the guest uses (EFAULT), stops the VM.
+ */
+function enter(vcpu: VcpuThread): number {
+  try {
+    return vcpu.runner.enter();
+  } catch (error) {
+    if (!(error instanceof OsError)) throw error;
+    report(vcpu, GuestEvent.RUN_FAILED, error.errno);
+    return RunResult.INTERRUPTED;
+  }
 }
 
 /**
@@ -83,7 +98,7 @@ function waitForWork({ control }: VcpuThread): boolean {
 function finishPendingAccess(vcpu: VcpuThread): void {
   const { run } = vcpu.runner;
   run.immediateExit = true;
-  while (vcpu.runner.enter() === RunResult.EXIT) handleExit(vcpu);
+  while (enter(vcpu) === RunResult.EXIT) handleExit(vcpu);
   run.immediateExit = false;
 }
 
