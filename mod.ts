@@ -49,8 +49,10 @@ import {
   writePidfile,
 } from "./vmm/daemon.ts";
 import { MachineView } from "./vmm/view/machine_view.ts";
+import { stampMessage } from "./vmm/messages.ts";
 import { denovoVersion } from "./vmm/monitor/version.ts";
 import { optionsHelp, parseCommandLine, type Request } from "./vmm/options/command_line.ts";
+import { placement } from "./vmm/threads/placement.ts";
 import { endSpareThreads, startSpareThreads } from "./vmm/threads/vcpu.ts";
 import { VirtualMachine } from "./vmm/virtual_machine.ts";
 
@@ -135,17 +137,19 @@ export async function main(args: readonly string[]): Promise<number> {
   const parse = () => parseCommandLine([...args], deviceTypes);
   if (isPreflight()) return answerPreflight(() => parse().config);
   let arrival: Arrival | undefined;
+  let known: MachineConfig | undefined;
   try {
     arrival = Arrival.fromEnvironment();
     const { config, request } = parse();
     if (request) return await printRequest(request);
+    known = config;
     if (config.daemonize && !arrival.inPlace && !isDaemonChild()) return startDaemon();
     return await runMachine(config, arrival);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     endSpareThreads();
     if (error instanceof Terminated) return 0;
-    console.error(`denovo: ${error.message}`);
+    console.error(stampMessage(known, `denovo: ${error.message}`));
     if (error instanceof GuestEnded) return error.status;
     arrival?.goBack(error.message);
     return 1;
@@ -174,6 +178,8 @@ async function printRequest(request: Request): Promise<number> {
 
 /** Runs one VM from its start, or from its predecessor's state, to its end. */
 async function runMachine(options: MachineConfig, arrival: Arrival): Promise<number> {
+  const { enabled, resourceControl } = options.sandbox;
+  if (enabled && !resourceControl) placement.forbid();
   startSpareThreads(options.smp.cpus);
   const ready = takeReadyFd();
   const useOwnOutput = takeUpdateOutput();
@@ -236,7 +242,7 @@ async function createMachine(options: MachineConfig, arrival: Arrival): Promise<
   // signal ends the process alone.
   const early = arrival.inPlace
     ? () => {}
-    : listenForSignals((signal) => end.abort(new Terminated(signal)));
+    : listenForSignals(options, (signal) => end.abort(new Terminated(signal)));
   try {
     const received = await arrival.receive(options, end.signal);
     // The guest only passes through a helper: it goes on as it was.
@@ -249,9 +255,9 @@ async function createMachine(options: MachineConfig, arrival: Arrival): Promise<
       kept: received?.kept,
       abort: end.signal,
       detached: true,
-      notice: (text) => (log ?? console.error)(text),
+      notice: (text) => (log ?? console.error)(stampMessage(config, text)),
     });
-    const signals = listenForSignals(() => vm.quit("host-signal"));
+    const signals = listenForSignals(config, () => vm.quit("host-signal"));
     if (end.signal.aborted) vm.quit("host-signal");
     return { vm, received, signals };
   } finally {
@@ -297,10 +303,10 @@ async function openLog(
 }
 
 /** SIGINT, SIGTERM and SIGHUP end the VM as QEMU's do. Returns what takes the listeners away. */
-function listenForSignals(end: (signal: string) => void): () => void {
+function listenForSignals(config: MachineConfig, end: (signal: string) => void): () => void {
   const listeners = terminationSignals.map((signal) => {
     const listener = () => {
-      console.error(`denovo: terminating on signal ${signal}`);
+      console.error(stampMessage(config, `denovo: terminating on signal ${signal}`));
       end(signal);
     };
     Deno.addSignalListener(signal, listener);

@@ -14,6 +14,8 @@ const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
 const MAP_ANONYMOUS = 0x20;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+const MADV_MERGEABLE = 12;
+const MADV_DONTDUMP = 16;
 const MADV_POPULATE_WRITE = 23;
 
 const MFD_CLOEXEC = 1;
@@ -145,6 +147,16 @@ export class MappedRegion implements Disposable {
     const address = this.#at(offset, length);
     const result = retry(() => libc.madvise(address, length, MADV_POPULATE_WRITE));
     this.#check(result, "madvise(MADV_POPULATE_WRITE)");
+  }
+
+  /** Leaves the region out of core dumps. @throws {OsError} */
+  excludeFromDumps(): void {
+    check(libc.madvise(this.address, this.size, MADV_DONTDUMP), "madvise(MADV_DONTDUMP)");
+  }
+
+  /** Lets the kernel share equal pages of private memory, if it does that at all. */
+  allowMerging(): void {
+    libc.madvise(this.address, this.size, MADV_MERGEABLE);
   }
 
   /** Unmaps the region; a second call does nothing. */

@@ -23,6 +23,10 @@ export interface MachineTypeConfig {
   readonly pic: boolean;
   /** MC146818 clock and CMOS. */
   readonly rtc: boolean;
+  /** `dump-guest-core=`: whether a core dump of the VMM has guest RAM in it. */
+  readonly dumpGuestCore: boolean;
+  /** `mem-merge=`: whether the host may share equal pages of private RAM (KSM). */
+  readonly memMerge: boolean;
   /** Whether `-serial` makes ISA serial ports. */
   readonly isaSerial: boolean;
   /** Whether the kernel is told of virtio-mmio devices on its command line. */
@@ -223,8 +227,16 @@ export interface MachineConfig {
   readonly incoming: readonly string[];
   /** `-global DRIVER.PROPERTY=VALUE` */
   readonly globals: readonly (readonly [driver: string, property: string, value: string])[];
-  /** `-sandbox on,spawn=deny` */
-  readonly sandbox: { readonly enabled: boolean; readonly spawn: boolean };
+  /** `-sandbox on,spawn=deny,resourcecontrol=deny`: what the VMM itself may do. */
+  readonly sandbox: {
+    readonly enabled: boolean;
+    /** Start programs. */
+    readonly spawn: boolean;
+    /** Choose the processors that its threads run on. */
+    readonly resourceControl: boolean;
+  };
+  /** `-msg`: whether messages begin with the time, and the guest's name. */
+  readonly messages: { readonly timestamp: boolean; readonly guestName: boolean };
 }
 
 /** The configuration of a VM about which nothing was said. */
@@ -235,6 +247,8 @@ export function defaultConfig(): MachineConfig {
       pit: true,
       pic: true,
       rtc: false,
+      dumpGuestCore: true,
+      memMerge: true,
       isaSerial: true,
       autoKernelCmdline: true,
       xPauseClock: false,
@@ -262,6 +276,7 @@ export function defaultConfig(): MachineConfig {
     actions: { reboot: "reset", shutdown: "poweroff", panic: "shutdown", watchdog: "reset" },
     incoming: [],
     globals: [],
-    sandbox: { enabled: false, spawn: true },
+    sandbox: { enabled: false, spawn: true, resourceControl: true },
+    messages: { timestamp: false, guestName: false },
   };
 }

@@ -68,7 +68,10 @@ export class Resources {
   openBackends(config: MachineConfig, kept?: KeptResources): void {
     for (const object of wantedBackends(config)) {
       if (this.backends.has(object.id)) throw new Error(`Duplicate ID '${object.id}' for object`);
-      this.backends.set(object.id, openBackend(object, inheritedMemory(object, kept)));
+      const backend = openBackend(object, inheritedMemory(object, kept));
+      this.backends.set(object.id, backend);
+      if (!config.machine.dumpGuestCore) backend.mapping.excludeFromDumps();
+      if (config.machine.memMerge && !object.share) backend.mapping.allowMerging();
     }
     const known = (id: string) => this.backends.has(id) || (id === ROM_ID && config.bios);
     for (const id of kept?.memory.keys() ?? []) {

@@ -39,6 +39,7 @@ export const KVM = {
   GET_CLOCK: ior(0x7c, 48),
   GET_PIT2: ior(0x9f, 112),
   SET_PIT2: iow(0xa0, 112),
+  SET_GSI_ROUTING: iow(0x6a, 8),
   RUN: io(0x80),
   GET_REGS: ior(0x81, 144),
   SET_REGS: iow(0x82, 144),

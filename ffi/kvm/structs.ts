@@ -93,6 +93,17 @@ export const kvmEnableCap = struct("kvm_enable_cap", {
 /** struct kvm_irq_level */
 export const kvmIrqLevel = struct("kvm_irq_level", { irq: u32, level: u32 });
 
+/** struct kvm_irq_routing_entry to a chip's pin: the target is a union of 32 bytes. */
+export const kvmIrqRoutingEntry = struct("kvm_irq_routing_entry", {
+  gsi: u32,
+  type: u32,
+  flags: u32,
+  pad: u32,
+  irqchip: u32,
+  pin: u32,
+  rest: bytes(24),
+});
+
 /** struct kvm_irqchip: the chip's registers are a union of 512 bytes */
 export const kvmIrqchip = struct("kvm_irqchip", { chip_id: u32, pad: u32, chip: bytes(512) });
 

@@ -6,12 +6,23 @@
 import type { OwnedFd } from "../fd.ts";
 import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
 import { OwnedFd as Fd } from "../fd.ts";
-import { kvmEnableCap, kvmIrqLevel, kvmPitConfig, kvmUserspaceMemoryRegion } from "./structs.ts";
+import {
+  kvmEnableCap,
+  kvmIrqLevel,
+  kvmIrqRoutingEntry,
+  kvmPitConfig,
+  kvmUserspaceMemoryRegion,
+} from "./structs.ts";
 
 /** KVM_MEM_READONLY: guest writes exit as MMIO. */
 const MEM_READONLY = 2;
 /** KVM_PIT_SPEAKER_DUMMY: the kernel answers port 0x61 too. */
 const PIT_SPEAKER_DUMMY = 1;
+
+/** KVM_IRQ_ROUTING_IRQCHIP: a line leads to a pin of a chip. */
+const ROUTING_IRQCHIP = 1;
+/** KVM_IRQCHIP_IOAPIC */
+const IRQCHIP_IOAPIC = 2;
 
 /** A VM. Its ioctls work only in the process image that made it. */
 export class KvmVm implements Disposable {
@@ -67,6 +78,18 @@ export class KvmVm implements Disposable {
   /** Makes the in-kernel PIC, IOAPIC and, per vCPU, LAPIC. Before the first vCPU. */
   createIrqchip(): void {
     ioctlValue(this.fd.fd, KVM.CREATE_IRQCHIP);
+  }
+
+  /** Connects the interrupt lines 0 to `pins` - 1 to the in-kernel IOAPIC, and to nothing else. */
+  routeToIoapic(pins: number): void {
+    const head = 8;
+    const table = new Uint8Array(head + pins * kvmIrqRoutingEntry.size);
+    new DataView(table.buffer).setUint32(0, pins, true);
+    for (let pin = 0; pin < pins; pin++) {
+      const entry = kvmIrqRoutingEntry.view(table.buffer, head + pin * kvmIrqRoutingEntry.size);
+      Object.assign(entry, { gsi: pin, type: ROUTING_IRQCHIP, irqchip: IRQCHIP_IOAPIC, pin });
+    }
+    ioctlBuffer(this.fd.fd, KVM.SET_GSI_ROUTING, table);
   }
 
   /** Makes the in-kernel 8254 PIT. */

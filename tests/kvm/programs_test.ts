@@ -54,6 +54,13 @@ kvmTest("the RTC tells the host's time and interrupts at 1024 Hz", async () => {
   assert.ok(told >= before && told <= Date.now() / 1000, `${time} is not now`);
 });
 
+kvmTest("without a PIC no interrupt reaches a guest that has set one up", async () => {
+  await using test = await TestVm.start({ program: "rtc", machine: { rtc: true, pic: false } });
+  const status = await test.ended();
+  assert.match(test.text, /\nrtc: irqs fail 0\n$/);
+  assert.equal(status, 3);
+});
+
 kvmTest("a triple fault resets the machine, again and again", async () => {
   await using test = await TestVm.start({ program: "triple" });
   await test.resets(3);

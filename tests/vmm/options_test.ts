@@ -54,9 +54,29 @@ Deno.test("parseCommandLine() puts each option into the configuration", () => {
       globals: [["migration", "x-ignore-shared", "on"]],
     }],
     ["-global driver=migration,property=a.b,value=c", { globals: [["migration", "a.b", "c"]] }],
-    ["-sandbox on", { sandbox: { enabled: true, spawn: true } }],
-    ["-sandbox on,spawn=deny", { sandbox: { enabled: true, spawn: false } }],
-    ["-sandbox off", { sandbox: { enabled: false, spawn: true } }],
+    ["-sandbox on", { sandbox: { enabled: true, spawn: true, resourceControl: true } }],
+    ["-sandbox on,spawn=deny", {
+      sandbox: { enabled: true, spawn: false, resourceControl: true },
+    }],
+    [
+      "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+      { sandbox: { enabled: true, spawn: false, resourceControl: false } },
+    ],
+    ["-sandbox off,elevateprivileges=children,resourcecontrol=allow", {
+      sandbox: { enabled: false, spawn: true, resourceControl: true },
+    }],
+    ["-m 128M,slots=2,maxmem=1G", { memory: 128 * 2 ** 20 }],
+    ["-m maxmem=1G", {}],
+    ["-msg timestamp=on", { messages: { timestamp: true, guestName: false } }],
+    ["-msg timestamp=on,guest-name=on -msg timestamp=off", {
+      messages: { timestamp: false, guestName: true },
+    }],
+    ["-watchdog-action pause", { actions: { ...defaultConfig().actions, watchdog: "pause" } }],
+    ["-overcommit mem-lock=off,cpu-pm=off -overcommit mem-lock=no", {}],
+    ["-run-with async-teardown=off,exit-with-parent=off", {}],
+    ["-compat deprecated-input=accept,unstable-output=accept", {}],
+    ["-net none -nic none -vnc none -only-migratable", {}],
+    ["-boot strict=on -rtc base=utc,driftfix=none", {}],
     ["-device loader,file=f,addr=0x1000,cpu-num=0", {
       loaders: [{ file: "f", addr: 4096, cpuNum: 0 }],
     }],
@@ -275,6 +295,6 @@ Deno.test("optionsHelp() has every option", () => {
   for (const { names } of optionGroups.flatMap(({ options }) => options)) {
     assert.match(help, new RegExp(`^-${names[0]}\\b`, "m"));
   }
-  assert.match(help, /^-m \[size=\]megs {2}configure guest RAM/m);
+  assert.match(help, /^-m \[size=\]megs\[,slots=n,maxmem=size\]\n {16}configure guest RAM/m);
   assert.ok(help.split("\n").every((line) => line.length <= 100), "lines fit a terminal");
 });

@@ -61,6 +61,8 @@ export interface VcpuStateLayout {
 export interface VmOptions {
   /** Whether to make the PIT. */
   readonly pit: boolean;
+  /** Whether interrupt lines reach the PICs; without, the IOAPIC alone has them. */
+  readonly pic: boolean;
   /** One entry a vCPU: its APIC id and its CPUID leaves. */
   readonly cpus: readonly { readonly apicId: number; readonly cpuid: readonly CpuidEntry[] }[];
 }

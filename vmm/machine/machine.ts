@@ -91,7 +91,11 @@ export class Machine {
       this.memory = new GuestMemory(parts.ram);
       this.firmware = firmwareItems(config, this.cpus.vcpus.map(({ apicId }) => apicId));
       this.hardware = this.#cleanup.use(
-        new Hardware(this.accelerator, { pit: config.machine.pit, cpus: this.cpus.vcpus }),
+        new Hardware(this.accelerator, {
+          pit: config.machine.pit,
+          pic: config.machine.pic,
+          cpus: this.cpus.vcpus,
+        }),
       );
       const block = new SharedArrayBuffer(controlBlockSize(config.smp.cpus));
       this.#control = new ThreadControl(block, config.smp.cpus);

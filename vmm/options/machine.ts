@@ -5,11 +5,14 @@
  */
 import { MACHINE_TYPE } from "../machine/microvm.ts";
 import type { CpuConfig, MachineTypeConfig } from "../config.ts";
+import { boot } from "./boot.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
-import { type Keyval, parseKeyvalHelp, parseOpts } from "./grammar.ts";
+import { type Keyval, type KeyvalObject, parseKeyvalHelp, parseOpts } from "./grammar.ts";
+import { memory } from "./memory.ts";
 import { propertyHelp } from "./property_help.ts";
-import { parseBool, parseEnum, readBool } from "./values.ts";
+import { smp } from "./smp.ts";
+import { parseBool, parseEnum, parseUint, readBool } from "./values.ts";
 
 const ON_OFF_AUTO = ["on", "off", "auto"] as const;
 
@@ -23,8 +26,8 @@ const onOffAuto = (name: string, text: string, auto: boolean): boolean => {
 interface MachineProperty {
   readonly type: string;
   readonly help: string;
-  /** What the value changes in the configuration. */
-  read(name: string, text: string): Partial<MachineTypeConfig>;
+  /** What the value changes of the machine; what it changes besides, it changes itself. */
+  read(name: string, text: string, draft: Draft): Partial<MachineTypeConfig> | void;
 }
 
 /** A part of QEMU's microvm that does not exist here: it can be turned off, but not on. */
@@ -36,14 +39,55 @@ function absent(what: string): MachineProperty {
       if (onOffAuto(name, text, false)) {
         throw new OptionError(`Parameter '${name}' does not accept value '${text}': no ${what}`);
       }
-      return {};
     },
   };
 }
 
-const flag = (key: "auxRamShare" | "isaSerial" | "autoKernelCmdline" | "xPauseClock") => ({
+/** A property of QEMU's microvm that names something which does not exist here. */
+function refusing(type: string, reason: string): MachineProperty {
+  return {
+    type,
+    help: `Refused: ${reason}`,
+    read(name, text) {
+      throw new OptionError(`Parameter '${name}' does not accept value '${text}': ${reason}`);
+    },
+  };
+}
+
+type Flag =
+  | "auxRamShare"
+  | "isaSerial"
+  | "autoKernelCmdline"
+  | "xPauseClock"
+  | "dumpGuestCore"
+  | "memMerge";
+
+const flag = (key: Flag) => ({
   type: "bool",
   read: (name: string, text: string) => ({ [key]: parseBool(name, text) }),
+});
+
+/** A switch of something that is not there: either way nothing changes. */
+const idle = { type: "bool", read: (name: string, text: string) => void parseBool(name, text) };
+
+/** An option that can be said as the machine's property as well. */
+const alias = (key: "kernel" | "initrd" | "append" | "bios") => ({
+  type: "string",
+  read: (_name: string, text: string, draft: Draft) => {
+    draft.config[key] = text;
+  },
+});
+
+/** What ACPI tables would show, of which there are none. */
+const oem = (bytes: number) => ({
+  type: "string",
+  help: `Shown in ACPI tables, of which there are none; up to ${bytes} bytes`,
+  read: (name: string, text: string) => {
+    if (new TextEncoder().encode(text).length <= bytes) return;
+    throw new OptionError(
+      `User specified ${name} value is bigger than ${bytes} bytes in size`,
+    );
+  },
 });
 
 const chip = (key: "pit" | "pic" | "rtc", auto: boolean) => ({
@@ -51,37 +95,87 @@ const chip = (key: "pit" | "pic" | "rtc", auto: boolean) => ({
   read: (name: string, text: string) => ({ [key]: onOffAuto(name, text, auto) }),
 });
 
+const NOT_ENCRYPTED = "guest memory is not encrypted";
+const NO_DEVICE_TREE = "guests find the machine without a device tree";
+
+/** Options whose parameters can be said as the machine's: `-machine smp.cpus=2`. */
+const NESTED: Readonly<Record<string, (text: string, draft: Draft) => void>> = {
+  boot,
+  memory,
+  smp,
+};
+
+/** Parameters as the option's argument. */
+function asArgument(name: string, parameters: KeyvalObject): string {
+  return Object.entries(parameters).map(([key, value]) => {
+    if (typeof value === "string") return `${key}=${value.replaceAll(",", ",,")}`;
+    throw new OptionError(`Parameter '${name}.${key}' expects a value`);
+  }).join(",");
+}
+
+const isObject = (value: Keyval): value is KeyvalObject =>
+  typeof value === "object" && !Array.isArray(value);
+
 const BOOT_PROTOCOLS = ["auto", "pvh", "linux64"] as const;
 
 /** The properties of `microvm`; `auto` is what QEMU's microvm takes it for with KVM, without ACPI. */
 const PROPERTIES: Readonly<Record<string, MachineProperty>> = {
   acpi: absent("ACPI"),
+  append: { ...alias("append"), help: "Linux kernel command line" },
   "aux-ram-share": { ...flag("auxRamShare"), help: "Share auxiliary guest RAM, which CPR needs" },
   "auto-kernel-cmdline": {
     ...flag("autoKernelCmdline"),
     help: "Set off to disable adding virtio-mmio devices to the kernel cmdline",
   },
+  "bus-lock-ratelimit": {
+    type: "uint64_t",
+    help: "Limit of bus locks in VMs a second: 0, which is none",
+    read: (name, text) => {
+      if (parseUint(name, text, 64) === 0) return;
+      throw new OptionError(
+        `Parameter '${name}' does not accept value '${text}': bus locks are not counted`,
+      );
+    },
+  },
+  "confidential-guest-support": refusing("string", NOT_ENCRYPTED),
+  "dt-compatible": refusing("string", NO_DEVICE_TREE),
+  dtb: refusing("string", NO_DEVICE_TREE),
+  "dump-guest-core": { ...flag("dumpGuestCore"), help: "Include guest memory in a core dump" },
+  dumpdtb: refusing("string", NO_DEVICE_TREE),
+  firmware: { ...alias("bios"), help: "Firmware image" },
   graphics: absent("graphics"),
+  "igvm-cfg": refusing("string", NOT_ENCRYPTED),
+  initrd: { ...alias("initrd"), help: "Linux initial ramdisk file" },
   ioapic2: absent("second IO-APIC"),
   "isa-serial": {
     ...flag("isaSerial"),
     help: "Set off to disable the instantiation an ISA serial port",
   },
+  kernel: { ...alias("kernel"), help: "Linux kernel image file" },
+  "mem-merge": { ...flag("memMerge"), help: "Enable/disable memory merge support" },
+  "memory-encryption": refusing("string", NOT_ENCRYPTED),
   "memory-backend": {
     type: "string",
     help: "ID of the memory backend that is the machine's RAM",
     read: (_name, text) => ({ memoryBackend: text }),
   },
   pcie: absent("PCIe"),
+  "phandle-start": refusing("int", NO_DEVICE_TREE),
   pic: { ...chip("pic", true), help: "Enable i8259 PIC" },
   pit: { ...chip("pit", true), help: "Enable i8254 PIT" },
   rtc: { ...chip("rtc", false), help: "Enable MC146818 RTC" },
+  shim: refusing("string", "there is no UEFI that would check a kernel"),
+  smm: absent("system management mode"),
+  "suppress-vmdesc": { ...idle, help: "Saved state describes itself by the version it is of" },
   usb: absent("USB"),
   "x-boot": {
     type: BOOT_PROTOCOLS.join("|"),
     help: "Boot protocol of an ELF kernel",
     read: (name, text) => ({ xBoot: parseEnum(name, text, BOOT_PROTOCOLS) }),
   },
+  "x-oem-id": oem(6),
+  "x-oem-table-id": oem(8),
+  "x-option-roms": { ...idle, help: "There are no option ROMs" },
   "x-pause-clock": {
     ...flag("xPauseClock"),
     help: "Guest time stands still during a live update",
@@ -107,7 +201,9 @@ export function machine(text: string, draft: Draft): void {
     if (typeof value === "string" && name === "accel") checkAccelerators(value);
     else if (typeof value === "string" && name === "kernel-irqchip") checkIrqchip(name, value);
     else if (typeof value === "string" && property) {
-      draft.config.machine = { ...draft.config.machine, ...property.read(name, value) };
+      draft.config.machine = { ...draft.config.machine, ...property.read(name, value, draft) };
+    } else if (Object.hasOwn(NESTED, name) && isObject(value)) {
+      NESTED[name](asArgument(name, value), draft);
     } else throw new OptionError(`Property 'microvm-machine.${name}' not found`);
   }
 }

@@ -23,11 +23,49 @@ function readMemory(text: string): number {
   return rounded || defaultConfig().memory;
 }
 
-/** `-m [size=]SIZE`; 0 is the default size. */
+/**
+ * Checks the room for memory that is plugged in later: there is none to plug, so it stays empty.
+ *
+ * @throws OptionError in QEMU's words
+ */
+function checkHotplug(slots: number, maxmem: string | undefined, bytes: number): void {
+  if (maxmem === undefined) {
+    if (slots > 0) throw new OptionError("slots specified but no max-size");
+    return;
+  }
+  const most = readMemory(maxmem);
+  const hex = (value: number) => `0x${value.toString(16)}`;
+  const fail = (reason: string) => {
+    throw new OptionError(`invalid value of maxmem: ${reason}`);
+  };
+  if (most < bytes) {
+    fail(
+      `maximum memory size (${hex(most)}) must be at least the initial memory size (${hex(bytes)})`,
+    );
+  }
+  if (most === bytes && slots > 0) {
+    fail(
+      `memory slots were specified but maximum memory size (${
+        hex(most)
+      }) is equal to the initial memory size (${hex(bytes)})`,
+    );
+  }
+}
+
+/** `-m [size=]SIZE[,slots=N][,maxmem=SIZE]`; 0 is the default size. */
 export function memory(text: string, draft: Draft): void {
-  const { size } = readOptions(parseOpts(text, "size"), { size: "string" });
-  if (size === undefined) throw new OptionError("missing 'size' option value");
+  const { size, slots = 0, maxmem } = readOptions(parseOpts(text, "size"), {
+    size: "string",
+    slots: "uint64",
+    maxmem: "string",
+  });
+  if (size === undefined) {
+    checkHotplug(slots, maxmem, draft.config.memory);
+    if (maxmem !== undefined) return;
+    throw new OptionError("missing 'size' option value");
+  }
   const bytes = readMemory(size);
+  checkHotplug(slots, maxmem, bytes);
   draft.memory = bytes;
   draft.config.memory = bytes;
   // Only once all options are read is the backend known, and whether this is the last -m.

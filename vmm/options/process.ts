@@ -54,13 +54,47 @@ function allowed(name: string, value: string | undefined, otherwise: boolean): b
   return value === "allow";
 }
 
-/** `-sandbox on[,spawn=allow|deny]` */
+/**
+ * `-sandbox on[,spawn=allow|deny][,resourcecontrol=allow|deny][,obsolete=…][,elevateprivileges=…]`
+ *
+ * The VMM itself neither makes obsolete system calls nor raises its privileges, whatever is allowed.
+ */
 export function sandbox(text: string, draft: Draft): void {
-  const { enable, spawn } = readOptions(parseOpts(text, "enable"), {
-    enable: "bool",
-    spawn: "string",
+  const { enable, spawn, obsolete, elevateprivileges, resourcecontrol } = readOptions(
+    parseOpts(text, "enable"),
+    {
+      enable: "bool",
+      spawn: "string",
+      obsolete: "string",
+      elevateprivileges: "string",
+      resourcecontrol: "string",
+    },
+  );
+  allowed("obsolete", obsolete, false);
+  if (elevateprivileges !== "children") allowed("elevateprivileges", elevateprivileges, false);
+  draft.config.sandbox = {
+    enabled: enable ?? false,
+    spawn: allowed("spawn", spawn, true),
+    resourceControl: allowed("resourcecontrol", resourcecontrol, true),
+  };
+}
+
+/** `-msg [timestamp=on|off][,guest-name=on|off]` */
+export function messages(text: string, draft: Draft): void {
+  const { timestamp, "guest-name": guestName } = readOptions(parseOpts(text), {
+    timestamp: "bool",
+    "guest-name": "bool",
   });
-  draft.config.sandbox = { enabled: enable ?? false, spawn: allowed("spawn", spawn, true) };
+  const { messages } = draft.config;
+  draft.config.messages = {
+    timestamp: timestamp ?? messages.timestamp,
+    guestName: guestName ?? messages.guestName,
+  };
+}
+
+/** `-watchdog-action ACTION` */
+export function watchdogAction(text: string, draft: Draft): void {
+  action(`watchdog=${text}`, draft);
 }
 
 /** What `-d` can log. */

@@ -10,6 +10,7 @@ import { rtc } from "./clock.ts";
 import { device, deviceHelp, global } from "./device.ts";
 import type { Draft } from "./draft.ts";
 import { accel, accelHelp, cpu, machine, machineHelp } from "./machine.ts";
+import { onlyNone, takeLacking } from "./lacking.ts";
 import { memory } from "./memory.ts";
 import { object, objectHelp } from "./memory_backend.ts";
 import {
@@ -17,12 +18,14 @@ import {
   debugItems,
   display,
   logItemsHelp,
+  messages,
   name,
   noReboot,
   noShutdown,
   sandbox,
   uuid,
   vga,
+  watchdogAction,
 } from "./process.ts";
 import { smp } from "./smp.ts";
 
@@ -150,7 +153,11 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
       ),
       reads(
         "m",
-        line("-m [size=]megs", "configure guest RAM [default=128]; suffixes k, M, G, T"),
+        line(
+          "-m [size=]megs[,slots=n,maxmem=size]",
+          "configure guest RAM [default=128]; suffixes k, M, G, T\n" +
+            "memory cannot be plugged in later: slots stay empty",
+        ),
         memory,
       ),
       reads(
@@ -204,7 +211,15 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
           draft.config.nographic = true;
         },
       ),
+      reads("vnc", line("-vnc none", "there is no VNC server"), onlyNone("VNC server")),
       reads("vga", line("-vga none", "there is no VGA card"), vga),
+    ],
+  },
+  {
+    title: "Network options",
+    options: [
+      reads("nic", line("-nic none", "there is no network"), onlyNone("network")),
+      reads("net", line("-net none", "there is no network"), onlyNone("network")),
     ],
   },
   {
@@ -352,6 +367,45 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
           draft.config.incoming = [...draft.config.incoming, argument];
         },
       ),
+      reads(
+        "msg",
+        line(
+          "-msg [timestamp=on|off][,guest-name=on|off]",
+          "begin messages with the time, and the guest's name",
+        ),
+        messages,
+      ),
+      reads(
+        "watchdog-action",
+        line("-watchdog-action action", "the same as -action watchdog=action"),
+        watchdogAction,
+      ),
+      reads(
+        "overcommit",
+        line("-overcommit [mem-lock=off][,cpu-pm=off]", "accepted: that is what is done"),
+        (argument) => takeLacking("overcommit", argument),
+      ),
+      reads(
+        "run-with",
+        line(
+          "-run-with [async-teardown=off][,exit-with-parent=off]",
+          "accepted: that is what is done",
+        ),
+        (argument) => takeLacking("run-with", argument),
+      ),
+      reads(
+        "compat",
+        line(
+          "-compat [deprecated-input=accept][,deprecated-output=accept]",
+          "accepted: that is what is done",
+        ),
+        (argument) => takeLacking("compat", argument),
+      ),
+      flag(
+        "only-migratable",
+        line("-only-migratable", "accepted: all devices can be migrated"),
+        () => {},
+      ),
       flag("nodefaults", line("-nodefaults", "don't create default devices"), (draft) => {
         draft.defaultSerial = false;
         draft.defaultMonitor = false;
@@ -359,8 +413,10 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
       reads(
         "sandbox",
         line(
-          "-sandbox on[,spawn=allow|deny]",
-          "forbid system calls (default 'off');\n'spawn' allows or denies to start other programs",
+          "-sandbox on[,spawn=allow|deny][,resourcecontrol=allow|deny]\n" +
+            "         [,obsolete=allow|deny][,elevateprivileges=allow|deny|children]",
+          "forbid system calls (default 'off');\n'spawn' allows or denies to start other programs,\n" +
+            "'resourcecontrol' to choose the processors of threads",
         ),
         sandbox,
       ),

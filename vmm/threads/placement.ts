@@ -26,6 +26,7 @@ class Placement {
   #others: readonly number[] = [];
   #epoch = 0;
   #tied = false;
+  #forbidden = false;
 
   /** The processors that are left to the guest now. */
   get guest(): readonly number[] {
@@ -47,6 +48,11 @@ class Placement {
     return this.#epoch;
   }
 
+  /** The user forbids to place threads: all stay where they are. */
+  forbid(): void {
+    this.#forbidden = true;
+  }
+
   /** This process was started by one that left processors to the guest. */
   inherit(allowed: readonly number[]): void {
     this.#allowed = allowed;
@@ -61,6 +67,7 @@ class Placement {
    * @param vcpus the vCPUs' threads, if they are in this one
    */
   keepOff(guest: readonly number[], vcpus: readonly number[] = []): void {
+    if (this.#forbidden) return;
     const { allowed } = this;
     const others = allowed.filter((cpu) => !guest.includes(cpu));
     if (others.length === 0 || others.length === allowed.length) return this.restore();

@@ -27,6 +27,9 @@ const requests: Record<VmPart, { get: number; set: number }> = {
   clock: { get: KVM.GET_CLOCK, set: KVM.SET_CLOCK },
 };
 
+/** Interrupt lines of the in-kernel IOAPIC. */
+const IOAPIC_PINS = 24;
+
 /** A VM with its vCPUs. */
 export class KvmAcceleratorVm implements AcceleratorVm {
   readonly vcpus: readonly KvmAcceleratorVcpu[];
@@ -51,6 +54,8 @@ export class KvmAcceleratorVm implements AcceleratorVm {
       this.#vm.setIdentityMapAddress(KVM_IDENTITY_MAP_ADDRESS);
       this.#vm.setTssAddress(KVM_TSS_ADDRESS);
       this.#vm.createIrqchip();
+      // KVM makes PICs in any case: without them no line leads there.
+      if (!options.pic) this.#vm.routeToIoapic(IOAPIC_PINS);
       // A triple fault that KVM has noted but not reported is state too: a reset must clear it.
       if (kvm.capability(Capability.X86_TRIPLE_FAULT_EVENT) > 0) {
         this.#vm.enableCapability(Capability.X86_TRIPLE_FAULT_EVENT, 1n);
