@@ -106,8 +106,9 @@ export class PicPair {
   /** Writes a port: 0 and 1 of chip 0 (master) or 1 (slave). */
   write(chip: number, port: number, value: number): void {
     const pic = this.#pics[chip];
-    if (port === 1) this.#writeData(chip, value);
-    else if (value & ICW1.INIT) initialize(pic, value);
+    if (port === 0 && value & ICW1.INIT) return this.#initialize(chip, value);
+    if (port === 1 && pic.init_state !== Init.DONE) return this.#goOnInitializing(pic, value);
+    if (port === 1) this.#writeImr(chip, value);
     else if (value & OCW3.SELECT) writeOcw3(pic, value);
     else this.#writeOcw2(chip, value);
     this.update();
@@ -152,14 +153,43 @@ export class PicPair {
       setInput(master, CASCADE, true);
       setInput(master, CASCADE, false);
     }
-    const output = pending(master, true) !== undefined;
+    this.#driveOutput();
+  }
+
+  #driveOutput(): void {
+    const output = pending(this.#pics[0], true) !== undefined;
     const rises = output && this.#chipset.pic_output === 0;
     this.#chipset.pic_output = output ? 1 : 0;
     if (rises) this.#lines.interrupt();
   }
 
-  #writeData(chip: number, value: number): void {
+  /**
+   * ICW1 (data sheet, "Initialization Command Words"): requests by edge are forgotten. What is in
+   * service ends, as on KVM, if the same input has requested again.
+   */
+  #initialize(chip: number, value: number): void {
     const pic = this.#pics[chip];
+    const edges = pic.irr & ~pic.elcr;
+    pic.init4 = value & ICW1.IC4;
+    pic.last_irr = 0;
+    pic.irr &= pic.elcr;
+    pic.imr = 0;
+    pic.priority_add = 0;
+    pic.special_mask = 0;
+    pic.read_reg_select = 0;
+    if (!pic.init4) {
+      pic.special_fully_nested_mode = 0;
+      pic.auto_eoi = 0;
+    }
+    pic.init_state = Init.ICW2;
+    for (let input = 0; input < LEVELS; input++) {
+      if ((edges >> input) & 1) this.#endOfInterrupt(chip, input, false);
+    }
+    this.#driveOutput();
+  }
+
+  /** ICW2 to ICW4. */
+  #goOnInitializing(pic: Pic, value: number): void {
     switch (pic.init_state) {
       case Init.ICW2:
         pic.irq_base = value & 0xf8;
@@ -168,14 +198,12 @@ export class PicPair {
       case Init.ICW3:
         pic.init_state = pic.init4 ? Init.ICW4 : Init.DONE;
         break;
-      case Init.ICW4:
+      default:
         pic.special_fully_nested_mode = value & ICW4.SFNM ? 1 : 0;
         pic.auto_eoi = value & ICW4.AEOI ? 1 : 0;
         pic.init_state = Init.DONE;
-        break;
-      default:
-        this.#writeImr(chip, value);
     }
+    this.#driveOutput();
   }
 
   #writeImr(chip: number, value: number): void {
@@ -273,22 +301,6 @@ function pending(pic: Pic, isMaster: boolean): number | undefined {
   if (pic.special_mask) inService &= ~pic.imr;
   if (place >= priority(pic, inService)) return undefined;
   return (place + pic.priority_add) & 7;
-}
-
-/** ICW1 (data sheet, "Initialization Command Words"): requests by edge are forgotten. */
-function initialize(pic: Pic, value: number): void {
-  pic.init4 = value & ICW1.IC4;
-  pic.last_irr = 0;
-  pic.irr &= pic.elcr;
-  pic.imr = 0;
-  pic.priority_add = 0;
-  pic.special_mask = 0;
-  pic.read_reg_select = 0;
-  if (!pic.init4) {
-    pic.special_fully_nested_mode = 0;
-    pic.auto_eoi = 0;
-  }
-  pic.init_state = Init.ICW2;
 }
 
 function writeOcw3(pic: Pic, value: number): void {
