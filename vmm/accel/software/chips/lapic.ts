@@ -143,8 +143,7 @@ export class Lapic {
 
   /** Guest physical address of the registers. */
   get address(): number {
-    const { [Word.BASE_LOW]: low, [Word.BASE_HIGH]: high } = this.#words;
-    return (high >>> 0) * 0x1_0000_0000 + ((low & ~0xfff) >>> 0);
+    return this.baseHigh * 0x1_0000_0000 + ((this.#words[Word.BASE_LOW] & ~0xfff) >>> 0);
   }
 
   /** IA32_APIC_BASE's low word. */
