@@ -196,6 +196,13 @@ chipsTest("lines 0 to 15 reach both chips, 16 to 23 the IOAPIC; there are no oth
   }
 });
 
+Deno.test("without the 8259A pair lines reach the IOAPIC alone", () => {
+  const c = new TestChips(1, "kept", false);
+  c.chipset.setLine(3, true);
+  assert.equal(stateOf(saved(c)).irr, 1 << 3);
+  assert.equal(c.in(0x20), 0);
+});
+
 chipsTest("a message reaches the local APIC that its address says", (c) => {
   for (const vcpu of [0, 1]) {
     c.enable(vcpu);

@@ -31,10 +31,12 @@ export class TestChips {
   readonly buffer: SharedArrayBuffer;
   readonly #vcpus: number;
   readonly #mode: Mode;
+  readonly #pic: boolean;
   #chipset: Chipset;
   #chips: VcpuChips[];
 
-  constructor(vcpus = 1, mode: Mode = "kept") {
+  constructor(vcpus = 1, mode: Mode = "kept", pic = true) {
+    this.#pic = pic;
     this.buffer = new SharedArrayBuffer(chipsetSize(vcpus));
     this.tscOffsets = Array.from({ length: vcpus }, (_, i) => BigInt(i) * 1_000_000n);
     this.#vcpus = vcpus;
@@ -66,6 +68,7 @@ export class TestChips {
     return new Chipset({
       buffer: this.buffer,
       vcpus: this.#vcpus,
+      pic: this.#pic,
       clock: {
         monotonicNs: () => this.monotonic,
         realtimeNs: () => this.realtime,

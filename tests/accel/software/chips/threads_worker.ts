@@ -27,6 +27,7 @@ scope.onmessage = ({ data }) => {
   const chipset = new Chipset({
     buffer,
     vcpus,
+    pic: true,
     clock: { monotonicNs: () => 1, realtimeNs: () => 1n, tsc: () => 1n, tscKhz: 1_000_000 },
     kick: (vcpu) => {
       Atomics.store(words, vcpu, 1);

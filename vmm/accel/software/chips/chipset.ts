@@ -10,6 +10,7 @@
 import { lock, unlock } from "../../../../devices/mutex.ts";
 import { kvmIrqchip } from "../../../../ffi/kvm/structs.ts";
 import type { View } from "../../../../ffi/struct.ts";
+import { ioapicPin, ISA_IRQS } from "../../../machine/microvm.ts";
 import { ApicBus, NO_SOURCE } from "./apic_bus.ts";
 import { Ioapic, IOAPIC_PINS } from "./ioapic.ts";
 import { Kvmclock } from "./kvmclock.ts";
@@ -19,8 +20,6 @@ import { Pit } from "./pit.ts";
 import { chipsetState } from "./state.ts";
 import type { HostClock } from "./time.ts";
 
-/** Inputs of the 8259A pair. */
-const PIC_INPUTS = 16;
 /** The PIT's line. */
 const PIT_GSI = 0;
 /** The vCPU whose thread waits for the PIT. */
@@ -46,6 +45,8 @@ export interface ChipsetOptions {
   readonly buffer: SharedArrayBuffer;
   readonly vcpus: number;
   readonly clock: HostClock;
+  /** Whether lines reach the 8259A pair; without, the IOAPIC alone has them. */
+  readonly pic: boolean;
   /** Makes a vCPU look at its LAPIC before its next instruction; from any thread, its own too. */
   kick(vcpu: number): void;
 }
@@ -60,14 +61,16 @@ export class Chipset {
   readonly clock: Kvmclock;
   readonly #words: Int32Array<SharedArrayBuffer>;
   readonly #state: View<typeof chipsetState.fields>;
+  readonly #picInputs: number;
   readonly #pic: PicPair;
   readonly #ioapic: Ioapic;
   readonly #pit: Pit;
 
   /** Builds it over memory that has been reset or will be. */
-  constructor({ buffer, vcpus, clock, kick }: ChipsetOptions) {
+  constructor({ buffer, vcpus, clock, pic, kick }: ChipsetOptions) {
     this.buffer = buffer;
     this.hostClock = clock;
+    this.#picInputs = pic ? ISA_IRQS : 0;
     this.#words = new Int32Array(buffer);
     this.#state = chipsetState.view(buffer);
     this.bus = new ApicBus(buffer, vcpus, kick);
@@ -256,8 +259,8 @@ export class Chipset {
   }
 
   #drive(gsi: number, level: boolean): void {
-    if (gsi < PIC_INPUTS) this.#pic.setInput(gsi, level);
-    this.#ioapic.setInput(gsi, level);
+    if (gsi < this.#picInputs) this.#pic.setInput(gsi, level);
+    this.#ioapic.setInput(ioapicPin(gsi), level);
   }
 
   #locked<T>(action: () => T): T {

@@ -8,12 +8,12 @@
  */
 import { kvmIoapicState } from "../../../../ffi/kvm/structs.ts";
 import type { View } from "../../../../ffi/struct.ts";
+import { IOAPIC } from "../../../machine/microvm.ts";
 import { chipsetState } from "./state.ts";
 
 /** Number of inputs. */
 export const IOAPIC_PINS = 24;
-/** Where the registers are, and how many bytes they take. */
-export const IOAPIC_BASE = 0xfec0_0000;
+/** How many bytes of its place the registers take. */
 export const IOAPIC_SIZE = 0x100;
 
 /** 82093AA data sheet, 3.1: the memory-mapped registers. */
@@ -86,7 +86,7 @@ export class Ioapic {
   /** Power-on: all inputs masked. */
   reset(): void {
     this.#bytes.fill(0);
-    this.#state.base_address = BigInt(IOAPIC_BASE);
+    this.#state.base_address = BigInt(IOAPIC.base);
     for (let pin = 0; pin < IOAPIC_PINS; pin++) this.#table[2 * pin] = Entry.MASK;
     this.#chipset.irr_delivered = 0;
     this.#findEoiVectors();

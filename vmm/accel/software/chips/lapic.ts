@@ -9,7 +9,6 @@
  */
 import type { ApicBus } from "./apic_bus.ts";
 import {
-  APIC_DEFAULT_BASE,
   ApicBase,
   Command,
   Delivery,
@@ -21,6 +20,7 @@ import {
   vectorWord,
   Word,
 } from "./lapic_registers.ts";
+import { LOCAL_APIC } from "../../../machine/microvm.ts";
 import { isReadable, isReserved, isWritable } from "./lapic_access.ts";
 import { LapicTimer, TimerMode } from "./lapic_timer.ts";
 import { chipsetState, lapicOffset, lapicState } from "./state.ts";
@@ -104,7 +104,7 @@ export class Lapic {
   reset(id: number, isBsp: boolean): void {
     new Uint8Array(this.#words.buffer, this.#words.byteOffset, lapicState.size).fill(0);
     this.#words[Word.INITIAL_ID] = id;
-    this.#words[Word.BASE_LOW] = APIC_DEFAULT_BASE | ApicBase.ENABLE | (isBsp ? ApicBase.BSP : 0);
+    this.#words[Word.BASE_LOW] = LOCAL_APIC.base | ApicBase.ENABLE | (isBsp ? ApicBase.BSP : 0);
     this.#setXapicId();
     this.init();
   }

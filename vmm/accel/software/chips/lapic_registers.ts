@@ -74,9 +74,7 @@ export const LapicError = { SEND_VECTOR: 0x20, RECEIVE_VECTOR: 0x40, REGISTER: 0
 
 /** Bits of IA32_APIC_BASE (12.4.4, 12.12.1). */
 export const ApicBase = { BSP: 1 << 8, X2APIC: 1 << 10, ENABLE: 1 << 11 } as const;
-/** Where a LAPIC's registers are after reset. */
-export const APIC_DEFAULT_BASE = 0xfee0_0000;
-/** Bytes that they take. */
+/** Bytes that a LAPIC's registers take. */
 export const LAPIC_SIZE = 0x1000;
 
 /** The page's words in the words of a LAPIC's state; the others follow. */

@@ -6,20 +6,17 @@
  */
 import type { AddressRange, Device } from "../../../../devices/device.ts";
 import { ByteDevice } from "../../../../devices/isa/isa.ts";
+import { ELCR, IOAPIC, PICS, PIT, SPEAKER } from "../../../machine/microvm.ts";
 import type { Chipset } from "./chipset.ts";
-import { IOAPIC_BASE, IOAPIC_SIZE } from "./ioapic.ts";
+import { IOAPIC_SIZE } from "./ioapic.ts";
 
 /** Numbers of {@linkcode ranges}. */
 const Range = { PIC_MASTER: 0, PIC_SLAVE: 1, ELCR: 2, PIT: 3, PORT_61: 4, IOAPIC: 5 } as const;
 
 /** The addresses, by range number. */
 const ranges: readonly AddressRange[] = [
-  { space: "pio", base: 0x20, size: 2, name: "pic" },
-  { space: "pio", base: 0xa0, size: 2, name: "pic" },
-  { space: "pio", base: 0x4d0, size: 2, name: "elcr" },
-  { space: "pio", base: 0x40, size: 4, name: "pit" },
-  { space: "pio", base: 0x61, size: 1, name: "pcspk" },
-  { space: "mmio", base: IOAPIC_BASE, size: IOAPIC_SIZE, name: "ioapic" },
+  ...[...PICS, ELCR, PIT, SPEAKER].map((place): AddressRange => ({ space: "pio", ...place })),
+  { space: "mmio", ...IOAPIC, size: IOAPIC_SIZE },
 ];
 
 /** The ranges of a machine with or without a PIT, each with its number. */
