@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { programs } from "../guests/programs.ts";
 import { type BootPlan, type BootRequest, planBoot } from "../../vmm/boot/boot.ts";
 import { ramRanges } from "../../vmm/firmware/e820.ts";
 import { BootError, segmentEnd, segmentLength } from "../../vmm/boot/image.ts";
@@ -81,6 +82,15 @@ Deno.test("planBoot() gives a sound plan or a BootError for ELF kernels with ran
 
 Deno.test("planBoot() gives a sound plan or a BootError for bzImages with random changes", () => {
   fuzz(bzImage(), [[0x1f1, 0x270], [0x1f1, 0x202], [0x258, 0x264]], 2);
+});
+
+Deno.test("planBoot() gives a sound plan or a BootError for multiboot kernels, changed at random", () => {
+  fuzz(programs.probe_multiboot.bytes, [[0, 52], [52, 84], [84, 96]], 3);
+  const raw = new Uint8Array(4096).fill(0xf4);
+  [0x1bad_b002, 0x10000, 0xe451_4ffe, 0x10_0000, 0x10_0000, 0, 0, 0x10_0040].forEach((word, i) =>
+    new DataView(raw.buffer).setUint32(4 * i, word, true)
+  );
+  fuzz(raw, [[12, 32]], 4);
 });
 
 Deno.test("planBoot() refuses an ELF kernel cut off anywhere", () => {

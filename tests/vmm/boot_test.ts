@@ -117,7 +117,7 @@ Deno.test("planBoot() refuses a kernel that is neither ELF nor bzImage", () => {
   for (const bytes of [new Uint8Array(0), new Uint8Array(3), new Uint8Array(70000)]) {
     refused(
       { kernel: imageFile("small", bytes) },
-      /^invalid kernel header: small is neither an ELF64 image nor a bzImage$/,
+      /^invalid kernel header: small is neither an ELF image nor a bzImage nor a multiboot kernel$/,
     );
   }
 });

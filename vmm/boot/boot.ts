@@ -24,10 +24,12 @@ import type { KernelPlan, KernelRequest } from "./kernel_data.ts";
 import { planBzImage, planLinuxElf } from "./linux.ts";
 import { type LoaderRequest, planLoader } from "./loader.ts";
 import { mpTableSegments } from "../firmware/mptable.ts";
+import { isMultiboot, type MultibootModule, planMultiboot } from "./multiboot.ts";
 import { planPvh } from "./pvh.ts";
 
 /**
- * Boot protocol of an ELF kernel (`-machine x-boot=`): `auto` takes PVH where the kernel has a PVH
+ * Boot protocol of a kernel (`-machine x-boot=`): `auto` takes multiboot for a kernel with its header
+ * that is no 64-bit ELF image, PVH where the kernel has a PVH
  * note, as QEMU does, and the Linux 64-bit protocol where it has none.
  */
 export type BootProtocol = "auto" | "pvh" | "linux64";
@@ -46,6 +48,8 @@ export interface BootRequest {
   readonly kernel?: ImageFile;
   /** `-initrd` */
   readonly initrd?: ImageFile;
+  /** The files of `-initrd`, of a multiboot kernel. */
+  readonly modules?: readonly MultibootModule[];
   /** `-append` */
   readonly append?: string;
   /** What `auto-kernel-cmdline=on` appends: one `virtio_mmio.device=...` a transport. */
@@ -126,18 +130,21 @@ function planKernel(request: BootRequest, kernel: ImageFile): KernelPlan {
   const { append = "", autoCmdline = [], boot = "auto", initrd, ramSize } = request;
   const cmdline = [append, ...autoCmdline].filter((part) => part !== "").join(" ");
   const kernelRequest: KernelRequest = { kernel, initrd, cmdline, ramSize };
+  if (boot === "auto" && isMultiboot(kernel)) {
+    return planMultiboot({ kernel, append: cmdline, modules: request.modules ?? [], ramSize });
+  }
   if (isElf(kernel)) {
     const elf = parseElf(kernel);
     const isPvh = boot === "pvh" || boot === "auto" && findPvhEntry(elf) !== undefined;
     if (isPvh) return planPvh(kernelRequest, elf);
     if (elf.bits === 64) return planLinuxElf(kernelRequest, elf);
     throw new BootError(
-      `${kernel.path} is a 32-bit ELF image without a PVH note: nothing says how to start it`,
+      `${kernel.path} is a 32-bit ELF image with neither a multiboot header nor a PVH note`,
     );
   }
   if (!isBzImage(kernel)) {
     throw new BootError(
-      `invalid kernel header: ${kernel.path} is neither an ELF64 image nor a bzImage`,
+      `invalid kernel header: ${kernel.path} is neither an ELF image nor a bzImage nor a multiboot kernel`,
     );
   }
   if (boot === "pvh") {

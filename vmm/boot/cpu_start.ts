@@ -36,13 +36,18 @@ export interface DescriptorTable {
   readonly limit: number;
 }
 
+/** What a multiboot loader leaves in EAX. */
+const MULTIBOOT_MAGIC = 0x2bad_b002n;
+
 /** The general registers that a start state sets, in the fields of struct kvm_regs. */
 export interface StartRegs {
   /** Instruction pointer. */
   readonly rip: bigint;
+  /** Multiboot: the loader's magic number. */
+  readonly rax?: bigint;
   /** Flags. */
   readonly rflags: bigint;
-  /** PVH: address of struct hvm_start_info. */
+  /** PVH: address of struct hvm_start_info; multiboot: of struct multiboot_info. */
   readonly rbx: bigint;
   /** Linux: address of struct boot_params. */
   readonly rsi: bigint;
@@ -221,6 +226,18 @@ export function protected32Start(eip: number, ebx: number): CpuStart {
       efer: 0n,
     },
   };
+}
+
+/**
+ * The same for a multiboot kernel (Multiboot Specification 0.6.96, 3.2): EAX has the loader's magic
+ * number.
+ *
+ * @param eip guest physical address of the first instruction
+ * @param ebx guest physical address of struct multiboot_info
+ */
+export function multibootStart(eip: number, ebx: number): CpuStart {
+  const start = protected32Start(eip, ebx);
+  return { ...start, regs: { ...start.regs, rax: MULTIBOOT_MAGIC } };
 }
 
 /**

@@ -7,8 +7,9 @@ import { OsError } from "../../ffi/errno.ts";
 import { fileStatus, O, openFile, type OwnedFd, readAt } from "../../ffi/fd.ts";
 import { kvmMpState, kvmRegs, kvmSregs } from "../../ffi/kvm/structs.ts";
 import type { AcceleratorVcpu } from "../accel/accelerator.ts";
-import { type BootPlan, planBoot } from "../boot/boot.ts";
+import { type BootPlan, type BootRequest, planBoot } from "../boot/boot.ts";
 import type { CpuStart } from "../boot/cpu_start.ts";
+import { isMultiboot, splitModules } from "../boot/multiboot.ts";
 import { BootError, type ImageFile, type Segment, segmentLength } from "../boot/image.ts";
 import type { MachineConfig } from "../config.ts";
 import type { GuestMemory } from "./guest_memory.ts";
@@ -76,13 +77,14 @@ export class BootImages implements Disposable {
    */
   constructor(config: MachineConfig, processors: Processors) {
     try {
+      const kernel = this.#image(config.kernel, "kernel");
       this.plan = planBoot({
         ramSize: config.memory,
         apicIds: processors.apicIds,
         cpuSignature: processors.signature,
         cpuFeatures: processors.features,
-        kernel: this.#image(config.kernel, "kernel"),
-        initrd: this.#image(config.initrd, "initrd"),
+        kernel,
+        ...this.#initrd(config, kernel),
         append: config.append,
         bios: this.#image(config.bios, "PC BIOS"),
         loaders: config.loaders.map((loader) => ({
@@ -127,6 +129,22 @@ export class BootImages implements Disposable {
   /** Closes the images. */
   [Symbol.dispose](): void {
     for (const image of this.#open) image[Symbol.dispose]();
+  }
+
+  /** What `-initrd` names: a file, or a multiboot kernel's modules. */
+  #initrd(
+    { initrd, machine }: MachineConfig,
+    kernel: OpenImage | undefined,
+  ): Pick<BootRequest, "initrd" | "modules"> {
+    if (initrd === undefined) return {};
+    if (!kernel || machine.xBoot !== "auto" || !isMultiboot(kernel)) {
+      return { initrd: this.#image(initrd, "initrd") };
+    }
+    const modules = splitModules(initrd).map(({ path, text }) => ({
+      file: this.#image(path, "initrd")!,
+      text,
+    }));
+    return { modules };
   }
 
   #image(path: string | undefined, what: string): OpenImage | undefined {
