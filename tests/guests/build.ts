@@ -45,6 +45,12 @@ export const imageRecipes: ImageRecipe[] = [
   { name: "reset", source: "reset.s", defines: [], address: MIB },
   { name: "probe", source: "probe.s", defines: [], address: MIB },
   { name: "probe_multiboot", source: "probe.s", defines: ["MULTIBOOT"], address: MIB },
+  {
+    name: "native",
+    source: "../accel/software/native.s",
+    defines: [],
+    address: 0x400000,
+  },
   { name: "modes", source: "modes.s", defines: [], address: 0xfffff000 },
 ];
 

@@ -46,7 +46,7 @@ export interface GuestProgram {
 }
 
 /** The names of all programs. */
-export type ProgramName = keyof typeof images;
+export type ProgramName = Exclude<keyof typeof images, "native">;
 
 /** Guest-physical addresses and sizes, in bytes, from `layout.inc`. */
 export const layout = {

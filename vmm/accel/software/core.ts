@@ -109,6 +109,22 @@ export class Core {
     }
   }
 
+  /**
+   * As {@linkcode run}, but stops at the first exception, which is in the state's `fault_` fields and not
+   * delivered.
+   *
+   * @returns false if there was one
+   */
+  runToFault(budget: number): boolean {
+    try {
+      this.exports.run(budget);
+      return true;
+    } catch (error) {
+      if (error !== FAULT) throw error;
+      return false;
+    }
+  }
+
   /** Delivers the exception that was thrown, and those that its delivery throws. */
   #deliver(): number {
     for (;;) {

@@ -265,7 +265,16 @@ export const ending: readonly string[] = [
   ...["jcc", "jmp", "call", "ret", "jmpE", "callE", "loop", "loope", "loopne", "jcxz"],
   ...["popSegment", "movToSegment", "callFar", "popf", "loadFar", "retFar", "int3", "int", "into"],
   ...["iret", "jmpFar", "int1", "hlt", "cli", "sti", "lldt", "ltr", "system1", "lmsw", "syscall"],
-  ...["clts", "sysret", "invd", "wbinvd", "movFromControl", "movToControl", "movFromDebug"],
+  ...[
+    "clts",
+    "sysret",
+    "invd",
+    "wbinvd",
+    "movFromControl",
+    "movToControl",
+    "movFromDebug",
+    "invpcid",
+  ],
   ...["movToDebug", "wrmsr", "rdmsr", "sysenter", "sysexit", "rsm", "state", "callFarE", "jmpFarE"],
 ];
 
@@ -278,11 +287,12 @@ export const steady: readonly string[] = [
 /** Operations without a line of their own in the tables. */
 const others = ["tooLong", "pause", "rdpid", "simd"];
 
-/** What ARPL's opcode is where it is not MOVSXD's, and CRC32's with F2. */
+/** What ARPL's opcode is where it is not MOVSXD's; CRC32 with F2; INVPCID. */
 export const alternatives: Readonly<Record<string, string>> = {
   arpl: "arpl EG w P",
   crc32_8: "crc32 GE b",
   crc32: "crc32 GE v",
+  invpcid: "invpcid GM f",
 };
 
 /**

@@ -83,7 +83,7 @@ function readWith(tlb: usize, linear: u64, size: u32): u64 {
   const last = lastByte(linear, size);
   const physical = translate(tlb, linear, access);
   if (!((last ^ linear) & PAGE)) return physicalRead(physical, size);
-  const upper = translate(tlb, last, access) & PAGE;
+  const upper = translate(tlb, last & PAGE, access);
   const low: u32 = 0x1000 - ((linear as u32) & 0xfff);
   let value: u64 = 0;
   for (let i: u32 = 0; i < size; i++) {
@@ -101,7 +101,7 @@ function writeWith(tlb: usize, linear: u64, size: u32, value: u64): void {
     physicalWrite(physical, size, value);
     return;
   }
-  const upper = translate(tlb, last, access) & PAGE;
+  const upper = translate(tlb, last & PAGE, access);
   const low: u32 = 0x1000 - ((linear as u32) & 0xfff);
   for (let i: u32 = 0; i < size; i++) {
     const at = i < low ? physical + i : upper + (i - low);
@@ -147,7 +147,7 @@ export function writeFor(linear: u64, size: u32, value: u64, user: bool): void {
 function probe(tlb: usize, linear: u64, size: u32, access: u32): void {
   const last = lastByte(linear, size);
   translate(tlb, linear, access);
-  if ((last ^ linear) & PAGE) translate(tlb, last, access);
+  if ((last ^ linear) & PAGE) translate(tlb, last & PAGE, access);
 }
 
 /** Faults as a write of `size` bytes (at most a page) by the present privilege would. */
@@ -188,7 +188,7 @@ export function writableAddress(linear: u64, size: u32): usize {
   const last = lastByte(linear, size);
   const physical = translate(tlb, linear, accessOf(tlb) | ACCESS_WRITE);
   if ((last ^ linear) & PAGE) {
-    translate(tlb, last, accessOf(tlb) | ACCESS_WRITE);
+    translate(tlb, last & PAGE, accessOf(tlb) | ACCESS_WRITE);
     return 0;
   }
   return writable(physical);

@@ -6,11 +6,11 @@
 // that another CPU or a device has written is noticed at the latest in the next epoch.
 import { codeAddress } from "./access";
 import { decode } from "./decode";
-import { CODE_BASE, CODE_LIMIT, EPOCH, LINK_FROM, MODE } from "./derived";
+import { CODE_BASE, CODE_LIMIT, CURRENT_BLOCK, EPOCH, LINK_FROM, MODE } from "./derived";
 import { raiseGP } from "./fault";
 import { beginFetch, beginUncached, fetchCrossed, fetchLength } from "./fetch";
 import { DEAD } from "./invalidate";
-import { RIP } from "./layout";
+import { RAM, REGION_ADDRESS, REGION_COUNT, REGION_SIZE, REGION_SIZE_OF, REGIONS, RIP } from "./layout";
 import {
   BLOCK_HASH,
   BLOCK_HASH_SLOTS,
@@ -57,11 +57,21 @@ const JUMP_EPOCH: usize = 12;
 
 let free: usize = BLOCKS;
 
+/** How many pages RAM has, with gaps between its regions. */
+function pagesOfRam(): u32 {
+  let last: u32 = RAM as u32;
+  for (let i: usize = 0; i < load<u32>(REGION_COUNT); i++) {
+    const region = REGIONS + i * REGION_SIZE_OF;
+    last = max(last, load<u32>(region, REGION_ADDRESS) + (load<u64>(region, REGION_SIZE) as u32));
+  }
+  return (last - (RAM as u32)) >> 12;
+}
+
 /** Forgets all blocks. */
 export function flushBlocks(): void {
   memory.fill(BLOCK_HASH, 0, BLOCK_HASH_SLOTS << 2);
   memory.fill(JUMPS, 0, JUMP_SLOTS << 4);
-  memory.fill(CODE_PAGES, 0, 0x40_0000);
+  memory.fill(CODE_PAGES, 0, pagesOfRam() << 2);
   free = BLOCKS;
   newEpoch();
 }
@@ -129,6 +139,9 @@ function beyondLimit(rip: u64, length: u32): bool {
 
 /** The block at RIP; faults as a fetch does. */
 export function findBlock(): usize {
+  // A block that is not kept is overwritten by what is decoded next, and so would its link be.
+  const left = load<u32>(CURRENT_BLOCK) as usize;
+  if (left && load<u16>(left, BLOCK_LENGTH) == DEAD) store<u32>(LINK_FROM, 0);
   const rip = load<u64>(RIP);
   const known = jumpTarget(rip);
   const block = known ? known : findByAddress(rip);

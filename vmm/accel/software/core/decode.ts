@@ -335,6 +335,7 @@ export function operands(form: u32, code: u32, modrmRead: bool): void {
       return;
     case table.FORM_E:
       if (!modrmRead) readModrm();
+      if (!isMemory && isStackOperation(code)) store<u8>(op, 2, OP_SEGMENT);
       destinationE();
       return;
     case table.FORM_EGI:
@@ -358,8 +359,9 @@ export function operands(form: u32, code: u32, modrmRead: bool): void {
       setImmediate((reg | (rm << 8) | (modrm << 16)) as u64);
       return;
     default:
-      // What uses the stack has its faults there.
-      setSegment(isStackOperation(code) ? 2 : 3);
+      setSegment(3);
+      // What uses the stack has its faults there, whatever a prefix says.
+      if (isStackOperation(code)) store<u8>(op, 2, OP_SEGMENT);
       implied(form);
   }
 }
@@ -551,7 +553,7 @@ export function decode(record: usize, rip: u64): u32 {
 
 /** Decodes an entry of the tables by its value. */
 export function decodeAs(entry: u32): u32 {
-  return decodeEntry(entry);
+  return refine(decodeEntry(entry));
 }
 
 export function locked(): bool {

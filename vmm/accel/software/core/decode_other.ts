@@ -4,17 +4,27 @@ import {
   isMemory,
   locked,
   modrm,
+  op,
   opcode,
+  operand66,
+  readModrm,
   reg,
   repeat,
   setDst,
+  rex,
+  rm,
   setImmediate,
+  setKind,
   setSize,
   size,
   sizeByPrefix,
 } from "./decode";
 import { fetch8 } from "./fetch";
+import { FXSAVE, GPR } from "./layout";
 import * as ops from "./ops";
+import { OP_DST, OP_SRC, OPERAND_MEMORY } from "./record";
+import { FORM_EMMS } from "./simd_op";
+import { FORM_IMMEDIATE, FORM_REG_SHIFT, FORM_RM_SHIFT, simdForm } from "./simd_table";
 import * as table from "./table";
 
 /** What an operation of the tables is in this instruction. */
@@ -69,10 +79,42 @@ function moveSwapped(last: u32): u32 {
 
 /** Opcodes after 0F that are none of the integer instructions. */
 export function decodeOther(): u32 {
-  const map = opcode & 0xff;
-  if (map == 0x38) {
-    const last = fetch8();
+  const first = opcode & 0xff;
+  if (first != 0x38 && first != 0x3a) return decodeSimd(0, first);
+  const last = fetch8();
+  if (first == 0x38) {
     if (last == 0xf0 || last == 0xf1) return moveSwapped(last);
+    if (last == 0x82 && operand66) return decodeAs(table.ENTRY_INVPCID);
   }
-  return ops.OP_UD;
+  return decodeSimd(first == 0x38 ? 1 : 2, last);
+}
+
+/** The prefix that chooses among the instructions of an opcode: F2 and F3 before 66 (SDM 2A, 2.1.2). */
+function mandatoryPrefix(): u32 {
+  if (repeat) return repeat == 0xf3 ? 2 : 3;
+  return operand66 ? 1 : 0;
+}
+
+/** Where a register of a file is: 1 XMM, 2 MMX, 3 general. */
+function fileRegister(file: u32, number: u32): u16 {
+  if (file == 1) return (FXSAVE + 160 + (number << 4)) as u16;
+  if (file == 2) return (FXSAVE + 32 + ((number & 7) << 4)) as u16;
+  return (GPR + (number << 3)) as u16;
+}
+
+/** MMX and SSE, by their table. */
+function decodeSimd(map: u32, last: u32): u32 {
+  if (map == 0 && last == 0x77 && mandatoryPrefix() == 0) {
+    setImmediate(FORM_EMMS as u64);
+    return locked() ? ops.OP_UD : ops.OP_SIMD;
+  }
+  readModrm();
+  const form = simdForm(mandatoryPrefix(), map, last, modrm, (rex & 8) != 0);
+  if (form == 0 || locked()) return ops.OP_UD;
+  store<u16>(op, fileRegister((form >> FORM_REG_SHIFT) & 3, reg), OP_DST);
+  store<u16>(op, fileRegister((form >> FORM_RM_SHIFT) & 3, rm), OP_SRC);
+  if (isMemory) setKind(OPERAND_MEMORY);
+  const immediate: u64 = form & FORM_IMMEDIATE ? fetch8() as u64 : 0;
+  setImmediate((form as u64) | (immediate << 32));
+  return ops.OP_SIMD;
 }

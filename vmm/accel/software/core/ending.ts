@@ -2,6 +2,7 @@
 import { state, system1 } from "./extended";
 import {
   opClts,
+  opInvpcid,
   opLmsw,
   opMovFromCr,
   opMovToCr,
@@ -174,6 +175,8 @@ export function executeEnding(code: u32, op: usize): void {
       return writeRegister(rmRegister(op), size, opMovFromCr(immediate(op) & 0xff));
     case ops.OP_MOV_TO_CONTROL:
       return opMovToCr(immediate(op) & 0xff, readRegister(rmRegister(op), size));
+    case ops.OP_INVPCID:
+      return opInvpcid(readRegister(load<u16>(op, OP_DST), size), segmentOf(op), offsetOf(op));
     case ops.OP_CLTS:
       return opClts();
     case ops.OP_LMSW:

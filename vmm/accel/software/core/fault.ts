@@ -8,6 +8,7 @@ import {
   FAULT_VECTOR,
   RIP,
 } from "./layout";
+import { settleFlags } from "./flags";
 import { BLOCK_RIP, OP_OFFSET } from "./record";
 
 export const VECTOR_DE: u32 = 0;
@@ -46,6 +47,7 @@ export function syncRip(): void {
 /** Raises an exception, with an error code if the vector has one; never returns. */
 export function raise(vector: u32, errorCode: u32): void {
   syncRip();
+  settleFlags();
   store<u32>(FAULT_VECTOR, vector);
   store<u32>(FAULT_ERROR_CODE, errorCode);
   store<u32>(FAULT_HAS_ERROR_CODE, (WITH_ERROR_CODE >> vector) & 1);

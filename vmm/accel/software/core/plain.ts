@@ -42,6 +42,7 @@ import { OP_DST } from "./record";
 import { shiftCl, shiftDouble, shiftImmediate } from "./shift";
 import { plainSystem } from "./plain_system";
 import { OP_IMMEDIATE } from "./record";
+import { simdOperation } from "./simd_op";
 
 /** CBW, CWDE, CDQE: the accumulator's lower half is extended. */
 function extendAccumulator(op: usize): void {
@@ -234,6 +235,8 @@ export function executePlain(code: u32, op: usize): void {
       return divideAdjust(op);
     case ops.OP_SALC:
       return setAlByCarry();
+    case ops.OP_SIMD:
+      return simdOperation(op);
     case ops.OP_NOP:
       return;
   }

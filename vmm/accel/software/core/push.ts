@@ -1,4 +1,6 @@
 // The stack: PUSH, POP, CALL's and RET's part of it, PUSHA, POPA, ENTER, LEAVE.
+import { canonical } from "./access";
+import { raise, VECTOR_SS } from "./fault";
 import { probeWrite, readSized, writeSized } from "./memory";
 import { MODE } from "./derived";
 import { GPR } from "./layout";
@@ -35,7 +37,11 @@ export function setStackPointer(value: u64): void {
 /** The linear address of an offset in the stack segment. */
 export function stackAddress(offset: u64, size: u32, write: bool): u64 {
   const mode = load<u32>(MODE);
-  if (mode & MODE_64) return offset;
+  if (mode & MODE_64) {
+    // Beyond what four levels of paging reach it takes a closer look.
+    if ((offset + 0x8000_0000_0000) >> 48 && !canonical(offset)) raise(VECTOR_SS, 0);
+    return offset;
+  }
   if (mode & MODE_FLAT_STACK) return offset & 0xffff_ffff;
   return linear(SS, offset & stackMask(), size, write);
 }

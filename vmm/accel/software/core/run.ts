@@ -3,6 +3,7 @@ import { findBlock } from "./block";
 import { stepAfter, stepBefore } from "./debug";
 import { ATTENTION_MASK, BUDGET, CURRENT_OP, LINK_FROM, MODE } from "./derived";
 import { serviceAttention } from "./events";
+import { settleFlags } from "./flags";
 import { ATTENTION, ATTENTION_FLUSH, STOP_BUDGET } from "./layout";
 import { execute } from "./loop";
 import { MODE_STEP } from "./mode";
@@ -19,15 +20,18 @@ function attend(): u32 {
   const wanted = load<u32>(ATTENTION) & load<u32>(ATTENTION_MASK);
   if (wanted == 0) return STOP_BUDGET;
   store<u32>(LINK_FROM, 0);
+  settleFlags();
   if (wanted & ATTENTION_FLUSH) serviceFlush();
   return serviceAttention();
 }
 
 /** One instruction between the hooks of single step and breakpoints. */
 function step(): u32 {
+  settleFlags();
   stepBefore();
   const block = findBlock();
   execute(block);
+  settleFlags();
   return stepAfter();
 }
 
@@ -47,7 +51,10 @@ export function run(budget: u32): u32 {
     store<u32>(CURRENT_OP, 0);
     const stop = attend();
     if (stop != STOP_BUDGET) return stop;
-    if (load<i32>(BUDGET) <= 0) return STOP_BUDGET;
+    if (load<i32>(BUDGET) <= 0) {
+      settleFlags();
+      return STOP_BUDGET;
+    }
     if (load<u32>(MODE) & MODE_STEP) {
       const stepped = step();
       if (stepped != STOP_BUDGET) return stepped;

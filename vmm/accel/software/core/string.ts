@@ -3,7 +3,7 @@
 // Registers are up to date after every element, so a fault in the middle is restarted where it was. A long
 // repetition stops now and then between two elements and goes on as a new execution of the same instruction.
 import { MODE, TLB } from "./derived";
-import { DF, zero } from "./flags";
+import { DF } from "./flags";
 import { compareValues } from "./integer";
 import { GPR, NEXT_RIP, RFLAGS, RIP } from "./layout";
 import { probeWrite, readSized, writeSized } from "./memory";
@@ -36,6 +36,10 @@ function step(register: usize, bytes: u32, by: u64): void {
   writeRegister(register, bytes, readRegister(register, bytes) + by);
 }
 
+/** What CMPS or SCAS has compared last; flags follow at the end, for a fault leaves them alone. */
+let compared: u64 = 0;
+let comparedWith: u64 = 0;
+
 /** One element. */
 function element(code: u32, op: usize, size: u32, bytes: u32, by: u64): void {
   switch (code) {
@@ -55,19 +59,19 @@ function element(code: u32, op: usize, size: u32, bytes: u32, by: u64): void {
       step(RSI, bytes, by);
       return;
     case OP_CMPS: {
-      const a = readSized(linearAt(op, readRegister(RSI, bytes), size, false), size);
+      // Processors read ES:RDI first, which shows in which of two faults comes.
       const b = readSized(destination(op, readRegister(RDI, bytes), size, false), size);
+      compared = readSized(linearAt(op, readRegister(RSI, bytes), size, false), size);
+      comparedWith = b;
       step(RSI, bytes, by);
       step(RDI, bytes, by);
-      compareValues(a, b, size);
       return;
     }
-    case OP_SCAS: {
-      const b = readSized(destination(op, readRegister(RDI, bytes), size, false), size);
+    case OP_SCAS:
+      comparedWith = readSized(destination(op, readRegister(RDI, bytes), size, false), size);
+      compared = readRegister(GPR, size);
       step(RDI, bytes, by);
-      compareValues(readRegister(GPR, size), b, size);
       return;
-    }
     case OP_INS: {
       const to = destination(op, readRegister(RDI, bytes), size, true);
       probeWrite(to, size);
@@ -168,16 +172,20 @@ export function stringOperation(code: u32, op: usize): void {
   const size = sizeOf(op), bytes = addressBytes(op);
   const by: u64 = load<u64>(RFLAGS) & DF ? 0 - (size as u64) : size as u64;
   const prefix = load<u8>(op, OP_FLAGS) & (FLAG_REP | FLAG_REPNE);
+  const compares = code == OP_CMPS || code == OP_SCAS;
   if (!prefix) {
     element(code, op, size, bytes, by);
+    if (compares) compareValues(compared, comparedWith, size);
     return;
   }
-  const compares = code == OP_CMPS || code == OP_SCAS;
   const inBulk = plain(code, op, bytes);
   let turn: u32 = 0;
   while (true) {
     const count = readRegister(RCX, bytes);
-    if (count == 0) return;
+    if (count == 0) {
+      if (compares && turn) compareValues(compared, comparedWith, size);
+      return;
+    }
     if (turn >= TURN) break;
     let done = inBulk ? bulk(code, op, size, bytes, count) : 0;
     if (done == 0) {
@@ -186,7 +194,10 @@ export function stringOperation(code: u32, op: usize): void {
     }
     turn += done;
     writeRegister(RCX, bytes, count - done);
-    if (compares && zero() != ((prefix & FLAG_REP) != 0)) return;
+    if (compares && (compared == comparedWith) != ((prefix & FLAG_REP) != 0)) {
+      compareValues(compared, comparedWith, size);
+      return;
+    }
   }
   store<u64>(NEXT_RIP, load<u64>(RIP));
 }
