@@ -46,10 +46,10 @@ import {
   takeReadyFd,
   takeUpdateOutput,
   watchParent,
-  writePidfile,
 } from "./vmm/daemon.ts";
 import { MachineView } from "./vmm/view/machine_view.ts";
 import { stampMessage } from "./vmm/messages.ts";
+import { Pidfile } from "./vmm/pidfile.ts";
 import { denovoVersion } from "./vmm/monitor/version.ts";
 import { optionsHelp, parseCommandLine, type Request } from "./vmm/options/command_line.ts";
 import { placement } from "./vmm/threads/placement.ts";
@@ -184,7 +184,6 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
   const ready = takeReadyFd();
   const useOwnOutput = takeUpdateOutput();
   const { vm, received, signals } = await createMachine(options, arrival);
-  let removePidfile: (() => void) | undefined;
   if (ready) watchParent(vm.reactor, ready, () => vm.quit("host-signal"));
   const bringUp = async () => {
     if (arrival.isHelper) vm.chardevs.holdMonitors("everything");
@@ -196,7 +195,7 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
       await vm.chardevs.waitForClients(vm.ending);
       vm.start();
     } else if (!arrival.isHelper) await arrival.begin(vm, cpr, useOwnOutput);
-    const { monitors, pidfile } = vm.config;
+    const { monitors } = vm.config;
     const openMonitors = await loadMonitors(vm, view, cpr);
     // A helper has only those monitors whose connections pass through it, until it has to stay.
     const passes = ({ chardev }: MonitorConfig) => vm.chardevs.keeps(chardev) === "all";
@@ -207,7 +206,8 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
       await arrival.help(vm, cpr);
       openMonitors(monitors.filter((one) => !passes(one)));
     }
-    if (pidfile !== undefined && vm.runState !== "shutdown") removePidfile = writePidfile(pidfile);
+    vm.ending.throwIfAborted();
+    if (arrival.isHelper || !vm.pidfile?.inherited) vm.pidfile?.write();
     if (ready) daemonIsUp(vm.reactor, ready);
   };
   try {
@@ -221,7 +221,6 @@ async function runMachine(options: MachineConfig, arrival: Arrival): Promise<num
     if (vm.failure !== undefined) throw new Error(vm.failure);
     return status;
   } finally {
-    removePidfile?.();
     signals();
     await vm.close();
   }
@@ -243,8 +242,11 @@ async function createMachine(options: MachineConfig, arrival: Arrival): Promise<
   const early = arrival.inPlace
     ? () => {}
     : listenForSignals(options, (signal) => end.abort(new Terminated(signal)));
+  let pidfile: Pidfile | undefined;
   try {
-    const received = await arrival.receive(options, end.signal);
+    const received = withPidfile(await arrival.receive(options, end.signal), arrival);
+    if (options.pidfile !== undefined) pidfile = Pidfile.lock(options.pidfile, received?.pidfile);
+    else received?.pidfile?.close();
     // The guest only passes through a helper: it goes on as it was.
     const config = arrival.isHelper ? { ...options, startPaused: false } : options;
     const log = config.logfile === undefined
@@ -258,11 +260,30 @@ async function createMachine(options: MachineConfig, arrival: Arrival): Promise<
       notice: (text) => (log ?? console.error)(stampMessage(config, text)),
     });
     const signals = listenForSignals(config, () => vm.quit("host-signal"));
+    vm.pidfile = pidfile;
     if (end.signal.aborted) vm.quit("host-signal");
     return { vm, received, signals };
+  } catch (error) {
+    pidfile?.[Symbol.dispose]();
+    throw error;
   } finally {
     early();
   }
+}
+
+/** A pidfile that a predecessor passes names it until the guest is here to stay. */
+function withPidfile(received: Received | undefined, arrival: Arrival): Received | undefined {
+  if (!received || arrival.isHelper) return received;
+  const onArrival = (vm: VirtualMachine) => {
+    received.onArrival?.(vm);
+    try {
+      vm.pidfile?.write();
+    } catch (error) {
+      // The guest runs here all the same.
+      vm.notice((error as Error).message);
+    }
+  };
+  return { ...received, onArrival };
 }
 
 /**

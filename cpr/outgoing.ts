@@ -137,7 +137,11 @@ export class Outgoing {
     if (this.#ownership && this.#ownership.owner !== Owner.OLD) {
       return "The guest has moved to another VMM and runs there; it cannot run here again";
     }
-    return this.#vm.runState === "finish-migrate" ? "Migration is not finalized yet" : undefined;
+    const { runState, pidfile } = this.#vm;
+    if (runState === "postmigrate" && pidfile && !pidfile.hold()) {
+      return "Another VMM has the pidfile of this one, and perhaps its guest: end it first";
+    }
+    return runState === "finish-migrate" ? "Migration is not finalized yet" : undefined;
   }
 
   #checkState(): void {

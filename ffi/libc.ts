@@ -38,6 +38,8 @@ const table = {
   fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
   // int fcntl(int fd, int cmd, int arg)
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // the same with a struct
+  fcntl_buffer: { name: "fcntl", parameters: ["i32", "i32", "buffer"], result: "i32" },
   // int dup3(int from, int to, int flags)
   dup3: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int pipe2(int fds[2], int flags)

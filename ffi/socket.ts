@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { check, Errno, errno, OsError, retry } from "./errno.ts";
+import { check, describeErrno, Errno, errno, OsError, retry } from "./errno.ts";
 import { fileStatus, OwnedFd, unlinkFile } from "./fd.ts";
 import { cstring, libc } from "./libc.ts";
 import { bytes, i32, struct, u16, u32 } from "./struct.ts";
@@ -15,6 +15,7 @@ const AF_UNIX = 1;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_SEQPACKET = 5;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
@@ -25,6 +26,7 @@ const SO_PEERCRED = 17;
 const SO_ACCEPTCONN = 30;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
+const EPROTOTYPE = 91;
 const EADDRINUSE = 98;
 const ECONNABORTED = 103;
 
@@ -89,8 +91,22 @@ export interface ListenOptions extends SocketOptions {
 }
 
 /**
+ * Refuses the path of a UNIX socket that a process has bound and not closed; the file of one that is
+ * closed is no obstacle.
+ *
+ * @throws {Error} as if bind had said it
+ */
+export function refuseBoundPath(path: string): void {
+  const address = unixAddress(path);
+  // Nobody notices this attempt: a socket of another type is told from none by the error (unix(7)).
+  using probe = new OwnedFd(check(libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket"));
+  const isBound = libc.connect(probe.fd, address, address.length) === 0 || errno() === EPROTOTYPE;
+  if (isBound) throw new Error(`Failed to bind socket to ${path}: ${describeErrno(EADDRINUSE)}`);
+}
+
+/**
  * Listens on a UNIX socket. As QEMU does, a file that is already there is removed first, whoever
- * made it; who wants to know whether somebody listens there connects first.
+ * made it; see {@linkcode refuseBoundPath}.
  *
  * @throws {Error} in QEMU's words; `cause` is the {@linkcode OsError}
  */

@@ -18,6 +18,7 @@ import {
   waitForClient,
 } from "../devices/chardev/open.ts";
 import type { SinkDescription } from "../devices/chardev/sink.ts";
+import { refuseBoundPath } from "../ffi/socket.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { ChardevConfig, MonitorConfig } from "./config.ts";
 import type { DeviceSet } from "./bus/device_set.ts";
@@ -65,14 +66,18 @@ export class ChardevSet {
    * @param configs what to open
    * @param monitors the monitors, some of which use them
    * @param kept what a predecessor left
-   * @param abort ends the wait for what is outside
+   * @param options.abort ends the wait for what is outside
+   * @param options.successor whether a predecessor may still listen where these shall
    * @throws {Error} in QEMU's words; those opened by then stay open until `close`
    */
   async open(
     configs: readonly ChardevConfig[],
     monitors: readonly MonitorConfig[],
     kept?: { readonly chardevs: ReadonlyMap<string, KeptChardev>; readonly shared: boolean },
-    abort?: AbortSignal,
+    { abort, successor = false }: {
+      readonly abort?: AbortSignal;
+      readonly successor?: boolean;
+    } = {},
   ): Promise<void> {
     for (const { chardev } of monitors) this.#monitors.add(chardev);
     for (const config of configs) {
@@ -80,6 +85,7 @@ export class ChardevSet {
         throw new Error(`Chardev with id '${config.id}' already exists`);
       }
       const inherited = config.cpr === false ? undefined : kept?.chardevs.get(config.id);
+      if (!successor) refuseUsedPath(config);
       const resolved = inherited ? config : await resolveChardev(config, abort);
       const backend = openChardev(resolved, this.#host, inherited);
       this.#backends.set(config.id, backend);
@@ -266,6 +272,16 @@ export class ChardevSet {
     this.#configs.delete(id);
     this.#frontends.delete(id);
   }
+}
+
+/**
+ * A live VMM's monitor or console must not be taken from it by who starts the same VM again.
+ *
+ * @throws {Error}
+ */
+function refuseUsedPath(config: ChardevConfig): void {
+  if (config.backend !== "socket" || config.family !== "unix" || !config.server) return;
+  refuseBoundPath(config.path);
 }
 
 /** A device's character side, reached from the main thread. */

@@ -1,12 +1,11 @@
 /**
- * `-daemonize` and `-pidfile`.
+ * `-daemonize`.
  *
  * A process with threads cannot fork, so the parent starts itself anew in a session of its own and
  * waits until the VM is up there.
  *
  * @module
  */
-import { OsError } from "../ffi/errno.ts";
 import {
   fileStatus,
   isOpen,
@@ -17,10 +16,8 @@ import {
   readFd,
   redirect,
   setCloexec,
-  unlinkFile,
   writeAll,
 } from "../ffi/fd.ts";
-import { resizeFile } from "../ffi/memory.ts";
 import { spawn } from "../ffi/process.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 
@@ -135,34 +132,4 @@ export function ownCommandLine(): string[] {
   const argv = Deno.readTextFileSync("/proc/self/cmdline").split("\0").slice(0, -1);
   // The name may be relative to a PATH or a folder that has changed.
   return [Deno.execPath(), ...argv.slice(1)];
-}
-
-/**
- * Writes this process's id into a file.
- *
- * @returns removes the file, if it still has this process's id
- * @throws {Error} in QEMU's words
- */
-export function writePidfile(path: string): () => void {
-  try {
-    using file = openFile(path, O.RDWR | O.CREAT, 0o600);
-    resizeFile(file.fd, 0);
-    writeAll(file.fd, new TextEncoder().encode(`${Deno.pid}\n`));
-  } catch (error) {
-    const reason = error instanceof OsError ? error.reason : String(error);
-    throw new Error(`cannot create PID file: Cannot open pid file '${path}': ${reason}`);
-  }
-  // After a live update the file may name the successor.
-  return () => {
-    if (readPidfile(path) === Deno.pid) unlinkFile(path);
-  };
-}
-
-function readPidfile(path: string): number | undefined {
-  try {
-    return Number(Deno.readTextFileSync(path));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
 }

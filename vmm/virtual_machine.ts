@@ -18,6 +18,7 @@ import { dumpRegisters, instructionAddress } from "./view/registers.ts";
 import { EventHub } from "./events.ts";
 import type { MemoryBackend } from "./machine/guest_memory.ts";
 import { Machine, type MachineEvent } from "./machine/machine.ts";
+import type { Pidfile } from "./pidfile.ts";
 import { type KeptResources, Resources } from "./resources.ts";
 import type { Vcpu } from "./threads/vcpu.ts";
 import { inTransit, needsReset, type RunState } from "./run_state.ts";
@@ -80,6 +81,12 @@ export class VirtualMachine implements AsyncDisposable {
   get ending(): AbortSignal {
     return this.#ending.signal;
   }
+  /**
+   * The program's pidfile, which a successor takes over; it is closed with the VM.
+   *
+   * @internal
+   */
+  pidfile: Pidfile | undefined;
   /** Why the VM ended without its guest, if it did. */
   failure: string | undefined;
   /** Asked before vCPUs are let run; an error message means no. */
@@ -151,7 +158,8 @@ export class VirtualMachine implements AsyncDisposable {
     let accelerator: Accelerator | undefined;
     try {
       parts.openBackends(full, options.kept);
-      await parts.chardevs.open(full.chardevs, full.monitors, options.kept, options.abort);
+      const { abort, incoming: successor } = options;
+      await parts.chardevs.open(full.chardevs, full.monitors, options.kept, { abort, successor });
       accelerator = await openAccelerator();
       vm = new VirtualMachine(full, options, parts, accelerator);
       vm.machine.startThreads();
@@ -342,6 +350,7 @@ export class VirtualMachine implements AsyncDisposable {
     if (this.#closed) return;
     this.#closed = true;
     this.#end(0);
+    this.pidfile?.[Symbol.dispose]();
     await this.machine.close();
     await this.#parts.close();
   }

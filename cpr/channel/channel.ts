@@ -9,6 +9,7 @@ import {
   accessMode,
   duplicate,
   fileStatus,
+  lockFile,
   makePipe,
   O,
   openFile,
@@ -29,6 +30,7 @@ import {
   connectUnix,
   listenTcp,
   listenUnix,
+  refuseBoundPath,
   resolveHost,
   sendNow,
   setTimeouts,
@@ -362,12 +364,34 @@ function parsePort(port: string, host: string): number {
   );
 }
 
-/** Opening a FIFO does not wait for its other end: one that nobody reads is an error. */
+/**
+ * Opens a file for state. A FIFO's other end is not waited for: one that nobody reads is an error. A
+ * file that is being written is another VMM's.
+ *
+ * @throws {OsError}
+ */
+function openStateFile(filename: string, flags: number, lock: "shared" | "exclusive"): OwnedFd {
+  const fd = openFile(filename, flags | O.NONBLOCK, 0o660);
+  if (fileStatus(fd.fd).kind !== "file" || lockIfPossible(fd.fd, lock)) return fd;
+  fd.close();
+  throw new OsError("fcntl(F_OFD_SETLK)", Errno.EAGAIN, filename);
+}
+
+/** A file system without locks is no reason not to write there. */
+function lockIfPossible(fd: number, kind: "shared" | "exclusive"): boolean {
+  try {
+    return lockFile(fd, kind);
+  } catch (error) {
+    if (error instanceof OsError) return true;
+    throw error;
+  }
+}
+
 function createFile({ filename, offset }: FileAddress, fds: FdRegistry): OwnedFd {
   let fd: OwnedFd;
   try {
     fd = fromFdset(filename, O.WRONLY, fds) ??
-      openFile(filename, O.WRONLY | O.CREAT | O.NONBLOCK, 0o660);
+      openStateFile(filename, O.WRONLY | O.CREAT, "exclusive");
   } catch (error) {
     throw inWords(error, `Could not create '${filename}'`);
   }
@@ -423,7 +447,10 @@ export async function openIncoming(
     case "socket":
       break;
   }
-  if (address.type === "unix") return { kind: "listener", listener: listenUnix(address.path) };
+  if (address.type === "unix") {
+    refuseBoundPath(address.path);
+    return { kind: "listener", listener: listenUnix(address.path) };
+  }
   if (address.type === "inet") {
     const port = parsePort(address.port, address.host);
     const [host] = address.host === "" || address.host === "0"
@@ -454,7 +481,7 @@ function inheritedFd(text: string): OwnedFd {
 function readFile({ filename, offset }: FileAddress, fds: FdRegistry): OwnedFd {
   try {
     const fd = fromFdset(filename, O.RDONLY, fds) ??
-      openFile(filename, O.RDONLY | O.NONBLOCK);
+      openStateFile(filename, O.RDONLY, "shared");
     if (offset > 0) seekFd(fd.fd, offset);
     return fd;
   } catch (error) {

@@ -27,6 +27,8 @@ export const CHARDEV_STATE = "chardev";
 const LISTENER = "listener";
 /** The page that says who owns the guest. */
 const OWNERSHIP = "fd/ownership";
+/** The pidfile, whose lock a successor goes on having. */
+const PIDFILE = "fd/pidfile";
 /** Section name of the processors that the guest has for itself. */
 const PROCESSORS = "processors";
 /** Version of all these sections. */
@@ -65,6 +67,7 @@ export interface FdTable {
  */
 export function collectFds(vm: VirtualMachine, ownership: number, beside: boolean): FdTable {
   const fds: KeptFd[] = [{ name: OWNERSHIP, id: "", fd: ownership }];
+  if (vm.pidfile) fds.push({ name: PIDFILE, id: "", fd: vm.pidfile.fd });
   for (const [id, { fd, config }] of vm.backends) {
     if (fd && config.share) fds.push({ name: MEMORY, id, fd: fd.fd });
   }
@@ -132,6 +135,8 @@ export interface ReceivedTable {
   readonly remains: readonly OwnedFd[];
   /** The host's processors that the predecessor leaves to the guest. */
   readonly processors: readonly number[];
+  /** The pidfile, locked, if the predecessor has one. */
+  readonly pidfile?: OwnedFd;
 }
 
 /**
@@ -151,6 +156,7 @@ export function decodeFds(
   const remains: OwnedFd[] = [];
   let processors: number[] | undefined;
   let ownership: OwnedFd | undefined;
+  let pidfile: OwnedFd | undefined;
   for (const section of sections) {
     const { name, id } = section;
     checkVersion(section, VERSION);
@@ -165,6 +171,8 @@ export function decodeFds(
     else if (name === MEMORY) unique(memory, id, checkMemory(take(section, resolve), id));
     else if (name === OWNERSHIP && id === "" && ownership === undefined) {
       ownership = checkOwnership(take(section, resolve));
+    } else if (name === PIDFILE && id === "" && pidfile === undefined) {
+      pidfile = checkFile(take(section, resolve), "Pidfile", "a file");
     } else if (name === OLD_VM && remains.length === 0) remains.push(take(section, resolve));
     else if (name.startsWith(CHARDEV_FD)) {
       const fds = fdsOf.get(id) ?? new Map<string, OwnedFd>();
@@ -182,13 +190,14 @@ export function decodeFds(
   }
   if (!ownership) throw new StateError(`File descriptor '${OWNERSHIP}' is missing`);
   if (!processors) throw new StateError(`Section '${PROCESSORS}' is missing`);
-  return { kept: { memory, chardevs, shared: false }, ownership, remains, processors };
+  return { kept: { memory, chardevs, shared: false }, ownership, remains, processors, pidfile };
 }
 
 /** The descriptors of a table that was received, under the names they came with. */
-export function listFds({ kept, ownership }: ReceivedTable): KeptFd[] {
+export function listFds({ kept, ownership, pidfile }: ReceivedTable): KeptFd[] {
   return [
     { name: OWNERSHIP, id: "", fd: ownership.fd },
+    ...(pidfile ? [{ name: PIDFILE, id: "", fd: pidfile.fd }] : []),
     ...[...kept.memory].map(([id, { fd }]) => ({ name: MEMORY, id, fd })),
     ...[...kept.chardevs].flatMap(([id, { fds }]) =>
       [...fds].map(([name, { fd }]) => ({ name: CHARDEV_FD + name, id, fd }))
@@ -218,13 +227,18 @@ function take(section: Section, resolve: (number: number) => OwnedFd | undefined
 
 /** Guest memory comes as a regular file whose size nobody can take away, if it is a memfd. */
 function checkMemory(fd: OwnedFd, id: string): OwnedFd {
-  const { kind } = fileStatus(fd.fd);
-  if (kind !== "file") throw new StateError(`Memory ${quote(id)} is a ${kind}, not memory`);
+  checkFile(fd, `Memory ${quote(id)}`, "memory");
   // A file on tmpfs, and a memfd with seal=off, has F_SEAL_SEAL alone: nobody can seal those.
   const seals = sealsOf(fd.fd);
   if (seals !== undefined && (seals & (Seal.SHRINK | Seal.SEAL)) === 0) {
     throw new StateError(`Memory ${quote(id)} is a memfd that can shrink`);
   }
+  return fd;
+}
+
+function checkFile(fd: OwnedFd, what: string, wanted: string): OwnedFd {
+  const { kind } = fileStatus(fd.fd);
+  if (kind !== "file") throw new StateError(`${what} is a ${kind}, not ${wanted}`);
   return fd;
 }
 

@@ -9,6 +9,7 @@ import {
   listenUnix,
   localAddress,
   peerCredentials,
+  refuseBoundPath,
   setTimeouts,
 } from "../../ffi/socket.ts";
 import { monotonicNow } from "../../ffi/event.ts";
@@ -122,7 +123,10 @@ function openCprListener(address: MigrationAddress): OwnedFd {
   if (address.transport !== "socket" || (address.type !== "unix" && address.type !== "fd")) {
     throw new Error("bad cpr channel socket type; must be unix");
   }
-  if (address.type === "unix") return listenUnix(address.path);
+  if (address.type === "unix") {
+    refuseBoundPath(address.path);
+    return listenUnix(address.path);
+  }
   if (!/^\d+$/.test(address.str)) {
     throw new Error(`File descriptor named '${address.str}' has not been found`);
   }

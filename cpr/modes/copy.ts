@@ -56,6 +56,7 @@ export class CopyUpdate implements Update {
     await channel.finish(vm.reactor, vm.ending);
     departure.ownership.timeline.stamp("sent");
     vm.setRunState("postmigrate");
+    vm.pidfile?.letGo();
     migration.complete();
     departure.writeTrace();
   }

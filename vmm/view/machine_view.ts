@@ -235,7 +235,8 @@ export class MachineView implements MachineControl {
   }
 
   async chardevAdd(config: ChardevConfig): Promise<{ pty?: string }> {
-    await this.#vm.chardevs.open([config], []);
+    const successor = this.#vm.runState === "inmigrate";
+    await this.#vm.chardevs.open([config], [], undefined, { successor });
     if (config.backend !== "pty") return {};
     return { pty: this.#vm.chardevs.get(config.id).filename.replace(/^pty:/, "") };
   }
