@@ -251,7 +251,7 @@ export const groups: Readonly<Record<string, readonly string[]>> = {
   incDec: ["inc L", "dec L", "", "", "", "", "", ""],
   incDecCall: ["inc L", "dec L", "callE f", "callFarE M", "jmpE f", "jmpFarE M", "push q", ""],
   bits: ["", "", "", "", "bt", "bts L", "btr L", "btc L"],
-  system0: ["sldt", "str", "lldt", "ltr", "verr", "verw", "", ""],
+  system0: ["sldt v", "str v", "lldt", "ltr", "verr", "verw", "", ""],
   system1: ["system1", "system1", "system1", "system1", "smsw", "", "lmsw", "system1"],
   exchange: ["", "cmpxchg8b L", "", "", "", "", "rdrand", "rdrand"],
   stateAndFences: ["state", "state", "state", "state", "state", "state", "state", "state"],

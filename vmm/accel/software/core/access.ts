@@ -1,5 +1,6 @@
 // Accesses that the TLB does not know: walks, MMIO, pages with code, operands across two pages.
 import { CURRENT_OP, TLB } from "./derived";
+import { breakpointPage, breakpointsEnabled, dataBreakpoint } from "./debug";
 import { raise, VECTOR_AC, VECTOR_GP, VECTOR_SS } from "./fault";
 import { CR4, EFER, SEG_CS, SEGMENT_ATTRIBUTES } from "./layout";
 import { CODE_PAGES, DIRTY_PAGES } from "./map";
@@ -68,6 +69,8 @@ function fill(tlb: usize, linear: u64, physical: u64, written: bool): void {
     if (!plain || !(written || load<u8>(DIRTY_PAGES + page))) rights &= ~2;
     else if (written) store<u8>(DIRTY_PAGES + page, 1);
   }
+  // So that every access to a page with a breakpoint comes here.
+  if (breakpointPage(linear)) rights &= ~3;
   fillTlb(tlb, linear, address, rights);
 }
 
@@ -82,6 +85,7 @@ function readWith(tlb: usize, linear: u64, size: u32): u64 {
   const access = accessOf(tlb) | ACCESS_READ;
   const last = lastByte(linear, size);
   const physical = translate(tlb, linear, access);
+  if (breakpointsEnabled()) dataBreakpoint(linear, size, false);
   if (!((last ^ linear) & PAGE)) return physicalRead(physical, size);
   const upper = translate(tlb, last & PAGE, access);
   const low: u32 = 0x1000 - ((linear as u32) & 0xfff);
@@ -97,6 +101,7 @@ function writeWith(tlb: usize, linear: u64, size: u32, value: u64): void {
   const access = accessOf(tlb) | ACCESS_WRITE;
   const last = lastByte(linear, size);
   const physical = translate(tlb, linear, access);
+  if (breakpointsEnabled()) dataBreakpoint(linear, size, true);
   if (!((last ^ linear) & PAGE)) {
     physicalWrite(physical, size, value);
     return;

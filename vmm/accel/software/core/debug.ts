@@ -50,7 +50,7 @@ export function beginShadow(reason: u32): void {
 export function stepping(): bool {
   return (readFlags() & (FLAG_TF | FLAG_RF)) != 0 || load<u32>(INTERRUPT_SHADOW) != 0 ||
     load<u32>(GUEST_DEBUG) != 0 || load<u64>(DEBUG_PENDING) != 0 ||
-    (load<u64>(DR7) & DR7_ENABLES) != 0;
+    breakpointsEnabled();
 }
 
 /** Raises #DB with DR6's reasons. */
@@ -114,6 +114,10 @@ export function debugRegistersChanged(): void {
   modeChanged();
 }
 
+export function breakpointsEnabled(): bool {
+  return (load<u64>(DR7) & DR7_ENABLES) != 0;
+}
+
 function isEnabled(index: u32): bool {
   return (load<u64>(DR7) >> (index * 2) & 3) != 0;
 }
@@ -138,7 +142,7 @@ function overlaps(index: u32, start: u64, bytes: u32): bool {
 }
 
 function checkInstructionBreakpoints(): void {
-  if (!(load<u64>(DR7) & DR7_ENABLES) || readFlags() & FLAG_RF) return;
+  if (!breakpointsEnabled() || readFlags() & FLAG_RF) return;
   const rip = load<u64>(RIP);
   const address = code64() ? rip : (segmentBase(CS) + rip) & 0xffff_ffff;
   let hits: u64 = 0;
@@ -163,7 +167,7 @@ export function dataBreakpoint(address: u64, bytes: u32, write: bool): void {
 
 /** Notes the breakpoints that a port access hits. */
 export function portBreakpoint(port: u32, bytes: u32): void {
-  if (!(load<u64>(CR4) & CR4_DE) || !(load<u64>(DR7) & DR7_ENABLES)) return;
+  if (!(load<u64>(CR4) & CR4_DE) || !breakpointsEnabled()) return;
   let hits: u64 = 0;
   for (let i: u32 = 0; i < 4; i++) {
     if (isEnabled(i) && kindOf(i) == ON_PORT && overlaps(i, port, bytes)) hits |= 1 << i;
@@ -173,7 +177,7 @@ export function portBreakpoint(port: u32, bytes: u32): void {
 
 /** Whether a page has a data breakpoint, so that accesses to it must ask `dataBreakpoint`. */
 export function breakpointPage(address: u64): bool {
-  if (!(load<u64>(DR7) & DR7_ENABLES)) return false;
+  if (!breakpointsEnabled()) return false;
   const page = address & ~0xfff;
   for (let i: u32 = 0; i < 4; i++) {
     if (isEnabled(i) && kindOf(i) & 1 && overlaps(i, page, 4096)) return true;

@@ -10,6 +10,7 @@ import {
   requirePrivilege,
 } from "./control_registers";
 import { opCpuid } from "./cpuid";
+import { opMovFromDr, opMovToDr } from "./debug_registers";
 import { raise, raiseUD, VECTOR_GP } from "./fault";
 import { opSyscall, opSysenter, opSysexit, opSysret } from "./fast_calls";
 import { overflow, settleFlags } from "./flags";
@@ -44,6 +45,7 @@ import {
 } from "./privileged";
 import { drop, push, top } from "./push";
 import { OP_DST, OP_IMMEDIATE } from "./record";
+import { code64 } from "./registers";
 import { opMovSreg } from "./segment";
 import { opLoadFar, opPopSreg } from "./stack";
 import { stringOperation } from "./string";
@@ -79,6 +81,11 @@ function loadFar(op: usize): void {
   const size = sizeOf(op);
   const offset = opLoadFar(immediate(op), size, segmentOf(op), offsetOf(op));
   writeRegister(load<u16>(op, OP_DST), size, offset);
+}
+
+/** Bytes of a control or debug register as an operand, whatever the prefixes. */
+function fullSize(): u32 {
+  return code64() ? 8 : 4;
 }
 
 /** Reads the selector after the offset of a far pointer in memory. */
@@ -172,9 +179,13 @@ export function executeEnding(code: u32, op: usize): void {
     case ops.OP_STI:
       return opSti();
     case ops.OP_MOV_FROM_CONTROL:
-      return writeRegister(rmRegister(op), size, opMovFromCr(immediate(op) & 0xff));
+      return writeRegister(rmRegister(op), fullSize(), opMovFromCr(immediate(op) & 0xff));
     case ops.OP_MOV_TO_CONTROL:
-      return opMovToCr(immediate(op) & 0xff, readRegister(rmRegister(op), size));
+      return opMovToCr(immediate(op) & 0xff, readRegister(rmRegister(op), fullSize()));
+    case ops.OP_MOV_FROM_DEBUG:
+      return writeRegister(rmRegister(op), fullSize(), opMovFromDr(immediate(op) & 0xff));
+    case ops.OP_MOV_TO_DEBUG:
+      return opMovToDr(immediate(op) & 0xff, readRegister(rmRegister(op), fullSize()));
     case ops.OP_INVPCID:
       return opInvpcid(readRegister(load<u16>(op, OP_DST), size), segmentOf(op), offsetOf(op));
     case ops.OP_CLTS:
