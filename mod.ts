@@ -37,11 +37,13 @@ import { answerPreflight, isPreflight } from "./cpr/modes/preflight.ts";
 import type { Received } from "./cpr/handover/incoming.ts";
 import { GuestEnded } from "./cpr/modes/relay_link.ts";
 import type { UpdateOptions, UpdateResult } from "./cpr/update/update.ts";
-import { awaitReader } from "./ffi/fd.ts";
+import { awaitReader, O, openFile, writeAll } from "./ffi/fd.ts";
+import { encodeText } from "./ffi/text.ts";
 import type { MachineConfig, MonitorConfig } from "./vmm/config.ts";
 import {
   daemonIsUp,
   isDaemonChild,
+  ownArguments,
   startDaemon,
   takeReadyFd,
   takeUpdateOutput,
@@ -319,8 +321,12 @@ async function openLog(
   abort: AbortSignal,
 ): Promise<(text: string) => void> {
   await awaitReader(path, abort);
-  Deno.writeTextFileSync(path, "", { append });
-  return (text) => Deno.writeTextFileSync(path, `${text}\n`, { append: true });
+  const write = (text: string, flags: number) => {
+    using file = openFile(path, O.WRONLY | O.CREAT | flags);
+    writeAll(file.fd, encodeText(text));
+  };
+  write("", append ? O.APPEND : O.TRUNC);
+  return (text) => write(`${text}\n`, O.APPEND);
 }
 
 /** SIGINT, SIGTERM and SIGHUP end the VM as QEMU's do. Returns what takes the listeners away. */
@@ -337,7 +343,7 @@ function listenForSignals(config: MachineConfig, end: (signal: string) => void):
 }
 
 if (import.meta.main) {
-  Deno.exitCode = await main(Deno.args);
+  Deno.exitCode = await main(ownArguments());
   // The child of a preflight ends by itself: what it has compiled is kept then.
   if (!isPreflight()) Deno.exit();
 }

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { encodeText } from "./text.ts";
 
 const table = {
   // int open(const char *path, int flags, mode_t mode)
@@ -274,14 +275,12 @@ function lazily(): Libc {
 /** The functions; where a call is hot, take it out of here into a constant first. */
 export const libc: Libc = lazily();
 
-const encoder = new TextEncoder();
-
 /**
- * A C string: the text's UTF-8 bytes and a final NUL.
+ * A C string: the text's bytes and a final NUL.
  *
  * @throws {TypeError} if the text holds a NUL itself
  */
 export function cstring(text: string): Uint8Array<ArrayBuffer> {
   if (text.includes("\0")) throw new TypeError(`String ${JSON.stringify(text)} holds a NUL byte`);
-  return encoder.encode(text + "\0");
+  return encodeText(text + "\0");
 }

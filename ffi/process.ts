@@ -7,6 +7,7 @@ import { check, errno, OsError, retry } from "./errno.ts";
 import { OwnedFd, pollFd, POLLIN } from "./fd.ts";
 import { cstring, libc } from "./libc.ts";
 import { addressOf, mapCode } from "./memory.ts";
+import { decodeText } from "./text.ts";
 
 /**
  * The signal that kicks a thread out of KVM_RUN or a blocking call: a real-time signal that neither
@@ -87,9 +88,28 @@ class StringArray {
   }
 }
 
+/** This process's environment. Deno leaves out variables that are not UTF-8 throughout. */
+export function ownEnvironment(): Record<string, string> {
+  const others = readStrings("/proc/self/environ").filter((entry) => !entry.isWellFormed());
+  const named = others.map((entry): [string, string] => {
+    const end = entry.indexOf("=");
+    return [entry.slice(0, end), entry.slice(end + 1)];
+  });
+  return { ...Object.fromEntries(named), ...Deno.env.toObject() };
+}
+
+/**
+ * Reads strings that end in NUL each, as proc(5) has command lines and environments.
+ *
+ * @throws {Error} one of Deno's, if the file cannot be read
+ */
+export function readStrings(path: string): string[] {
+  return decodeText(Deno.readFileSync(path)).split("\0").slice(0, -1);
+}
+
 /** Environment variables as `NAME=value` strings. */
 function environment(changes: Readonly<Record<string, string | undefined>>): string[] {
-  const all: Record<string, string | undefined> = { ...Deno.env.toObject(), ...changes };
+  const all: Record<string, string | undefined> = { ...ownEnvironment(), ...changes };
   return Object.entries(all).flatMap(([k, v]) => v === undefined ? [] : [`${k}=${v}`]);
 }
 

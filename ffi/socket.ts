@@ -9,6 +9,7 @@ import { check, describeErrno, Errno, errno, OsError, retry } from "./errno.ts";
 import { fileStatus, OwnedFd, unlinkFile } from "./fd.ts";
 import { cstring, libc } from "./libc.ts";
 import { bytes, i32, struct, u16, u32 } from "./struct.ts";
+import { decodeText } from "./text.ts";
 
 // linux/socket.h, asm-generic/socket.h, linux/in.h, linux/tcp.h
 const AF_UNIX = 1;
@@ -363,7 +364,7 @@ function readAddress(
     const end = path.indexOf(0);
     return {
       type: "unix",
-      path: new TextDecoder().decode(end === -1 ? path : path.subarray(0, end)),
+      path: decodeText(end === -1 ? path : path.subarray(0, end)),
     };
   }
   if (family !== AF_INET && family !== AF_INET6) return undefined;

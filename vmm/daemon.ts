@@ -18,7 +18,7 @@ import {
   setCloexec,
   writeAll,
 } from "../ffi/fd.ts";
-import { spawn } from "../ffi/process.ts";
+import { readStrings, spawn } from "../ffi/process.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 
 /** Tells the child which descriptor its parent waits on. */
@@ -129,7 +129,14 @@ function targetOf(fd: number): string {
 
 /** The command line of this process, as the kernel has it. */
 export function ownCommandLine(): string[] {
-  const argv = Deno.readTextFileSync("/proc/self/cmdline").split("\0").slice(0, -1);
+  const argv = readStrings("/proc/self/cmdline");
   // The name may be relative to a PATH or a folder that has changed.
   return [Deno.execPath(), ...argv.slice(1)];
+}
+
+/** The program's own arguments. Deno changes bytes that are not UTF-8, and the kernel has them still. */
+export function ownArguments(): string[] {
+  const { args } = Deno;
+  if (!args.some((text) => text.includes("\ufffd"))) return args;
+  return readStrings("/proc/self/cmdline").slice(-args.length);
 }

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { OsError } from "../../ffi/errno.ts";
+import { O, openFile, writeAll } from "../../ffi/fd.ts";
 import { stepLabel, type Timeline, type TimelineEntry, updateProcesses } from "./timeline.ts";
 
 /** One event of the trace-event format; times in microseconds. */
@@ -25,9 +27,11 @@ interface TraceEvent {
 export function writeTrace(path: string, timeline: Timeline): void {
   const trace = { displayTimeUnit: "ms", traceEvents: traceEvents(timeline.entries()) };
   try {
-    Deno.writeTextFileSync(path, `${JSON.stringify(trace)}\n`);
-  } catch (error) {
-    throw new Error(`Could not write the trace to '${path}': ${(error as Error).message}`);
+    using file = openFile(path, O.WRONLY | O.CREAT | O.TRUNC | O.NONBLOCK);
+    writeAll(file.fd, new TextEncoder().encode(`${JSON.stringify(trace)}\n`));
+  } catch (cause) {
+    const reason = cause instanceof OsError ? cause.reason : String(cause);
+    throw new Error(`Could not write the trace to '${path}': ${reason}`, { cause });
   }
 }
 

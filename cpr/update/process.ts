@@ -4,7 +4,7 @@
  * @module
  */
 import type { OwnedFd } from "../../ffi/fd.ts";
-import { hasEnded, openPidfd } from "../../ffi/process.ts";
+import { hasEnded, openPidfd, readStrings } from "../../ffi/process.ts";
 import { localAddress, peerAddress, peerCredentials } from "../../ffi/socket.ts";
 
 /** The states that /proc/net/unix and /proc/net/tcp give connected sockets (linux/net.h, tcp.h). */
@@ -45,8 +45,8 @@ export class VmmProcess implements Disposable {
       if (uid !== Deno.uid()) {
         throw new Error(`VMM ${pid} runs as user ${uid}, run the update as that user`);
       }
-      const argv = strings(`/proc/${pid}/cmdline`);
-      const env = strings(`/proc/${pid}/environ`)
+      const argv = readStrings(`/proc/${pid}/cmdline`);
+      const env = readStrings(`/proc/${pid}/environ`)
         .map((entry) => [entry.split("=", 1)[0], entry.slice(entry.indexOf("=") + 1)] as const)
         .filter(([key]) => key !== "" && !key.startsWith("DENOVO_"));
       const cwd = Deno.readLinkSync(`/proc/${pid}/cwd`);
@@ -80,11 +80,6 @@ export class VmmProcess implements Disposable {
   [Symbol.dispose](): void {
     this.#pidfd.close();
   }
-}
-
-/** A file of NUL-terminated strings. */
-function strings(path: string): string[] {
-  return Deno.readTextFileSync(path).split("\0").slice(0, -1);
 }
 
 /** The process at the other end of a connection. */

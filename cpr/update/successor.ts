@@ -7,7 +7,7 @@
  * @module
  */
 import { O, openFile, type OwnedFd, setNonblocking } from "../../ffi/fd.ts";
-import { type ChildProcess, spawn } from "../../ffi/process.ts";
+import { type ChildProcess, ownEnvironment, spawn } from "../../ffi/process.ts";
 import { UPDATE_OUTPUT_FD } from "../../vmm/daemon.ts";
 import type { VmmProcess } from "./process.ts";
 
@@ -34,7 +34,7 @@ export class Successor implements Disposable {
     using output = outputOf(vmm, 1, O.WRONLY | O.APPEND);
     using later = outputOf(vmm, 2, O.WRONLY | O.APPEND);
     using errors = openFile(this.#errors, O.WRONLY | O.CREAT | O.APPEND, 0o600);
-    const foreign = Object.keys(Deno.env.toObject()).map((name) => [name, undefined]);
+    const foreign = Object.keys(ownEnvironment()).map((name) => [name, undefined]);
     this.#child = spawn(command, {
       env: { ...Object.fromEntries(foreign), ...vmm.env, [UPDATE_OUTPUT_FD]: `${later.fd}` },
       fds: [[input.fd, 0], [output.fd, 1], [errors.fd, 2], [later.fd, later.fd]],

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { encodeText } from "../../ffi/text.ts";
 
 /** Keys of items (QEMU's include/standard-headers/linux/qemu_fw_cfg.h and hw/i386/fw_cfg.h). */
 export const FwCfgKey = {
@@ -41,7 +42,7 @@ export interface FileItem {
 
 /** Why a name cannot be an item's, in QEMU's words; undefined if it can. */
 export function refuseName(name: string, others: readonly FileItem[]): string | undefined {
-  const { length } = new TextEncoder().encode(name);
+  const { length } = encodeText(name);
   if (length >= NAME_SIZE) return `name too long (max. ${NAME_SIZE - 1} char)`;
   if (name.includes("\0")) return "name contains a zero character";
   if (others.some((other) => other.name === name)) return `duplicate fw_cfg file name: ${name}`;
@@ -98,7 +99,7 @@ function directory(files: readonly FileItem[]): Uint8Array {
     const at = 4 + i * ENTRY_SIZE;
     view.setUint32(at, data.length);
     view.setUint16(at + 4, FILE_FIRST + i);
-    bytes.set(new TextEncoder().encode(name), at + 8);
+    bytes.set(encodeText(name), at + 8);
   });
   return bytes;
 }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { encodeText } from "../../ffi/text.ts";
 import { e820Map, ramRanges } from "../firmware/e820.ts";
 import { ONE_MIB } from "../machine/microvm.ts";
 import {
@@ -67,7 +68,7 @@ export interface KernelPlan {
  * @throws {BootError} if it is longer, or has a zero character inside
  */
 export function cmdlineSegment(cmdline: string, max: number): BytesSegment {
-  const text = new TextEncoder().encode(cmdline);
+  const text = encodeText(cmdline);
   if (text.includes(0)) throw new BootError("the kernel command line contains a zero character");
   if (text.length > Math.min(max, MAX_CMDLINE)) {
     throw new BootError(

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { encodeText } from "../../ffi/text.ts";
 import { EBDA_START, ONE_MIB } from "../machine/microvm.ts";
 import { e820Map, ramRanges } from "../firmware/e820.ts";
 import { isBzImage } from "./bzimage.ts";
@@ -230,7 +231,7 @@ class Strings {
 
   /** Adds a text; returns its guest physical address. @throws {BootError} if it has a zero inside */
   add(text: string): number {
-    const bytes = new TextEncoder().encode(`${text}\0`);
+    const bytes = encodeText(`${text}\0`);
     if (bytes.indexOf(0) !== bytes.length - 1) {
       throw new BootError("the kernel command line contains a zero character");
     }

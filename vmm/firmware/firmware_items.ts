@@ -12,6 +12,7 @@ import {
 } from "../../devices/isa/fw_cfg_items.ts";
 import { OsError } from "../../ffi/errno.ts";
 import { O, openFile, readFd } from "../../ffi/fd.ts";
+import { encodeText } from "../../ffi/text.ts";
 import { E820Type, ramRanges } from "./e820.ts";
 import type { FirmwareFileConfig, MachineConfig } from "../config.ts";
 import { KVM_IDENTITY_MAP_ADDRESS, KVM_PAGES_END } from "../machine/microvm.ts";
@@ -111,7 +112,7 @@ function number(value: number, size: 2 | 4 | 8): Uint8Array {
 }
 
 function contentOf(file: FirmwareFileConfig): Uint8Array {
-  if (file.text !== undefined) return new TextEncoder().encode(file.text);
+  if (file.text !== undefined) return encodeText(file.text);
   try {
     return readWhole(file.path);
   } catch (error) {

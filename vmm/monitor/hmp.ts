@@ -4,6 +4,7 @@
  * @module
  */
 import type { OwnedFd } from "../../ffi/fd.ts";
+import { decodeText, encodeText } from "../../ffi/text.ts";
 import type { CommandTable } from "./command_table.ts";
 import { type CommandContext, Deferred, newSession } from "./context.ts";
 import type { MachineControl } from "./control.ts";
@@ -97,7 +98,7 @@ export class HmpSession {
       this.#typed = this.#typed.slice(1);
       if (line === undefined) continue;
       this.#busy = true;
-      this.#print(await executeLine(this.#context, new TextDecoder().decode(toBytes(line))));
+      this.#print(await executeLine(this.#context, decodeText(toBytes(line))));
       this.#busy = false;
       this.#readline.start();
       this.#deferred.run();
@@ -105,7 +106,7 @@ export class HmpSession {
   }
 
   #print(text: string): void {
-    if (text !== "") this.#write(new TextEncoder().encode(text.replaceAll("\n", "\r\n")));
+    if (text !== "") this.#write(encodeText(text.replaceAll("\n", "\r\n")));
   }
 
   #write(bytes: Uint8Array<ArrayBuffer>): void {

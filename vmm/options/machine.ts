@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { encodeText } from "../../ffi/text.ts";
 import { MACHINE_TYPE } from "../machine/microvm.ts";
 import type { CpuConfig, MachineTypeConfig } from "../config.ts";
 import { boot } from "./boot.ts";
@@ -83,7 +84,7 @@ const oem = (bytes: number) => ({
   type: "string",
   help: `Shown in ACPI tables, of which there are none; up to ${bytes} bytes`,
   read: (name: string, text: string) => {
-    if (new TextEncoder().encode(text).length <= bytes) return;
+    if (encodeText(text).length <= bytes) return;
     throw new OptionError(
       `User specified ${name} value is bigger than ${bytes} bytes in size`,
     );
