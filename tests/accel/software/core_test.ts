@@ -68,3 +68,29 @@ Deno.test("an access to no RAM goes to the host, in pieces of at most four bytes
   assert.deepEqual(accesses, ["r0:3ec00000/4", "r0:3ec00004/4", "w3ec00008/1=0"]);
   assert.equal(cpu.state.gpr.at(0), 0x3ec0_0004_3ec0_0000n);
 });
+
+Deno.test("PAUSE and NOPs of every form do nothing", () => {
+  const cpu = new TestCore(4 << 20);
+  cpu.enterLongMode();
+  // pause; nop; endbr64; nop word [rax+rax]; prefetcht0 [rax]; hlt
+  const code = [
+    0xf3,
+    0x90,
+    0x90,
+    0xf3,
+    0x0f,
+    0x1e,
+    0xfa,
+    0x66,
+    0x0f,
+    0x1f,
+    0x04,
+    0x00,
+    0x0f,
+    0x18,
+    0x08,
+  ];
+  cpu.load(0x1000, [...code, HLT]);
+  assert.equal(cpu.run(0x1000), STOP.halt);
+  assert.equal(cpu.state.rip, BigInt(0x1000 + code.length + 1));
+});

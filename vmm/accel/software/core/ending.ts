@@ -123,6 +123,9 @@ export function executeEnding(code: u32, op: usize): void {
     case ops.OP_INS:
     case ops.OP_OUTS:
       return stringOperation(code, op);
+    case ops.OP_PAUSE:
+      // Its block ends, so that a CPU that spins looks up.
+      return;
   }
   settleFlags();
   const size = sizeOf(op);
