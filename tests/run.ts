@@ -1,15 +1,22 @@
 /**
- * `deno task test`: runs every test file, then prints one line with the sums.
+ * `deno task test`: runs tests, then prints one line with the sums.
  *
- * Where there is no KVM, the tests that need it are skipped, which is said once.
+ *     deno task test                    all that can run here: without KVM, those that need it are skipped
+ *     deno task test --lab              all that need KVM, in the lab; it takes hours
+ *     deno task test --slice            the lab slice: each promise once, on a real KVM
+ *     deno task test --here --slice     one after the other, as CI does
+ *
+ * Further options go to `deno test`.
  *
  * Two processes at a time: much of a test is waiting for something that must not happen. Files that
  * start VMs have a process each; what a file prints comes when it is done.
  *
  * @module
  */
-
+import { runInLab } from "./lab/run.ts";
+import { slice } from "./lab/slice.ts";
 import { noKvm } from "./needs_kvm.ts";
+import { addRun } from "./sums.ts";
 
 /** Tests of pure parts, and the examples in doc comments: a process for each line. */
 const together: readonly (readonly string[])[] = [
@@ -32,11 +39,23 @@ const running: readonly string[] = ["--doc", "mod.ts"];
 /** Folders with a process for each file; those with the longest files first, lest one be left over. */
 const alone: readonly string[] = ["tests/kvm", "tests/faults", "tests/conformance"];
 
+/** Files elsewhere with tests that need KVM. */
+const alsoInLab: readonly string[] = [
+  "tests/vmm/cpu_tables_test.ts",
+  "tests/cpr/machine_state_test.ts",
+  "tests/cpr/streams_test.ts",
+  "tests/bench/pause/gaps_test.ts",
+  "tests/accel/software/chips/kvm_test.ts",
+];
+
 /** More would take from the guests what they need to get on. */
 const PROCESSES = Math.min(2, navigator.hardwareConcurrency);
 
 const root = new URL("..", import.meta.url).pathname;
 const sums = { passed: 0, failed: 0, skipped: 0 };
+const PLACES = ["--here", "--slice", "--lab"];
+const places = Deno.args.filter((word) => PLACES.includes(word));
+const options = Deno.args.filter((word) => !PLACES.includes(word));
 
 function testFiles(folder: string): string[] {
   return Array.from(Deno.readDirSync(`${root}${folder}`), ({ name }) => `${folder}/${name}`)
@@ -58,37 +77,34 @@ function news(text: string): string {
 /** Runs test files in a process of their own, and adds to the sums. */
 async function run(what: readonly string[]): Promise<void> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", "--no-check", "--quiet", ...what, ...Deno.args],
+    args: ["test", "-A", "--no-check", "--quiet", ...what, ...options],
     cwd: root,
     env: { NO_COLOR: "1" },
   }).output();
   const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
   console.log(news(text.trimEnd()));
-  const summary = [...text.matchAll(/(\d+) passed.* \| (\d+) failed(?: \| (\d+) ignored)?/g)].at(
-    -1,
-  );
-  sums.passed += Number(summary?.[1] ?? 0);
-  sums.failed += Number(summary?.[2] ?? 0);
-  sums.skipped += Number(summary?.[3] ?? 0);
-  // A run that ended without a summary, or failed outside of any test, is a failure all the same.
-  if (!summary || (!success && summary[2] === "0")) sums.failed++;
+  addRun(sums, text, success);
 }
 
-if (noKvm !== undefined) {
-  const examples = Deno.readTextFileSync(`${root}mod.ts`).match(/^ \* ```ts$/gm) ?? [];
-  sums.skipped += examples.length;
+/** Runs what can run on this machine. */
+async function runHere(): Promise<void> {
+  const queue = [...together, ...alone.flatMap(testFiles).map((file) => [file])];
+  if (noKvm === undefined) queue.unshift(running);
+  else {
+    const examples = Deno.readTextFileSync(`${root}mod.ts`).match(/^ \* ```ts$/gm) ?? [];
+    sums.skipped += examples.length;
+  }
+  const work = async () => {
+    for (let next = queue.shift(); next; next = queue.shift()) await run(next);
+  };
+  await Promise.all(Array.from({ length: PROCESSES }, work));
 }
 
-const queue = [
-  ...(noKvm === undefined ? [running] : []),
-  ...together,
-  ...alone.flatMap(testFiles).map((file) => [file]),
-];
-
-async function work(): Promise<void> {
-  for (let next = queue.shift(); next; next = queue.shift()) await run(next);
+if (places.length === 0 || places.includes("--here")) await runHere();
+if (places.includes("--slice")) await runInLab(slice, sums, []);
+if (places.includes("--lab")) {
+  const files = [...alone.flatMap(testFiles), ...alsoInLab];
+  await runInLab(files.map((file) => ({ file })), sums, options);
 }
-
-await Promise.all(Array.from({ length: PROCESSES }, work));
 console.log(`${sums.passed} passed, ${sums.failed} failed, ${sums.skipped} skipped`);
 Deno.exit(sums.failed > 0 || sums.passed === 0 ? 1 : 0);

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
+import { patience } from "../patience.ts";
 import { kvmTest, Laboratory, until } from "./program.ts";
 import { Chain, FifoConsole, modes } from "./updates.ts";
 
@@ -27,7 +28,7 @@ function linuxOptions(lab: Laboratory): string[] {
 }
 
 /** Ten seconds where nothing else runs. */
-const BOOT_PATIENCE_MS = 180_000;
+const BOOT_PATIENCE_MS = patience(180_000);
 /** Updates by each mode, in turns. */
 const ROUNDS = 20;
 

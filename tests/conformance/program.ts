@@ -9,11 +9,12 @@ import { bundleCommand } from "../../cpr/update/bundle.ts";
 import { O, openFile } from "../../ffi/fd.ts";
 import { type ChildProcess, type ExitStatus, spawn, type SpawnOptions } from "../../ffi/process.ts";
 import { describeCheck, layout, type ProgramName, programs } from "../guests/programs.ts";
+import { patience } from "../patience.ts";
 
 export { kvmTest } from "../needs_kvm.ts";
 
 /** A wait that takes longer than this, in milliseconds, has failed: only broken code is so slow. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = patience(60_000);
 const SIGKILL = 9;
 
 /** How the program is started from its sources, as the README does; options left out. */

@@ -26,6 +26,7 @@ import { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { layout } from "../guests/programs.ts";
 import { kvmTest } from "../needs_kvm.ts";
+import { patience } from "../patience.ts";
 import { recordedConfig, type Recording, recordings } from "./streams/record.ts";
 
 /** Sections whose contents or sizes are the recording host's: another has others. */
@@ -81,7 +82,7 @@ async function assertGoesOn(vm: VirtualMachine, sections: readonly Section[]): P
   const before = word().getBigUint64(0, true);
   assert.ok(before > 0n, "the recorded guest has not counted");
   vm.cont();
-  const limit = performance.now() + 30_000;
+  const limit = performance.now() + patience(30_000);
   while (word().getBigUint64(0, true) <= before) {
     assert.ok(performance.now() < limit, "the guest does not go on");
     await new Promise((resolve) => setTimeout(resolve, 10));

@@ -12,12 +12,13 @@ import type { VmEvent } from "../../vmm/events.ts";
 import type { RunState } from "../../vmm/run_state.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { describeCheck, layout, type ProgramName, programs } from "../guests/programs.ts";
+import { patience } from "../patience.ts";
 import { canonicalXsave } from "./xsave.ts";
 
 export { kvmTest } from "../needs_kvm.ts";
 
 /** A wait that takes longer than this has failed: only broken code takes so long. */
-const PATIENCE_MS = 120_000;
+const PATIENCE_MS = patience(120_000);
 
 /** Lets the event loop run for a while. */
 export function sleep(ms: number): Promise<void> {

@@ -24,6 +24,8 @@ interface Kept {
   readonly port: number;
   /** The disk that it was started from. */
   readonly disk: string;
+  /** Where its console is written. */
+  readonly folder: string;
 }
 
 /** A lab that is up. */
@@ -76,7 +78,9 @@ export class LabVm implements AsyncDisposable {
     const kept = readKept();
     if (!kept) return undefined;
     if (kept.disk === lab.disk && isQemu(kept) && await answers(kept.port, ANSWER_LIMIT_MS)) {
-      return new LabVm(kept.pid, kept.port, lab, "", undefined);
+      const vm = new LabVm(kept.pid, kept.port, lab, kept.folder, undefined);
+      vm.#keep = true;
+      return vm;
     }
     endKept();
     return undefined;
@@ -85,8 +89,8 @@ export class LabVm implements AsyncDisposable {
   /** Leaves the lab up for the next command. */
   keep(): void {
     this.#keep = true;
-    const { pid, port, lab: { disk } } = this;
-    Deno.writeTextFileSync(keptFile(), JSON.stringify({ pid, port, disk } satisfies Kept));
+    const { pid, port, folder, lab: { disk } } = this;
+    Deno.writeTextFileSync(keptFile(), JSON.stringify({ pid, port, disk, folder } satisfies Kept));
     this.child?.unref();
   }
 
@@ -95,15 +99,14 @@ export class LabVm implements AsyncDisposable {
     this.#keep = false;
     killIfThere(this.pid);
     if (readKept()?.pid === this.pid) Deno.removeSync(keptFile());
-    if (this.folder !== "") Deno.removeSync(this.folder, { recursive: true });
+    Deno.removeSync(this.folder, { recursive: true });
   }
 
+  /** Ends it, unless it is kept. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#keep && this.child) {
-      killIfThere(this.pid);
-      await this.child.status;
-    }
-    if (this.folder !== "") await Deno.remove(this.folder, { recursive: true });
+    if (this.#keep) return;
+    this.end();
+    await this.child?.status;
   }
 
   async #up(): Promise<void> {
@@ -138,6 +141,7 @@ export function endKept(): boolean {
   Deno.removeSync(keptFile());
   if (!isQemu(kept)) return false;
   killIfThere(kept.pid);
+  Deno.removeSync(kept.folder, { recursive: true });
   return true;
 }
 

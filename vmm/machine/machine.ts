@@ -23,7 +23,7 @@ import { type MachineThread, parkAll } from "../threads/machine_thread.ts";
 import { Vcpu } from "../threads/vcpu.ts";
 
 /** Milliseconds after which a vCPU thread that is not up is a defect. */
-const START_LIMIT_MS = 10_000;
+const START_LIMIT_MS = 30_000;
 
 const NO_UUID = "00000000-0000-0000-0000-000000000000";
 

@@ -1,0 +1,87 @@
+/**
+ * The lab slice: tests that together prove each promise once on a real KVM.
+ *
+ * @module
+ */
+
+/** Tests of one file, by their names. */
+export interface Selection {
+  readonly file: string;
+  readonly names: readonly string[];
+}
+
+/** The slice. */
+export const slice: readonly Selection[] = [
+  // The guest's hardware: exits of each kind, the UART, start-up of several processors.
+  {
+    file: "tests/kvm/programs_test.ts",
+    names: [
+      "`start()` runs a guest to the exit status that it chose",
+      "the serial port is a 16550A when the guest checks it register by register",
+      "`bios` starts at the reset vector and reaches long mode",
+      "the RTC tells the host's time and interrupts at 1024 Hz",
+      "a triple fault resets the machine, again and again",
+      "4 vCPUs all come up and count, and all stand still when stopped",
+    ],
+  },
+  {
+    file: "tests/kvm/access_test.ts",
+    names: [
+      "addresses that nobody claims read as all ones and ignore writes",
+      "`rep outsb` writes each byte once, also when it is stopped all the time",
+    ],
+  },
+  {
+    file: "tests/kvm/pause_test.ts",
+    names: [
+      "`stop()` holds a guest still in the middle of any kind of exit",
+      "registers, memory and clocks of counter_cpl3 survive 50 stops",
+      "`enterOnce()` runs vCPUs and leaves the machine as it was",
+    ],
+  },
+  {
+    file: "tests/kvm/states_test.ts",
+    names: ["`injectNmi()` interrupts every vCPU, whether or not the guest runs"],
+  },
+  // What a vCPU's state is: reading and writing it disturbs nothing.
+  {
+    file: "tests/vmm/cpu_tables_test.ts",
+    names: ["cpuTables() gives tables that this host's KVM takes when the model is any"],
+  },
+  {
+    file: "tests/cpr/machine_state_test.ts",
+    names: ["`checkState()` takes what `saveMachine()` gives, and applying it changes nothing"],
+  },
+  // Each mode, with a guest that verifies itself; its clocks and interrupts.
+  {
+    file: "tests/conformance/cpr_guest_test.ts",
+    names: [
+      "steady_cpl0 on 2 vCPUs goes on unharmed through each mode",
+      "steady_cpl3 on 1 vCPUs goes on unharmed through each mode",
+    ],
+  },
+  {
+    file: "tests/conformance/demo_test.ts",
+    names: ["the demo updates its guest in all three modes, and its guest answers throughout"],
+  },
+  // The way back, and who owns the guest.
+  {
+    file: "tests/conformance/cpr_way_back_test.ts",
+    names: ["cpr-exec goes back when the new image finds a damaged state"],
+  },
+  {
+    file: "tests/faults/transfer_test.ts",
+    names: [
+      "the old VMM takes the guest back when the successor dies after the stream",
+      "the old VMM never runs the guest again when the successor has taken it",
+    ],
+  },
+  // A session with the monitor, by a program that is not ours.
+  { file: "tests/conformance/program_test.ts", names: ["socat is a QMP client"] },
+];
+
+/** The `--filter` of `deno test` for tests of these names. */
+export function nameFilter(names: readonly string[]): string {
+  const escaped = names.map((name) => name.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
+  return `/^(?:${escaped.join("|")})$/`;
+}
