@@ -247,8 +247,7 @@ async function createMachine(options: MachineConfig, arrival: Arrival): Promise<
   let pidfile: Pidfile | undefined;
   try {
     const received = withPidfile(await arrival.receive(options, end.signal), arrival);
-    if (options.pidfile !== undefined) pidfile = Pidfile.lock(options.pidfile, received?.pidfile);
-    else received?.pidfile?.close();
+    pidfile = Pidfile.takeOver(options.pidfile, received?.inheritance);
     // The guest only passes through a helper: it goes on as it was.
     const config = arrival.isHelper ? { ...options, startPaused: false } : options;
     const log = config.logfile === undefined
@@ -256,7 +255,7 @@ async function createMachine(options: MachineConfig, arrival: Arrival): Promise<
       : await openLog(config.logfile, arrival.expected, end.signal);
     const vm = await VirtualMachine.create(config, {
       incoming: arrival.expected,
-      kept: received?.kept,
+      inheritance: received?.inheritance,
       abort: end.signal,
       detached: true,
       notice: (text) => (log ?? console.error)(stampMessage(config, text)),

@@ -11,13 +11,7 @@ import { placement } from "../vmm/threads/placement.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { Cpr } from "./cpr.ts";
 import { type ReceivedExec, receiveExec } from "./modes/exec.ts";
-import {
-  type Begun,
-  CLOSE_LATER_MS,
-  receiveCpr,
-  type Received,
-  receiveOver,
-} from "./handover/incoming.ts";
+import { type Begun, receiveCpr, type Received, receiveOver } from "./handover/incoming.ts";
 import { type IncomingOptions, parseIncoming } from "./channel/incoming_options.ts";
 import { Relay } from "./modes/relay.ts";
 
@@ -73,26 +67,23 @@ export class Arrival {
     this.#options = given ? { main: "defer" } : await parseIncoming(config.incoming) ??
       (this.inPlace ? { main: "defer" } : undefined);
     if (this.#exec) {
-      const { wayBack, remains } = this.#exec;
-      const onArrival = () => {
-        wayBack?.[Symbol.dispose]();
-        // It takes as long as a tick of the kernel's: whoever waits for an answer shall have it first.
-        setTimeout(() => remains.forEach((fd) => fd.close()), CLOSE_LATER_MS);
-      };
-      return { ...this.#exec, begun: this.#begun, onArrival };
+      const { inheritance, wayBack } = this.#exec;
+      placement.takeOver(inheritance);
+      const onArrival = () => wayBack?.[Symbol.dispose]();
+      return { inheritance, begun: this.#begun, onArrival };
     }
     if (relay) {
       const { cpr, main } = relay.link.ask();
       const onArrival = (vm: VirtualMachine) => this.#relayed(vm, relay);
       const received = receiveOver(cpr);
-      placement.keepOff(received.processors);
+      placement.takeOver(received.inheritance);
       return { ...received, main, begun: this.#begun, onArrival };
     }
     if (!this.#options?.cpr) return undefined;
     const reactor = new Reactor();
     try {
       const received = await receiveCpr(this.#options.cpr, reactor, abort);
-      placement.keepOff(received.processors);
+      placement.takeOver(received.inheritance);
       return received;
     } finally {
       await reactor.close();

@@ -16,7 +16,7 @@ import {
 } from "./commands/commands.ts";
 import { Incoming, type Received } from "./handover/incoming.ts";
 import { Migration } from "./migration/migration.ts";
-import { type Continuation, Outgoing, sharingBlockers } from "./outgoing.ts";
+import { blockersOf, type Continuation, Outgoing } from "./outgoing.ts";
 import type { RelayChannels } from "./modes/relay_link.ts";
 
 /** Live update of one VM. */
@@ -52,7 +52,7 @@ export class Cpr {
   }
 
   /** What keeps the VM from a live update, as `blocked-reasons` says it. */
-  readonly blockers = (): string[] => sharingBlockers(this.#vm);
+  readonly blockers = (): string[] => blockersOf(this.#vm);
 
   /** Adds the migration commands and events to a monitor's table. */
   register(table: CommandTable): void {

@@ -184,7 +184,7 @@ export class Outgoing {
   }
 
   #checkShared(): void {
-    for (const reason of sharingBlockers(this.#vm)) throw new Error(reason);
+    for (const reason of blockersOf(this.#vm)) throw new Error(reason);
   }
 }
 
@@ -208,7 +208,7 @@ function chooseUpdate(
         new TransferUpdate(departure, {
           cpr: () => {
             checkNamed(main, fds);
-            return sendDescriptors(vm, cpr!, ownership.fd);
+            return sendDescriptors(vm, cpr!, ownership);
           },
           main: () => openOutgoing(main, fds, departure.waiting),
         }),
@@ -242,12 +242,9 @@ async function chooseExec(departure: Departure, main: MigrationAddress): Promise
   }
 }
 
-/** RAM that a successor cannot map would read as zeros there: the reasons, in QEMU's words. */
-export function sharingBlockers(vm: VirtualMachine): string[] {
-  return [...vm.backends].filter(([, { fd, config }]) => !fd || !config.share).map(([id]) =>
-    `Memory region ${id} is not compatible with CPR. share=on is required for memory-backend` +
-    " objects, and aux-ram-share=on is required."
-  );
+/** Why a successor would not find things as they are here. */
+export function blockersOf(vm: VirtualMachine): string[] {
+  return vm.keepers.flatMap((keeper) => keeper.blockers?.() ?? []);
 }
 
 function mainOf(channels: readonly MigrationChannel[]): MigrationAddress {

@@ -22,12 +22,31 @@ import { refuseBoundPath } from "../ffi/socket.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { ChardevConfig, MonitorConfig } from "./config.ts";
 import type { DeviceSet } from "./bus/device_set.ts";
+import {
+  describeKey,
+  type HandedFd,
+  type HandedValue,
+  type Handover,
+  type Inheritance,
+  type Keeper,
+  type Successor,
+} from "./inheritance.ts";
 
 /** Where a backend's state holds those of its frontends; their number follows. */
 const FRONTEND = "frontend";
+/** What a backend's state is handed over as; the id is the backend's. */
+export const CHARDEV_STATE = "chardev";
+/** What its descriptors are handed over as; the name in the backend follows. */
+const CHARDEV_FD = "chardev/";
+/** The descriptor that new clients come to, in a socket's backend. */
+const LISTENER = "listener";
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true });
 
 /** Character backends by id. */
-export class ChardevSet {
+export class ChardevSet implements Keeper {
+  readonly changing = CHARDEV_STATE;
   readonly #reactor: Reactor;
   readonly #host: ChardevHost;
   readonly #backends = new Map<string, CharacterBackend>();
@@ -65,7 +84,8 @@ export class ChardevSet {
    *
    * @param configs what to open
    * @param monitors the monitors, some of which use them
-   * @param kept what a predecessor left
+   * @param inheritance what a predecessor left; descriptors of backends that there are none of here
+   *   are closed
    * @param options.abort ends the wait for what is outside
    * @param options.successor whether a predecessor may still listen where these shall
    * @throws {Error} in QEMU's words; those opened by then stay open until `close`
@@ -73,7 +93,7 @@ export class ChardevSet {
   async open(
     configs: readonly ChardevConfig[],
     monitors: readonly MonitorConfig[],
-    kept?: { readonly chardevs: ReadonlyMap<string, KeptChardev>; readonly shared: boolean },
+    inheritance?: Inheritance,
     { abort, successor = false }: {
       readonly abort?: AbortSignal;
       readonly successor?: boolean;
@@ -84,7 +104,7 @@ export class ChardevSet {
       if (this.#backends.has(config.id)) {
         throw new Error(`Chardev with id '${config.id}' already exists`);
       }
-      const inherited = config.cpr === false ? undefined : kept?.chardevs.get(config.id);
+      const inherited = config.cpr === false ? undefined : takeKept(inheritance, config.id);
       if (!successor) refuseUsedPath(config);
       const resolved = inherited ? config : await resolveChardev(config, abort);
       const backend = openChardev(resolved, this.#host, inherited);
@@ -94,18 +114,46 @@ export class ChardevSet {
         this.#borrowed.add(config.id);
         this.#states.set(config.id, inherited.state);
       }
-      if (inherited && kept?.shared && this.keeps(config.id) === "all") {
+      if (inherited && inheritance?.shared && this.keeps(config.id) === "all") {
         backend.held = "everything";
       }
     }
+    if (inheritance) closeUnused(inheritance);
   }
 
-  /**
-   * The guest has arrived: what was a predecessor's is this VM's own.
-   *
-   * @param states those that have changed since the backends were opened, by id
-   */
-  takeOver(states: ReadonlyMap<string, ChardevState>): void {
+  handOver(to: Successor): Handover {
+    const fds: HandedFd[] = [];
+    const values: HandedValue[] = [];
+    for (const [id, backend] of this.#backends) {
+      const keeps = this.keeps(id);
+      if (keeps === "nothing" || (to === "neighbour" && keeps !== "all")) continue;
+      const state = keeps === "all" ? this.stateOf(id) : backend.saveState();
+      values.push(encodeState(id, keeps === "listener" ? { ...state, connected: false } : state));
+      for (const { name, fd } of backend.keptFds()) {
+        if (keeps !== "listener" || name === LISTENER) {
+          fds.push({ name: CHARDEV_FD + name, id, fd });
+        }
+      }
+    }
+    return { fds, values };
+  }
+
+  /** The states that the backends have now which a neighbour has too. */
+  changes(): HandedValue[] {
+    const changes: HandedValue[] = [];
+    for (const id of this.#backends.keys()) {
+      if (this.keeps(id) === "all") changes.push(encodeState(id, this.stateOf(id)));
+    }
+    return changes;
+  }
+
+  arrive(changes: readonly HandedValue[]): () => void {
+    const states = new Map(changes.map(({ id, data }) => [id, decodeState(id, data)]));
+    return () => this.#takeOver(states);
+  }
+
+  /** The guest has arrived: what was a predecessor's is this VM's own. */
+  #takeOver(states: ReadonlyMap<string, ChardevState>): void {
     this.#borrowed.clear();
     for (const [id, state] of states) {
       this.#backends.get(id)?.restoreState(state);
@@ -282,6 +330,47 @@ export class ChardevSet {
 function refuseUsedPath(config: ChardevConfig): void {
   if (config.backend !== "socket" || config.family !== "unix" || !config.server) return;
   refuseBoundPath(config.path);
+}
+
+/** What a predecessor left of a backend. @throws {Error} if its state makes no sense */
+function takeKept(inheritance: Inheritance | undefined, id: string): KeptChardev | undefined {
+  const data = inheritance?.takeValue(CHARDEV_STATE, id);
+  if (!data) return undefined;
+  const state = decodeState(id, data);
+  return { state, fds: inheritance!.takeFds(CHARDEV_FD, id) };
+}
+
+/** Closes what a predecessor left of backends that there are none of here. */
+function closeUnused(inheritance: Inheritance): void {
+  for (const { name, id, data } of inheritance.values) {
+    if (name !== CHARDEV_STATE) continue;
+    decodeState(id, data);
+    inheritance.takeValue(CHARDEV_STATE, id);
+    for (const fd of inheritance.takeFds(CHARDEV_FD, id).values()) fd.close();
+  }
+  for (const { name, id } of inheritance.fds) {
+    if (!name.startsWith(CHARDEV_FD)) continue;
+    throw new Error(`Character device ${describeKey(id, "")} has file descriptors but no state`);
+  }
+}
+
+function encodeState(id: string, state: ChardevState): HandedValue {
+  return { name: CHARDEV_STATE, id, data: encoder.encode(JSON.stringify(state)) };
+}
+
+/** @throws {Error} if the bytes are no state */
+function decodeState(id: string, data: Uint8Array): ChardevState {
+  const what = `State of character device ${describeKey(id, "")}`;
+  let value: unknown;
+  try {
+    value = JSON.parse(decoder.decode(data));
+  } catch {
+    throw new Error(`${what} is not JSON`);
+  }
+  const plain = typeof value === "object" && value !== null && !Array.isArray(value) &&
+    Object.values(value).every((v) => ["string", "number", "boolean"].includes(typeof v));
+  if (!plain) throw new Error(`${what} is not a plain object`);
+  return value as ChardevState;
 }
 
 /** A device's character side, reached from the main thread. */

@@ -20,13 +20,18 @@ import {
   unlockFile,
   writeAll,
 } from "../ffi/fd.ts";
+import type { FdRequirement } from "../ffi/fd_requirement.ts";
 import { resizeFile } from "../ffi/memory.ts";
+import type { Handover, Inheritance, Keeper } from "./inheritance.ts";
 
+/** What it is handed over as. */
+const PIDFILE = "pidfile";
+const pidfileFd: FdRequirement = { kind: "file", writable: true };
 /** The longest content that is looked at: a process id and more. */
 const MAX_CONTENT = 32;
 
 /** An open pidfile. */
-export class Pidfile implements Disposable {
+export class Pidfile implements Disposable, Keeper {
   readonly #path: string;
   #file: OwnedFd;
   readonly #kept: OwnedFd | undefined;
@@ -39,13 +44,26 @@ export class Pidfile implements Disposable {
   }
 
   /**
+   * Opens and locks the pidfile that a VM shall have, if it shall; nothing is written yet.
+   *
+   * @param path its name
+   * @param inheritance what a predecessor left, its pidfile perhaps
+   * @throws {Error} in QEMU's words, or because what was left is no pidfile
+   */
+  static takeOver(path: string | undefined, inheritance?: Inheritance): Pidfile | undefined {
+    const kept = inheritance?.takeFd(PIDFILE, "", pidfileFd);
+    if (path !== undefined) return Pidfile.lock(path, kept);
+    kept?.close();
+  }
+
+  /**
    * Opens and locks a pidfile; nothing is written yet.
    *
    * @param path its name
    * @param kept what a predecessor passed, which may be another file; it is owned from now on
    * @throws {Error} in QEMU's words
    */
-  static lock(path: string, kept?: OwnedFd): Pidfile {
+  private static lock(path: string, kept?: OwnedFd): Pidfile {
     let file = kept;
     try {
       file ??= open(path);
@@ -60,7 +78,11 @@ export class Pidfile implements Disposable {
     }
   }
 
-  /** The descriptor, for a successor. */
+  handOver(): Handover {
+    return { fds: [{ name: PIDFILE, id: "", fd: this.fd }], values: [] };
+  }
+
+  /** The descriptor. */
   get fd(): number {
     return this.#file.fd;
   }

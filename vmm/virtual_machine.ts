@@ -6,7 +6,6 @@
 import { describeErrno, Errno } from "../ffi/errno.ts";
 import { exitName } from "../ffi/kvm/run.ts";
 import { MemoryLost } from "../ffi/memory.ts";
-import type { ChardevState } from "../devices/chardev/backend.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { Accelerator } from "./accel/accelerator.ts";
 import { openAccelerator } from "./accel/open.ts";
@@ -17,9 +16,11 @@ import { GuestEvent } from "./threads/control_block.ts";
 import { dumpRegisters, instructionAddress } from "./view/registers.ts";
 import { EventHub } from "./events.ts";
 import type { MemoryBackend } from "./machine/guest_memory.ts";
+import type { Inheritance, Keeper } from "./inheritance.ts";
 import { Machine, type MachineEvent } from "./machine/machine.ts";
+import { OldVm } from "./machine/old_vm.ts";
 import type { Pidfile } from "./pidfile.ts";
-import { type KeptResources, Resources } from "./resources.ts";
+import { Resources } from "./resources.ts";
 import type { Vcpu } from "./threads/vcpu.ts";
 import { inTransit, needsReset, type RunState } from "./run_state.ts";
 
@@ -28,11 +29,11 @@ export interface CreateOptions {
   /** Wait for the state of a predecessor instead of booting. */
   readonly incoming?: boolean;
   /**
-   * Descriptors from a predecessor; they are the VM's, and closed when it cannot be created.
+   * What a predecessor left; it is closed when the VM cannot be created.
    *
    * @internal
    */
-  readonly kept?: KeptResources;
+  readonly inheritance?: Inheritance;
   /** Leave it to the caller to call `attachDevices`, after monitors that share a multiplexer. */
   readonly detached?: boolean;
   /** Ends the wait for what is outside, such as a FIFO's reader: creation fails then. */
@@ -101,6 +102,7 @@ export class VirtualMachine implements AsyncDisposable {
   /** Takes a line for the user. */
   readonly notice: (text: string) => void;
   readonly #parts: Resources;
+  readonly #oldVm: OldVm;
 
   private constructor(
     config: MachineConfig,
@@ -112,7 +114,7 @@ export class VirtualMachine implements AsyncDisposable {
     this.#parts = parts;
     this.reactor = parts.reactor;
     this.chardevs = parts.chardevs;
-    this.backends = parts.backends;
+    this.backends = parts.memory.backends;
     this.actions = {
       ...config.actions,
       ...(config.noReboot && { reboot: "shutdown" as const }),
@@ -125,12 +127,13 @@ export class VirtualMachine implements AsyncDisposable {
     this.machine = new Machine(config, {
       accelerator,
       reactor: this.reactor,
-      ram: parts.ram(config),
+      ram: parts.memory.ram(config),
       incoming: options.incoming ?? false,
-      rom: (size) => parts.openRom(size, options.kept),
+      rom: (size) => parts.memory.openRom(size),
       sink: (id) => this.chardevs.sink(id),
       onEvent: (event) => this.#handle(event),
     });
+    this.#oldVm = new OldVm(this.machine, options.inheritance);
     const { cpus, firmware } = this.machine;
     for (const warning of [...cpus.warnings, ...firmware.warnings]) this.notice(warning);
   }
@@ -157,19 +160,17 @@ export class VirtualMachine implements AsyncDisposable {
     let vm: VirtualMachine | undefined;
     let accelerator: Accelerator | undefined;
     try {
-      parts.openBackends(full, options.kept);
-      const { abort, incoming: successor } = options;
-      await parts.chardevs.open(full.chardevs, full.monitors, options.kept, { abort, successor });
+      const { inheritance, abort, incoming: successor } = options;
+      await parts.open(full, inheritance, { abort, successor });
       accelerator = await openAccelerator();
       vm = new VirtualMachine(full, options, parts, accelerator);
       vm.machine.startThreads();
       if (!options.detached) vm.attachDevices();
-      parts.closeUnused(options.kept);
       return vm;
     } catch (error) {
       await (vm ?? parts).close();
       accelerator?.[Symbol.dispose]();
-      parts.closeKept(options.kept);
+      options.inheritance?.[Symbol.dispose]();
       throw error;
     }
   }
@@ -276,13 +277,23 @@ export class VirtualMachine implements AsyncDisposable {
   }
 
   /**
-   * The guest is here: its character devices go on, with output that waits and input that may.
+   * Whoever has something that outlives this VMM.
    *
-   * @param chardevs their states, where they were opened from older ones
    * @internal
    */
-  arrived(chardevs: ReadonlyMap<string, ChardevState> = new Map()): void {
-    this.chardevs.takeOver(chardevs);
+  get keepers(): readonly Keeper[] {
+    const { pidfile } = this;
+    return [...this.#parts.keepers, this.#oldVm, ...(pidfile ? [pidfile] : [])];
+  }
+
+  /**
+   * The guest is here: its character devices go on, with output that waits and input that may.
+   *
+   * @param takeOver what its keepers had to do then
+   * @internal
+   */
+  arrived(takeOver: () => void): void {
+    takeOver();
     for (const { id } of this.machine.devices.devices) {
       this.machine.devices.with(id, (device) => device.writable?.());
     }
@@ -352,6 +363,7 @@ export class VirtualMachine implements AsyncDisposable {
     this.#end(0);
     this.pidfile?.[Symbol.dispose]();
     await this.machine.close();
+    this.#oldVm.close();
     await this.#parts.close();
   }
 

@@ -22,14 +22,16 @@ import {
   unlinkNamed,
 } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
-import { receiveMessage } from "../../ffi/socket_message.ts";
+import { MAX_MESSAGE_FDS, receiveMessage } from "../../ffi/socket_message.ts";
 import type { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
 import { prefault } from "../../vmm/machine/guest_memory.ts";
+import type { Inheritance } from "../../vmm/inheritance.ts";
+import { CLOSE_LATER_MS } from "../../vmm/machine/old_vm.ts";
 import { placement, vcpuThreads } from "../../vmm/threads/placement.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "../channel/address.ts";
 import { Channel, type IncomingEnd, openIncoming } from "../channel/channel.ts";
-import { decodeFds, MAX_FDS, type ReceivedTable } from "./fd_table.ts";
+import { decodeHandover } from "./handover.ts";
 import { checkConstants } from "../state/machine_state.ts";
 import type { Migration } from "../migration/migration.ts";
 import { Owner, Ownership } from "./ownership.ts";
@@ -43,12 +45,11 @@ import { type ReadVm, readVm } from "../state/vm_state.ts";
 
 /** Milliseconds for which RAM is mapped before the guest comes. */
 const PREFAULT_LIMIT_MS = 500;
-/** Milliseconds after the guest's arrival when what is slow to close is closed. */
-export const CLOSE_LATER_MS = 100;
 const RECEIVE_BUFFER = 256 << 10;
 
 /** What came over the cpr channel, and the connection whose end says "I listen". */
-export interface ReceivedCpr extends ReceivedTable {
+export interface ReceivedCpr {
+  readonly inheritance: Inheritance;
   readonly connection: OwnedFd;
 }
 
@@ -111,8 +112,7 @@ export function receiveOver(connection: OwnedFd): ReceivedCpr {
       throw new StateError(`Peer of the cpr channel has uid ${uid}, expected ${Deno.uid()}`);
     }
     setTimeouts(connection.fd, PEER_LIMIT_MS);
-    const table = receiveTable(connection.fd);
-    return { ...table, kept: { ...table.kept, shared: true }, connection };
+    return { inheritance: receiveTable(connection.fd), connection };
   } catch (error) {
     connection.close();
     throw error;
@@ -141,9 +141,9 @@ function openCprListener(address: MigrationAddress): OwnedFd {
 }
 
 /** The descriptors come with the first bytes; the rest of the table follows on the stream. */
-function receiveTable(socket: number): ReceivedTable {
+function receiveTable(socket: number): Inheritance {
   const buffer = new Uint8Array(RECEIVE_BUFFER);
-  const first = receiveMessage(socket, buffer, MAX_FDS);
+  const first = receiveMessage(socket, buffer, MAX_MESSAGE_FDS);
   if (!first) throw new StateError("Old VMM sent no descriptor table");
   const { fds } = first;
   try {
@@ -163,15 +163,16 @@ function receiveTable(socket: number): ReceivedTable {
       return taken;
     };
     const taken = new Set<number>();
-    const table = decodeFds([...readSections(source)], (number) => {
+    const resolve = (number: number) => {
       if (taken.has(number)) return undefined;
       taken.add(number);
       return fds[number];
-    });
+    };
+    const inheritance = decodeHandover([...readSections(source)], resolve, true);
     if (taken.size !== fds.length) {
       throw new StateError(`Old VMM sent ${fds.length} file descriptors but named ${taken.size}`);
     }
-    return table;
+    return inheritance;
   } catch (error) {
     for (const fd of fds) fd.close();
     throw error;
@@ -187,7 +188,8 @@ export interface Begun {
 }
 
 /** What a predecessor handed over, by whatever way. */
-export interface Received extends ReceivedTable {
+export interface Received {
+  readonly inheritance: Inheritance;
   /** The cpr connection, whose end tells the old VMM that the main channel listens. */
   readonly connection?: OwnedFd;
   /** The main channel, where it is connected already. */
@@ -239,7 +241,7 @@ export class Incoming {
     this.#beside = received?.connection !== undefined;
     // From a file, without a predecessor that could come back, the guest is there for the taking.
     this.#ownership = received
-      ? new Ownership(received.ownership, "new")
+      ? takePage(received.inheritance)
       : Ownership.create("new", Owner.HANDED_OVER);
     this.#connection = received?.connection;
     migration.timeline = this.#ownership.timeline;
@@ -310,11 +312,11 @@ export class Incoming {
    * @throws {StateError} if this VMM cannot take it either
    */
   takeBack(bytes: Uint8Array<ArrayBuffer>, reason: string): void {
-    const state = readVm(this.#vm.machine, bufferSource(bytes));
+    const state = readVm(this.#vm.machine, bufferSource(bytes), { keepers: this.#vm.keepers });
     state.apply(state.sameBoot && !this.#vm.config.machine.xPauseClock);
     this.#vm.setRunState("paused");
     if (state.wasRunning) this.#vm.resume();
-    this.#vm.arrived();
+    this.#vm.arrived(state.takeOver);
     this.#migration.failedBefore(reason);
   }
 
@@ -371,6 +373,7 @@ export class Incoming {
       machine: vm.machine,
       reading: {
         agreed,
+        keepers: vm.keepers,
         ignoreShared: this.#migration.capabilities.has("x-ignore-shared"),
         target: this.#rehearsal?.target,
       },
@@ -391,8 +394,8 @@ export class Incoming {
   }
 
   /** What need not happen within the pause. */
-  #arrived({ chardevs, stoppedNs }: ReadVm): void {
-    this.#vm.arrived(chardevs);
+  #arrived({ takeOver, stoppedNs }: ReadVm): void {
+    this.#vm.arrived(takeOver);
     this.#onArrival?.(this.#vm);
     this.#migration.complete();
     const { epoch } = placement;
@@ -431,6 +434,16 @@ async function letEnd(channel: Channel, reactor: Reactor, ending: AbortSignal): 
   using _channel = channel;
   // Its data was complete or not, which has been told: how it ends does not matter.
   await channel.finish(reactor, ending).catch(() => {});
+}
+
+/** Takes the ownership page, after everybody else has taken what is theirs. */
+function takePage(inheritance: Inheritance): Ownership {
+  using _left = inheritance;
+  using opened = new DisposableStack();
+  const page = opened.use(Ownership.takeOver(inheritance, "new"));
+  inheritance.checkEmpty();
+  opened.move();
+  return page;
 }
 
 /** Where a TCP listener is, for `query-migrate`. */

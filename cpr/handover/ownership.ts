@@ -13,19 +13,31 @@
  * @module
  */
 import { fileStatus, type OwnedFd } from "../../ffi/fd.ts";
+import type { FdRequirement } from "../../ffi/fd_requirement.ts";
 import { addSeals, makeMemfd, type MappedRegion, mapShared, Seal } from "../../ffi/memory.ts";
+import type { Handover, Inheritance, Keeper } from "../../vmm/inheritance.ts";
 import { Timeline, type UpdateProcess } from "../migration/timeline.ts";
 
 /** Bytes of the page. */
-export const OWNERSHIP_SIZE = 4096;
+const OWNERSHIP_SIZE = 4096;
 /** The word has a cache line of its own; the timeline fills the rest of the page. */
 const TIMELINE = 64;
 
 /** The word's values. */
 export const Owner = { OLD: 0, HANDED_OVER: 1, NEW: 2 } as const;
 
+/** What the page is handed over as. */
+const OWNERSHIP = "ownership";
+/** Both write to the page, and nobody may take it away from under the other. */
+const pageFd: FdRequirement = {
+  kind: "file",
+  bytes: OWNERSHIP_SIZE,
+  sealed: true,
+  writable: true,
+};
+
 /** One side's view of the ownership page. */
-export class Ownership implements Disposable {
+export class Ownership implements Disposable, Keeper {
   readonly #fd: OwnedFd;
   readonly #mapping: MappedRegion;
   readonly #word: Int32Array<ArrayBuffer>;
@@ -61,7 +73,23 @@ export class Ownership implements Disposable {
     return page;
   }
 
-  /** The page's descriptor, to be passed on. */
+  /**
+   * Maps the page that a predecessor left.
+   *
+   * @param process who this process is in the timeline
+   * @throws {Error} if it is missing, or not a page that both can rely on
+   */
+  static takeOver(inheritance: Inheritance, process: UpdateProcess): Ownership {
+    const fd = inheritance.takeFd(OWNERSHIP, "", pageFd);
+    if (!fd) throw new Error(`File descriptor '${OWNERSHIP}' is missing`);
+    return new Ownership(fd, process);
+  }
+
+  handOver(): Handover {
+    return { fds: [{ name: OWNERSHIP, id: "", fd: this.fd }], values: [] };
+  }
+
+  /** The page's descriptor. */
   get fd(): number {
     return this.#fd.fd;
   }

@@ -20,18 +20,11 @@ import { makeMemfd } from "../../ffi/memory.ts";
 import { ownCommandLine } from "../../vmm/daemon.ts";
 import { placement } from "../../vmm/threads/placement.ts";
 import { PreparedExec } from "../../ffi/process.ts";
+import type { Handover, Inheritance } from "../../vmm/inheritance.ts";
 import type { MigrationAddress } from "../channel/address.ts";
 import { type Channel, openOutgoing } from "../channel/channel.ts";
 import type { Departure, Update } from "./departure.ts";
-import {
-  collectFds,
-  decodeFds,
-  encodeFds,
-  type FdTable,
-  listFds,
-  oldVm,
-  type ReceivedTable,
-} from "../handover/fd_table.ts";
+import { collectHandover, decodeHandover, encodeHandover } from "../handover/handover.ts";
 import { Owner } from "../handover/ownership.ts";
 import { LeavingRehearsal } from "../pause/rehearsal.ts";
 import {
@@ -112,23 +105,22 @@ export class ExecUpdate implements Update {
     migration.transferred = bytes.length;
     this.#channel!.finishNow();
     migration.complete();
-    const { fds, chardevs } = collectFds(vm, ownership.fd, false);
-    const table = { fds: [...fds, ...oldVm(vm)], chardevs, processors: [] };
+    const handover = collectHandover(vm, ownership, "same process");
     writeAll(
       this.#state!.fd,
       encodeStream([
-        ...encodeFds(table, (entry) => entry.fd),
+        ...encodeHandover(handover, (entry) => entry.fd),
         ...wayBackSections(ownCommandLine(), bytes),
       ]),
     );
     timeline.stamp("sent");
-    this.#keep(table, true);
+    this.#keep(handover, true);
     try {
       ownership.swap(Owner.OLD, Owner.HANDED_OVER);
       timeline.stamp("exec");
       this.#exec!.exec();
     } catch (error) {
-      this.#keep(table, false);
+      this.#keep(handover, false);
       const reason = error instanceof OsError ? error.reason : String(error);
       throw new Error(`execvp ${this.#command[0]} failed: ${reason}`, { cause: error });
     }
@@ -147,7 +139,7 @@ export class ExecUpdate implements Update {
   }
 
   /** CLOEXEC goes last and comes back first: no other child may inherit the guest. */
-  #keep({ fds }: FdTable, on: boolean): void {
+  #keep({ fds }: Handover, on: boolean): void {
     for (const { fd } of fds) setCloexec(fd, !on);
     setCloexec(this.#state!.fd, !on);
   }
@@ -163,7 +155,8 @@ function wayBackSections(command: readonly string[], state: Uint8Array<ArrayBuff
 }
 
 /** What a new image finds. */
-export interface ReceivedExec extends ReceivedTable {
+export interface ReceivedExec {
+  readonly inheritance: Inheritance;
   /** The way back to the image before; gone once the guest has arrived. */
   readonly wayBack?: WayBack;
   /** In an image that was gone back to: why, and the guest's state. */
@@ -175,29 +168,26 @@ export interface ReceivedExec extends ReceivedTable {
  * image that cannot take the guest execs its predecessor, which then goes on with it.
  */
 export class WayBack implements Disposable {
-  readonly #table: FdTable;
+  readonly #handover: Handover;
   readonly #spare: readonly OwnedFd[];
   readonly #sections: readonly Section[];
   readonly #command: readonly string[];
   #gone = false;
 
   /**
-   * @param table what was handed over
+   * @param inheritance what was handed over, before anybody has taken it
    * @param command the predecessor's command line
    * @param sections those that a further image needs to know the same
    */
-  constructor(table: ReceivedTable, command: readonly string[], sections: readonly Section[]) {
+  constructor(
+    { fds, values }: Inheritance,
+    command: readonly string[],
+    sections: readonly Section[],
+  ) {
     this.#command = command;
     this.#sections = sections;
-    const spare: OwnedFd[] = [];
-    const fds = listFds(table).map((entry) => {
-      const copy = duplicate(entry.fd);
-      spare.push(copy);
-      return { ...entry, fd: copy.fd };
-    });
-    this.#spare = spare;
-    const states = [...table.kept.chardevs].map(([id, { state }]) => [id, state] as const);
-    this.#table = { fds, chardevs: new Map(states), processors: [] };
+    this.#spare = fds.map(({ fd }) => duplicate(fd));
+    this.#handover = { fds: fds.map((one, i) => ({ ...one, fd: this.#spare[i].fd })), values };
   }
 
   /** Goes back. Returns only if there is no way back any more, or the exec fails. */
@@ -205,7 +195,8 @@ export class WayBack implements Disposable {
     if (this.#gone) return;
     const failed = { name: FAILED, id: "", version: 1, data: new TextEncoder().encode(reason) };
     using state = makeMemfd("denovo-cpr-exec", 0);
-    const sections = [...encodeFds(this.#table, (entry) => entry.fd), ...this.#sections, failed];
+    const table = encodeHandover(this.#handover, (entry) => entry.fd);
+    const sections = [...table, ...this.#sections, failed];
     writeAll(state.fd, encodeStream(sections));
     const exec = new PreparedExec(this.#command, { [EXEC_STATE]: `${state.fd}` });
     for (const { fd } of [state, ...this.#spare]) setCloexec(fd, false);
@@ -241,21 +232,25 @@ export function receiveExec(): ReceivedExec | undefined {
   const taken = new Set<number>([state.fd]);
   const sections = [...readSections(bufferSource(bytes))];
   const about = new Map(sections.map((section) => [section.name, section]));
-  const table = decodeFds(
+  const inheritance = decodeHandover(
     sections.filter(({ name }) => ![COMMAND, STATE, FAILED].includes(name)),
     (number) => {
       if (number <= 2 || taken.has(number) || !isOpen(number)) return undefined;
       taken.add(number);
       return adopt(number);
     },
+    false,
   );
   const [command, saved, failed] = [about.get(COMMAND), about.get(STATE), about.get(FAILED)];
   if (!command || !saved) throw new StateError("Descriptor table lacks the way back");
   if (failed) {
     const reason = new TextDecoder().decode(failed.data);
-    return { ...table, failure: { reason, state: saved.data } };
+    return { inheritance, failure: { reason, state: saved.data } };
   }
-  return { ...table, wayBack: new WayBack(table, parseCommand(command), [command, saved]) };
+  return {
+    inheritance,
+    wayBack: new WayBack(inheritance, parseCommand(command), [command, saved]),
+  };
 }
 
 /** A command line, the program first. @throws {StateError} if it is none */

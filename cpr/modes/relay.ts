@@ -64,7 +64,7 @@ export function transferTo(
 ): TransferUpdate {
   const { vm, ownership } = departure;
   return new TransferUpdate(departure, {
-    cpr: () => sendTable(vm, cpr, ownership.fd, false),
+    cpr: () => sendTable(vm, cpr, ownership, "helper"),
     main: () => Promise.resolve(new Channel(main)),
   }, options);
 }

@@ -26,13 +26,14 @@ import { Epoll } from "../../ffi/event.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import { setTimeouts } from "../../ffi/socket.ts";
-import { sendMessage } from "../../ffi/socket_message.ts";
+import { MAX_MESSAGE_FDS, sendMessage } from "../../ffi/socket_message.ts";
+import type { Successor } from "../../vmm/inheritance.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "../channel/address.ts";
 import { type Channel, connectUnixNow, sendIfThere } from "../channel/channel.ts";
 import type { Departure, Update } from "./departure.ts";
-import { collectFds, encodeFds, MAX_FDS } from "../handover/fd_table.ts";
-import { Owner } from "../handover/ownership.ts";
+import { collectHandover, encodeHandover } from "../handover/handover.ts";
+import { Owner, type Ownership } from "../handover/ownership.ts";
 import { leave, type Leaving } from "../pause/pause.ts";
 import { LeavingRehearsal } from "../pause/rehearsal.ts";
 import { encodeStream, type Section } from "../stream/stream.ts";
@@ -203,35 +204,37 @@ export class TransferUpdate implements Update {
 export function sendDescriptors(
   vm: VirtualMachine,
   address: MigrationAddress,
-  ownership: number,
+  ownership: Ownership,
 ): OwnedFd {
   if (address.transport !== "socket" || address.type !== "unix") {
     throw new Error("bad cpr channel address; must be unix");
   }
-  return sendTable(vm, connectUnixNow(address.path), ownership, true);
+  return sendTable(vm, connectUnixNow(address.path), ownership, "neighbour");
 }
 
 /**
  * Sends the descriptor table over a connection.
  *
  * @param socket the connection, which is closed on failure
- * @param beside see {@linkcode collectFds}
+ * @param ownership the page that says who owns the guest
+ * @param to who takes over
  * @throws {Error} if the successor does not read it
  */
 export function sendTable(
   vm: VirtualMachine,
   socket: OwnedFd,
-  ownership: number,
-  beside: boolean,
+  ownership: Ownership,
+  to: Successor,
 ): OwnedFd {
   try {
-    const table = collectFds(vm, ownership, beside);
-    if (table.fds.length > MAX_FDS) {
-      throw new Error(`Cannot pass ${table.fds.length} file descriptors, at most ${MAX_FDS}`);
+    const handover = collectHandover(vm, ownership, to);
+    const { fds } = handover;
+    if (fds.length > MAX_MESSAGE_FDS) {
+      throw new Error(`Cannot pass ${fds.length} file descriptors, at most ${MAX_MESSAGE_FDS}`);
     }
-    const bytes = encodeStream(encodeFds(table, (entry) => table.fds.indexOf(entry)));
+    const bytes = encodeStream(encodeHandover(handover, (entry) => fds.indexOf(entry)));
     setTimeouts(socket.fd, PEER_LIMIT_MS);
-    let sent = sendMessage(socket.fd, bytes, table.fds.map((entry) => entry.fd));
+    let sent = sendMessage(socket.fd, bytes, fds.map((entry) => entry.fd));
     while (sent !== -1 && sent < bytes.length) {
       sent += sendMessage(socket.fd, bytes.subarray(sent));
     }

@@ -12,7 +12,6 @@ import type { Machine } from "../../vmm/machine/machine.ts";
 import { type MachineThread, parkAll } from "../../vmm/threads/machine_thread.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { awaitAnswer, type Channel, sendIfThere } from "../channel/channel.ts";
-import { chardevStates } from "../handover/fd_table.ts";
 import { Owner, type Ownership } from "../handover/ownership.ts";
 import type { Section } from "../stream/stream.ts";
 import {
@@ -58,7 +57,7 @@ export function leave(leaving: Leaving): { readonly sections: Section[]; readonl
   }
   leaving.onParked?.(leaving.guest);
   timeline.stamp("parked");
-  const sections = image.save(leaving.guest, chardevStates(vm));
+  const sections = image.save(leaving.guest, vm.keepers);
   const bytes = image.encode(sections);
   timeline.stamp("saved");
   // From here on only the winner of the next swap may run the guest.

@@ -13,7 +13,6 @@ import type { Hardware } from "../../vmm/accel/hardware.ts";
 import { ScratchVcpu } from "../../vmm/threads/vcpu.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { Channel } from "../channel/channel.ts";
-import { chardevStates } from "../handover/fd_table.ts";
 import { Owner, Ownership } from "../handover/ownership.ts";
 import { enter, leave } from "./pause.ts";
 import { FramedImage } from "../state/vm_state.ts";
@@ -154,18 +153,18 @@ export class EnteringRehearsal implements Disposable {
   }
 
   #play(rounds: number): void {
-    const { machine } = this.#vm;
+    const { machine, keepers } = this.#vm;
     const { near, far, ownership } = this.#stage;
     const release = machine.hardware.holdVcpus();
     try {
       for (let round = 0; round < rounds; round++) {
         this.#stage.reset();
-        far.sink(this.#image.encode(this.#image.save(nobody, chardevStates(this.#vm))));
+        far.sink(this.#image.encode(this.#image.save(nobody, keepers)));
         enter({
           ownership,
           channel: near,
           machine,
-          reading: { agreed: true, ignoreShared: false, target: this.#scratchTarget },
+          reading: { agreed: true, ignoreShared: false, keepers, target: this.#scratchTarget },
           tscGoesOn: true,
           mayRun: true,
           wakesEarly: false,

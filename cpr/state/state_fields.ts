@@ -25,8 +25,8 @@ import {
 } from "../../ffi/kvm/structs.ts";
 import { type Fields, fieldsOf, isView, type Struct, struct, u64, u8 } from "../../ffi/struct.ts";
 import { irqchips } from "../../vmm/accel/hardware.ts";
+import { CHARDEV_STATE } from "../../vmm/chardev_set.ts";
 import type { VcpuPart } from "../../vmm/accel/accelerator.ts";
-import { CHARDEV_STATE } from "../handover/fd_table.ts";
 import { CAPABILITIES } from "./ram.ts";
 import { type Section, StateError } from "../stream/stream.ts";
 import { GLOBAL_STATE, globalState } from "./vm_state.ts";

@@ -4,13 +4,13 @@
  *
  * @module
  */
-import type { ChardevState } from "../../devices/chardev/backend.ts";
 import type { SavedLayout } from "../../devices/saved_state.ts";
 import { struct, u64, u8 } from "../../ffi/struct.ts";
 import type { Hardware } from "../../vmm/accel/hardware.ts";
+import type { Keeper } from "../../vmm/inheritance.ts";
 import type { Machine } from "../../vmm/machine/machine.ts";
 import { checkConstants, type LoadedState, MachineState } from "./machine_state.ts";
-import { CHARDEV_STATE, chardevSection, parseChardev } from "../handover/fd_table.ts";
+import { valueSection } from "../handover/handover.ts";
 import { RamLoader } from "./ram.ts";
 import { SectionTable } from "./section_table.ts";
 import { layoutSection, type StateSection } from "./state_section.ts";
@@ -45,11 +45,6 @@ export interface GuestRun {
   /** When it stopped, nanoseconds of CLOCK_MONOTONIC. */
   readonly stoppedNs: number;
 }
-
-/** Character devices' states by id. */
-export type ChardevStates = ReadonlyMap<string, ChardevState>;
-
-const noChardevs: ChardevStates = new Map();
 
 let bootId: readonly [bigint, bigint] | undefined;
 
@@ -91,10 +86,10 @@ export class VmImage {
   /**
    * Reads the state of a VM whose vCPUs are parked.
    *
-   * @param chardevs states of character devices that a successor has already opened
+   * @param keepers have what a successor has already opened, and knows as it was then
    * @returns the sections; the next call fills the same buffers
    */
-  save(run: GuestRun, chardevs: ChardevStates = noChardevs): Section[] {
+  save(run: GuestRun, keepers: readonly Keeper[] = []): Section[] {
     this.machine.save();
     const { view } = this.#run;
     [view.boot_id_low, view.boot_id_high] = thisBoot();
@@ -102,7 +97,9 @@ export class VmImage {
     view.was_running = run.wasRunning ? 1 : 0;
     this.#global.pack();
     const sections: Section[] = [...this.sections, ...this.machine.subsections()];
-    for (const [id, state] of chardevs) sections.push(chardevSection(id, state));
+    for (const keeper of keepers) {
+      for (const change of keeper.changes?.() ?? []) sections.push(valueSection(change));
+    }
     return sections;
   }
 
@@ -148,7 +145,8 @@ interface SavedHere {
 
 /** A VM's state that was read and checked. */
 export interface ReadVm extends LoadedState, GuestRun, SavedHere {
-  readonly chardevs: ChardevStates;
+  /** What there is to do when the guest is here. */
+  readonly takeOver: () => void;
 }
 
 /** What {@linkcode readVm} reads. */
@@ -157,6 +155,8 @@ export interface ReadOptions {
   readonly ignoreShared?: boolean;
   /** Whether the constant sections have been compared before. */
   readonly agreed?: boolean;
+  /** Whose things may have changed since they were handed over. */
+  readonly keepers?: readonly Keeper[];
   /** What takes the state, where it was made before. */
   readonly target?: FramedImage;
 }
@@ -176,7 +176,7 @@ export interface ReadOptions {
 export function readVm(
   machine: Machine,
   source: ByteSource,
-  { ignoreShared = false, agreed = false, target }: ReadOptions = {},
+  { ignoreShared = false, agreed = false, keepers = [], target }: ReadOptions = {},
   ahead?: Uint8Array<ArrayBuffer>,
 ): ReadVm {
   const ram = new RamLoader(machine.memory, ignoreShared);
@@ -186,10 +186,10 @@ export function readVm(
     const { state, rest } = framed ?? takeAll(image, withoutRam(source, ram), machine, agreed);
     ram.finish();
     const run = image.fill(state, rest);
-    const chardevs = rest ? takeChardevs(rest) : noChardevs;
+    const takeOvers = keepers.map((keeper) => takeChanges(keeper, rest));
     rest?.checkEmpty();
     const apply = (tscOffsets?: boolean) => applyOrUndo(image.machine, ram, tscOffsets);
-    return { ...run, chardevs, apply };
+    return { ...run, apply, takeOver: () => takeOvers.forEach((takeOver) => takeOver?.()) };
   } catch (error) {
     ram.undo();
     throw error;
@@ -229,12 +229,14 @@ function takeAll(
   return { state: rest.takeLike(image.sections), rest };
 }
 
-function takeChardevs(table: SectionTable): ChardevStates {
-  const chardevs = new Map<string, ChardevState>();
-  for (const section of table.takeAll(CHARDEV_STATE)) {
-    chardevs.set(section.id, parseChardev(section));
+/** @throws {StateError} if what has changed makes no sense */
+function takeChanges(keeper: Keeper, rest?: SectionTable): (() => void) | undefined {
+  const { changing } = keeper;
+  try {
+    return keeper.arrive?.(rest && changing !== undefined ? rest.takeAll(changing) : []);
+  } catch (error) {
+    throw new StateError((error as Error).message, { cause: error });
   }
-  return chardevs;
 }
 
 /** Reads to the end; gives the sections that are not RAM. */

@@ -4,7 +4,11 @@
  * @module
  */
 import type { OwnedFd } from "../../ffi/fd.ts";
+import { type FdRequirement, whyUnfit } from "../../ffi/fd_requirement.ts";
 import type { KeptFd } from "./backend.ts";
+
+/** What a backend's descriptors must be that a predecessor left, by their names. */
+export type FdRequirements = Readonly<Record<string, FdRequirement>>;
 
 /** Owns a backend's descriptors: those from its predecessor, and those that it opened itself. */
 export class FdTable {
@@ -53,15 +57,20 @@ export class FdTable {
   }
 
   /**
-   * Refuses descriptors that the backend has no use for.
+   * Refuses descriptors that a predecessor left but that the backend has no use for.
    *
-   * @throws {Error} if there are descriptors under other names than these
+   * @param owner the backend's id
+   * @param must what each must be, by name
+   * @throws {Error} that names the descriptor, and says what is wrong with it
    */
-  expectOnly(owner: string, names: readonly string[]): void {
-    for (const name of this.#fds.keys()) {
-      if (!names.includes(name)) {
+  check(owner: string, must: FdRequirements): void {
+    for (const [name, { fd }] of this.#fds) {
+      if (!Object.hasOwn(must, name)) {
         throw new Error(`Chardev '${owner}' does not know a file descriptor named '${name}'`);
       }
+      const reason = whyUnfit(fd, must[name]);
+      if (reason === undefined) continue;
+      throw new Error(`Kept file descriptor '${name}' of chardev '${owner}' ${reason}`);
     }
   }
 }

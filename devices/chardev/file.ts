@@ -19,7 +19,7 @@ export class FileBackend extends StreamBackend {
    * @throws {Error} in QEMU's words
    */
   constructor(config: FileConfig, kept?: KeptChardev) {
-    super(config, kept, ["file"]);
+    super(config, kept, { file: { writable: true } });
     this.setUp(() => {
       const mode = config.append ? O.APPEND : O.TRUNC;
       const fd = this.fds.open(

@@ -14,7 +14,7 @@ export class NullBackend extends StreamBackend {
 
   /** Makes the backend. */
   constructor(config: NullConfig, kept?: KeptChardev) {
-    super(config, kept, []);
+    super(config, kept, {});
   }
 
   /** There is no input. */

@@ -23,7 +23,7 @@ export class PipeBackend extends StreamBackend {
    * @throws {Error} in QEMU's words
    */
   constructor(config: PipeConfig, kept?: KeptChardev) {
-    super(config, kept, ["in", "out"]);
+    super(config, kept, { in: {}, out: { writable: true } });
     this.setUp(() => {
       if (!kept?.fds.has("in")) this.#open(config.path);
       const input = this.fds.get("in")!;

@@ -26,7 +26,7 @@ export class PtyBackend extends StreamBackend {
    * @throws {Error} when there are none left, or the symbolic link cannot be made
    */
   constructor(config: PtyConfig, kept?: KeptChardev) {
-    super(config, kept, ["master"]);
+    super(config, kept, { master: { kind: "character", writable: true } });
     let link: string | undefined;
     let path = "";
     let master = -1;

@@ -30,10 +30,16 @@ import {
 } from "../../ffi/socket.ts";
 import type { ChardevState, KeptChardev } from "./backend.ts";
 import type { FdConfig, SocketConfig } from "./config.ts";
+import type { FdRequirements } from "./fd_table.ts";
 import { StreamBackend } from "./stream_backend.ts";
 
 /** How long to wait when a client cannot be accepted, for want of descriptors for example. */
 const RETRY_MS = 1000;
+
+const socketFds: FdRequirements = {
+  listener: { kind: "socket", listening: true },
+  connection: { kind: "socket", listening: false },
+};
 
 /**
  * A connection over a UNIX or TCP socket; the host of a TCP endpoint must be an IP address. Further
@@ -60,7 +66,7 @@ export class SocketBackend extends StreamBackend {
    * @throws {Error} in QEMU's words
    */
   constructor(config: SocketConfig | FdConfig, kept?: KeptChardev) {
-    super(config, kept, ["listener", "connection"]);
+    super(config, kept, socketFds);
     this.#config = config;
     this.setUp(() => this.#open(kept));
     this.#listener = this.fds.get("listener");
@@ -155,7 +161,6 @@ export class SocketBackend extends StreamBackend {
 
   #open(kept: KeptChardev | undefined): void {
     const config = this.#config;
-    for (const [name, { fd }] of kept?.fds ?? []) this.#checkKept(name, fd);
     if (config.backend === "fd") {
       if (!kept) this.#takeOver(config.fd);
     } else if (config.server) {
@@ -167,14 +172,6 @@ export class SocketBackend extends StreamBackend {
       const fd = this.fds.get(name);
       if (fd !== undefined) setNonblocking(fd, true);
     }
-  }
-
-  /** What a predecessor passed may be anything. @throws {Error} if it is not what its name says */
-  #checkKept(name: string, fd: number): void {
-    if (name !== "listener" && name !== "connection") return;
-    const isSocket = fileStatus(fd).kind === "socket";
-    if (isSocket && isListening(fd) === (name === "listener")) return;
-    throw new Error(`Kept file descriptor of chardev '${this.label}' is not a ${name}`);
   }
 
   /** Takes a socket that the process was started with. */

@@ -36,7 +36,8 @@ export class StdioBackend extends StreamBackend {
     kept?: KeptChardev,
     terminate?: (signal: TerminationSignal) => void,
   ) {
-    super(config, kept, ["in", "out"]);
+    // The shell opened them, whatever they are.
+    super(config, kept, { in: {}, out: {} });
     this.setUp(() => {
       if (owner) throw new Error("cannot use stdio by multiple character devices");
       owner = this;

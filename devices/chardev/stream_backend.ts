@@ -18,7 +18,7 @@ import type {
   KeptFd,
 } from "./backend.ts";
 import type { ChardevCommon } from "./config.ts";
-import { FdTable } from "./fd_table.ts";
+import { type FdRequirements, FdTable } from "./fd_table.ts";
 import { openSink, type SinkDescription } from "./sink.ts";
 import { SinkSlot } from "./slot.ts";
 
@@ -65,18 +65,18 @@ export abstract class StreamBackend implements CharacterBackend {
    *
    * @param config the configuration
    * @param kept what a predecessor left
-   * @param names the names that the backend's descriptors may have
+   * @param must what the backend's descriptors must be, by the names that they may have
    */
   protected constructor(
     config: ChardevCommon,
     kept: KeptChardev | undefined,
-    names: readonly string[],
+    must: FdRequirements,
   ) {
     this.label = config.id;
     this.#config = config;
     this.fds = new FdTable(kept?.fds);
     try {
-      this.fds.expectOnly(config.id, [...names, "log"]);
+      this.fds.check(config.id, { ...must, log: { writable: true } });
       const { logfile } = config;
       const log = logfile === undefined ? -1 : this.fds.open("log", () => openLog(config, logfile));
       this.#slot = SinkSlot.create(log);

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { chardevSection } from "../../cpr/handover/fd_table.ts";
 import { dumpState } from "../../cpr/state/state_dump.ts";
 import { type Plain, sectionFields } from "../../cpr/state/state_fields.ts";
 import { bufferSource, encodeStream, type Section } from "../../cpr/stream/stream.ts";
@@ -92,7 +91,8 @@ Deno.test("`sectionFields()` knows boot ids, TSC offsets and character devices",
   const offset = section("cpu/tsc_offset", u64s(2n ** 64n - 5n), "1");
   assert.deepEqual(fieldsOf(offset), { tsc_offset: "0xfffffffffffffffb" });
   const state = { connected: true, port: 4 };
-  assert.deepEqual(fieldsOf(chardevSection("serial0", state)), state);
+  const data = new TextEncoder().encode(JSON.stringify(state));
+  assert.deepEqual(fieldsOf(section("chardev", data, "serial0")), state);
 });
 
 Deno.test("`sectionFields()` knows every device by the fields of its state", () => {

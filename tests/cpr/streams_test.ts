@@ -23,6 +23,7 @@ import { listenUnix, socketPair } from "../../ffi/socket.ts";
 import { sendMessage } from "../../ffi/socket_message.ts";
 import type { MachineConfig } from "../../vmm/config.ts";
 import { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
+import { placement } from "../../vmm/threads/placement.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { layout } from "../guests/programs.ts";
 import { kvmTest } from "../needs_kvm.ts";
@@ -161,8 +162,9 @@ class Recorded implements AsyncDisposable {
 
   /** The VM that takes the guest, from what was received. */
   async successor(received: Received): Promise<{ vm: VirtualMachine; cpr: Cpr }> {
-    const { kept } = received;
-    const vm = await VirtualMachine.create(this.config, { incoming: true, kept });
+    const { inheritance } = received;
+    placement.takeOver(inheritance);
+    const vm = await VirtualMachine.create(this.config, { incoming: true, inheritance });
     this.#cleanup.use(vm);
     return { vm, cpr: new Cpr(vm, new FdRegistry(), received) };
   }

@@ -1,6 +1,6 @@
 /** Descriptor tables that are damaged or made up: refused by name, with nothing left open. */
 import assert from "node:assert/strict";
-import { collectFds, encodeFds } from "../../cpr/handover/fd_table.ts";
+import { collectHandover, encodeHandover } from "../../cpr/handover/handover.ts";
 import { receiveCpr, type ReceivedCpr } from "../../cpr/handover/incoming.ts";
 import { Owner, Ownership } from "../../cpr/handover/ownership.ts";
 import { encodeStream, type Section } from "../../cpr/stream/stream.ts";
@@ -11,6 +11,7 @@ import { Reactor } from "../../ffi/reactor.ts";
 import { connectUnix, listenUnix, socketPair } from "../../ffi/socket.ts";
 import { sendMessage } from "../../ffi/socket_message.ts";
 import type { MachineConfig } from "../../vmm/config.ts";
+import { placement } from "../../vmm/threads/placement.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { kvmTest, until } from "../kvm/harness.ts";
 import {
@@ -54,11 +55,31 @@ async function assertNothingNew(before: readonly string[], what: string): Promis
 }
 
 /** Closes all that was received. */
-function closeReceived({ kept, ownership, connection }: ReceivedCpr): void {
-  for (const fd of kept.memory.values()) fd.close();
-  for (const { fds } of kept.chardevs.values()) for (const fd of fds.values()) fd.close();
-  ownership.close();
+function closeReceived({ inheritance, connection }: ReceivedCpr): void {
+  inheritance[Symbol.dispose]();
   connection.close();
+}
+
+/** Builds the VM that a table is for; its error, if there is one. Nothing stays open. */
+async function build(source: Source, received: ReceivedCpr): Promise<Error | undefined> {
+  const { inheritance } = received;
+  try {
+    placement.takeOver(inheritance);
+    await using _vm = await VirtualMachine.create(source.config, {
+      incoming: true,
+      inheritance,
+      detached: true,
+      notice: () => {},
+    });
+    using _page = Ownership.takeOver(inheritance, "new");
+    inheritance.checkEmpty();
+  } catch (error) {
+    assert.ok(error instanceof Error && error.name === "Error", `${error}`);
+    return error;
+  } finally {
+    closeReceived(received);
+    placement.restore();
+  }
 }
 
 /** A VM with a connected console, what it would send to its successor, and the successor's ear. */
@@ -96,9 +117,9 @@ class Source implements AsyncDisposable {
     const backend = source.vm.chardevs.get("c");
     while (!backend.connected) await new Promise((resolve) => setTimeout(resolve, 1));
     source.vm.machine.memory.write(0x100, MARK);
-    const table = collectFds(source.vm, source.ownership.fd, true);
-    source.sections = encodeFds(table, (entry) => table.fds.indexOf(entry));
-    source.fds = table.fds.map(({ fd }) => fd);
+    const handover = collectHandover(source.vm, source.ownership, "neighbour");
+    source.sections = encodeHandover(handover, (entry) => handover.fds.indexOf(entry));
+    source.fds = handover.fds.map(({ fd }) => fd);
     return source;
   }
 
@@ -125,7 +146,7 @@ class Source implements AsyncDisposable {
     return result;
   }
 
-  /** Sends one message that must be refused; gives the reason. Nothing stays open. */
+  /** Sends one message that must be refused, by who reads it or who uses it; gives the reason. */
   async refusal(
     bytes: Bytes,
     what: string,
@@ -133,12 +154,10 @@ class Source implements AsyncDisposable {
     wait = false,
   ): Promise<string> {
     const before = openFds();
-    const result = await this.send([[bytes, fds]], wait);
-    if (!(result instanceof Error)) {
-      closeReceived(result);
-      assert.fail(`${what} was not refused`);
-    }
-    assert.equal(result.name, "StateError", `${what}: ${result.stack}`);
+    const sent = await this.send([[bytes, fds]], wait);
+    if (sent instanceof Error) assert.equal(sent.name, "StateError", `${what}: ${sent.stack}`);
+    const result = sent instanceof Error ? sent : await build(this, sent);
+    assert.ok(result, `${what} was not refused`);
     assert.ok(!result.message.includes("\n"), `${what}: ${result.message}`);
     await assertNothingNew(before, what);
     return result.message;
@@ -224,7 +243,7 @@ sourceTest("a descriptor table may come in pieces", async (source) => {
     const before = openFds();
     const result = await source.send([[bytes.slice(0, at), source.fds], [bytes.slice(at), []]]);
     assert.ok(!(result instanceof Error), `cut at ${at}: ${result}`);
-    assert.deepEqual([...result.kept.memory.keys()], ["microvm.ram", "pc.bios"]);
+    assert.deepEqual(result.inheritance.idsOf("memory"), ["microvm.ram", "pc.bios"]);
     closeReceived(result);
     await assertNothingNew(before, "a table");
   }
@@ -249,7 +268,9 @@ sourceTest(
       const name = `x${section.name}`;
       assert.match(
         await refuse(sections.with(i, { ...section, name }), "renamed"),
-        new RegExp(`^Unknown file descriptor '${name}'`),
+        section.name.startsWith("fd/")
+          ? new RegExp(`^Unknown value '${name}'|was not passed|sent .* but named`)
+          : /is missing|has file descriptors but no state|^Unknown value/,
       );
       if (section.name === "chardev") continue;
       if (section.name === "processors") {
@@ -321,19 +342,19 @@ sourceTest(
     const sealed = Seal.SHRINK | Seal.GROW | Seal.SEAL;
     const names = source.sections.map(({ name }) => name);
     const cases: [entry: string, fd: number, message: RegExp][] = [
-      ["fd/memory", reader, /^Memory 'microvm.ram' is a fifo, not memory$/],
-      ["fd/memory", socket, /^Memory 'microvm.ram' is a socket, not memory$/],
-      ["fd/memory", source.own(openFile("/dev/zero", O.RDWR)), /is a character, not memory$/],
-      ["fd/memory", source.own(openFile(source.folder, O.RDONLY)), /is a directory, not memory$/],
-      ["fd/memory", memfd(MEMORY, 0), /^Memory 'microvm.ram' is a memfd that can shrink$/],
-      ["fd/memory", memfd(MEMORY, Seal.GROW), /is a memfd that can shrink$/],
-      ["fd/ownership", reader, /^Memory 'ownership' is a fifo, not memory$/],
-      ["fd/ownership", file, /^Ownership page has only 0 bytes$/],
-      ["fd/ownership", memfd(4096, 0), /^Memory 'ownership' is a memfd that can shrink$/],
-      ["fd/ownership", memfd(4095, sealed), /^Ownership page has only 4095 bytes$/],
-      ["fd/ownership", memfd(4096, Seal.SEAL), /^Ownership page can shrink$/],
-      ["fd/ownership", memfd(4096, sealed | Seal.WRITE), /^Ownership page cannot be written$/],
-      ["fd/ownership", readOnly(memfd(4096, sealed)), /^Ownership page cannot be written$/],
+      ["fd/memory", reader, /^File descriptor 'memory' microvm.ram is a fifo, expected a file$/],
+      ["fd/memory", socket, /'memory' microvm.ram is a socket, expected a file$/],
+      ["fd/memory", source.own(openFile("/dev/zero", O.RDWR)), /a character, expected a file$/],
+      ["fd/memory", source.own(openFile(source.folder, O.RDONLY)), /a directory, expected a file$/],
+      ["fd/memory", memfd(MEMORY, 0), /'memory' microvm.ram can shrink: it lacks the seal /],
+      ["fd/memory", memfd(MEMORY, Seal.GROW), /can shrink: it lacks the seal F_SEAL_SHRINK$/],
+      ["fd/ownership", reader, /^File descriptor 'ownership' is a fifo, expected a file$/],
+      ["fd/ownership", file, /^File descriptor 'ownership' has 0 bytes, expected 4096$/],
+      ["fd/ownership", memfd(4096, 0), /^File descriptor 'ownership' can shrink: /],
+      ["fd/ownership", memfd(4095, sealed), /'ownership' has 4095 bytes, expected 4096$/],
+      ["fd/ownership", memfd(4096, Seal.SEAL), /^File descriptor 'ownership' can shrink: /],
+      ["fd/ownership", memfd(4096, sealed | Seal.WRITE), /'ownership' cannot be written$/],
+      ["fd/ownership", readOnly(memfd(4096, sealed)), /'ownership' cannot be written$/],
     ];
     for (const [entry, fd, message] of cases) {
       const fds = source.fds.with(names.indexOf(entry), fd);
@@ -341,25 +362,6 @@ sourceTest(
     }
   },
 );
-
-/** Builds the VM that a table is for; its error, if there is one. Nothing stays open. */
-async function build(source: Source, table: ReceivedCpr): Promise<string | undefined> {
-  try {
-    const vm = await VirtualMachine.create(source.config, {
-      incoming: true,
-      kept: table.kept,
-      detached: true,
-      notice: () => {},
-    });
-    await vm.close();
-  } catch (error) {
-    const { name, message } = error as Error;
-    assert.ok(["Error", "StateError"].includes(name), `${(error as Error).stack}`);
-    return message;
-  } finally {
-    closeReceived(table);
-  }
-}
 
 sourceTest(
   "a table that is whole, but not of this machine, makes no VM and leaves nothing open",
@@ -402,17 +404,23 @@ sourceTest(
     const small = source.own(makeMemfd("fake", MEMORY / 2));
     const listener = source.own(listenUnix(`${source.folder}/other`));
     const [socket] = socketPair("stream").map((fd) => source.own(fd));
+    const readable = source.own(openFile("/dev/null", O.RDONLY));
     const cases: [entry: string, fd: number, message: RegExp][] = [
       ["fd/memory", small, /^Size mismatch: microvm.ram: 0x80000 != 0x100000$/],
       [
         "fd/chardev/connection",
         reader,
-        /^Kept file descriptor of chardev 'c' is not a connection$/,
+        /^Kept file descriptor 'connection' of chardev 'c' is a fifo, expected a socket$/,
       ],
-      ["fd/chardev/connection", memfd, /^Kept file descriptor of chardev 'c' is not a connection$/],
-      ["fd/chardev/connection", listener, /chardev 'c' is not a connection$/],
-      ["fd/chardev/listener", socket, /^Kept file descriptor of chardev 'c' is not a listener$/],
-      ["fd/chardev/listener", reader, /^Kept file descriptor of chardev 'c' is not a listener$/],
+      ["fd/chardev/connection", memfd, /'connection' of chardev 'c' is a file, expected a socket$/],
+      ["fd/chardev/connection", listener, /of chardev 'c' listens, expected a connection$/],
+      [
+        "fd/chardev/listener",
+        socket,
+        /^Kept file descriptor 'listener' of chardev 'c' does not lis/,
+      ],
+      ["fd/chardev/listener", reader, /'listener' of chardev 'c' is a fifo, expected a socket$/],
+      ["fd/chardev/file", readable, /'file' of chardev 'f' cannot be written$/],
     ];
     for (const [entry, fd, message] of cases) {
       const before = openFds();
@@ -420,7 +428,7 @@ sourceTest(
       assert.notEqual(at, -1, `${entry} in ${names}`);
       const result = await source.send([[bytes, source.fds.with(at, fd)]]);
       assert.ok(!(result instanceof Error), `${entry}: ${result}`);
-      assert.match(await build(source, result) ?? "built", message);
+      assert.match((await build(source, result))?.message ?? "built", message);
       await assertNothingNew(before, `${entry} as ${message}`);
     }
   },

@@ -1,11 +1,12 @@
 /** What a program finds that was executed over a VMM, damaged or made up: refused by name. */
 import assert from "node:assert/strict";
 import { EXEC_STATE, type ReceivedExec, receiveExec } from "../../cpr/modes/exec.ts";
-import { encodeFds, type KeptFd } from "../../cpr/handover/fd_table.ts";
+import { encodeHandover } from "../../cpr/handover/handover.ts";
 import { Ownership } from "../../cpr/handover/ownership.ts";
 import { encodeStream, type Section } from "../../cpr/stream/stream.ts";
 import { isOpen, writeAll } from "../../ffi/fd.ts";
 import { addSeals, makeMemfd, Seal } from "../../ffi/memory.ts";
+import type { HandedFd } from "../../vmm/inheritance.ts";
 import { assertNames, type Bytes, cut, doubled, encodeParts, flipped, refusal } from "./damage.ts";
 
 const COMMAND = ["deno", "run", "mod.ts"];
@@ -23,9 +24,9 @@ function json(value: unknown): Bytes {
 class Handover implements Disposable {
   readonly #memory = makeMemfd("memory", 4096, { sealing: true });
   readonly #ownership = Ownership.create();
-  readonly fds: readonly KeptFd[] = [
-    { name: "fd/ownership", id: "", fd: this.#ownership.fd },
-    { name: "fd/memory", id: "microvm.ram", fd: this.#memory.fd },
+  readonly fds: readonly HandedFd[] = [
+    { name: "ownership", id: "", fd: this.#ownership.fd },
+    { name: "memory", id: "microvm.ram", fd: this.#memory.fd },
   ];
 
   constructor() {
@@ -34,8 +35,8 @@ class Handover implements Disposable {
 
   /** The table, and the way back. */
   get sections(): Section[] {
-    const table = { fds: this.fds, chardevs: new Map(), processors: [] };
-    const fds = encodeFds(table, ({ fd }) => fd);
+    const values = [{ name: "processors", id: "", data: new Uint8Array() }];
+    const fds = encodeHandover({ fds: this.fds, values }, ({ fd }) => fd);
     return [...fds, section("exec/command", json(COMMAND)), section("exec/state", STATE)];
   }
 
@@ -68,8 +69,8 @@ class Handover implements Disposable {
 Deno.test("a table that came over exec gives the descriptors and the way back", () => {
   using handover = new Handover();
   const received = handover.receive(encodeStream(handover.sections))!;
-  assert.equal(received.ownership.fd, handover.fds[0].fd);
-  assert.equal(received.kept.memory.get("microvm.ram")!.fd, handover.fds[1].fd);
+  assert.deepEqual(received.inheritance.fds, handover.fds);
+  assert.equal(received.inheritance.shared, false);
   assert.equal(received.failure, undefined);
   received.wayBack![Symbol.dispose]();
 

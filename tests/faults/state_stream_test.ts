@@ -6,6 +6,7 @@ import { constantSections } from "../../cpr/state/machine_state.ts";
 import { FramedImage, readVm, VmImage } from "../../cpr/state/vm_state.ts";
 import { duplicate } from "../../ffi/fd.ts";
 import { defaultConfig, type MachineConfig } from "../../vmm/config.ts";
+import { Inheritance, type Keeper } from "../../vmm/inheritance.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { kvmTest, still } from "../kvm/harness.ts";
 import {
@@ -41,10 +42,9 @@ class Pair implements AsyncDisposable {
       machine: { ...defaultConfig().machine, rtc: true },
     };
     const old = await VirtualMachine.create(config);
-    const memory = new Map([...old.backends].map(([id, { fd }]) => [id, duplicate(fd!.fd)]));
-    if (!inPlace) { for (const fd of memory.values()) fd.close(); }
-    const kept = inPlace ? { memory, chardevs: new Map(), shared: false } : undefined;
-    const successor = await VirtualMachine.create(config, { incoming: true, kept });
+    const inheritance = inPlace ? new Inheritance(false) : undefined;
+    for (const [id, { fd }] of old.backends) inheritance?.addFd("memory", id, duplicate(fd!.fd));
+    const successor = await VirtualMachine.create(config, { incoming: true, inheritance });
     return new Pair(old, successor, image);
   }
 
@@ -184,9 +184,27 @@ pairTest("what differs from a successor's own frame is refused in the same words
     read(whole, ahead).apply();
     assert.deepEqual(still(pair.successor), still(pair.old));
   }
-  const chardevs = new Map([["serial0", { muxFocus: 1 }]]);
-  const longer = image.encode(image.save(guest, chardevs));
-  assert.deepEqual(read(longer, longer).chardevs, chardevs);
+  const change = { name: "chardev", id: "mux0", data: Uint8Array.of(1, 2) };
+  const arrived: string[] = [];
+  const keeper: Keeper = {
+    changing: change.name,
+    handOver: () => ({ fds: [], values: [] }),
+    changes: () => [change],
+    arrive: (changes) => () => arrived.push(...changes.map(({ id, data }) => `${id} ${data}`)),
+  };
+  const longer = image.encode(image.save(guest, [keeper]));
+  const options = { agreed: true, target, keepers: [keeper] };
+  for (const ahead of [longer, undefined]) {
+    const state = readVm(machine, bufferSource(longer), options, ahead);
+    assert.deepEqual(arrived, []);
+    state.takeOver();
+    assert.deepEqual(arrived.splice(0), ["mux0 1,2"]);
+  }
+  assert.match(refusal(() => read(longer, longer), "nobody's"), /^Unknown section or instance/);
+  const strict = { ...keeper, arrive: () => assert.fail("mux0 is odd") };
+  const refused = () =>
+    readVm(machine, bufferSource(longer), { ...options, keepers: [strict] }, longer);
+  assert.equal(refusal(refused, "a change"), "mux0 is odd");
 });
 
 pairTest("the order of a state's sections does not matter", true, (pair) => {

@@ -1,6 +1,6 @@
 /** Peers that die, lie or keep silent during cpr-transfer: the guest must have exactly one owner. */
 import assert from "node:assert/strict";
-import { receiveCpr, type ReceivedCpr } from "../../cpr/handover/incoming.ts";
+import { receiveCpr } from "../../cpr/handover/incoming.ts";
 import { Owner, Ownership } from "../../cpr/handover/ownership.ts";
 import { writeAll } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
@@ -17,11 +17,6 @@ const READY = Uint8Array.of(0x52);
 const DONE = Uint8Array.of(0x44);
 
 /** Closes what a fake successor has no use for. */
-function closeKept({ memory, chardevs }: ReceivedCpr["kept"]): void {
-  for (const fd of memory.values()) fd.close();
-  for (const { fds } of chardevs.values()) for (const fd of fds.values()) fd.close();
-}
-
 /** A peer that speaks the successor's part up to where a test wants it to go wrong. */
 class FakeSuccessor implements AsyncDisposable {
   readonly #reactor = new Reactor();
@@ -42,9 +37,9 @@ class FakeSuccessor implements AsyncDisposable {
 
   /** Takes the descriptors, says that the main channel listens, and accepts on it. */
   async accept(): Promise<void> {
-    const { kept, ownership, connection } = await this.#received;
-    closeKept(kept);
-    this.ownership = new Ownership(ownership, "new");
+    const { inheritance, connection } = await this.#received;
+    this.ownership = Ownership.takeOver(inheritance, "new");
+    inheritance[Symbol.dispose]();
     connection.close();
     this.main = await this.#listener.accept();
   }

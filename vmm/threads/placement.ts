@@ -10,14 +10,18 @@
  * @module
  */
 import { OsError } from "../../ffi/errno.ts";
-import type { VirtualMachine } from "../virtual_machine.ts";
 import { affinityOf, processorOf, setAffinity, threadIds } from "../../ffi/affinity.ts";
+import type { Handover, Inheritance, Keeper } from "../inheritance.ts";
+import type { Machine } from "../machine/machine.ts";
 
 const isSame = (one: readonly number[], other: readonly number[]) =>
   one.length === other.length && one.every((cpu, i) => cpu === other[i]);
 
+/** What the processors that are left to the guest are handed over as. */
+const PROCESSORS = "processors";
+
 /** This process's threads on the host's processors. */
-class Placement {
+class Placement implements Keeper {
   /** Where the vCPUs are, of those that are kept for them. */
   #guest: readonly number[] = [];
   /** Where the process may run, if it does not run everywhere there now. */
@@ -57,6 +61,22 @@ class Placement {
   inherit(allowed: readonly number[]): void {
     this.#allowed = allowed;
     this.#others = affinityOf(0);
+  }
+
+  /** Tells a successor which processors are left to the guest. */
+  handOver(): Handover {
+    const data = new Uint8Array(Uint16Array.from(this.#guest).buffer);
+    return { fds: [], values: [{ name: PROCESSORS, id: "", data }] };
+  }
+
+  /** Keeps off the processors that a predecessor leaves to the guest. @throws {Error} if it did not say */
+  takeOver(inheritance: Inheritance): void {
+    const data = inheritance.takeValue(PROCESSORS);
+    if (!data) throw new Error(`Section '${PROCESSORS}' is missing`);
+    if (data.length % 2 !== 0) {
+      throw new Error(`Section '${PROCESSORS}' has ${data.length} bytes, expected an even number`);
+    }
+    this.keepOff([...new Uint16Array(data.slice().buffer)]);
   }
 
   /**
@@ -129,7 +149,7 @@ export function processorsOf(threads: readonly number[]): number[] {
 }
 
 /** The threads of a VM's vCPUs. */
-export function vcpuThreads({ machine }: VirtualMachine): number[] {
+export function vcpuThreads({ machine }: { readonly machine: Machine }): number[] {
   return machine.vcpus.map(({ threadId }) => threadId).filter((tid) => tid !== 0);
 }
 

@@ -32,7 +32,7 @@ import { deviceNotFound, QmpError } from "../monitor/errors.ts";
 import { FdRegistry } from "../monitor/fd_registry.ts";
 import { parseChardev, parseDevice, parseObject } from "../options/command_line.ts";
 import type { RunState } from "../run_state.ts";
-import { DEFAULT_RAM_ID, ROM_ID } from "../resources.ts";
+import { DEFAULT_RAM_ID, ROM_ID } from "../machine/memory_set.ts";
 import type { VirtualMachine } from "../virtual_machine.ts";
 
 /** The bridge from the monitor's interface to the VM. */

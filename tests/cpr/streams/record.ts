@@ -6,7 +6,7 @@
  * @module
  */
 import { VmImage } from "../../../cpr/state/vm_state.ts";
-import { collectFds, encodeFds } from "../../../cpr/handover/fd_table.ts";
+import { collectHandover, encodeHandover } from "../../../cpr/handover/handover.ts";
 import { constantSections } from "../../../cpr/state/machine_state.ts";
 import { Ownership } from "../../../cpr/handover/ownership.ts";
 import { ramSections } from "../../../cpr/state/ram.ts";
@@ -85,18 +85,17 @@ function recordCopy(vm: VirtualMachine): Uint8Array<ArrayBuffer> {
 
 function recordTransfer(vm: VirtualMachine): Uint8Array<ArrayBuffer> {
   using ownership = Ownership.create();
-  const table = collectFds(vm, ownership.fd, true);
+  const handover = collectHandover(vm, ownership, "neighbour");
   return join([
-    encodeStream(encodeFds(table, (entry) => table.fds.indexOf(entry))),
+    encodeStream(encodeHandover(handover, (entry) => handover.fds.indexOf(entry))),
     encodeStream(constantSections(vm.machine)),
-    encodeStream(new VmImage(vm.machine).save(run, table.chardevs)),
+    encodeStream(new VmImage(vm.machine).save(run, vm.keepers)),
   ]);
 }
 
 function recordExec(vm: VirtualMachine): Uint8Array<ArrayBuffer> {
   using ownership = Ownership.create();
-  const { fds, chardevs } = collectFds(vm, ownership.fd, false);
-  const table = { fds, chardevs, processors: [] };
+  const handover = collectHandover(vm, ownership, "same process");
   const state = encodeStream([
     ...constantSections(vm.machine),
     ...new VmImage(vm.machine).save(run),
@@ -107,7 +106,10 @@ function recordExec(vm: VirtualMachine): Uint8Array<ArrayBuffer> {
     { name: "exec/state", id: "", version: 1, data: state },
   ];
   return join([
-    encodeStream([...encodeFds(table, (entry) => table.fds.indexOf(entry)), ...about]),
+    encodeStream([
+      ...encodeHandover(handover, (entry) => handover.fds.indexOf(entry)),
+      ...about,
+    ]),
     state,
   ]);
 }
