@@ -33,13 +33,23 @@ export async function has(program: string): Promise<boolean> {
 /** Assembles a guest into a folder; gives its ROM. */
 export async function assemble(name: string, out: string): Promise<Uint8Array<ArrayBuffer>> {
   const [object, flat] = [`${out}/${name}.o`, `${out}/${name}.bin`];
-  await run("as", ["--32", "-mx86-used-note=no", "-o", object, `${name}.s`]);
-  await run("ld", ["-m", "elf_i386", "-Ttext=0x10000", "--oformat=binary", "-o", flat, object]);
+  const [width, format] = /long|64/.test(name) ? ["--64", "elf_x86_64"] : ["--32", "elf_i386"];
+  await run("as", [width, "-mx86-used-note=no", "-o", object, `${name}.s`]);
+  await run("ld", ["-m", format, "-Ttext=0x10000", "--oformat=binary", "-o", flat, object]);
   return await Deno.readFile(flat);
 }
 
-/** Runs a guest's ROM in QEMU's TCG; gives its log. */
-export async function runInQemu(rom: Uint8Array, folder: string): Promise<string[]> {
+/** Runs a guest's ROM in QEMU's TCG, with a new folder for its RAM; gives its log. */
+export async function runInQemu(rom: Uint8Array): Promise<string[]> {
+  const folder = await Deno.makeTempDir();
+  try {
+    return await logOfQemu(rom, folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function logOfQemu(rom: Uint8Array, folder: string): Promise<string[]> {
   const [bios, ram] = [`${folder}/bios.bin`, `${folder}/ram`];
   await Deno.writeFile(bios, rom);
   const memory = `memory-backend-file,id=m,size=16M,mem-path=${ram},share=on`;
@@ -68,7 +78,7 @@ async function record(name: string, out: string, log: (rom: Uint8Array) => Promi
 if (import.meta.main) {
   const out = await Deno.makeTempDir();
   try {
-    for (const name of guests) await record(name, out, (rom) => runInQemu(rom, out));
+    for (const name of guests) await record(name, out, runInQemu);
     for (const name of ownGuests) await record(name, out, (rom) => Promise.resolve(runGuest(rom)));
   } finally {
     await Deno.remove(out, { recursive: true });
