@@ -162,3 +162,22 @@ export function fill(random: Random, out: Uint8Array<ArrayBuffer>): void {
     }
   }
 }
+
+/** A record as text. */
+export function describeRecord(bytes: Uint8Array<ArrayBuffer>): string {
+  const view = record.view(bytes.buffer, bytes.byteOffset);
+  const hex = (at: number, length: number) => bytes.slice(at, at + length).reverse().toHex();
+  return [
+    ...[
+      `fcw ${hex(FCW, 2)}`,
+      `fsw ${hex(FSW, 2)}`,
+      `tags ${hex(FTW, 1)}`,
+      `mxcsr ${hex(MXCSR, 4)}`,
+    ],
+    ...[`fop ${hex(6, 2)}`, `fip ${hex(8, 8)}`, `fdp ${hex(16, 8)}`],
+    ...[0, 1, 2, 3, 4, 5, 6, 7].map((i) => `st${i} ${hex(ST + 16 * i, 10)}`),
+    ...[0, 1, 2].map((i) => `xmm${i} ${hex(XMM + 16 * i, 16)}`),
+    ...[`memory ${hex(512, 16)}`, `rax ${view.rax}`, `rcx ${view.rcx}`, `rdx ${view.rdx}`],
+    ...[`flags ${view.rflags.toString(16)}`, `fault ${view.fault}`],
+  ].join("\n");
+}

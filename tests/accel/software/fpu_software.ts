@@ -124,12 +124,12 @@ export class SoftwareFpu {
     const size = form & 0xff;
     const store = (form & 0x100) !== 0;
     const buffer = OPERAND + 0x100;
-    this.#each(records, form & 0x1000 ? 0x45 : 0, (rflags) => {
+    this.#each(records, form & 0x1000 ? 0x8d5 : 0, (rflags) => {
       checkX87(form);
-      const result = x87(opcode, modrm, store ? buffer : OPERAND, rflags, 0n, 0n);
+      const result = x87(opcode, modrm, store ? buffer : OPERAND, rflags, 1n, 1n);
       if (store && result) this.#bytes.copyWithin(OPERAND, buffer, buffer + size);
       if (form & 0x2000) this.#view.setUint16(GPR, result, true);
-      return form & 0x1000 && result >>> 0 !== 0xffff_ffff ? result : undefined;
+      return result;
     });
   }
 }

@@ -4,6 +4,7 @@ import { Buffer } from "node:buffer";
 import { parseSimd, type SimdForm, simdFormWords } from "../../../vmm/accel/software/simd_table.ts";
 import { NativeFpu } from "./fpu_native.ts";
 import {
+  describeRecord,
   fill,
   FSW,
   FTW,
@@ -96,19 +97,6 @@ function blank(form: SimdForm, bytes: Uint8Array<ArrayBuffer>): void {
   }
 }
 
-/** A record as text. */
-function describe(bytes: Uint8Array<ArrayBuffer>): string {
-  const view = record.view(bytes.buffer, bytes.byteOffset);
-  const hex = (at: number, length: number) => bytes.slice(at, at + length).reverse().toHex();
-  return [
-    ...[`fsw ${hex(FSW, 2)}`, `tags ${hex(FTW, 1)}`, `mxcsr ${hex(MXCSR, 4)}`],
-    ...[0, 1, 2, 3, 4, 5, 6, 7].map((i) => `st${i} ${hex(ST + 16 * i, 10)}`),
-    ...[0, 1, 2].map((i) => `xmm${i} ${hex(XMM + 16 * i, 16)}`),
-    ...[`memory ${hex(512, 16)}`, `rax ${view.rax}`, `rcx ${view.rcx}`, `rdx ${view.rdx}`],
-    ...[`flags ${view.rflags.toString(16)}`, `fault ${view.fault}`],
-  ].join("\n");
-}
-
 function compare(
   fpu: { native: NativeFpu; software: SoftwareFpu; random: Random },
   form: SimdForm,
@@ -134,9 +122,9 @@ function compare(
     if (Buffer.from(want.buffer, at, RECORD_SIZE).equals(got)) continue;
     const source = fromRegister ? "register" : "memory";
     equal(
-      describe(got),
-      describe(want),
-      `${form.mnemonic} ${form.operands} imm ${imm} ${source} from\n${describe(from)}`,
+      describeRecord(got),
+      describeRecord(want),
+      `${form.mnemonic} ${form.operands} imm ${imm} ${source} from\n${describeRecord(from)}`,
     );
   }
 }

@@ -8,6 +8,8 @@ export { cpuidChanged, cpuidTable } from "./cpuid";
 export { deliverFault } from "./interrupt";
 export { init, powerOn, startUp } from "./reset";
 export { simd } from "./simd";
+export { checkX87, x87 } from "./x87";
+export { x87Form } from "./x87_table";
 export { budgetLeft, run } from "./run";
 
 /** Rebuilds what is derived from the state; to be called after anyone else has changed that. */

@@ -344,6 +344,13 @@ function roundTiny(r: usize, precision: u32, least: i32): void {
   const rounded = roundBits(high, low, precision, sign);
   const tiny = !(exponent == least - 1 && carried);
   if (tiny && (masked & UNDERFLOW) == 0) {
+    if (exponent + BIAS_ADJUST < least) {
+      // FSCALE can give what is too small even then: 0, however it is rounded.
+      flags |= UNDERFLOW | INEXACT;
+      roundedUp = false;
+      setZero(r, sign);
+      return;
+    }
     flags |= UNDERFLOW | (inexact ? INEXACT : 0);
     setFinite(r, sign, exponent + (carried ? 1 : 0) + BIAS_ADJUST, rounded, 0);
     return;
@@ -376,6 +383,12 @@ export function round(r: usize, precision: u32, least: i32, largest: i32): void 
   if (exponent > largest) {
     if ((masked & OVERFLOW) != 0) {
       overflow(r, precision, largest);
+      return;
+    }
+    if (exponent - BIAS_ADJUST > largest) {
+      flags |= OVERFLOW | INEXACT;
+      roundedUp = true;
+      setInfinite(r, sign);
       return;
     }
     flags |= OVERFLOW | (inexact ? INEXACT : 0);

@@ -36,3 +36,75 @@ export function checkPending(): void {
   if ((load<u64>(CR0) & CR0_NE) != 0) raise(VECTOR_MF, 0);
   fpuError();
 }
+
+// Bits of FSW; the low six are the exceptions as softfloat.ts has them.
+const FSW_SF: u32 = 0x40;
+export const C0: u32 = 0x100;
+export const C1: u32 = 0x200;
+export const C2: u32 = 0x400;
+export const C3: u32 = 0x4000;
+const FSW_BUSY: u32 = 0x8000;
+const TOP_UNIT: u32 = 0x800;
+const TOP_MASK: u32 = 0x3800;
+const INVALID: u32 = 1;
+
+/** Number of the physical register that is ST(i). */
+export function physical(i: u32): u32 {
+  return ((load<u16>(X87_FSW) as u32) / TOP_UNIT + i) & 7;
+}
+
+/** Address of ST(i). */
+export function st(i: u32): usize {
+  return X87_REGISTERS + (physical(i) << 4);
+}
+
+export function isEmpty(i: u32): bool {
+  return ((load<u8>(X87_TAGS) as u32) & (1 << physical(i))) == 0;
+}
+
+export function setInUse(i: u32): void {
+  store<u8>(X87_TAGS, (load<u8>(X87_TAGS) as u32) | (1 << physical(i)));
+}
+
+export function setEmpty(i: u32): void {
+  store<u8>(X87_TAGS, (load<u8>(X87_TAGS) as u32) & ~(1 << physical(i)));
+}
+
+/** Adds to TOP. */
+export function rotate(by: i32): void {
+  const fsw = load<u16>(X87_FSW) as u32;
+  store<u16>(X87_FSW, (fsw & ~TOP_MASK) | ((fsw + ((by as u32) * TOP_UNIT)) & TOP_MASK));
+}
+
+export function pop(): void {
+  setEmpty(0);
+  rotate(1);
+}
+
+/** Sets the condition codes of `mask` to those in `bits`. */
+export function setConditions(mask: u32, bits: u32): void {
+  store<u16>(X87_FSW, ((load<u16>(X87_FSW) as u32) & ~mask) | bits);
+}
+
+/** Sets exceptions' flags; true if one of them is not masked, and so pending from now on. */
+export function signal(exceptions: u32): bool {
+  let fsw = (load<u16>(X87_FSW) as u32) | exceptions;
+  const unmasked = (exceptions & ~(load<u16>(X87_FCW) as u32) & 0x3f) != 0;
+  if (unmasked) fsw |= FSW_ES | FSW_BUSY;
+  store<u16>(X87_FSW, fsw);
+  return unmasked;
+}
+
+/** Sets or clears ES after the masks or the flags have changed as a whole. */
+export function updateSummary(): void {
+  const fsw = load<u16>(X87_FSW) as u32;
+  const pending = (fsw & ~(load<u16>(X87_FCW) as u32) & 0x3f) != 0;
+  const summary = FSW_ES | FSW_BUSY;
+  store<u16>(X87_FSW, pending ? fsw | summary : fsw & ~summary);
+}
+
+/** An operand is in an empty register, or a push has none; false if the exception is masked. */
+export function stackFault(overflow: bool): bool {
+  setConditions(C1, overflow ? C1 : 0);
+  return signal(INVALID | FSW_SF);
+}

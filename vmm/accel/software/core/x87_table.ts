@@ -11,7 +11,7 @@ export const X87_NO_WAIT: u32 = 0x200;
 export const X87_ENVIRONMENT: u32 = 0x400;
 /** FCMOVcc: x87() takes RFLAGS. */
 export const X87_TAKES_FLAGS: u32 = 0x800;
-/** FCOMI and the like: x87() returns ZF, PF and CF, the new ones. */
+/** FCOMI and the like: x87() returns the new ZF, PF and CF; OF, SF and AF become 0. */
 export const X87_GIVES_FLAGS: u32 = 0x1000;
 /** FNSTSW AX: x87() returns AX. */
 export const X87_GIVES_AX: u32 = 0x2000;
