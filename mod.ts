@@ -299,6 +299,9 @@ async function loadMonitors(
   cpr: Cpr,
 ): Promise<(configs: readonly MonitorConfig[]) => void> {
   if (vm.config.monitors.length === 0) return () => {};
+  const { openGdb } = vm.config.monitors.some(isGdb)
+    ? await import("./vmm/gdb/server.ts")
+    : { openGdb: () => {} };
   const { openMonitors } = await import("./vmm/monitor/monitors.ts");
   const { builtinCommands } = await import("./vmm/monitor/builtin_commands.ts");
   const table = builtinCommands();
@@ -307,10 +310,15 @@ async function loadMonitors(
     ? (await import("./vmm/monitor/schema/session.ts")).sessionState
     : undefined;
   return (configs) => {
-    if (vm.runState !== "shutdown") {
-      openMonitors(configs, { chardevs: vm.chardevs, machine: view, table, sessionState });
-    }
+    if (vm.runState === "shutdown") return;
+    const monitors = configs.filter((config) => !isGdb(config));
+    openMonitors(monitors, { chardevs: vm.chardevs, machine: view, table, sessionState });
+    for (const { chardev } of configs.filter(isGdb)) openGdb(vm, chardev);
   };
+}
+
+function isGdb({ mode }: MonitorConfig): boolean {
+  return mode === "gdb";
 }
 
 /** A successor goes on with its predecessor's file. */

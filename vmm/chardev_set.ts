@@ -306,6 +306,14 @@ export class ChardevSet implements Keeper {
     this.#backends.clear();
   }
 
+  /** Closes a backend that somebody uses; without effect if there is none. */
+  disconnect(id: string): void {
+    const frontends = this.#frontends.get(id) ?? [];
+    this.#backends.get(id)?.close();
+    this.#forget(id);
+    for (const frontend of frontends) frontend.event("closed");
+  }
+
   /** Closes a backend, but leaves to a successor what it goes on using. */
   release(id: string): void {
     const frontends = this.#frontends.get(id) ?? [];

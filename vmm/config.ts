@@ -137,10 +137,10 @@ export interface DeviceConfig {
   readonly properties: Readonly<Record<string, PropertyValue>>;
 }
 
-/** `-mon`, `-monitor`, `-qmp` */
+/** `-mon`, `-monitor`, `-qmp`, `-gdb` */
 export interface MonitorConfig {
-  /** QMP is `control`, HMP is `readline`. */
-  readonly mode: "control" | "readline";
+  /** QMP is `control`, HMP is `readline`; gdb's Remote Serial Protocol is `gdb`. */
+  readonly mode: "control" | "readline" | "gdb";
   /** Id of a character device. */
   readonly chardev: string;
   /** Whether QMP replies are indented. */

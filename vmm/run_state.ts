@@ -6,6 +6,7 @@
 
 /** Run states that Denovo can be in. */
 export const runStates = [
+  "debug",
   "inmigrate",
   "internal-error",
   "paused",

@@ -90,6 +90,12 @@ export class VirtualMachine implements AsyncDisposable {
   pidfile: Pidfile | undefined;
   /** Why the VM ended without its guest, if it did. */
   failure: string | undefined;
+  /**
+   * Which vCPU has put the VM into the run state `debug`, and its DR6.
+   *
+   * @internal
+   */
+  debugStop: { readonly cpuIndex: number; readonly status: number } | undefined;
   /** Asked before vCPUs are let run; an error message means no. */
   guard: (() => string | undefined) | undefined;
   /** What `set-action`, `-action`, `-no-reboot` and `-no-shutdown` say. */
@@ -208,9 +214,10 @@ export class VirtualMachine implements AsyncDisposable {
   /**
    * Lets the guest run.
    *
+   * @param held indices of vCPUs that a debugger wants to stand still meanwhile
    * @throws {Error} if it must not: after a crash, or because another VMM owns it
    */
-  cont(): void {
+  cont(held?: ReadonlySet<number>): void {
     if (this.running) return;
     if (this.#runState === "inmigrate") {
       this.#startOnArrival = true;
@@ -221,12 +228,17 @@ export class VirtualMachine implements AsyncDisposable {
     }
     const refusal = this.guard?.();
     if (refusal !== undefined) throw new Error(refusal);
-    this.resume();
+    this.resume(held);
   }
 
-  /** Lets the vCPUs run, whatever the run state; for those who have checked it. */
-  resume(): void {
-    this.machine.resume();
+  /**
+   * Lets the vCPUs run, whatever the run state; for those who have checked it.
+   *
+   * @param held indices of vCPUs that a debugger wants to stand still meanwhile
+   */
+  resume(held: ReadonlySet<number> = new Set()): void {
+    const { machine } = this;
+    machine.resume(new Set(machine.vcpus.filter(({ index }) => held.has(index))));
     this.resumed();
   }
 
@@ -389,6 +401,8 @@ export class VirtualMachine implements AsyncDisposable {
         return this.#guestReset();
       case GuestEvent.RESET:
         return this.#guestReset();
+      case GuestEvent.DEBUG:
+        return this.#debugStop(vcpu!, argument);
       case GuestEvent.SHUTDOWN:
         return this.#guestShutdown("guest-shutdown");
       case GuestEvent.DEBUG_EXIT:
@@ -416,6 +430,13 @@ export class VirtualMachine implements AsyncDisposable {
     const text = `error: kvm run failed ${describeErrno(error)}`;
     const { name } = this.machine.memory.ram.mapping;
     return error === Errno.EFAULT ? `${text}\n${new MemoryLost(name).message}` : text;
+  }
+
+  /** A vCPU has come to where a debugger wants it to stop. */
+  #debugStop({ index }: Vcpu, status: number): void {
+    if (!this.running) return;
+    this.debugStop = { cpuIndex: index, status };
+    this.pause("debug");
   }
 
   #guestReset(): void {

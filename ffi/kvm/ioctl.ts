@@ -55,6 +55,7 @@ export const KVM = {
   GET_MP_STATE: ior(0x98, 4),
   SET_MP_STATE: iow(0x99, 4),
   NMI: io(0x9a),
+  SET_GUEST_DEBUG: iow(0x9b, 72),
   GET_VCPU_EVENTS: ior(0x9f, 64),
   SET_VCPU_EVENTS: iow(0xa0, 64),
   GET_DEBUGREGS: ior(0xa1, 128),
@@ -94,10 +95,22 @@ export const Capability = {
   KVMCLOCK_CTRL: 76,
   READONLY_MEM: 81,
   IMMEDIATE_EXIT: 136,
+  /** Which bits of {@linkcode GuestDebug} are known. */
+  SET_GUEST_DEBUG2: 195,
   XSAVE2: 208,
   VM_TSC_CONTROL: 214,
   X86_TRIPLE_FAULT_EVENT: 218,
   SYSTEM_ATTRIBUTES: 127,
+} as const;
+
+/** KVM_GUESTDBG_* bits (linux/kvm.h, asm/kvm.h). */
+export const GuestDebug = {
+  ENABLE: 1,
+  SINGLESTEP: 2,
+  /** The debug registers are those of struct kvm_guest_debug. */
+  USE_HW_BP: 0x2_0000,
+  /** No interrupt is let in. */
+  BLOCKIRQ: 0x10_0000,
 } as const;
 
 const name = (request: number): string =>

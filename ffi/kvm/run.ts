@@ -54,6 +54,7 @@ export const exitReasons = [
 /** The exit numbers that the vCPU loop compares with. */
 export const Exit = {
   IO: 2,
+  DEBUG: 4,
   HLT: 5,
   MMIO: 6,
   IRQ_WINDOW_OPEN: 7,
@@ -88,6 +89,8 @@ const MMIO_IS_WRITE = 52;
 const INTERNAL_SUBERROR = 32 / 4;
 const INTERNAL_NDATA = 36 / 4;
 const INTERNAL_DATA = 40 / 8;
+// struct kvm_debug_exit_arch: u32 exception, u32 pad, u64 pc, u64 dr6, u64 dr7
+const DEBUG_DR6 = 48 / 4;
 
 /** One vCPU's kvm_run page as this thread sees it. */
 export class RunPage {
@@ -187,6 +190,11 @@ export class RunPage {
   get internalData(): bigint[] {
     const count = Math.min(this.#u32[INTERNAL_NDATA], 16);
     return Array.from(this.#u64.subarray(INTERNAL_DATA, INTERNAL_DATA + count));
+  }
+
+  /** DR6 of a debug exit, bits 0 to 15 (Intel SDM volume 3, 19.2.3). */
+  get debugStatus(): number {
+    return this.#u32[DEBUG_DR6] & 0xffff;
   }
 
   /** KVM_SYSTEM_EVENT_* type of a system event. */

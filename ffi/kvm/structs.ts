@@ -225,6 +225,13 @@ export const kvmDebugregs = struct("kvm_debugregs", {
   reserved: array(u64, 9),
 });
 
+/** struct kvm_guest_debug: what `control` means is in `GuestDebug`; debug registers 0 to 7 */
+export const kvmGuestDebug = struct("kvm_guest_debug", {
+  control: u32,
+  pad: u32,
+  debugreg: array(u64, 8),
+});
+
 /** struct kvm_xcr */
 export const kvmXcr = struct("kvm_xcr", { xcr: u32, reserved: u32, value: u64 });
 

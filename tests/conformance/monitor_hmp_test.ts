@@ -71,6 +71,7 @@ cont|c  -- resume emulation
 cpu index -- set the default CPU
 device_add driver[,prop=value][,...] -- add device, like -device on the command line
 device_del device -- remove device
+gdbserver [device] -- start gdbserver on given device (default 'tcp::1234'), stop with 'none'
 getfd getfd name -- receive a file descriptor via SCM rights and assign it a name
 help|? [cmd] -- show the help
 info [subcommand] -- show various information about the system state

@@ -197,6 +197,9 @@ export class FakeMachine implements MachineControl {
   chardevAddOptions(...args: unknown[]) {
     this.calls.push(["chardevAddOptions", ...args]);
   }
+  gdbserver(...args: unknown[]) {
+    this.calls.push(["gdbserver", ...args]);
+  }
   chardevRemove(id: string) {
     throw new QmpError(`Chardev '${id}' not found`);
   }

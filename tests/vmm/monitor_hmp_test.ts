@@ -210,6 +210,21 @@ Deno.test("HmpSession saves memory to files", async () => {
   await Deno.remove(path);
 });
 
+Deno.test("HmpSession waits for gdb where it is told to", async () => {
+  const { machine, type } = connect();
+  assert.equal(
+    await type("gdbserver"),
+    "Waiting for gdb connection on device 'tcp::1234'\n",
+  );
+  assert.equal(
+    await type("gdbserver unix:/run/gdb"),
+    "Waiting for gdb connection on device 'unix:/run/gdb'\n",
+  );
+  assert.equal(await type("gdbserver none"), "Disabled gdbserver\n");
+  const calls = ["tcp::1234", "unix:/run/gdb", "none"].map((device) => ["gdbserver", device]);
+  assert.deepEqual(machine.calls, calls);
+});
+
 Deno.test("HmpSession remembers the vCPU that cpu has set", async () => {
   const { type } = connect();
   assert.equal(await type("cpu 5"), "invalid CPU index\n");

@@ -137,6 +137,13 @@ Deno.test("parseCommandLine() connects consoles as QEMU does", () => {
   const nowhere = (id: string) => ({ backend: "null", id });
   const hmp = (chardev: string) => ({ mode: "readline", chardev, pretty: false });
   const qmp = (chardev: string) => ({ mode: "control", chardev, pretty: false });
+  const waiting = (endpoint: object) => ({
+    backend: "socket",
+    id: "gdb",
+    ...endpoint,
+    server: true,
+    wait: false,
+  });
   const cases: [line: string, part: unknown][] = [
     ["-nographic", {
       chardevs: [muxed("serial0")],
@@ -183,6 +190,22 @@ Deno.test("parseCommandLine() connects consoles as QEMU does", () => {
         { ...qmp("compat_monitor2"), pretty: true },
       ],
     }],
+    ["-nodefaults -s", {
+      chardevs: [waiting({ family: "tcp", host: "", port: 1234 })],
+      serials: [],
+      monitors: [{ ...hmp("gdb"), mode: "gdb" }],
+    }],
+    ["-nodefaults -gdb unix:/run/gdb", {
+      chardevs: [waiting({ family: "unix", path: "/run/gdb" })],
+      serials: [],
+      monitors: [{ ...hmp("gdb"), mode: "gdb" }],
+    }],
+    ["-nodefaults -gdb unix:/run/gdb,server=on", {
+      chardevs: [{ ...waiting({ family: "unix", path: "/run/gdb" }), wait: true }],
+      serials: [],
+      monitors: [{ ...hmp("gdb"), mode: "gdb" }],
+    }],
+    ["-nodefaults -gdb none", { chardevs: [], serials: [], monitors: [] }],
     ["-nodefaults -mon m,mode=control,pretty=on -chardev stdio,id=m", {
       chardevs: [stdio("m")],
       serials: [],

@@ -120,6 +120,26 @@ export interface AcceleratorVm extends Disposable {
   close(): void;
 }
 
+/** Where a debugger wants a vCPU to stop: before an instruction, or after an access to memory. */
+export interface DebugPoint {
+  readonly on: "execute" | "write" | "access";
+  /** Linear address, a multiple of `length`. */
+  readonly address: bigint;
+  /** 1, 2, 4 or 8 bytes; 1 for an instruction. */
+  readonly length: number;
+}
+
+/** What a debugger wants of a vCPU: exits KVM_EXIT_DEBUG are what it gets. */
+export interface DebugControl {
+  /** Stop after one instruction, without letting an interrupt in where that can be had. */
+  readonly singleStep: boolean;
+  /** At most {@linkcode MAX_DEBUG_POINTS}; bit `i` of an exit's DR6 is the point at index `i`. */
+  readonly points: readonly DebugPoint[];
+}
+
+/** How many a processor has: DR0 to DR3. */
+export const MAX_DEBUG_POINTS = 4;
+
 /** A vCPU. All but the kick is for a vCPU that is parked, and for any thread. */
 export interface AcceleratorVcpu {
   /** Why the guest stopped; shared with the vCPU's thread. */
@@ -142,6 +162,8 @@ export interface AcceleratorVcpu {
   noteKvmclockPause(): void;
   /** Injects an NMI. */
   nmi(): void;
+  /** Gives a debugger what it wants of the vCPU, or with undefined nothing. @throws {OsError} */
+  debug(control: DebugControl | undefined): void;
   /** Guest physical address behind a linear one; undefined where nothing is mapped. */
   translate(linear: bigint): bigint | undefined;
   /** Lets the runner enter the guest again after a `halt`. */

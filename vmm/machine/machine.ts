@@ -155,10 +155,10 @@ export class Machine {
     this.#start(images);
   }
 
-  /** Lets all threads run. */
-  resume(): void {
+  /** Lets all threads run, but for those that a debugger holds. */
+  resume(held: ReadonlySet<MachineThread> = new Set()): void {
     this.hardware.thawClock();
-    for (const thread of this.threads) thread.resume();
+    for (const thread of this.threads) if (!held.has(thread)) thread.resume();
   }
 
   /** The threads will be let run in a moment: wakes them. They are parked. */

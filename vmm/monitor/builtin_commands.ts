@@ -6,6 +6,7 @@
 import { CommandTable } from "./command_table.ts";
 import { blockCommands } from "./commands/block.ts";
 import { fdCommands } from "./commands/fds.ts";
+import { gdbCommands } from "./commands/gdb.ts";
 import { hotplugCommands } from "./commands/hotplug.ts";
 import { infoDeviceCommands } from "./commands/info_devices.ts";
 import { infoMemoryCommands } from "./commands/info_memory.ts";
@@ -21,7 +22,7 @@ export function builtinCommands(): CommandTable {
   return new CommandTable()
     .add(...monitorCommands, ...runControlCommands, ...machineCommands, ...memoryCommands)
     .add(...fdCommands, ...hotplugCommands, ...blockCommands)
-    .addHmp(...helpCommands, ...memoryHmpCommands)
+    .addHmp(...helpCommands, ...memoryHmpCommands, ...gdbCommands)
     .addInfo(...infoVmCommands, ...infoMemoryCommands, ...infoDeviceCommands)
     .addEvents(async () => (await import("./schema/events.ts")).events);
 }

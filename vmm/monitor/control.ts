@@ -317,6 +317,8 @@ export interface MachineControl {
   deviceAddOptions(text: string): Awaitable<void>;
   /** Unplugs a device; DEVICE_DELETED tells when it is gone. Throws if there is none. */
   deviceDel(id: string): Awaitable<void>;
+  /** Waits for gdb on a device, instead of the one before; `none` for no device. */
+  gdbserver(device: string): Awaitable<void>;
   /** Adds a character device; returns the slave's path if it is a pty. */
   chardevAdd(config: ChardevConfig): Awaitable<{ pty?: string }>;
   /** The same with options as after `-chardev` on the command line. */

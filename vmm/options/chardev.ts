@@ -214,3 +214,17 @@ export function parseShortChardev(text: string, id: string): ChardevConfig {
   if (short === "stdio" && shared) entries.set("signal", "off");
   return fromOptions({ ...options, entries });
 }
+
+/** Id of the character device on which gdb is waited for. */
+export const GDB_CHARDEV = "gdb";
+
+/**
+ * Reads what `-gdb` and `gdbserver` take: a short form in which a socket listens, and nobody waits for
+ * its client, unless it says otherwise.
+ *
+ * @throws OptionError in QEMU's words
+ */
+export function parseGdbDevice(text: string): ChardevConfig {
+  const listens = /^(tcp|unix):/.test(text) && !/,server\b/.test(text);
+  return parseShortChardev(listens ? `${text},server=on,wait=off` : text, GDB_CHARDEV);
+}

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { parseShortChardev } from "./chardev.ts";
+import type { MonitorConfig } from "../config.ts";
+import { parseGdbDevice, parseShortChardev } from "./chardev.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
 import { parseOpts } from "./grammar.ts";
@@ -15,7 +16,7 @@ const MAX_SERIAL_PORTS = 4;
 
 /** `mode` of a monitor. */
 const MODES = ["control", "readline"] as const;
-type Mode = typeof MODES[number];
+type Mode = MonitorConfig["mode"];
 
 function addMonitor(draft: Draft, chardev: string, mode: Mode, pretty = false): void {
   draft.config.monitors = [...draft.config.monitors, { mode, chardev, pretty }];
@@ -68,6 +69,14 @@ export function qmp(text: string, draft: Draft): void {
 /** `-qmp-pretty DEV` */
 export function qmpPretty(text: string, draft: Draft): void {
   shortMonitor(text, draft, "control", true);
+}
+
+/** `-gdb DEV` */
+export function gdb(text: string, draft: Draft): void {
+  if (text === "none") return;
+  const config = parseGdbDevice(text);
+  draft.addChardev(config);
+  addMonitor(draft, config.id, "gdb");
 }
 
 /** The backend of a serial port or the debug console. */

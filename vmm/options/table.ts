@@ -5,7 +5,17 @@
  */
 import { boot, firmwareFile } from "./boot.ts";
 import { asksForChardevHelp, chardevHelp, parseChardev } from "./chardev.ts";
-import { debugcon, escapeKey, mon, monitor, parallel, qmp, qmpPretty, serial } from "./console.ts";
+import {
+  debugcon,
+  escapeKey,
+  gdb,
+  mon,
+  monitor,
+  parallel,
+  qmp,
+  qmpPretty,
+  serial,
+} from "./console.ts";
 import { rtc } from "./clock.ts";
 import { device, deviceHelp, global } from "./device.ts";
 import type { Draft } from "./draft.ts";
@@ -295,6 +305,12 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
         line("-echr chr", "set terminal escape character instead of ctrl-a"),
         escapeKey,
       ),
+      reads(
+        "gdb",
+        line("-gdb dev", "accept gdb connection on 'dev'; the guest starts without waiting for it"),
+        gdb,
+      ),
+      flag("s", line("-s", "shorthand for -gdb tcp::1234"), (draft) => gdb("tcp::1234", draft)),
       text("pidfile", "pidfile", "-pidfile file", "write PID to 'file'"),
       flag(
         "S",

@@ -29,6 +29,8 @@ export const GuestEvent = {
   THREAD_FAILED: 9,
   /** The vCPU could not be entered; the argument is the errno. */
   RUN_FAILED: 10,
+  /** Where a debugger wanted the vCPU to stop; the argument is DR6. */
+  DEBUG: 11,
 } as const;
 
 /**

@@ -112,6 +112,8 @@ function handleExit(vcpu: VcpuThread): void {
     case Exit.INTR:
     case Exit.IRQ_WINDOW_OPEN:
       return;
+    case Exit.DEBUG:
+      return report(vcpu, GuestEvent.DEBUG, run.debugStatus);
     case Exit.SHUTDOWN:
       return report(vcpu, GuestEvent.TRIPLE_FAULT);
     case Exit.SYSTEM_EVENT:

@@ -30,6 +30,7 @@ import type {
 } from "../monitor/control.ts";
 import { deviceNotFound, QmpError } from "../monitor/errors.ts";
 import { FdRegistry } from "../monitor/fd_registry.ts";
+import { GDB_CHARDEV, parseGdbDevice } from "../options/chardev.ts";
 import { parseChardev, parseDevice, parseObject } from "../options/command_line.ts";
 import type { RunState } from "../run_state.ts";
 import { DEFAULT_RAM_ID, ROM_ID } from "../machine/memory_set.ts";
@@ -232,6 +233,16 @@ export class MachineView implements MachineControl {
       throw deviceNotFound(id);
     }
     refuseHotplug();
+  }
+
+  async gdbserver(device: string): Promise<void> {
+    const { chardevs } = this.#vm;
+    const config = device === "none" ? undefined : parseGdbDevice(device);
+    chardevs.disconnect(GDB_CHARDEV);
+    if (!config) return;
+    const { openGdb } = await import("../gdb/server.ts");
+    await chardevs.open([config], [{ mode: "gdb", chardev: config.id, pretty: false }]);
+    openGdb(this.#vm, config.id);
   }
 
   async chardevAdd(config: ChardevConfig): Promise<{ pty?: string }> {

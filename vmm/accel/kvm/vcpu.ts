@@ -3,13 +3,19 @@
  *
  * @module
  */
-import { Capability, KVM } from "../../../ffi/kvm/ioctl.ts";
+import { Capability, GuestDebug, KVM } from "../../../ffi/kvm/ioctl.ts";
 import type { RunPage } from "../../../ffi/kvm/run.ts";
-import { kvmXsave } from "../../../ffi/kvm/structs.ts";
+import { kvmGuestDebug, kvmXsave } from "../../../ffi/kvm/structs.ts";
 import type { KvmSystem } from "../../../ffi/kvm/system.ts";
 import type { KvmVcpu } from "../../../ffi/kvm/vcpu.ts";
 import { kickThread } from "../../../ffi/process.ts";
-import type { AcceleratorVcpu, RunnerDescription, VcpuPart } from "../accelerator.ts";
+import type {
+  AcceleratorVcpu,
+  DebugControl,
+  DebugPoint,
+  RunnerDescription,
+  VcpuPart,
+} from "../accelerator.ts";
 
 const requests: Record<VcpuPart, { get: number; set: number }> = {
   mp_state: { get: KVM.GET_MP_STATE, set: KVM.SET_MP_STATE },
@@ -28,6 +34,8 @@ export class KvmAcceleratorVcpu implements AcceleratorVcpu {
   readonly run: RunPage;
   readonly description: RunnerDescription;
   readonly #getXsave: number;
+  /** GuestDebug bits for a single step. */
+  readonly #singleStep: number;
 
   /**
    * @param kvm the vCPU
@@ -42,6 +50,8 @@ export class KvmAcceleratorVcpu implements AcceleratorVcpu {
       runSize: kvm.runMapping.size,
     };
     const isLarge = system.capability(Capability.XSAVE2) > kvmXsave.size;
+    const known = system.capability(Capability.SET_GUEST_DEBUG2);
+    this.#singleStep = GuestDebug.SINGLESTEP | (known & GuestDebug.BLOCKIRQ);
     this.#getXsave = isLarge ? KVM.GET_XSAVE2 : KVM.GET_XSAVE;
   }
 
@@ -77,6 +87,17 @@ export class KvmAcceleratorVcpu implements AcceleratorVcpu {
     this.kvm.nmi();
   }
 
+  debug(control: DebugControl | undefined): void {
+    const { bytes, view } = kvmGuestDebug.alloc();
+    if (control) {
+      view.control = GuestDebug.ENABLE | (control.singleStep ? this.#singleStep : 0) |
+        (control.points.length > 0 ? GuestDebug.USE_HW_BP : 0);
+      control.points.forEach(({ address }, i) => view.debugreg.put(i, address));
+      view.debugreg.put(7, debugControlRegister(control.points));
+    }
+    this.kvm.transfer(KVM.SET_GUEST_DEBUG, bytes);
+  }
+
   translate(linear: bigint): bigint | undefined {
     return this.kvm.translate(linear);
   }
@@ -98,4 +119,18 @@ export class KvmAcceleratorVcpu implements AcceleratorVcpu {
   close(): void {
     this.kvm.close();
   }
+}
+
+/** DR7's R/W and LEN fields (Intel SDM volume 3, 19.2.4). */
+const CONDITIONS = { execute: 0, write: 1, access: 3 } as const;
+const LENGTHS: Readonly<Record<number, number>> = { 1: 0, 2: 1, 8: 2, 4: 3 };
+/** Bit 10, which is always set, and GE. */
+const DR7_FIXED = 0x600;
+
+/** DR7 that enables the points for all tasks. */
+function debugControlRegister(points: readonly DebugPoint[]): bigint {
+  const bits = points.map(({ on, length }, i) =>
+    BigInt(CONDITIONS[on] | LENGTHS[length] << 2) << BigInt(16 + 4 * i) | 2n << BigInt(2 * i)
+  );
+  return bits.reduce((all, one) => all | one, BigInt(DR7_FIXED));
 }
