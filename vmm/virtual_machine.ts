@@ -17,6 +17,7 @@ import { dumpRegisters, instructionAddress } from "./view/registers.ts";
 import { EventHub } from "./events.ts";
 import type { MemoryBackend } from "./machine/guest_memory.ts";
 import type { Inheritance, Keeper } from "./inheritance.ts";
+import { checkMachine } from "./machine/check.ts";
 import { Machine, type MachineEvent } from "./machine/machine.ts";
 import { OldVm } from "./machine/old_vm.ts";
 import type { Pidfile } from "./pidfile.ts";
@@ -167,6 +168,7 @@ export class VirtualMachine implements AsyncDisposable {
     let accelerator: Accelerator | undefined;
     try {
       const { inheritance, abort, incoming: successor } = options;
+      checkMachine(full, successor ?? false);
       await parts.open(full, inheritance, { abort, successor });
       accelerator = await openAccelerator();
       vm = new VirtualMachine(full, options, parts, accelerator);

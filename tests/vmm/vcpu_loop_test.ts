@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Errno, OsError } from "../../ffi/errno.ts";
-import { RunResult } from "../../ffi/kvm/run.ts";
-import type { VcpuRunner } from "../../vmm/accel/accelerator.ts";
+import { Exit, RunResult } from "../../ffi/kvm/run.ts";
+import { MemoryLost } from "../../ffi/memory.ts";
 import {
   controlBlockSize,
   GuestEvent,
@@ -10,26 +10,59 @@ import {
 } from "../../vmm/threads/control_block.ts";
 import { vcpuLoop, type VcpuThread } from "../../vmm/threads/vcpu_loop.ts";
 
-Deno.test("`vcpuLoop()` reports an entry that fails, and parks", () => {
-  const control = new ThreadControl(new SharedArrayBuffer(controlBlockSize(1)), 0);
-  control.wanted = Wanted.RUN;
-  const run = { immediateExit: false };
-  let failures = 0;
-  const runner = {
-    run,
-    enter() {
-      if (run.immediateExit) return RunResult.INTERRUPTED;
-      failures++;
+/** An access to a port, as the run page has it. */
+const portWrite = { exitReason: Exit.IO, ioPort: 0x514, ioSize: 4, ioCount: 1, ioIsWrite: true };
+
+const failures: [what: string, enter: () => number, writePort: () => void, errno: number][] = [
+  [
+    "an entry for which there is no memory",
+    () => {
       throw new OsError("KVM_RUN", Errno.EFAULT);
     },
-  } as unknown as VcpuRunner;
-  const wantedAtNotice: number[] = [];
-  const notify = () => {
-    wantedAtNotice.push(control.wanted);
-    control.wanted = Wanted.EXIT;
-  };
-  vcpuLoop({ runner, control, all: [control], notify } as unknown as VcpuThread);
-  assert.deepEqual(control.take(), { event: GuestEvent.RUN_FAILED, argument: Errno.EFAULT });
-  assert.deepEqual(wantedAtNotice, [Wanted.PARK]);
-  assert.equal(failures, 1);
-});
+    () => {},
+    Errno.EFAULT,
+  ],
+  [
+    "an entry that fails otherwise",
+    () => {
+      throw new OsError("KVM_RUN", Errno.ENOMEM);
+    },
+    () => {},
+    Errno.ENOMEM,
+  ],
+  [
+    "a device that the guest sends where there is no memory",
+    () => RunResult.EXIT,
+    () => {
+      throw new MemoryLost("guest RAM 'm'");
+    },
+    Errno.EFAULT,
+  ],
+];
+
+for (const [what, enter, writePort, errno] of failures) {
+  Deno.test(`\`vcpuLoop()\` reports ${what}, and parks`, () => {
+    const control = new ThreadControl(new SharedArrayBuffer(controlBlockSize(1)), 0);
+    control.wanted = Wanted.RUN;
+    const run = { immediateExit: false, ...portWrite, ioGet: () => 0 };
+    let entries = 0;
+    const runner = {
+      run,
+      enter() {
+        if (run.immediateExit) return RunResult.INTERRUPTED;
+        entries++;
+        return enter();
+      },
+    };
+    const wantedAtNotice: number[] = [];
+    const notify = () => {
+      wantedAtNotice.push(control.wanted);
+      control.wanted = Wanted.EXIT;
+    };
+    const vcpu = { runner, bus: { writePort }, control, all: [control], notify };
+    vcpuLoop(vcpu as unknown as VcpuThread);
+    assert.deepEqual(control.take(), { event: GuestEvent.RUN_FAILED, argument: errno });
+    assert.deepEqual(wantedAtNotice, [Wanted.PARK]);
+    assert.equal(entries, 1);
+  });
+}

@@ -14,6 +14,8 @@ export interface RamRange {
   readonly size: number;
   /** The host address of the first byte. */
   readonly address: number;
+  /** Whose it is, for messages. */
+  readonly name: string;
 }
 
 /** Guest RAM on this thread. */
@@ -22,10 +24,11 @@ export class GuestRam implements DeviceMemory {
 
   /** @param ranges where it is; the mappings outlive the devices */
   constructor(ranges: readonly RamRange[]) {
-    this.#ranges = ranges.map(({ gpa, size, address }) => ({
-      gpa,
-      mapping: new MappedRegion(address, size),
-    }));
+    this.#ranges = ranges.map(({ gpa, size, address, name }) => {
+      const mapping = new MappedRegion(address, size);
+      mapping.name = name;
+      return { gpa, mapping };
+    });
   }
 
   read(gpa: number, length: number): Uint8Array<ArrayBuffer> | undefined {

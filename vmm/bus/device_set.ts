@@ -51,6 +51,14 @@ export function findDeviceType(name: string): DeviceType {
   return type;
 }
 
+/** Throws when a device's type is unknown, or two devices claim one address. */
+export function checkDevices(requests: readonly DeviceRequest[]): void {
+  checkOverlap(requests.flatMap((request) => {
+    const type = findDeviceType(request.type);
+    return type.ranges(withDefaults(type, request.properties));
+  }));
+}
+
 /** All devices, as the main thread sees them. */
 export class DeviceSet implements Disposable {
   readonly devices: readonly DeviceInstance[];
@@ -96,7 +104,7 @@ export class DeviceSet implements Disposable {
         state: new Uint8Array(state, offsets[i], types[i].state.size),
       };
     });
-    checkOverlap(this.devices.flatMap((device) => device.ranges));
+    checkDevices(requests);
     this.#timers = requests.map(makeTimerfd);
     this.#reactor = reactor;
     this.description = {

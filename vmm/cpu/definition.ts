@@ -120,16 +120,7 @@ export function hostFeatures({ supported, tscDeadline }: Omit<HostCpu, "modelId"
  * `enforce` if the host lacks a feature
  */
 export function defineCpu(config: CpuConfig, host: HostCpu): CpuDefinition {
-  const properties: CpuProperties = {};
-  const switches: [name: string, on: boolean][] = [];
-  const passthrough = config.model === "host" || config.model === "max";
-  const model = passthrough ? undefined : findCpuModel(config.model);
-  if (!passthrough && !model) throw new OptionError(`unable to find CPU model '${config.model}'`);
-  for (const [name, value] of config.features) {
-    if (isFeature(name)) switches.push([name, featureValue(name, value)]);
-    else setProperty(properties, config.model, name, value);
-  }
-
+  const { passthrough, model, properties, switches } = readCpu(config);
   const identity = model ? namedIdentity(model, host) : hostIdentity(host);
   const vendor = properties.vendor ?? identity.vendor;
   const warnings: string[] = [];
@@ -155,6 +146,33 @@ export function defineCpu(config: CpuConfig, host: HostCpu): CpuDefinition {
     pmu: properties.pmu ?? passthrough,
     warnings,
   };
+}
+
+/** What a `-cpu` option says, whatever the host. */
+interface ReadCpu {
+  /** Whether it is the host's own CPU. */
+  readonly passthrough: boolean;
+  readonly model: CpuModel | undefined;
+  readonly properties: CpuProperties;
+  readonly switches: readonly (readonly [name: string, on: boolean])[];
+}
+
+/**
+ * Reads `-cpu`.
+ *
+ * @throws {OptionError} if the model or a property is unknown, or a value is out of range
+ */
+export function readCpu(config: CpuConfig): ReadCpu {
+  const properties: CpuProperties = {};
+  const switches: [name: string, on: boolean][] = [];
+  const passthrough = config.model === "host" || config.model === "max";
+  const model = passthrough ? undefined : findCpuModel(config.model);
+  if (!passthrough && !model) throw new OptionError(`unable to find CPU model '${config.model}'`);
+  for (const [name, value] of config.features) {
+    if (isFeature(name)) switches.push([name, featureValue(name, value)]);
+    else setProperty(properties, config.model, name, value);
+  }
+  return { passthrough, model, properties, switches };
 }
 
 function featureValue(name: string, value: string | boolean): boolean {

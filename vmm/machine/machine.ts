@@ -237,6 +237,7 @@ function ramRanges({ regions }: GuestMemory): RamRange[] {
     gpa,
     size,
     address: mapping.address + offset,
+    name: mapping.name,
   }));
 }
 

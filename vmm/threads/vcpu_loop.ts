@@ -3,9 +3,10 @@
  *
  * @module
  */
-import { OsError } from "../../ffi/errno.ts";
+import { Errno, OsError } from "../../ffi/errno.ts";
 import { monotonicNow } from "../../ffi/event.ts";
 import { Exit, type RunPage, RunResult } from "../../ffi/kvm/run.ts";
+import { MemoryLost } from "../../ffi/memory.ts";
 import type { VcpuRunner } from "../accel/accelerator.ts";
 import type { Bus } from "../bus/bus.ts";
 import { GuestEvent, type ThreadControl, ThreadPhase, Wanted } from "./control_block.ts";
@@ -31,8 +32,7 @@ export function vcpuLoop(vcpu: VcpuThread): void {
   while (waitForWork(vcpu)) {
     let result: number = RunResult.INTERRUPTED;
     while (vcpu.control.wanted === Wanted.RUN) {
-      result = enter(vcpu);
-      if (result === RunResult.EXIT) handleExit(vcpu);
+      result = step(vcpu);
     }
     // An entry that was interrupted has completed what was pending first.
     if (result === RunResult.EXIT) finishPendingAccess(vcpu);
@@ -41,15 +41,17 @@ export function vcpuLoop(vcpu: VcpuThread): void {
 }
 
 /**
- * Enters the guest. An entry that fails, most often because there is no memory behind an address that
- * the guest uses (EFAULT), stops the VM.
+ * Enters the guest and handles its exit. What fails for want of memory behind an address that the guest
+ * uses, or that a device is given by it, stops the VM.
  */
-function enter(vcpu: VcpuThread): number {
+function step(vcpu: VcpuThread): number {
   try {
-    return vcpu.runner.enter();
+    const result = vcpu.runner.enter();
+    if (result === RunResult.EXIT) handleExit(vcpu);
+    return result;
   } catch (error) {
-    if (!(error instanceof OsError)) throw error;
-    report(vcpu, GuestEvent.RUN_FAILED, error.errno);
+    if (!(error instanceof OsError) && !(error instanceof MemoryLost)) throw error;
+    report(vcpu, GuestEvent.RUN_FAILED, error instanceof OsError ? error.errno : Errno.EFAULT);
     return RunResult.INTERRUPTED;
   }
 }
@@ -98,7 +100,7 @@ function waitForWork({ control }: VcpuThread): boolean {
 function finishPendingAccess(vcpu: VcpuThread): void {
   const { run } = vcpu.runner;
   run.immediateExit = true;
-  while (enter(vcpu) === RunResult.EXIT) handleExit(vcpu);
+  while (step(vcpu) === RunResult.EXIT);
   run.immediateExit = false;
 }
 

@@ -1,0 +1,26 @@
+/**
+ * What can be said of a configuration before anything is made of it, and whatever the host has.
+ *
+ * @module
+ */
+import { checkDevices } from "../bus/device_set.ts";
+import type { MachineConfig } from "../config.ts";
+import { readCpu } from "../cpu/definition.ts";
+import { apicId } from "../cpu/topology.ts";
+import { machineDevices } from "./machine.ts";
+import { BootImages } from "./power_on.ts";
+
+/**
+ * Checks the CPU model, the devices, and the images that will be loaded.
+ *
+ * @param incoming whether a predecessor's state will come: images are its own affair then
+ * @throws {Error} that says what is wrong
+ */
+export function checkMachine(config: MachineConfig, incoming: boolean): void {
+  readCpu(config.cpu);
+  checkDevices(machineDevices(config));
+  if (incoming) return;
+  const apicIds = Array.from({ length: config.smp.cpus }, (_, index) => apicId(config.smp, index));
+  // What the processors can do changes words of a table, and not whether images fit.
+  using _images = new BootImages(config, { apicIds, signature: 0, features: 0 });
+}
