@@ -143,6 +143,8 @@ export const cpuState = struct("cpu_state", {
   guest_debug: u32,
   /** 1: A20 is masked (bit 20 of physical addresses is 0). */
   a20_masked: u32,
+  /** How often PAUSE was executed: the host sees that the CPU spins. */
+  pauses: u32,
   reserved: array(u8, 64),
 });
 

@@ -313,7 +313,7 @@ export const quick: readonly string[] = [
   ...["mov_ri1"],
   ...["lea_rm4", "lea_rm8", "inc_r4", "inc_r8", "dec_r4", "dec_r8", "not_r8", "neg_r8", "neg_r4"],
   ...["shl_ri4", "shl_ri8", "shr_ri4", "shr_ri8", "sar_ri4", "sar_ri8"],
-  ...["movsxd_rr8", "movsxd_rm8"],
+  ...["movsxd_rr8", "movsxd_rm8", "rol_ri4", "ror_ri4"],
   ...["movzx8_rr4", "movzx8_rm4", "movzx16_rr4", "movzx16_rm4", "movsx8_rr4", "movsx8_rm4"],
   ...["push_r8", "pop_r8", "push_i8"],
 ];

@@ -26,12 +26,18 @@ import { OP_DST, OP_SRC, OPERAND_MEMORY } from "./record";
 import { FORM_EMMS } from "./simd_op";
 import { FORM_IMMEDIATE, FORM_REG_SHIFT, FORM_RM_SHIFT, simdForm } from "./simd_table";
 import * as table from "./table";
+import { X87_UNDEFINED, x87Form } from "./x87_table";
 
 /** What an operation of the tables is in this instruction. */
 export function refine(code: u32): u32 {
   switch (code) {
     case ops.OP_NOP:
       return opcode == 0x90 && repeat == 0xf3 ? ops.OP_PAUSE : code;
+    case ops.OP_X87: {
+      const form = x87Form(opcode - 0xd8, modrm);
+      setImmediate(((opcode - 0xd8) | (modrm << 8) | (form << 16)) as u64);
+      return form & X87_UNDEFINED ? ops.OP_UD : code;
+    }
     case ops.OP_POPCNT:
       return repeat == 0xf3 ? code : ops.OP_UD;
     case ops.OP_CMPXCHG8B:

@@ -16,7 +16,8 @@ import { opSyscall, opSysenter, opSysexit, opSysret } from "./fast_calls";
 import { overflow, settleFlags } from "./flags";
 import { opInt, opInt1, opTrap } from "./interrupt";
 import { opIret } from "./iret";
-import { GPR, NEXT_RIP } from "./layout";
+import { BUDGET } from "./derived";
+import { GPR, NEXT_RIP, PAUSES } from "./layout";
 import { read16, readSized } from "./memory";
 import { opRdmsr, opWrmsr } from "./msr";
 import {
@@ -52,6 +53,9 @@ import { stringOperation } from "./string";
 import { opLldt, opLtr } from "./tables";
 import { opCallFar, opJmpFar, opRetFar } from "./transfer";
 import { SEGMENT_SELECTOR, SEGMENT_SIZE_OF, SEGMENTS } from "./layout";
+
+/** How many instructions PAUSE counts for. */
+const PAUSE_COST: i32 = 500;
 
 // @ts-ignore: decorator
 @inline
@@ -103,6 +107,12 @@ function output(op: usize, port: u32): void {
   outPort(port, size, readRegister(GPR, size) as u32);
 }
 
+/** PAUSE: a CPU that spins uses its slice up sooner, so that its host looks at the others. */
+function pause(): void {
+  store<u32>(PAUSES, load<u32>(PAUSES) + 1);
+  store<i32>(BUDGET, load<i32>(BUDGET) - PAUSE_COST);
+}
+
 /** POPF, which may fault before it reads its stack. */
 function popFlags(op: usize): void {
   checkPopf();
@@ -124,8 +134,7 @@ export function executeEnding(code: u32, op: usize): void {
     case ops.OP_OUTS:
       return stringOperation(code, op);
     case ops.OP_PAUSE:
-      // Its block ends, so that a CPU that spins looks up.
-      return;
+      return pause();
   }
   settleFlags();
   const size = sizeOf(op);

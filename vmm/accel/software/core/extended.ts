@@ -8,8 +8,9 @@ import { raiseUD } from "./fault";
 import { RFLAGS } from "./layout";
 import { addressOf, offsetOf, readDestination, segmentOf, sizeOf, writeDestination } from "./operand";
 import { opRdtscp, opReadBase, opSwapgs, opWriteBase } from "./privileged";
-import { FLAG_REP, OP_FLAGS, OP_IMMEDIATE } from "./record";
+import { FLAG_66, FLAG_REP, OP_FLAGS, OP_IMMEDIATE } from "./record";
 import { opLgdt, opLidt, opSgdt, opSidt } from "./tables";
+import { fxrstor, fxsave, ldmxcsr, stmxcsr, xrstor, xsave } from "./xsave";
 
 const RFLAGS_AC: u64 = 1 << 18;
 
@@ -74,17 +75,41 @@ function segmentBase(op: usize, which: u32): void {
   else opWriteBase(segment, readDestination(op, sizeOf(op)));
 }
 
+/** The memory operand of 0F AE /0 to /6, if it has so many bytes. */
+function stateMemory(op: usize, which: u32): void {
+  const wide = sizeOf(op) == 8;
+  switch (which) {
+    case 0:
+      return fxsave(addressOf(op, 512, true), wide);
+    case 1:
+      return fxrstor(addressOf(op, 512, false), wide);
+    case 2:
+      return ldmxcsr(addressOf(op, 4, false));
+    case 3:
+      return stmxcsr(addressOf(op, 4, true));
+    case 5:
+      return xrstor(addressOf(op, 576, false), wide);
+    case 4:
+    case 6:
+      // XSAVEOPT may save everything, as XSAVE does.
+      return xsave(addressOf(op, 576, true), wide);
+  }
+}
+
 /** 0F AE. */
 export function state(op: usize): void {
   const modrm = modrmOf(op);
   const which = (modrm >> 3) & 7;
+  const flags = load<u8>(op, OP_FLAGS);
   if (modrm >= 0xc0) {
-    if (load<u8>(op, OP_FLAGS) & FLAG_REP && which < 4) return segmentBase(op, which);
+    if (flags & FLAG_REP && which < 4) return segmentBase(op, which);
     // LFENCE, MFENCE, SFENCE: accesses are in order already.
     if (which > 4) return;
     raiseUD();
   }
   // CLFLUSH checks its operand as a read of a byte.
   if (which == 7) return probeRead(addressOf(op, 1, false), 1);
-  raiseUD();
+  // 66 makes CLWB of /6.
+  if (which == 6 && flags & FLAG_66) raiseUD();
+  stateMemory(op, which);
 }

@@ -79,7 +79,8 @@ export const REGION_COUNT: usize = 0x9e0;
 export const REGIONS: usize = 0x9e8;
 export const GUEST_DEBUG: usize = 0xce8;
 export const A20_MASKED: usize = 0xcec;
-export const RESERVED: usize = 0xcf0;
+export const PAUSES: usize = 0xcf0;
+export const RESERVED: usize = 0xcf4;
 // The parts of a segment, and where each is
 export const SEGMENT_SIZE_OF: usize = 0x10;
 export const SEGMENT_BASE: usize = 0x0;

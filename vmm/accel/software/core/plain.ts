@@ -43,6 +43,8 @@ import { shiftCl, shiftDouble, shiftImmediate } from "./shift";
 import { plainSystem } from "./plain_system";
 import { OP_IMMEDIATE } from "./record";
 import { simdOperation } from "./simd_op";
+import { fwait } from "./x87";
+import { x87Operation } from "./x87_op";
 
 /** CBW, CWDE, CDQE: the accumulator's lower half is extended. */
 function extendAccumulator(op: usize): void {
@@ -235,6 +237,10 @@ export function executePlain(code: u32, op: usize): void {
       return divideAdjust(op);
     case ops.OP_SALC:
       return setAlByCarry();
+    case ops.OP_X87:
+      return x87Operation(op);
+    case ops.OP_FWAIT:
+      return fwait();
     case ops.OP_SIMD:
       return simdOperation(op);
     case ops.OP_NOP:

@@ -1,7 +1,18 @@
 // What the dispatch loop's own operations are made of: operands of a known size, and the flags they leave.
 import { slowRead, slowWrite } from "./access";
 import { CURRENT_OP, TLB } from "./derived";
-import { carry, flagsOfAdd, flagsOfLogic, flagsOfParts, flagsOfSub, AF, CF, OF } from "./flags";
+import {
+  AF,
+  arithmeticFlags,
+  carry,
+  CF,
+  flagsOfAdd,
+  flagsOfLogic,
+  flagsOfParts,
+  flagsOfSub,
+  OF,
+  setArithmetic,
+} from "./flags";
 import { linearAt, sum } from "./operand";
 import { EA_FLAT64, OP_DST, OP_EA, OP_IMMEDIATE, OP_SRC } from "./record";
 import { TLB_ADDEND, TLB_READ, TLB_WRITE, tlbEntryOf } from "./tlb";
@@ -212,4 +223,14 @@ export function sar<T>(a: T, count: T): T {
   const result = before >> (count as i64);
   flagsOfParts(result as u64, ((before >> ((count - 1) as i64)) & 1) as u32);
   return result as T;
+}
+
+/** ROL and ROR of 32 bits, which change CF and OF alone. */
+export function rotate(a: u32, count: u32, left: bool): u32 {
+  if (count == 0) return a;
+  const result = left ? rotl(a, count) : rotr(a, count);
+  const out: u32 = left ? result & 1 : result >> 31;
+  const over: u32 = left ? (result >> 31) ^ out : (result >> 30) ^ out;
+  setArithmetic((arithmeticFlags() & ~(CF | OF)) | out | ((over & 1) << 11));
+  return result;
 }

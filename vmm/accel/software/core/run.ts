@@ -4,10 +4,10 @@ import { stepAfter, stepBefore } from "./debug";
 import { ATTENTION_MASK, BUDGET, CURRENT_OP, LINK_FROM, MODE } from "./derived";
 import { serviceAttention } from "./events";
 import { settleFlags } from "./flags";
-import { ATTENTION, ATTENTION_FLUSH, STOP_BUDGET } from "./layout";
+import { ATTENTION, ATTENTION_FLUSH, ATTENTION_INTERRUPT, STOP_BUDGET } from "./layout";
 import { execute } from "./loop";
 import { MODE_STEP } from "./mode";
-import { flushTlb } from "./tlb";
+import { flushTlb, newEpoch } from "./tlb";
 
 /** Forgets what others have made stale. */
 function serviceFlush(): void {
@@ -22,6 +22,8 @@ function attend(): u32 {
   store<u32>(LINK_FROM, 0);
   settleFlags();
   if (wanted & ATTENTION_FLUSH) serviceFlush();
+  // What a device or another CPU has written before it interrupted may be code.
+  if (wanted & ATTENTION_INTERRUPT) newEpoch();
   return serviceAttention();
 }
 
