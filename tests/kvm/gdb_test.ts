@@ -1,8 +1,13 @@
 /** gdb itself, Debian's, on a guest. */
 import assert from "node:assert/strict";
+import { Exit } from "../../ffi/kvm/run.ts";
+import { whyNoKvm } from "../../ffi/kvm/system.ts";
+import { encodePacket } from "../../vmm/gdb/packet.ts";
 import { openGdb } from "../../vmm/gdb/server.ts";
+import { KvmMachine } from "../accel/software/chips/kvm_machine.ts";
 import { layout } from "../guests/programs.ts";
-import { kvmTest, sleep, TestVm, type VmOptions } from "./harness.ts";
+import { TextConnection } from "../conformance/session.ts";
+import { kvmTest, TestVm, type VmOptions } from "./harness.ts";
 
 /** Milliseconds after which a gdb that does not end by itself has failed. */
 const PATIENCE_MS = 60_000;
@@ -55,10 +60,12 @@ async function gdb(socket: string, ...commands: string[]): Promise<string[]> {
 /** The values of lines `$N = VALUE`. */
 const values = (lines: string[]) => lines.flatMap((line) => /^\$\d+ = (.*)$/.exec(line)?.[1] ?? []);
 
-function gdbTest(
+/** A test on a VM that waits for gdb; `missing` is why it cannot run here, said before. */
+function socketTest(
   name: string,
   options: VmOptions,
   run: (test: TestVm, socket: string) => Promise<void>,
+  missing = false,
 ) {
   kvmTest(name, async () => {
     const { test, socket } = await startVm(options);
@@ -68,7 +75,16 @@ function gdbTest(
       await test[Symbol.asyncDispose]();
       await Deno.remove(socket.replace(/\/[^/]*$/, ""), { recursive: true });
     }
-  }, !hasGdb);
+  }, missing);
+}
+
+/** A test with gdb itself. */
+function gdbTest(
+  name: string,
+  options: VmOptions,
+  run: (test: TestVm, socket: string) => Promise<void>,
+) {
+  socketTest(name, options, run, !hasGdb);
 }
 
 gdbTest("gdb stops the guest, reads and changes it, and lets it go on", {
@@ -172,39 +188,59 @@ gdbTest("`kill` ends the VM; gdb that finds a paused VM leaves it so", {
   assert.equal(await test.ended(), 0);
 });
 
-/** Connects without gdb. */
-async function connect(
-  socket: string,
-): Promise<{ ask(data: string): Promise<string> } & Disposable> {
-  const connection = await Deno.connect({ transport: "unix", path: socket });
-  const buffer = new Uint8Array(4096);
-  return {
-    async ask(data) {
-      await connection.write(new TextEncoder().encode(data));
-      await sleep(20);
-      const size = await connection.read(buffer);
-      return new TextDecoder().decode(buffer.subarray(0, size ?? 0));
-    },
-    [Symbol.dispose]: () => connection.close(),
-  };
-}
+const packet = (data: string) => new TextDecoder().decode(encodePacket(data));
 
-gdbTest("C-c stops a guest that runs; what is no packet ends the connection", {
+socketTest("C-c stops a guest that runs; what is no packet ends the connection", {
   program: "counter_cpl0",
 }, async (test, socket) => {
   {
-    using client = await connect(socket);
-    assert.equal(await client.ask("$vCont;c#a8"), "+");
+    using client = await TextConnection.to(socket);
+    await client.send(packet("vCont;c"));
     await test.reaches("running");
     await test.grown(layout.counter);
-    assert.match(await client.ask("\x03"), /^\$T02thread:1;#/);
+    await client.send("\x03");
+    await client.take("+$T02thread:1;#");
     assert.equal(test.vm.runState, "paused");
   }
   await test.reaches("running");
   {
-    using client = await connect(socket);
-    assert.equal(await client.ask(`$${"x".repeat(20_000)}`), "");
+    using client = await TextConnection.to(socket);
+    await test.reaches("paused");
+    await client.send(`$${"x".repeat(20_000)}`).catch(() => {});
+    assert.equal(await client.end(), "");
   }
+  await test.reaches("running");
   await test.grown(layout.counter);
   assert.match(test.notices.join("\n"), /^gdb: A packet of gdb's is longer than 16384 bytes; /);
 });
+
+/** Whether this KVM stops a guest after it has written where a point is; a software KVM may not. */
+function watchesMemory(): boolean {
+  if (whyNoKvm() !== undefined) return false;
+  using machine = new KvmMachine();
+  const address = BigInt(machine.results);
+  machine.vcpu.debug({ singleStep: false, points: [{ on: "write", address, length: 1 }] });
+  machine.load([{ kind: "in", port: 0x21 }]);
+  return machine.enter() === Exit.DEBUG;
+}
+
+const watches = watchesMemory();
+if (!watches) console.warn("SKIPPED: watchpoints: this host's KVM does not stop at them");
+
+socketTest("a watchpoint stops after a write to its memory, and tells its address", {
+  program: "counter_cpl0",
+}, async (test, socket) => {
+  await test.grown(layout.counter);
+  using client = await TextConnection.to(socket);
+  const address = layout.counter.toString(16);
+  await client.send(packet(`Z2,${address},8`));
+  await client.take("$OK#");
+  const before = test.word(layout.counter);
+  await client.send(packet("vCont;c"));
+  await client.take(`$T05thread:1;watch:${address};#`);
+  assert.equal(test.word(layout.counter), before + 1);
+  await client.send(packet(`z2,${address},8`));
+  await client.take("$OK#");
+  await client.send(packet("vCont;c"));
+  await test.grown(layout.counter, before + 100);
+}, !watches);

@@ -11,6 +11,7 @@ import { kvmIrqchip, kvmRegs, kvmSregs, lapicRegisters } from "../../../../ffi/k
 import { KvmSystem } from "../../../../ffi/kvm/system.ts";
 import { KvmVcpu, runVcpu } from "../../../../ffi/kvm/vcpu.ts";
 import { KvmVm } from "../../../../ffi/kvm/vm.ts";
+import { KvmAcceleratorVcpu } from "../../../../vmm/accel/kvm/vcpu.ts";
 import { mapAnonymous, type MappedRegion } from "../../../../ffi/memory.ts";
 import type { ArrayView } from "../../../../ffi/struct.ts";
 
@@ -69,15 +70,34 @@ export class KvmMachine implements Disposable {
     this.#setRegisters();
   }
 
+  /** The vCPU that runs, as the VMM has it. */
+  get vcpu(): KvmAcceleratorVcpu {
+    return new KvmAcceleratorVcpu(this.vcpus[0], this.#kvm);
+  }
+
+  /** Where the guest stores what its accesses give. */
+  get results(): number {
+    return RESULTS;
+  }
+
+  /** Puts the accesses where the guest begins. */
+  load(accesses: readonly Access[]): void {
+    this.#memory.write(CODE, encode(accesses));
+  }
+
+  /** Lets the guest run to its next exit; returns the KVM_EXIT_* number. */
+  enter(): number {
+    assert.equal(runVcpu(this.vcpus[0].fd.fd), 0);
+    return this.vcpus[0].run.exitReason;
+  }
+
   /** Does all accesses; returns what each gave. */
   run(accesses: readonly Access[]): Result[] {
-    this.#memory.write(CODE, encode(accesses));
-    const [vcpu] = this.vcpus;
+    this.load(accesses);
+    const { run } = this.vcpus[0];
     const accepted: number[] = [];
     for (;;) {
-      assert.equal(runVcpu(vcpu.fd.fd), 0);
-      const { run } = vcpu;
-      assert.equal(exitName(run.exitReason), exitName(Exit.IO));
+      assert.equal(exitName(this.enter()), exitName(Exit.IO));
       assert.equal(run.ioPort, CALL);
       const call = run.ioGet(0, 1);
       if (call === CALL_END) break;
