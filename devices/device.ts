@@ -90,6 +90,12 @@ export interface Device {
   inputBreak?(): void;
   /** The character backend takes bytes again. */
   writable?(): void;
+  /**
+   * A user presses keys together (QEMU's QKeyCode) and releases them after `holdMs`.
+   *
+   * @returns false if the keyboard has no room for them
+   */
+  press?(keys: readonly string[], holdMs: number): boolean;
   /** After saved state was loaded: re-drive interrupt lines and timers from the state. */
   restored?(): void;
 }

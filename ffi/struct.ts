@@ -84,6 +84,11 @@ export const f64: Field<number> = scalar(
   (d, o, v) => d.setFloat64(o, v, true),
 );
 
+/** A field that no padding comes before. */
+export function packed<T>(field: Field<T>): Field<T> {
+  return { ...field, align: 1 };
+}
+
 /**
  * A fixed number of bytes, read as a Uint8Array that aliases the struct's memory.
  *

@@ -6,6 +6,7 @@
 import { describeErrno, Errno } from "../ffi/errno.ts";
 import { exitName } from "../ffi/kvm/run.ts";
 import { MemoryLost } from "../ffi/memory.ts";
+import { MAX_KEYS } from "../devices/isa/ps2_keyboard.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { Accelerator } from "./accel/accelerator.ts";
 import { openAccelerator } from "./accel/open.ts";
@@ -337,6 +338,21 @@ export class VirtualMachine implements AsyncDisposable {
   /** Asks the guest to power down: without ACPI there is nobody to ask, only the event is sent. */
   powerdown(): void {
     this.events.emit("POWERDOWN");
+  }
+
+  /**
+   * Presses keys of the keyboard together, by QEMU's names, and releases them after a while. As
+   * under QEMU nothing is typed while the guest does not run.
+   *
+   * @throws {Error} if too many are waiting already, because the guest does not read them
+   */
+  sendKeys(keys: readonly string[], holdMs: number): void {
+    if (!this.running) return;
+    if (keys.length > MAX_KEYS) {
+      throw new Error(`${keys.length} keys cannot be pressed together, the most is ${MAX_KEYS}`);
+    }
+    const isTaken = this.machine.devices.with("i8042", (device) => device.press!(keys, holdMs));
+    if (!isTaken) throw new Error("Too many keys are waiting to be pressed: try again later");
   }
 
   /** Sends every vCPU a non-maskable interrupt. */

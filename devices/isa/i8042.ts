@@ -1,6 +1,6 @@
 /**
- * `i8042`: the keyboard controller of the IBM PC AT, with a keyboard that nobody types on and no
- * mouse.
+ * `i8042`: the keyboard controller of the IBM PC AT, with a keyboard on which only monitors type
+ * (`ps2_keyboard.ts`), and no mouse.
  *
  * Guests use it to reset the machine and to move A20, and refuse to go on when its self-test or its
  * keyboard does not answer. Commands are those of IBM's PS/2 Hardware Interface Technical Reference,
@@ -9,9 +9,11 @@
  * @module
  */
 import { struct, u8, type View } from "../../ffi/struct.ts";
-import { ByteFifo, byteFifo } from "./byte_fifo.ts";
+import { byteFifo } from "./byte_fifo.ts";
 import { defineDevice, type Device, type DeviceContext, type DeviceType } from "../device.ts";
 import { ByteDevice, isaIrq } from "./isa.ts";
+import { keysAreUsed, keysState, Ps2Keyboard } from "./ps2_keyboard.ts";
+import { translation } from "./ps2_keys.ts";
 
 /** Address ranges, by number. */
 const DATA = 0;
@@ -76,26 +78,11 @@ const CONTROLLER = {
 const SELF_TEST_PASSED = 0x55;
 const INTERFACE_TEST_PASSED = 0x00;
 
-/** Keyboard commands (port 0x60) and answers. */
-const KEYBOARD = {
-  SET_LEDS: 0xed,
-  ECHO: 0xee,
-  SCANCODE_SET: 0xf0,
-  IDENTIFY: 0xf2,
-  TYPEMATIC: 0xf3,
-  ENABLE: 0xf4,
-  DISABLE: 0xf5,
-  DEFAULTS: 0xf6,
-  RESEND: 0xfe,
-  RESET: 0xff,
-} as const;
-const ACK = 0xfa;
+/** What the keyboard says before the code of a key that is released. */
+const RELEASED = 0xf0;
+/** The same in translated codes. */
+const RELEASED_BIT = 0x80;
 const RESEND = 0xfe;
-const SELF_TEST_DONE = 0xaa;
-const IDENTITY = [0xab, 0x83];
-const DEFAULT_SCANCODE_SET = 2;
-/** Translation to scancode set 1 of the few answers that are below 0x84: set numbers and identity. */
-const TRANSLATED: Readonly<Record<number, number>> = { 1: 0x43, 2: 0x41, 3: 0x3f, 0x83: 0x41 };
 
 const state = struct("i8042", {
   config: u8,
@@ -118,18 +105,19 @@ const state = struct("i8042", {
   lastSent: u8,
   /** What the keyboard has to say. */
   keyboard: byteFifo(16),
+  keys: keysState,
 });
 
 class I8042 extends ByteDevice implements Device {
   readonly #state: View<typeof state.fields>;
   readonly #context: DeviceContext;
-  readonly #keyboard: ByteFifo;
+  readonly #keyboard: Ps2Keyboard;
 
   constructor(view: View<typeof state.fields>, context: DeviceContext) {
     super();
     this.#state = view;
     this.#context = context;
-    this.#keyboard = new ByteFifo(view.keyboard);
+    this.#keyboard = new Ps2Keyboard(view, context);
   }
 
   protected readByte(range: number, offset: number): number {
@@ -148,7 +136,9 @@ class I8042 extends ByteDevice implements Device {
       s.command = 0;
       this.#finishCommand(command, value);
     } else {
-      this.#writeKeyboard(value);
+      // Sending the keyboard a byte opens its line again.
+      s.config &= ~CONFIG.KEYBOARD_DISABLED;
+      this.#keyboard.write(value);
     }
     this.#update();
   }
@@ -164,8 +154,18 @@ class I8042 extends ByteDevice implements Device {
       s.reply =
       s.replySource =
         0;
-    this.#resetKeyboard();
-    s.lastSent = 0;
+    this.#keyboard.reset();
+    this.#update();
+  }
+
+  press(keys: readonly string[], holdMs: number): boolean {
+    const isTaken = this.#keyboard.press(keys, holdMs);
+    this.#update();
+    return isTaken;
+  }
+
+  timer(nowNs: bigint): void {
+    this.#keyboard.timer(nowNs);
     this.#update();
   }
 
@@ -174,7 +174,7 @@ class I8042 extends ByteDevice implements Device {
     s.commandStatus &= STATUS.COMMAND;
     s.outputSource &= SOURCE_BITS;
     s.replySource &= SOURCE_BITS;
-    this.#keyboard.normalise();
+    this.#keyboard.restored();
     s.keyboardIrq = Number(this.#keyboardRequests());
     s.auxIrq = Number(this.#auxRequests());
     this.#context.setIrq(s.keyboardIrq === 1, 0);
@@ -278,59 +278,6 @@ class I8042 extends ByteDevice implements Device {
     this.#context.request({ kind: "reset", reason: "guest-reset" });
   }
 
-  /** A byte for the keyboard; sending one opens its line again. */
-  #writeKeyboard(byte: number): void {
-    const s = this.#state;
-    s.config &= ~CONFIG.KEYBOARD_DISABLED;
-    const command = s.keyboardCommand;
-    s.keyboardCommand = 0;
-    // A byte from 0x80 up is never an argument: it starts a new command.
-    if (command && byte < 0x80) return this.#finishKeyboardCommand(command, byte);
-    switch (byte) {
-      case KEYBOARD.SET_LEDS:
-      case KEYBOARD.SCANCODE_SET:
-      case KEYBOARD.TYPEMATIC:
-        s.keyboardCommand = byte;
-        return this.#say(ACK);
-      case KEYBOARD.ECHO:
-        return this.#say(KEYBOARD.ECHO);
-      case KEYBOARD.IDENTIFY:
-        return this.#say(ACK, ...IDENTITY);
-      case KEYBOARD.ENABLE:
-        return this.#say(ACK);
-      case KEYBOARD.DISABLE:
-      case KEYBOARD.DEFAULTS:
-        s.scancodeSet = DEFAULT_SCANCODE_SET;
-        return this.#say(ACK);
-      case KEYBOARD.RESEND:
-        return this.#say(s.lastSent);
-      case KEYBOARD.RESET:
-        this.#resetKeyboard();
-        return this.#say(ACK, SELF_TEST_DONE);
-      default:
-        return this.#say(RESEND);
-    }
-  }
-
-  #finishKeyboardCommand(command: number, argument: number): void {
-    const s = this.#state;
-    if (command !== KEYBOARD.SCANCODE_SET) return this.#say(ACK);
-    if (argument === 0) return this.#say(ACK, s.scancodeSet);
-    if (argument > 3) return this.#say(RESEND);
-    s.scancodeSet = argument;
-    this.#say(ACK);
-  }
-
-  #resetKeyboard(): void {
-    this.#keyboard.clear();
-    this.#state.keyboardCommand = 0;
-    this.#state.scancodeSet = DEFAULT_SCANCODE_SET;
-  }
-
-  #say(...answer: number[]): void {
-    for (const byte of answer) this.#keyboard.push(byte);
-  }
-
   /** Moves the next byte into an empty output buffer, the controller's own first. */
   #update(): void {
     const s = this.#state;
@@ -339,14 +286,19 @@ class I8042 extends ByteDevice implements Device {
         s.output = s.reply;
         s.outputSource = s.replySource;
         s.replySource = 0;
-      } else if (this.#keyboard.length > 0 && !(s.config & CONFIG.KEYBOARD_DISABLED)) {
-        const byte = this.#keyboard.shift();
-        s.lastSent = byte;
-        s.output = s.config & CONFIG.TRANSLATE ? TRANSLATED[byte] ?? byte : byte;
+      } else if (this.#keyboard.speaks && !(s.config & CONFIG.KEYBOARD_DISABLED)) {
+        s.output = s.config & CONFIG.TRANSLATE ? this.#translated() : this.#keyboard.next();
         s.outputSource = FROM_KEYBOARD;
       }
     }
     this.#driveIrqs();
+  }
+
+  /** The keyboard's next byte in set 1, in which a key that is released has one byte, not two. */
+  #translated(): number {
+    const byte = this.#keyboard.next();
+    if (byte !== RELEASED) return translation[byte];
+    return translation[this.#keyboard.next()] | RELEASED_BIT;
   }
 
   #keyboardRequests(): boolean {
@@ -378,7 +330,7 @@ class I8042 extends ByteDevice implements Device {
 /** The `i8042` device type. */
 export const i8042: DeviceType = defineDevice({
   name: "i8042",
-  help: "keyboard controller with a silent keyboard",
+  help: "keyboard controller with a keyboard for monitors",
   user: false,
   properties: {
     "kbd-irq": { type: "uint8", default: 1, help: "interrupt of the keyboard" },
@@ -386,6 +338,12 @@ export const i8042: DeviceType = defineDevice({
   },
   version: 1,
   state,
+  subsections: [{
+    field: "keys",
+    version: 1,
+    state: keysState,
+    needed: (i8042) => keysAreUsed((i8042 as View<typeof state.fields>).keys),
+  }],
   ranges: () => [
     { space: "pio", base: 0x60, size: 1, name: "i8042-data" },
     { space: "pio", base: 0x64, size: 1, name: "i8042-cmd" },

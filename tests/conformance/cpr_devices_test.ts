@@ -68,6 +68,36 @@ for (const mode of modes) {
   });
 }
 
+for (const mode of modes) {
+  kvmTest(`keys that are held and keys that wait are typed after ${mode}`, async () => {
+    await using lab = await Laboratory.open();
+    using probe = await ProbeConsole.open(lab);
+    const chain = await Chain.start(lab, { guest: "probe", serial: probe.console.serial });
+    await probe.started();
+    // The update takes less time than that: the keys are released after it.
+    const holdMs = mode === "cpr-reboot" ? 6000 : 4000;
+    const keys = (...names: string[]) => names.map((data) => ({ type: "qcode", data }));
+    await chain.qmp.execute("send-key", { keys: keys("ctrl", "up"), "hold-time": holdMs });
+    await chain.qmp.execute("send-key", { keys: keys("a"), "hold-time": 1 });
+    const codes = await readKeys(probe, 3);
+    await chain.update(mode);
+    codes.push(...await readKeys(probe, 7));
+    const expected = [0x14, 0xe0, 0x75, 0xe0, 0xf0, 0x75, 0xf0, 0x14, 0x1c, 0xf0];
+    assert.deepEqual(codes, expected);
+    assert.deepEqual(await readKeys(probe, 1), [0x1c]);
+  });
+}
+
+/** Reads what the keyboard says; waits for it. */
+async function readKeys(probe: ProbeConsole, count: number): Promise<number[]> {
+  const codes: number[] = [];
+  while (codes.length < count) {
+    const [status] = await probe.in(0x64, 1);
+    if (status & 1) codes.push(...await probe.in(0x60, 1));
+  }
+  return codes;
+}
+
 kvmTest(
   "cpr-transfer refuses another fw_cfg file, and the guest goes on where it was",
   async () => {

@@ -82,6 +82,7 @@ object_del id -- destroy QOM object
 pmemsave addr size file -- save to disk physical memory dump starting at 'addr' of size 'size'
 print|p /fmt expr -- print expression value (use $reg for CPU register access)
 quit|q  -- quit the emulator
+sendkey keys [hold_ms] -- send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)
 stop|s  -- stop emulation
 sum addr size -- compute the checksum of a memory region
 system_powerdown  -- send system power down event

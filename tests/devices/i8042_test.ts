@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { i8042 } from "../../devices/isa/i8042.ts";
-import { deviceTest, type Rig } from "./fake_context.ts";
+import { deviceTest, Rig } from "./fake_context.ts";
 
 const RESET = { kind: "reset", reason: "guest-reset" };
 const test = (name: string, run: (rig: Rig) => void) => deviceTest(name, i8042, run);
@@ -230,4 +230,155 @@ test("a wide access reaches one register only", (rig) => {
 Deno.test("`irqs()` are 1 and 12 unless the properties say otherwise", () => {
   assert.deepEqual(i8042.irqs({ "kbd-irq": 1, "mouse-irq": 12 }), [1, 12]);
   assert.throws(() => i8042.irqs({ "kbd-irq": 16, "mouse-irq": 12 }), /"kbd-irq" is: 15/);
+});
+
+const MS = 1_000_000n;
+const press = (rig: Rig, keys: string[], holdMs = 100) =>
+  rig.call((device) => device.press!(keys, holdMs));
+/** Sets whether the controller translates. */
+const translate = (rig: Rig, on: boolean) => command(rig, 0x60, on ? 0x43 : 0x03);
+
+test("a key that is pressed is released after its time", (rig) => {
+  assert.equal(press(rig, ["a"], 30), true);
+  assert.deepEqual(drain(rig), [0x1c]);
+  rig.pass(29n * MS);
+  assert.deepEqual(drain(rig), []);
+  rig.pass(1n * MS);
+  assert.deepEqual(drain(rig), [0xf0, 0x1c]);
+  rig.pass(1000n * MS);
+  assert.deepEqual(drain(rig), []);
+});
+
+test("keys pressed together are released in the opposite order", (rig) => {
+  translate(rig, true);
+  press(rig, ["ctrl", "alt", "delete"]);
+  assert.deepEqual(drain(rig), [0x1d, 0x38, 0xe0, 0x53]);
+  rig.pass(100n * MS);
+  assert.deepEqual(drain(rig), [0xe0, 0xd3, 0xb8, 0x9d]);
+});
+
+test("each byte of a key raises the interrupt", (rig) => {
+  press(rig, ["up"], 5);
+  assert.equal(rig.context.levels[0], true);
+  rig.context.edges.length = 0;
+  assert.deepEqual(drain(rig), [0xe0, 0x75]);
+  assert.deepEqual(rig.context.edges, ["-0", "+0", "-0"]);
+  rig.pass(5n * MS);
+  assert.equal(rig.context.levels[0], true);
+});
+
+test("what is typed quickly comes out in order", (rig) => {
+  translate(rig, true);
+  for (const key of ["h", "i", "ret"]) assert.equal(press(rig, [key], 10), true);
+  const typed: number[] = [];
+  for (let i = 0; i < 4; i++) {
+    typed.push(...drain(rig));
+    rig.pass(10n * MS);
+  }
+  typed.push(...drain(rig));
+  assert.deepEqual(typed, [0x23, 0xa3, 0x17, 0x97, 0x1c, 0x9c]);
+});
+
+test("the keyboard takes no more than it can remember", (rig) => {
+  let taken = 0;
+  while (press(rig, ["a"])) assert.ok(++taken < 100);
+  assert.equal(taken, 41);
+  assert.deepEqual(drain(rig), [0x1c]);
+  for (let i = 0; i < taken; i++) {
+    rig.pass(100n * MS);
+    assert.deepEqual(drain(rig), i < taken - 1 ? [0xf0, 0x1c, 0x1c] : [0xf0, 0x1c], `key ${i}`);
+  }
+  assert.equal(press(rig, ["b"]), true);
+});
+
+test("bytes of a key come all, or not at all when nobody reads", (rig) => {
+  for (let i = 0; i < 9; i++) {
+    press(rig, ["up"], 1);
+    rig.pass(1n * MS);
+  }
+  const read = drain(rig);
+  assert.equal(read.length, 17);
+  // One is in the output buffer, and the 16 behind it are whole sequences.
+  assert.deepEqual(read.slice(-2), [0xe0, 0x75]);
+});
+
+test("a keyboard that is switched off, or reset, types nothing", (rig) => {
+  press(rig, ["a"]);
+  drain(rig);
+  send(rig, 0xf5);
+  assert.deepEqual(drain(rig), [0xfa]);
+  assert.equal(press(rig, ["b"]), true);
+  rig.pass(1000n * MS);
+  assert.deepEqual(drain(rig), []);
+  send(rig, 0xf4);
+  assert.deepEqual(drain(rig), [0xfa]);
+  press(rig, ["c"]);
+  press(rig, ["d"]);
+  assert.deepEqual(drain(rig), [0x21]);
+  send(rig, 0xff);
+  assert.deepEqual(drain(rig), [0xfa, 0xaa]);
+  rig.pass(1000n * MS);
+  assert.deepEqual(drain(rig), []);
+  press(rig, ["e"]);
+  drain(rig);
+  rig.call((device) => device.reset());
+  rig.pass(1000n * MS);
+  assert.deepEqual(drain(rig), []);
+});
+
+test("scancode sets 1 and 3 have codes of their own", (rig) => {
+  send(rig, 0xf0);
+  send(rig, 3);
+  drain(rig);
+  press(rig, ["ctrl", "up"], 1);
+  rig.pass(1n * MS);
+  assert.deepEqual(drain(rig), [0x11, 0x63, 0xf0, 0x63, 0xf0, 0x11]);
+  send(rig, 0xf0);
+  send(rig, 1);
+  drain(rig);
+  press(rig, ["ctrl", "up"], 1);
+  rig.pass(1n * MS);
+  assert.deepEqual(drain(rig), [0x1d, 0xe0, 0x48, 0xe0, 0xc8, 0x9d]);
+});
+
+test("print, pause and keys without a code are what they are on a keyboard", (rig) => {
+  const typed = (key: string) => {
+    press(rig, [key], 1);
+    rig.pass(1n * MS);
+    return drain(rig);
+  };
+  assert.deepEqual(typed("print"), [0xe0, 0x12, 0xe0, 0x7c, 0xe0, 0xf0, 0x7c, 0xe0, 0xf0, 0x12]);
+  assert.deepEqual(typed("pause"), [0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77]);
+  assert.deepEqual(typed("lang1"), []);
+  translate(rig, true);
+  assert.deepEqual(typed("pause"), [0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5]);
+  assert.deepEqual(typed("print"), [0xe0, 0x2a, 0xe0, 0x37, 0xe0, 0xb7, 0xe0, 0xaa]);
+  assert.deepEqual(typed("sysrq"), [0x54, 0xd4]);
+  assert.deepEqual(typed("f7"), [0x41, 0xc1]);
+});
+
+Deno.test("held keys from a host whose clock is ahead are released after their time", () => {
+  const rig = new Rig(i8042);
+  press(rig, ["a"], 50);
+  drain(rig);
+  const saved = rig.bytes.slice();
+  const later = new Rig(i8042);
+  later.context.monotonic = 5n * MS;
+  later.load(saved);
+  later.pass(50n * MS);
+  assert.deepEqual(drain(later), [0xf0, 0x1c]);
+});
+
+Deno.test("keys are saved only if they are used", () => {
+  const [{ needed, field }] = i8042.subsections!;
+  assert.equal(field, "keys");
+  const rig = new Rig(i8042);
+  const isNeeded = () => needed(i8042.state.view(rig.bytes.buffer as ArrayBuffer));
+  assert.equal(isNeeded(), false);
+  press(rig, ["a"]);
+  assert.equal(isNeeded(), true);
+  rig.pass(100n * MS);
+  assert.equal(isNeeded(), false);
+  send(rig, 0xf5);
+  assert.equal(isNeeded(), true);
 });

@@ -40,7 +40,7 @@ for (const type of deviceTypes) {
   const act = (rig: Rig, random: (limit: number) => number) => {
     const range = random(2);
     const size = [1, 2, 4][random(3)];
-    switch (random(8)) {
+    switch (random(9)) {
       case 0:
       case 1:
         rig.write(random(8), random(2 ** 32) % 2 ** (8 * size), size, range);
@@ -67,6 +67,9 @@ for (const type of deviceTypes) {
         break;
       case 7:
         rig.call((device) => device.inputBreak?.());
+        break;
+      case 8:
+        rig.call((device) => device.press?.(["ctrl", "a"].slice(random(3)), random(2 ** 32)));
         break;
     }
   };

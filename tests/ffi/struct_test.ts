@@ -6,6 +6,7 @@ import {
   i32,
   i64,
   isView,
+  packed,
   struct,
   u16,
   u32,
@@ -84,4 +85,13 @@ Deno.test("fieldsOf() lists a view's fields in declaration order, structs as vie
   assert.deepEqual([...fieldsOf(nested)], [["low", 7]]);
   assert.ok(!isView(view.a) && !isView(view.name) && !isView(null) && !isView(1n));
   assert.deepEqual([...fieldsOf(struct("none", {}).alloc().view)], []);
+});
+
+Deno.test("packed() leaves no padding before a field, which reads as before", () => {
+  const layout = struct("odd", { first: u16, wide: packed(u64), last: packed(u32) });
+  assert.deepEqual(layout.offsets, { first: 0, wide: 2, last: 10 });
+  assert.equal(layout.size, 14);
+  const { bytes, view } = layout.alloc({ wide: 0x0102030405060708n, last: 9 });
+  assert.deepEqual([view.wide, view.last], [0x0102030405060708n, 9]);
+  assert.equal(bytes[2], 8);
 });

@@ -63,6 +63,10 @@ export class FakeMachine implements MachineControl {
   quit() {
     this.events.emit("SHUTDOWN", { guest: false, reason: "host-qmp-quit" });
   }
+  sendKeys(keys: readonly string[], holdMs: number) {
+    this.calls.push(["sendKeys", keys, holdMs]);
+  }
+
   injectNmi() {
     this.calls.push(["injectNmi"]);
   }

@@ -191,6 +191,24 @@ Deno.test("HmpSession sums memory as sum(1) does", async () => {
   assert.equal(await type("sum 0 12"), "03762\n");
 });
 
+Deno.test("HmpSession presses keys as QEMU does", async () => {
+  const { machine, type } = connect();
+  const cases: [line: string, keys: string[], holdMs: number][] = [
+    ["sendkey ctrl-alt-f1", ["ctrl", "alt", "f1"], 100],
+    ["sendkey 0x1e-0xd3 1000", ["a", "delete"], 1000],
+    ["sendkey <", ["less"], 100],
+    ["sendkey a 0", ["a"], 100],
+    ["sendkey 0xfff", ["unmapped"], 100],
+  ];
+  for (const [line] of cases) assert.equal(await type(line), "", line);
+  assert.deepEqual(machine.calls, cases.map(([_, keys, holdMs]) => ["sendKeys", keys, holdMs]));
+  assert.equal(await type("sendkey ctrl-nope-a"), "invalid parameter: nope\n");
+  assert.equal(await type("sendkey a-"), "invalid parameter: \n");
+  assert.equal(await type("sendkey -"), "invalid parameter: \n");
+  assert.match(await type("sendkey"), /^sendkey: string expected\n/);
+  assert.equal(machine.calls.length, cases.length);
+});
+
 Deno.test("HmpSession saves memory to files", async () => {
   const { machine, type } = connect();
   const path = await Deno.makeTempFile();

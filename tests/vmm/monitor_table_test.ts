@@ -143,6 +143,26 @@ Deno.test("set-action and inject-nmi reach the machine", async () => {
   ]);
 });
 
+Deno.test("send-key presses keys by their names and their codes", async () => {
+  const context = makeContext();
+  const sendKey = (args: JsonObject) => context.table.execute(context, "send-key", args);
+  const qcode = (data: string) => ({ type: "qcode", data });
+  const number = (data: number) => ({ type: "number", data });
+  await sendKey({ keys: [qcode("ctrl"), qcode("alt"), qcode("delete")] });
+  await sendKey({ keys: [number(0x1e), number(0xd3), number(0x7f)], "hold-time": 7 });
+  await sendKey({ keys: [qcode("a")], "hold-time": 0 });
+  await sendKey({ keys: [qcode("a")], "hold-time": -5 });
+  assert.deepEqual(context.machine.calls, [
+    ["sendKeys", ["ctrl", "alt", "delete"], 100],
+    ["sendKeys", ["a", "delete", "unmapped"], 7],
+    ["sendKeys", ["a"], 100],
+    ["sendKeys", ["a"], 100],
+  ]);
+  await assert.rejects(sendKey({ keys: [qcode("nope")] }), {
+    message: "Parameter 'data' does not accept value 'nope'",
+  });
+});
+
 Deno.test("chardev-add makes a backend's configuration of QAPI's", async () => {
   const context = makeContext();
   const add = (type: string, data: JsonObject) =>

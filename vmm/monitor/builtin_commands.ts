@@ -11,6 +11,7 @@ import { hotplugCommands } from "./commands/hotplug.ts";
 import { infoDeviceCommands } from "./commands/info_devices.ts";
 import { infoMemoryCommands } from "./commands/info_memory.ts";
 import { infoVmCommands } from "./commands/info_vm.ts";
+import { keyCommands } from "./commands/keys.ts";
 import { machineCommands } from "./commands/machine.ts";
 import { memoryCommands } from "./commands/memory.ts";
 import { memoryHmpCommands } from "./commands/memory_hmp.ts";
@@ -21,7 +22,7 @@ import { runControlCommands } from "./commands/run_control.ts";
 export function builtinCommands(): CommandTable {
   return new CommandTable()
     .add(...monitorCommands, ...runControlCommands, ...machineCommands, ...memoryCommands)
-    .add(...fdCommands, ...hotplugCommands, ...blockCommands)
+    .add(...fdCommands, ...hotplugCommands, ...blockCommands, ...keyCommands)
     .addHmp(...helpCommands, ...memoryHmpCommands, ...gdbCommands)
     .addInfo(...infoVmCommands, ...infoMemoryCommands, ...infoDeviceCommands)
     .addEvents(async () => (await import("./schema/events.ts")).events);

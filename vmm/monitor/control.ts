@@ -256,6 +256,11 @@ export interface MachineControl {
   quit(): Awaitable<void>;
   /** Sends an NMI to all vCPUs. */
   injectNmi(): Awaitable<void>;
+  /**
+   * Presses keys of the guest's keyboard together (QKeyCode), and releases them after `holdMs`; a
+   * guest that does not run notices nothing.
+   */
+  sendKeys(keys: readonly string[], holdMs: number): Awaitable<void>;
   /** Sets what happens when the guest reboots, shuts down, panics or hangs. */
   setActions(actions: Actions): void;
 

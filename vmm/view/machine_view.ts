@@ -107,6 +107,10 @@ export class MachineView implements MachineControl {
     this.#vm.injectNmi();
   }
 
+  sendKeys(keys: readonly string[], holdMs: number): void {
+    this.#vm.sendKeys(keys, holdMs);
+  }
+
   setActions(actions: Actions): void {
     this.#vm.actions = { ...this.#vm.actions, ...actions };
   }
