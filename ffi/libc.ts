@@ -73,6 +73,9 @@ const table = {
   },
   // int memcmp(const void *a, const void *b, size_t n)
   memcmp: { parameters: ["usize", "usize", "usize"], result: "i32" },
+  // void *bsearch(const void *key, const void *base, size_t n, size_t size, int (*compare)(...)):
+  // the result is not used
+  bsearch: { parameters: ["buffer", "usize", "usize", "usize", "usize"], result: "void" },
   // int memfd_create(const char *name, unsigned flags)
   memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
 
@@ -222,6 +225,7 @@ const hot: ReadonlySet<keyof Symbols> = new Set([
   "epoll_wait",
   "epoll_wait_async",
   "clock_gettime",
+  "bsearch",
   "tgkill",
 ]);
 

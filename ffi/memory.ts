@@ -12,6 +12,7 @@ const PROT_WRITE = 2;
 const PROT_EXEC = 4;
 const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
+const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const MADV_MERGEABLE = 12;
@@ -253,6 +254,21 @@ function map(size: number, prot: number, flags: number, fd: number, offset: numb
 export function mapShared(fd: number, size: number, offset = 0, writable = true): MappedRegion {
   const prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
   return map(size, prot, MAP_SHARED, fd, offset);
+}
+
+/**
+ * Maps a file shared over the pages that a buffer lies in, which then is the file's contents: how
+ * WebAssembly memory comes to be guest RAM. Whole pages only.
+ *
+ * @throws {OsError}
+ */
+export function mapOver(buffer: Uint8Array<ArrayBuffer>, fd: number, offset: number): void {
+  const { length } = buffer;
+  const flags = MAP_SHARED | MAP_FIXED;
+  const at = addressOf(buffer);
+  if (libc.mmap(at, length, PROT_READ | PROT_WRITE, flags, fd, BigInt(offset)) === MAP_FAILED) {
+    throw new OsError("mmap", errno(), `of ${length} bytes`);
+  }
 }
 
 /** Maps a file copy-on-write: changes stay in this process. */

@@ -4,9 +4,15 @@
  * @module
  */
 import { whyNoKvm } from "../ffi/kvm/system.ts";
+import type { AcceleratorName } from "../vmm/accel/accelerator.ts";
+
+/** What guests run on in tests: `DENOVO_TEST_ACCEL`, or else KVM. */
+export const testAccelerator: AcceleratorName = Deno.env.get("DENOVO_TEST_ACCEL") === "tcg"
+  ? "tcg"
+  : "kvm";
 
 /** Why they cannot run here, or undefined. */
-export const noKvm = whyNoKvm();
+export const noKvm = testAccelerator === "tcg" ? undefined : whyNoKvm();
 if (noKvm !== undefined) console.warn(`SKIPPED: tests that need KVM: ${noKvm}`);
 
 /**

@@ -199,6 +199,8 @@ export interface MachineConfig {
   readonly monitors: readonly MonitorConfig[];
   /** `-debugcon`: id of a character device. */
   readonly debugcon?: string;
+  /** `-accel`: what may run the guest, best first; none for KVM, or else the software CPU. */
+  readonly accelerators: readonly ("kvm" | "tcg")[];
   /** `-name`: the guest's name. */
   readonly name?: string;
   /** `-name process=`: the name of the VMM's process. */
@@ -257,6 +259,7 @@ export function defaultConfig(): MachineConfig {
     cpu: { model: "host", features: [] },
     smp: { cpus: 1, maxcpus: 1, sockets: 1, dies: 1, cores: 1, threads: 1 },
     memory: 128 << 20,
+    accelerators: [],
     objects: [],
     firmwareFiles: [],
     boot: { menu: false },

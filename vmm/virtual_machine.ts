@@ -158,8 +158,9 @@ export class VirtualMachine implements AsyncDisposable {
     config: Partial<MachineConfig>,
     options: CreateOptions = {},
   ): Promise<VirtualMachine> {
+    const notice = options.notice ?? ((text) => console.error(text));
     const parts = new Resources(
-      options.notice ?? ((text) => console.error(text)),
+      notice,
       () => vm?.quit("host-ui"),
     );
     const full = config.serials
@@ -171,7 +172,7 @@ export class VirtualMachine implements AsyncDisposable {
       const { inheritance, abort, incoming: successor } = options;
       checkMachine(full, successor ?? false);
       await parts.open(full, inheritance, { abort, successor });
-      accelerator = await openAccelerator();
+      accelerator = await openAccelerator(full.accelerators, notice);
       vm = new VirtualMachine(full, options, parts, accelerator);
       vm.machine.startThreads();
       if (!options.detached) vm.attachDevices();

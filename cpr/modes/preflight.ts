@@ -208,7 +208,7 @@ async function judge(parse: () => MachineConfig | undefined, question: OwnedFd):
     await (await import("../channel/incoming_options.ts")).parseIncoming(config.incoming);
     const bytes = new Uint8Array(fileStatus(question.fd).size);
     readAt(question.fd, bytes, 0);
-    using accelerator = await openAccelerator();
+    using accelerator = await openAccelerator(config.accelerators);
     const tables = cpuTables(config, hostCpu(accelerator));
     const own = acceptedBy(config, tables.vcpus.map((vcpu) => vcpu.cpuid));
     return difference(own, JSON.parse(new TextDecoder().decode(bytes))) ?? ACCEPTED;

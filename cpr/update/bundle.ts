@@ -24,6 +24,9 @@ const sources = ["mod.ts", "deno.json", "deno.lock", "ffi", "devices", "vmm", "c
 /** The two programs: what each file of `dist/` is made from. */
 const entryPoints = { vcpu_worker: "vmm/threads/vcpu_worker.ts", denovo: "mod.ts" };
 
+/** What the program reads beside itself. */
+const assets = ["vmm/accel/software/core.wasm"];
+
 /**
  * Finds the bundle, and makes it first where the sources have changed since it was made.
  *
@@ -46,6 +49,10 @@ export async function bundleCommand(): Promise<string[]> {
 async function makeBundle(hash: string): Promise<void> {
   const esbuild = await import("esbuild");
   await Deno.mkdir(dist, { recursive: true });
+  for (const asset of assets) {
+    const name = asset.split("/").at(-1)!;
+    await replaceFile(new URL(name, dist).pathname, await Deno.readFile(new URL(asset, root)));
+  }
   try {
     for (const [name, path] of Object.entries(entryPoints)) {
       const { outputFiles } = await esbuild.build(options(name, path));

@@ -80,6 +80,8 @@ const EXIT_REASON = 8 / 4;
 const IO_WORD = 32 / 4;
 const IO_COUNT = 36 / 4;
 const IO_DATA_OFFSET = 40 / 4;
+/** Where an access's data is that someone else than the kernel makes: the page after kvm_run. */
+const IO_DATA = 0x1000;
 // struct mmio: u64 phys_addr, u8 data[8], u32 len, u8 is_write
 const MMIO_ADDRESS = 32 / 4;
 const MMIO_DATA = 40;
@@ -111,6 +113,10 @@ export class RunPage {
   }
 
   /** Makes the next KVM_RUN return EINTR at once, after it finished a pending access. */
+  get immediateExit(): boolean {
+    return this.#u8[IMMEDIATE_EXIT] !== 0;
+  }
+
   set immediateExit(on: boolean) {
     this.#u8[IMMEDIATE_EXIT] = on ? 1 : 0;
   }
@@ -118,6 +124,30 @@ export class RunPage {
   /** KVM_EXIT_* number of the last exit. */
   get exitReason(): number {
     return this.#u32[EXIT_REASON];
+  }
+
+  /** Who is not the kernel says why the guest stopped. */
+  set exitReason(reason: number) {
+    this.#u32[EXIT_REASON] = reason;
+  }
+
+  /** Makes it an access of one element to a port; a write's data is `value`. */
+  setIo(write: boolean, port: number, size: number, value: number): void {
+    this.#u32[EXIT_REASON] = Exit.IO;
+    this.#u32[IO_WORD] = (write ? 1 : 0) | (size << 8) | (port << 16);
+    this.#u32[IO_COUNT] = 1;
+    this.#u32[IO_DATA_OFFSET] = IO_DATA;
+    this.#u32[IO_DATA >> 2] = value;
+  }
+
+  /** Makes it an access of up to 4 bytes to memory; a write's data is `value`. */
+  setMmio(write: boolean, low: number, high: number, length: number, value: number): void {
+    this.#u32[EXIT_REASON] = Exit.MMIO;
+    this.#u32[MMIO_ADDRESS] = low;
+    this.#u32[MMIO_ADDRESS + 1] = high;
+    this.#u32[MMIO_DATA / 4] = value;
+    this.#u32[MMIO_LENGTH] = length;
+    this.#u8[MMIO_IS_WRITE] = write ? 1 : 0;
   }
 
   /** Whether a port access is a write (KVM_EXIT_IO_OUT). */

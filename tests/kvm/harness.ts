@@ -15,6 +15,7 @@ import { describeCheck, layout, type ProgramName, programs } from "../guests/pro
 import { patience } from "../patience.ts";
 import { canonicalXsave } from "./xsave.ts";
 
+import { testAccelerator } from "../needs_kvm.ts";
 export { kvmTest } from "../needs_kvm.ts";
 
 /** A wait that takes longer than this has failed: only broken code takes so long. */
@@ -66,6 +67,7 @@ function configure(options: VmOptions, console: number, image?: string): Partial
   const isRom = program !== undefined && programs[program].entry === "rom";
   return {
     memory: 64 << 20,
+    accelerators: [testAccelerator],
     smp: { ...defaultConfig().smp, cpus, maxcpus: cpus, cores: cpus },
     ...(image === undefined ? {} : isRom ? { bios: image } : { kernel: image }),
     ...rest,

@@ -18,9 +18,10 @@
 import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import type { RunPage } from "../../ffi/kvm/run.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
+import type { SoftwareRunnerDescription, SoftwareVmDescription } from "./software/description.ts";
 
 /** The accelerators by QEMU's names for them (`-accel`). */
-export const acceleratorNames = ["kvm"] as const;
+export const acceleratorNames = ["kvm", "tcg"] as const;
 
 /** One of {@linkcode acceleratorNames}. */
 export type AcceleratorName = typeof acceleratorNames[number];
@@ -194,8 +195,14 @@ export interface InterruptLines {
 }
 
 /** What a vCPU's thread is told of its vCPU. */
-export interface RunnerDescription {
-  readonly accelerator: AcceleratorName;
+export type RunnerDescription = KvmRunnerDescription | SoftwareRunnerDescription;
+
+/** What a thread is told of the interrupt chips. */
+export type InterruptsDescription = KvmInterruptsDescription | SoftwareVmDescription;
+
+/** A vCPU in KVM. */
+export interface KvmRunnerDescription {
+  readonly accelerator: "kvm";
   /** The vCPU's descriptor. */
   readonly fd: number;
   /** Where its kvm_run page is mapped, and how many bytes. */
@@ -203,17 +210,22 @@ export interface RunnerDescription {
   readonly runSize: number;
 }
 
-/** What a thread is told of the interrupt chips. */
-export interface InterruptsDescription {
-  readonly accelerator: AcceleratorName;
+/** KVM's interrupt chips. */
+export interface KvmInterruptsDescription {
+  readonly accelerator: "kvm";
   /** The VM's descriptor. */
   readonly vmFd: number;
 }
 
 /** The side of an accelerator that other threads than the main one use. */
 export interface AcceleratorThread {
-  /** Makes a vCPU's runner, on its thread. */
-  openRunner(description: RunnerDescription): VcpuRunner;
+  /**
+   * Makes a vCPU's runner, on its thread.
+   *
+   * @param serve serves the exit that the run page tells of; for a runner that does not have to leave
+   *   the guest for it
+   */
+  openRunner(description: RunnerDescription, serve: () => void): VcpuRunner;
   /** Opens the interrupt chips' lines on this thread. */
   openInterrupts(description: InterruptsDescription): InterruptLines;
 }

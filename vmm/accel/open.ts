@@ -3,7 +3,12 @@
  *
  * @module
  */
-import type { Accelerator, AcceleratorName, AcceleratorThread } from "./accelerator.ts";
+import {
+  type Accelerator,
+  type AcceleratorName,
+  acceleratorNames,
+  type AcceleratorThread,
+} from "./accelerator.ts";
 
 /** How an accelerator is loaded: its main thread's side, and that of other threads. */
 interface Loaders {
@@ -16,15 +21,31 @@ const accelerators: Record<AcceleratorName, Loaders> = {
     open: async () => new (await import("./kvm/system.ts")).KvmAccelerator(),
     thread: async () => (await import("./kvm/thread.ts")).kvmThread,
   },
+  tcg: {
+    open: async () => await (await import("./software/system.ts")).SoftwareAccelerator.open(),
+    thread: async () => (await import("./software/thread.ts")).softwareThread,
+  },
 };
 
 /**
- * Opens the accelerator for a VM.
+ * Opens the accelerator for a VM: the first that this host has.
  *
- * @throws {Error} that says why this host does not have it
+ * @param wanted which, best first; none for any
+ * @param notice told when it is not the first
+ * @throws {Error} that says why this host has none of them
  */
-export function openAccelerator(): Promise<Accelerator> {
-  return accelerators.kvm.open();
+export async function openAccelerator(
+  wanted: readonly AcceleratorName[],
+  notice: (text: string) => void = () => {},
+): Promise<Accelerator> {
+  const [first, ...others] = wanted.length > 0 ? wanted : acceleratorNames;
+  try {
+    return await accelerators[first].open();
+  } catch (error) {
+    if (others.length === 0 || !(error instanceof Error)) throw error;
+    notice(`denovo: ${error.message}; falling back to ${others[0]}, the software CPU`);
+    return await openAccelerator(others, notice);
+  }
 }
 
 /** What threads other than the main one use of an accelerator. */

@@ -4,6 +4,7 @@
  * @module
  */
 import { encodeText } from "../../ffi/text.ts";
+import { type AcceleratorName, acceleratorNames } from "../accel/accelerator.ts";
 import { MACHINE_TYPE } from "../machine/microvm.ts";
 import type { CpuConfig, MachineTypeConfig } from "../config.ts";
 import { boot } from "./boot.ts";
@@ -188,9 +189,14 @@ function checkType(name: Keyval): void {
 }
 
 /** `accel=` takes alternatives, best first: `kvm:tcg`. */
-function checkAccelerators(list: string): void {
-  const names = list.split(":");
-  if (!names.includes("kvm")) throw new OptionError(`invalid accelerator ${names[0]}`);
+function accelerators(list: string): AcceleratorName[] {
+  return list.split(":").map(acceleratorName);
+}
+
+function acceleratorName(text: string): AcceleratorName {
+  const name = acceleratorNames.find((name) => name === text);
+  if (name === undefined) throw new OptionError(`invalid accelerator ${text}`);
+  return name;
 }
 
 /** `-machine [type=]microvm[,PROPERTY=VALUE…]`; given more than once, the properties add up. */
@@ -199,8 +205,9 @@ export function machine(text: string, draft: Draft): void {
   if (type !== undefined) checkType(type);
   for (const [name, value] of Object.entries(properties)) {
     const property = Object.hasOwn(PROPERTIES, name) ? PROPERTIES[name] : undefined;
-    if (typeof value === "string" && name === "accel") checkAccelerators(value);
-    else if (typeof value === "string" && name === "kernel-irqchip") checkIrqchip(name, value);
+    if (typeof value === "string" && name === "accel") {
+      draft.config.accelerators = accelerators(value);
+    } else if (typeof value === "string" && name === "kernel-irqchip") checkIrqchip(name, value);
     else if (typeof value === "string" && property) {
       draft.config.machine = { ...draft.config.machine, ...property.read(name, value, draft) };
     } else if (Object.hasOwn(NESTED, name) && isObject(value)) {
@@ -221,27 +228,30 @@ export function machineHelp(text: string): string | undefined {
   return propertyHelp("microvm-machine", lines);
 }
 
-/** The interrupt chips are always KVM's. */
+/** The interrupt chips are always the accelerator's. */
 function checkIrqchip(name: string, text: string): void {
   if (parseEnum(name, text, ["on", "off", "split"]) !== "on") {
     throw new OptionError(`Parameter '${name}' does not accept value '${text}'`);
   }
 }
 
-/** `-accel kvm` */
-export function accel(text: string): void {
+/** `-accel kvm`; given more than once, the first that this host has. */
+export function accel(text: string, draft: Draft): void {
   const { entries } = parseOpts(text, "accel");
-  const name = entries.get("accel");
-  if (name !== "kvm") throw new OptionError(`invalid accelerator ${name ?? ""}`);
+  const name = acceleratorName(String(entries.get("accel") ?? ""));
   for (const [key, value] of entries) {
-    if (key === "kernel-irqchip") checkIrqchip(key, String(value));
-    else if (key !== "accel") throw new OptionError(`Property 'kvm-accel.${key}' not found`);
+    if (key === "kernel-irqchip" && name === "kvm") checkIrqchip(key, String(value));
+    else if (key === "thread" && name === "tcg") parseEnum(key, String(value), ["multi"]);
+    else if (key !== "accel") throw new OptionError(`Property '${name}-accel.${key}' not found`);
   }
+  draft.config.accelerators = [...draft.config.accelerators, name];
 }
 
 /** The help that `-accel help` asks for, if the text does. */
 export function accelHelp(text: string): string | undefined {
-  return parseOpts(text, "accel").help ? "Accelerators supported:\nkvm" : undefined;
+  return parseOpts(text, "accel").help
+    ? `Accelerators supported:\n${acceleratorNames.join("\n")}`
+    : undefined;
 }
 
 /** QEMU's older spelling of feature names has underscores. */

@@ -150,8 +150,12 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
       ),
       reads(
         "accel",
-        line("-accel [accel=]kvm", "select accelerator: there is only kvm"),
-        (argument) => list("accel-help", accelHelp(argument)) ?? accel(argument),
+        line(
+          "-accel [accel=]kvm|tcg",
+          "select accelerator (kvm, or tcg: the software CPU); the first that is there counts\n" +
+            "[default=kvm where /dev/kvm is, else tcg]",
+        ),
+        (argument, draft) => list("accel-help", accelHelp(argument)) ?? accel(argument, draft),
       ),
       reads(
         "smp",
@@ -331,7 +335,7 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
             : debugItems(argument, draft),
       ),
       text("logfile", "D", "-D logfile", "output log to logfile (default stderr)"),
-      flag("enable-kvm", line("-enable-kvm", "use KVM, which is always used"), () => {}),
+      flag("enable-kvm", line("-enable-kvm", "same as -accel kvm"), (draft) => accel("kvm", draft)),
       flag("no-reboot", line("-no-reboot", "exit instead of rebooting"), noReboot),
       flag("no-shutdown", line("-no-shutdown", "stop before shutdown"), noShutdown),
       reads(

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { mapAnonymous } from "../../ffi/memory.ts";
+import { makeMemfd, mapShared } from "../../ffi/memory.ts";
 import type { MemorySlot } from "../accel/accelerator.ts";
 import { protected32Start } from "../boot/cpu_start.ts";
 import { ThreadPhase } from "./control_block.ts";
@@ -29,12 +29,14 @@ const RUN_MS = 1;
 export function enterOnce(machine: Machine): void {
   const { hardware, memory } = machine;
   const { vm, vcpus } = hardware;
-  using page = mapAnonymous(PAGE);
+  using fd = makeMemfd("denovo-first-entry", PAGE);
+  using page = mapShared(fd.fd, PAGE);
   const slot: MemorySlot = {
     slot: memory.regions.length,
     gpa: SCRATCH_PAGE,
     size: PAGE,
     address: page.address,
+    file: { fd, offset: 0 },
     readonly: false,
   };
   page.write(0, CODE);

@@ -104,7 +104,8 @@ function finishPendingAccess(vcpu: VcpuThread): void {
   run.immediateExit = false;
 }
 
-function handleExit(vcpu: VcpuThread): void {
+/** Serves the exit that the run page tells of. */
+export function handleExit(vcpu: VcpuThread): void {
   const { run } = vcpu.runner;
   switch (run.exitReason) {
     case Exit.IO:

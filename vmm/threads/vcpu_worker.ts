@@ -9,7 +9,7 @@ import type { AcceleratorThread, RunnerDescription } from "../accel/accelerator.
 import { loadAcceleratorThread } from "../accel/open.ts";
 import { GuestEvent, ThreadControl, ThreadPhase, vcpuControls } from "./control_block.ts";
 import { type DeviceSetDescription, DeviceThread } from "../bus/device_thread.ts";
-import { vcpuLoop } from "./vcpu_loop.ts";
+import { handleExit, vcpuLoop, type VcpuThread } from "./vcpu_loop.ts";
 
 /** What the main thread sends to a vCPU thread, once; null if there is no vCPU for it. */
 export interface VcpuThreadDescription {
@@ -41,13 +41,14 @@ function runVcpu(data: VcpuThreadDescription, accelerator: AcceleratorThread): v
   nameThread(`CPU ${data.index}/KVM`);
   try {
     const interrupts = accelerator.openInterrupts(data.devices.interrupts);
-    vcpuLoop({
-      runner: accelerator.openRunner(data.runner),
+    const vcpu: VcpuThread = {
+      runner: accelerator.openRunner(data.runner, () => handleExit(vcpu)),
       bus: new DeviceThread(data.devices, control, interrupts).bus,
       control,
       all: vcpuControls(data.control, data.vcpus),
       notify,
-    });
+    };
+    vcpuLoop(vcpu);
   } catch (error) {
     // A defect of ours, never the guest's doing: stop this vCPU and say so; the VM is not killed.
     console.error(`denovo: CPU ${data.index}: ${(error as Error).stack ?? error}`);

@@ -38,7 +38,6 @@ import type { VirtualMachine } from "../virtual_machine.ts";
 
 /** The bridge from the monitor's interface to the VM. */
 export class MachineView implements MachineControl {
-  readonly kvm = { enabled: true, present: true };
   readonly wakeupSupported = false;
   readonly fds: FdRegistry = new FdRegistry();
   readonly chardevBackends = ["null", "stdio", "file", "pipe", "pty", "socket"];
@@ -57,6 +56,10 @@ export class MachineView implements MachineControl {
   /** @param vm the VM */
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
+  }
+
+  get kvm(): { enabled: boolean; present: boolean } {
+    return { enabled: this.#vm.machine.accelerator.name === "kvm", present: true };
   }
 
   get name(): string | undefined {

@@ -10,8 +10,8 @@ import { runVcpu } from "../../../ffi/kvm/vcpu.ts";
 import type {
   AcceleratorThread,
   InterruptLines,
-  InterruptsDescription,
-  RunnerDescription,
+  KvmInterruptsDescription,
+  KvmRunnerDescription,
   VcpuRunner,
 } from "../accelerator.ts";
 
@@ -20,7 +20,7 @@ class KvmRunner implements VcpuRunner {
   readonly run: RunPage;
   readonly #fd: number;
 
-  constructor({ fd, runAddress, runSize }: RunnerDescription) {
+  constructor({ fd, runAddress, runSize }: KvmRunnerDescription) {
     this.run = new RunPage(runAddress, runSize);
     this.#fd = fd;
   }
@@ -36,7 +36,7 @@ export class KvmInterruptLines implements InterruptLines {
   readonly #line = kvmIrqLevel.alloc();
 
   /** @param description the VM */
-  constructor({ vmFd }: InterruptsDescription) {
+  constructor({ vmFd }: KvmInterruptsDescription) {
     this.#fd = vmFd;
   }
 
@@ -49,6 +49,6 @@ export class KvmInterruptLines implements InterruptLines {
 
 /** KVM's side for threads. */
 export const kvmThread: AcceleratorThread = {
-  openRunner: (description) => new KvmRunner(description),
-  openInterrupts: (description) => new KvmInterruptLines(description),
+  openRunner: (description) => new KvmRunner(description as KvmRunnerDescription),
+  openInterrupts: (description) => new KvmInterruptLines(description as KvmInterruptsDescription),
 };

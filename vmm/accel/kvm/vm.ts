@@ -11,7 +11,7 @@ import { KvmVm } from "../../../ffi/kvm/vm.ts";
 import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS } from "../../machine/microvm.ts";
 import type {
   AcceleratorVm,
-  InterruptsDescription,
+  KvmInterruptsDescription,
   MemorySlot,
   VcpuStateLayout,
   VmOptions,
@@ -34,7 +34,7 @@ const IOAPIC_PINS = 24;
 export class KvmAcceleratorVm implements AcceleratorVm {
   readonly vcpus: readonly KvmAcceleratorVcpu[];
   readonly interrupts: KvmInterruptLines;
-  readonly interruptsDescription: InterruptsDescription;
+  readonly interruptsDescription: KvmInterruptsDescription;
   readonly #kvm: KvmSystem;
   readonly #vm: KvmVm;
 

@@ -1,0 +1,266 @@
+/**
+ * A software vCPU from other threads than its own: state in and out, and the kick.
+ *
+ * Its registers are in pages that this process maps once more, so that whoever finds the vCPU parked
+ * reads and writes them where they are.
+ *
+ * @module
+ */
+import { Errno, OsError } from "../../../ffi/errno.ts";
+import type { OwnedFd } from "../../../ffi/fd.ts";
+import { type CpuidEntry, encodeCpuid } from "../../../ffi/kvm/cpuid.ts";
+import { RunPage } from "../../../ffi/kvm/run.ts";
+import { makeMemfd, type MappedRegion, mapShared } from "../../../ffi/memory.ts";
+import { tscNow } from "../../../ffi/tsc.ts";
+import type { AcceleratorVcpu, DebugControl, VcpuPart } from "../accelerator.ts";
+import type { VcpuChips } from "./chips/vcpu_chips.ts";
+import { cpuState, KVM_RUN_ADDRESS, SHARED_SIZE } from "./cpu_state.ts";
+import type {
+  LapicFeatures,
+  SoftwareRunnerDescription,
+  SoftwareVmDescription,
+} from "./description.ts";
+import { type MsrHost, readMsrs, writeMsrs } from "./kvm_msrs.ts";
+import * as kvm from "./kvm_state.ts";
+import { readXsave, writeXsave } from "./kvm_xsave.ts";
+import { type CpuLimits, cpuLimits } from "./limits.ts";
+import type { MachineChips } from "./machine_chips.ts";
+import { translate } from "./translate.ts";
+
+type Bytes = Uint8Array<ArrayBuffer>;
+
+/** The pages that a vCPU shares with other threads. */
+export class VcpuPages implements Disposable {
+  readonly fd: OwnedFd;
+  readonly mapping: MappedRegion;
+
+  /** Makes them, zeros. */
+  constructor() {
+    this.fd = makeMemfd("denovo-vcpu", SHARED_SIZE);
+    this.mapping = mapShared(this.fd.fd, SHARED_SIZE);
+  }
+
+  [Symbol.dispose](): void {
+    this.mapping.close();
+    this.fd.close();
+  }
+}
+
+/** A vCPU. */
+export class SoftwareVcpu implements AcceleratorVcpu {
+  readonly run: RunPage;
+  readonly description: SoftwareRunnerDescription;
+  readonly tscKhz: number;
+  readonly #index: number;
+  readonly #state: kvm.CpuState;
+  readonly #limits: CpuLimits;
+  readonly #chips: VcpuChips;
+  readonly #machine: MachineChips;
+  readonly #msrHost: MsrHost;
+
+  /**
+   * Makes it, in its power-on state.
+   *
+   * @param index 0 for the boot processor
+   * @param state the power-on state
+   */
+  constructor(
+    index: number,
+    { apicId, cpuid }: { readonly apicId: number; readonly cpuid: readonly CpuidEntry[] },
+    state: Uint8Array<ArrayBuffer>,
+    pages: VcpuPages,
+    vm: SoftwareVmDescription,
+    machine: MachineChips,
+    module: WebAssembly.Module,
+  ) {
+    const { bytes, address } = pages.mapping;
+    this.#index = index;
+    this.#machine = machine;
+    bytes.set(state);
+    this.#state = cpuState.view(bytes.buffer, bytes.byteOffset);
+    this.#limits = cpuLimits(cpuid);
+    this.tscKhz = vm.tscKhz;
+    this.run = new RunPage(address + KVM_RUN_ADDRESS, SHARED_SIZE - KVM_RUN_ADDRESS);
+    const features = lapicFeatures(cpuid, this.#limits);
+    this.#chips = machine.vcpu(index, this.#state, features);
+    this.#chips.lapic.reset(apicId, index === 0);
+    this.#msrHost = new ChipMsrs(this.#chips);
+    this.description = {
+      accelerator: "tcg",
+      vm,
+      index,
+      pagesFd: pages.fd.fd,
+      module,
+      cpuid: encodeCpuid(cpuid),
+      features,
+    };
+    machine.wakes.noteChange(index);
+  }
+
+  read(part: VcpuPart, into: Bytes): number {
+    const state = this.#state;
+    switch (part) {
+      case "mp_state":
+        kvm.readMpState(state, into);
+        break;
+      case "regs":
+        kvm.readRegs(state, into);
+        break;
+      case "sregs": {
+        const { baseLow, baseHigh } = this.#chips.lapic;
+        state.apic_base = BigInt(baseHigh) << 32n | BigInt(baseLow);
+        kvm.readSregs(state, into);
+        break;
+      }
+      case "xsave":
+        readXsave(state, into);
+        break;
+      case "xcrs":
+        kvm.readXcrs(state, into);
+        break;
+      case "debugregs":
+        kvm.readDebugregs(state, into);
+        break;
+      case "lapic":
+        this.#chips.lapic.save(into);
+        break;
+      case "msrs":
+        return readMsrs(state, into, this.#msrHost);
+      case "vcpu_events":
+        kvm.readVcpuEvents(state, into);
+    }
+    return 0;
+  }
+
+  write(part: VcpuPart, from: Bytes): number {
+    const state = this.#state;
+    this.#machine.wakes.noteChange(this.#index);
+    switch (part) {
+      case "mp_state":
+        kvm.writeMpState(state, from);
+        break;
+      case "regs":
+        kvm.writeRegs(state, from);
+        break;
+      case "sregs":
+        this.#writeSregs(from);
+        break;
+      case "xsave":
+        writeXsave(state, from);
+        break;
+      case "xcrs":
+        kvm.writeXcrs(state, from, this.#limits);
+        break;
+      case "debugregs":
+        kvm.writeDebugregs(state, from);
+        break;
+      case "lapic":
+        this.#chips.lapic.load(from);
+        state.cr8 = BigInt(this.#chips.lapic.cr8);
+        break;
+      case "msrs":
+        return writeMsrs(state, from, this.#limits, this.#msrHost);
+      case "vcpu_events":
+        kvm.writeVcpuEvents(state, from);
+    }
+    return 0;
+  }
+
+  #writeSregs(from: Bytes): void {
+    kvm.writeSregs(this.#state, from, this.#limits);
+    const { apic_base, cr8 } = this.#state;
+    const [low, high] = [Number(apic_base & 0xffff_ffffn), Number(apic_base >> 32n)];
+    if (!this.#chips.lapic.setBase(low, high, true)) {
+      throw new OsError("KVM_SET_SREGS", Errno.EINVAL, `apic_base 0x${apic_base.toString(16)}`);
+    }
+    this.#chips.lapic.cr8 = Number(cr8);
+  }
+
+  readTscOffset(into: Bytes): void {
+    new DataView(into.buffer, into.byteOffset).setBigUint64(0, this.#state.tsc_offset, true);
+  }
+
+  writeTscOffset(from: Bytes): void {
+    this.#state.tsc_offset = new DataView(from.buffer, from.byteOffset).getBigUint64(0, true);
+    this.#machine.wakes.noteChange(this.#index);
+  }
+
+  /** Reading the LAPIC does it. */
+  settleTimer(): void {}
+
+  noteKvmclockPause(): void {
+    this.#machine.chipset.clock.notePause(this.#index);
+  }
+
+  nmi(): void {
+    this.#machine.chipset.bus.nmi(this.#index);
+  }
+
+  /** @throws {OsError} for breakpoints and watchpoints, which it does not have */
+  debug(control: DebugControl | undefined): void {
+    if (control && control.points.length > 0) {
+      throw new OsError("KVM_SET_GUEST_DEBUG", Errno.EINVAL, "breakpoints on the software CPU");
+    }
+    this.#state.guest_debug = control?.singleStep ? 1 : 0;
+    this.#machine.wakes.noteChange(this.#index);
+  }
+
+  translate(linear: bigint): bigint | undefined {
+    return translate(this.#state, this.#machine.ram, linear);
+  }
+
+  allow(): void {
+    this.run.immediateExit = false;
+  }
+
+  halt(): void {
+    this.run.immediateExit = true;
+    this.#machine.wakes.kick(this.#index);
+  }
+
+  interrupt(): void {
+    this.#machine.wakes.leave(this.#index);
+  }
+}
+
+const CPUID_X2APIC = 1 << 21;
+const CPUID_TSC_DEADLINE = 1 << 24;
+
+function lapicFeatures(
+  cpuid: readonly CpuidEntry[],
+  { physicalBits }: CpuLimits,
+): LapicFeatures {
+  const ecx = cpuid.find((entry) => entry.function === 1)?.ecx ?? 0;
+  return {
+    x2apic: (ecx & CPUID_X2APIC) !== 0,
+    tscDeadline: (ecx & CPUID_TSC_DEADLINE) !== 0,
+    physicalBits,
+  };
+}
+
+/** The MSRs that are not the CPU's own. */
+class ChipMsrs implements MsrHost {
+  readonly #chips: VcpuChips;
+
+  constructor(chips: VcpuChips) {
+    this.#chips = chips;
+  }
+
+  tsc(): bigint {
+    return tscNow();
+  }
+
+  read(index: number): bigint | undefined {
+    if (!this.#chips.readMsr(index)) return undefined;
+    return BigInt(this.#chips.msrHigh >>> 0) << 32n | BigInt(this.#chips.msrLow >>> 0);
+  }
+
+  write(index: number, value: bigint): boolean {
+    return this.#chips.writeMsr(
+      index,
+      Number(value & 0xffff_ffffn),
+      Number(value >> 32n),
+      true,
+    );
+  }
+}
