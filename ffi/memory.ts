@@ -291,7 +291,7 @@ export function mapCode(code: Uint8Array<ArrayBuffer>): MappedRegion {
 
 /** How a memfd is made. */
 export interface MemfdOptions {
-  /** Allow, and on `sealSize` apply, seals. */
+  /** Whether it may be sealed (`addSeals`). */
   readonly sealing?: boolean;
   /** Page size in bytes when it shall be of huge pages; 0 means the system's default size. */
   readonly hugePageSize?: number;
