@@ -332,16 +332,3 @@ export const kvmIoeventfd = struct("kvm_ioeventfd", {
   flags: u32,
   pad: bytes(36),
 });
-
-/** The fixed head of struct kvm_run, before the union of exit data. */
-export const kvmRunHead = struct("kvm_run", {
-  request_interrupt_window: u8,
-  immediate_exit: u8,
-  padding1: bytes(6),
-  exit_reason: u32,
-  ready_for_interrupt_injection: u8,
-  if_flag: u8,
-  flags: u16,
-  cr8: u64,
-  apic_base: u64,
-});

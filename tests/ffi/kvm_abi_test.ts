@@ -62,8 +62,6 @@ const offsets: Record<string, number> = {
   "kvm_debugregs.dr7": 40,
   "kvm_xcrs.xcrs": 8,
   "kvm_ioeventfd.fd": 20,
-  "kvm_run.exit_reason": 8,
-  "kvm_run.cr8": 16,
 };
 const ioctls: Record<string, bigint> = {
   KVM_CREATE_VM: 0xae01n,
