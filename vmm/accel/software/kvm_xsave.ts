@@ -43,7 +43,7 @@ export function writeXsave(state: CpuState, from: Uint8Array<ArrayBuffer>): void
   }
   if (!(view.xstate_bv & SSE)) {
     bytes.fill(0, xsaveHead.offsets.xmm, xsaveHead.offsets.reserved_416);
-    if (!(view.xstate_bv & X87)) view.mxcsr = INITIAL_MXCSR;
+    view.mxcsr = INITIAL_MXCSR;
   }
   view.mxcsr_mask = MXCSR_MASK;
   state.fxsave.set(fxsaveIn(bytes.subarray(0, LEGACY)));

@@ -245,9 +245,7 @@ function setPair(value: u64): void {
 
 export function opXgetbv(): void {
   if (!(load<u64>(CR4) & CR4_OSXSAVE)) raiseUD();
-  const index = <u32>gpr(RCX);
-  if (index > 1) raiseGP(0);
-  // XCR0 & XINUSE of index 1: what is not in its initial state, which nothing here tracks.
+  if (<u32>gpr(RCX) != 0) raiseGP(0);
   setPair(load<u64>(XCR0));
 }
 

@@ -96,6 +96,7 @@ export function startUp(vector: u32): void {
   setSegment(CS, vector << 8, <u64>vector << 12, 0xffff, CODE_REAL);
   jump(0);
   setMpState(RUNNABLE);
+  modeChanged();
 }
 
 function setMpState(state: u32): void {
