@@ -73,6 +73,8 @@ export type SocketConfig = ChardevCommon & SocketEndpoint & {
   readonly server: boolean;
   /** As a server: the machine does not start before a client is there. */
   readonly wait: boolean;
+  /** As a client: connect again so many ms after a failure, or after the server hung up; 0 is never. */
+  readonly reconnectMs?: number;
 };
 
 /** A socket that was opened by whoever started the VMM: connected, or listening. */
@@ -81,6 +83,8 @@ export interface FdConfig extends ChardevCommon {
   readonly backend: "fd";
   /** The descriptor's number in this process. */
   readonly fd: number;
+  /** If it listens: the machine does not start before a client is there. */
+  readonly wait?: boolean;
 }
 
 /** A backend's configuration. */

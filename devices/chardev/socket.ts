@@ -31,6 +31,7 @@ import {
 import type { ChardevState, KeptChardev } from "./backend.ts";
 import type { FdConfig, SocketConfig } from "./config.ts";
 import type { FdRequirements } from "./fd_table.ts";
+import { Connector } from "./connector.ts";
 import { StreamBackend } from "./stream_backend.ts";
 
 /** How long to wait when a client cannot be accepted, for want of descriptors for example. */
@@ -57,6 +58,7 @@ export class SocketBackend extends StreamBackend {
   #listening = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #waiting: PromiseWithResolvers<void> | undefined;
+  readonly #connector: Connector | undefined;
 
   /**
    * Listens or connects, or goes on with what was kept.
@@ -68,6 +70,7 @@ export class SocketBackend extends StreamBackend {
   constructor(config: SocketConfig | FdConfig, kept?: KeptChardev) {
     super(config, kept, socketFds);
     this.#config = config;
+    this.#connector = this.#makeConnector(config);
     this.setUp(() => this.#open(kept));
     this.#listener = this.fds.get("listener");
     this.#file = identify(config);
@@ -83,8 +86,7 @@ export class SocketBackend extends StreamBackend {
 
   /** Whether the machine shall not start yet: a server with `wait=on` has no client. */
   get wantsClient(): boolean {
-    const config = this.#config;
-    return config.backend === "socket" && config.server && config.wait && !this.connected;
+    return this.#listener !== undefined && this.#config.wait === true && !this.connected;
   }
 
   /**
@@ -110,7 +112,7 @@ export class SocketBackend extends StreamBackend {
   /** The predecessor's connection may have ended after it was passed on. */
   override restoreState({ connected }: ChardevState): void {
     if (connected === false) this.#hangUp();
-    this.#listen();
+    this.#awaitPeer();
   }
 
   /** Ends the connection; a server waits for the next client. */
@@ -120,32 +122,37 @@ export class SocketBackend extends StreamBackend {
 
   /** Clients are accepted, or wait. */
   protected override heldChanged(): void {
-    if (this.held === "nothing") this.#listen();
-    else this.#unlisten();
+    if (this.held === "nothing") return this.#awaitPeer();
+    this.#unlisten();
+    this.#connector?.stop();
   }
 
   /** Begins to accept clients. */
   protected override started(reactor: Reactor): void {
     this.#reactor = reactor;
-    this.#listen();
+    if (this.fds.get("connection") === undefined && this.held === "nothing") {
+      this.#connector?.start(reactor);
+    }
+    this.#awaitPeer();
   }
 
   /** The peer has hung up. */
   protected inputEnded(): void {
     this.#hangUp();
-    this.#listen();
+    this.#awaitPeer();
   }
 
   /** The client has hung up, but not all that it sent is read. */
   protected override peerGone(): void {
     // The next client shall not have to wait until the guest has read what this one left.
     this.#connectionName = undefined;
-    this.#listen();
+    this.#awaitPeer();
   }
 
   /** Stops listening. */
   protected override stopped(): void {
     this.#unlisten();
+    this.#connector?.stop();
     this.#reactor = undefined;
     clearTimeout(this.#retry);
     this.#waiting?.reject(new Error(`Chardev '${this.label}' was closed`));
@@ -165,7 +172,7 @@ export class SocketBackend extends StreamBackend {
       if (!kept) this.#takeOver(config.fd);
     } else if (config.server) {
       this.fds.open("listener", () => listen(config));
-    } else if (kept?.state.connected !== false) {
+    } else if (!this.#connector && kept?.state.connected !== false) {
       this.fds.open("connection", () => connect(config));
     }
     for (const name of ["listener", "connection"]) {
@@ -192,6 +199,23 @@ export class SocketBackend extends StreamBackend {
       : nameOf({ type: "inet", host: config.host, port: config.port });
   }
 
+  #makeConnector(config: SocketConfig | FdConfig): Connector | undefined {
+    if (config.backend === "fd" || config.server || !config.reconnectMs) return undefined;
+    return new Connector(
+      config.reconnectMs,
+      () => connect(config, { nonblocking: true }),
+      (connection) => this.#take(connection),
+    );
+  }
+
+  /** Waits for a client, or connects again after a while, unless a peer is there. */
+  #awaitPeer(): void {
+    this.#listen();
+    if (this.#reactor && !this.connected && this.held === "nothing") {
+      this.#connector?.startLater(this.#reactor);
+    }
+  }
+
   #listen(): void {
     if (!this.#reactor || this.#listener === undefined || this.#listening || this.connected) return;
     if (this.held !== "nothing") return;
@@ -208,9 +232,14 @@ export class SocketBackend extends StreamBackend {
     const connection = this.#acceptOrRetry();
     if (!connection) return;
     this.#unlisten();
+    this.#take(connection);
+    this.#waiting?.resolve();
+  }
+
+  /** A peer is there; what the one before has left is gone. */
+  #take(connection: OwnedFd): void {
     this.#hangUp();
     this.#use(this.fds.set("connection", connection));
-    this.#waiting?.resolve();
   }
 
   #acceptOrRetry(): OwnedFd | undefined {
@@ -253,8 +282,10 @@ function listen(config: SocketConfig): OwnedFd {
   return listenTcp(config.host === "" ? "0.0.0.0" : config.host, config.port);
 }
 
-function connect(config: SocketConfig): OwnedFd {
-  return config.family === "unix" ? connectUnix(config.path) : connectTcp(config.host, config.port);
+function connect(config: SocketConfig, options?: { readonly nonblocking: boolean }): OwnedFd {
+  return config.family === "unix"
+    ? connectUnix(config.path, options)
+    : connectTcp(config.host, config.port, options);
 }
 
 function nameOf(address: SocketAddress | undefined): string {

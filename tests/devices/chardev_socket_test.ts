@@ -3,13 +3,14 @@ import { Buffer } from "node:buffer";
 import { Mux } from "../../devices/chardev/mux.ts";
 import { openChardev, resolveChardev, waitForClient } from "../../devices/chardev/open.ts";
 import type { CharacterBackend, KeptChardev } from "../../devices/chardev/backend.ts";
-import type { ChardevConfig } from "../../devices/chardev/config.ts";
+import type { ChardevConfig, SocketEndpoint } from "../../devices/chardev/config.ts";
 import { duplicate, isOpen, pollFd, POLLHUP, POLLIN, readFd } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import {
   accept,
   connectTcp,
   connectUnix,
+  listenTcp,
   listenUnix,
   localAddress,
   shutdownSocket,
@@ -257,6 +258,88 @@ Deno.test("a worker thread that the host takes nothing from is told through the 
     while (pollFd(client.fd, POLLIN, 0)) readFd(client.fd, buffer);
     await until(() => frontend.writableCalls === 2);
   }));
+
+const reconnecting = (endpoint: SocketEndpoint): ChardevConfig => ({
+  backend: "socket",
+  id: "c",
+  ...endpoint,
+  server: false,
+  wait: false,
+  reconnectMs: 20,
+});
+
+for (const family of ["unix", "tcp"] as const) {
+  Deno.test(`a ${family} client with reconnect-ms connects whenever the server is there`, async () => {
+    const path = `${Deno.makeTempDirSync()}/s`;
+    // A port on which nobody listens: it was given to somebody who is gone.
+    const first = listenTcp("127.0.0.1", 0);
+    const address = localAddress(first.fd);
+    assert.ok(address?.type === "inet");
+    const { port } = address;
+    first.close();
+    const endpoint: SocketEndpoint = family === "unix"
+      ? { family, path }
+      : { family, host: "127.0.0.1", port };
+    const listenAgain = () => family === "unix" ? listenUnix(path) : listenTcp("127.0.0.1", port);
+    const reactor = new Reactor();
+    const backend = openChardev(reconnecting(endpoint), host);
+    const frontend = new Recorder();
+    backend.attach(reactor, frontend);
+    assert.equal(backend.connected, false);
+    for (const greeting of ["hi", "hi again"]) {
+      using listener = listenAgain();
+      await until(() => backend.connected);
+      using peer = accept(listener.fd)!;
+      say(peer.fd, greeting);
+      await until(() => frontend.text.endsWith(greeting));
+      backend.write(encode("you too"));
+      assert.equal(hear(peer.fd, 7), "you too");
+      shutdownSocket(peer.fd);
+      await until(() => !backend.connected);
+    }
+    const name = family === "unix" ? `unix:${path}` : `tcp:127.0.0.1:${port}`;
+    assert.equal(backend.filename, `disconnected:${name}`);
+    const before = openFds();
+    backend.close();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.ok(openFds().length < before.length, "it goes on trying after it was closed");
+    await reactor.close();
+  });
+}
+
+Deno.test("a successor of a client with reconnect-ms goes on with the connection, and after it", async () => {
+  const path = `${Deno.makeTempDirSync()}/s`;
+  using listener = listenUnix(path);
+  const config = reconnecting({ family: "unix", path });
+  const reactor = new Reactor();
+  const backend = openChardev(config, host);
+  backend.attach(reactor, new Recorder());
+  await until(() => backend.connected);
+  using peer = accept(listener.fd)!;
+  backend.held = "everything";
+  const successor = openChardev(config, host, handOver(backend));
+  const frontend = new Recorder();
+  successor.attach(reactor, frontend);
+  backend.release();
+  say(peer.fd, "on");
+  await until(() => frontend.text === "on");
+  shutdownSocket(peer.fd);
+  await until(() => !successor.connected);
+  await until(() => successor.connected);
+  using next = accept(listener.fd)!;
+  say(next.fd, "ward");
+  await until(() => frontend.text === "onward");
+  // While it is held back it connects to nobody.
+  successor.held = "peers";
+  shutdownSocket(next.fd);
+  await until(() => !successor.connected);
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  assert.equal(successor.connected, false);
+  successor.held = "nothing";
+  await until(() => successor.connected);
+  successor.close();
+  await reactor.close();
+});
 
 Deno.test("a socket client connects at once and stays away after the server hangs up", async () => {
   const path = `${Deno.makeTempDirSync()}/s`;

@@ -193,6 +193,25 @@ Deno.test("parseChardev() reads every backend", () => {
       "socket,id=a,path=x,server,nowait",
       { backend: "socket", id: "a", family: "unix", path: "x", server: true, wait: false },
     ],
+    ...(["reconnect=5", "reconnect-ms=5000"] as const).map((option): [string, ChardevConfig] => [
+      `socket,id=a,path=x,${option}`,
+      {
+        backend: "socket",
+        id: "a",
+        family: "unix",
+        path: "x",
+        server: false,
+        wait: false,
+        reconnectMs: 5000,
+      },
+    ]),
+    [
+      "socket,id=a,path=x,reconnect=0,server=off",
+      { backend: "socket", id: "a", family: "unix", path: "x", server: false, wait: false },
+    ],
+    ["socket,id=a,fd=7,server=on", { backend: "fd", id: "a", fd: 7, wait: true }],
+    ["socket,id=a,fd=7,server=on,wait=off", { backend: "fd", id: "a", fd: 7, wait: false }],
+    ["socket,id=a,fd=7", { backend: "fd", id: "a", fd: 7, wait: false }],
     [
       "socket,id=a,host=::1,port=4444,server=on,wait=off,telnet=off",
       {
@@ -236,8 +255,24 @@ Deno.test("parseChardev() fails in QEMU's words when a parameter is missing or w
       "'wait' option is incompatible with socket in client connect mode",
     ],
     ["socket,id=a,path=x,server=on,telnet=on", "'telnet' option is not supported"],
-    ["socket,id=a,path=x,reconnect=5", "'reconnect' option is not supported"],
-    ["socket,id=a,path=x,reconnect-ms=5", "'reconnect-ms' option is not supported"],
+    ["socket,id=a,path=x,fd=3", "None or one of 'path', 'fd' or 'host' option required."],
+    [
+      "socket,id=a,path=x,reconnect=5,reconnect-ms=5",
+      "'reconnect' and 'reconnect-ms' are mutually exclusive",
+    ],
+    [
+      "socket,id=a,path=x,server=on,reconnect=5",
+      "'reconnect' option is incompatible with socket in server listen mode",
+    ],
+    [
+      "socket,id=a,path=x,server=on,reconnect-ms=5",
+      "'reconnect-ms' option is incompatible with socket in server listen mode",
+    ],
+    ["socket,id=a,fd=5,reconnect=5", "'reconnect' option is incompatible with 'fd' address type"],
+    [
+      "socket,id=a,path=x,reconnect-ms=3000000000",
+      "Parameter 'reconnect-ms' expects at most 24 days",
+    ],
     ["socket,id=a,path=x,websocket=on", "'websocket' option is not supported"],
   ];
   for (const [text, message] of cases) assertOptionError(() => parseChardev(text), message, text);

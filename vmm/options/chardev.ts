@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { ChardevConfig, SocketEndpoint } from "../../devices/chardev/config.ts";
+import type { ChardevCommon, ChardevConfig, SocketEndpoint } from "../../devices/chardev/config.ts";
 import { OptionError } from "./error.ts";
 import { parseOpts, type RawOptions } from "./grammar.ts";
 import { compact, readOptions, type Schema, type Values } from "./schema.ts";
@@ -55,6 +55,7 @@ const BACKENDS: Readonly<Record<ChardevConfig["backend"], readonly string[]>> = 
     "websocket",
     "reconnect",
     "reconnect-ms",
+    "fd",
   ],
   fd: ["fd"],
 };
@@ -73,10 +74,12 @@ function parsePort(text: string): number {
   return port;
 }
 
-function endpoint({ path, host, port }: Parameters): SocketEndpoint {
-  if (path !== undefined && host !== undefined) {
+/** Undefined for a socket that is given as a descriptor. */
+function endpoint({ path, host, port, fd }: Parameters): SocketEndpoint | undefined {
+  if ([path, host, fd].filter((one) => one !== undefined).length > 1) {
     throw new OptionError("None or one of 'path', 'fd' or 'host' option required.");
   }
+  if (fd !== undefined) return undefined;
   if (path) return { family: "unix", path };
   if (port === undefined) {
     throw new OptionError(
@@ -88,7 +91,7 @@ function endpoint({ path, host, port }: Parameters): SocketEndpoint {
 
 /** Options of QEMU's sockets that would change how bytes travel and that do not exist here. */
 function refuseUnsupported(values: Parameters): void {
-  for (const name of ["telnet", "tn3270", "websocket", "reconnect", "reconnect-ms"] as const) {
+  for (const name of ["telnet", "tn3270", "websocket"] as const) {
     if (values[name]) throw new OptionError(`'${name}' option is not supported`);
   }
 }
@@ -96,6 +99,38 @@ function refuseUnsupported(values: Parameters): void {
 function requirePath(backend: string, values: Parameters, what: string): string {
   if (!values.path) throw new OptionError(`chardev: ${backend}: no ${what} given`);
   return values.path;
+}
+
+/** In milliseconds. @throws OptionError if two options say it, or the socket cannot do it */
+function reconnectTime(values: Parameters): number | undefined {
+  const { reconnect, "reconnect-ms": ms, server, fd } = values;
+  if (reconnect !== undefined && ms !== undefined) {
+    throw new OptionError("'reconnect' and 'reconnect-ms' are mutually exclusive");
+  }
+  const name = reconnect === undefined ? "reconnect-ms" : "reconnect";
+  const time = reconnect === undefined ? ms : reconnect * 1000;
+  if (time === undefined) return undefined;
+  if (server) {
+    throw new OptionError(`'${name}' option is incompatible with socket in server listen mode`);
+  }
+  if (fd !== undefined) {
+    throw new OptionError(`'${name}' option is incompatible with 'fd' address type`);
+  }
+  // What setTimeout can count.
+  if (time > 0x7fff_ffff) throw new OptionError(`Parameter '${name}' expects at most 24 days`);
+  return time === 0 ? undefined : time;
+}
+
+function buildSocket(common: ChardevCommon, values: Parameters): ChardevConfig {
+  refuseUnsupported(values);
+  const { server = false, wait, fd } = values;
+  if (!server && wait !== undefined) {
+    throw new OptionError("'wait' option is incompatible with socket in client connect mode");
+  }
+  const reconnectMs = reconnectTime(values);
+  const address = endpoint(values);
+  if (fd !== undefined) return { backend: "fd", ...common, fd, wait: wait ?? server };
+  return { backend: "socket", ...common, ...address!, server, wait: wait ?? server, reconnectMs };
 }
 
 function build(id: string, values: Parameters): ChardevConfig {
@@ -118,14 +153,8 @@ function build(id: string, values: Parameters): ChardevConfig {
       return { backend, ...common, path: requirePath(backend, values, "device path") };
     case "pty":
       return { backend, ...common, path: values.path };
-    case "socket": {
-      refuseUnsupported(values);
-      const server = values.server ?? false;
-      if (!server && values.wait !== undefined) {
-        throw new OptionError("'wait' option is incompatible with socket in client connect mode");
-      }
-      return { backend, ...common, ...endpoint(values), server, wait: values.wait ?? server };
-    }
+    case "socket":
+      return buildSocket(common, values);
     case "fd":
       if (values.fd === undefined) throw new OptionError("chardev: fd: no file descriptor given");
       return { backend, ...common, fd: values.fd };

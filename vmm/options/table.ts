@@ -248,7 +248,7 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
           "-chardev file,id=id,path=path[,append=on|off]",
           "-chardev pipe,id=id,path=path",
           "-chardev pty,id=id[,path=path]",
-          "-chardev socket,id=id,path=path[,server=on|off][,wait=on|off] (unix)",
+          "-chardev socket,id=id,path=path[,server=on|off][,wait=on|off][,reconnect-ms=ms] (unix)",
           "-chardev socket,id=id[,host=host],port=port[,server=on|off][,wait=on|off] (tcp)",
           "-chardev fd,id=id,fd=fd",
           "         [,mux=on|off][,logfile=PATH][,logappend=on|off][,cpr=on|off] (all)",
