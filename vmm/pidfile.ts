@@ -110,11 +110,16 @@ export class Pidfile implements Disposable, Keeper {
     this.#held = false;
   }
 
-  /** Writes this process's id. */
+  /** Writes this process's id. @throws {Error} in QEMU's words */
   write(): void {
-    resizeFile(this.fd, 0);
-    seekFd(this.fd, 0);
-    writeAll(this.fd, new TextEncoder().encode(`${Deno.pid}\n`));
+    try {
+      resizeFile(this.fd, 0);
+      seekFd(this.fd, 0);
+      writeAll(this.fd, new TextEncoder().encode(`${Deno.pid}\n`));
+    } catch (cause) {
+      const reason = cause instanceof OsError ? cause.reason : String(cause);
+      throw new Error(`cannot create PID file: Failed to write pid file: ${reason}`, { cause });
+    }
   }
 
   /** Closes the file, and removes it if it is this process's. */

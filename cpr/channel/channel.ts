@@ -63,6 +63,8 @@ export class Channel implements Disposable {
   /** Whether its other end may have to be waited for: files are always ready. */
   readonly #hasPeer: boolean;
   readonly #child: ChildProcess | undefined;
+  /** What it is, for messages. */
+  readonly #name: string;
   /** Bytes that were read ahead, from `#start` to `#end`. */
   #buffer = new Uint8Array(BUFFER_SIZE);
   #start = 0;
@@ -70,11 +72,16 @@ export class Channel implements Disposable {
 
   /**
    * @param fd the descriptor
-   * @param child the command behind it
+   * @param options.child the command behind it
+   * @param options.file the file's name
    */
-  constructor(readonly fd: OwnedFd, child?: ChildProcess) {
+  constructor(
+    readonly fd: OwnedFd,
+    { child, file }: { readonly child?: ChildProcess; readonly file?: string } = {},
+  ) {
     this.#child = child;
     const { kind } = fileStatus(fd.fd);
+    this.#name = file === undefined ? kind : `'${file}'`;
     this.duplex = kind === "socket";
     this.#hasPeer = this.duplex || kind === "fifo";
     // Whoever waits for the other end shall not wait for ever, and be woken by other things.
@@ -129,7 +136,8 @@ export class Channel implements Disposable {
       return write();
     } catch (error) {
       const gone = error instanceof OsError && ["EPIPE", "ECONNRESET"].includes(error.code);
-      throw gone ? new ChannelClosed("Peer has closed the migration channel") : error;
+      if (gone) throw new ChannelClosed("Peer has closed the migration channel");
+      throw inWords(error, `Unable to write to ${this.#name}`);
     }
   }
 
@@ -195,7 +203,7 @@ export class Channel implements Disposable {
     } catch (error) {
       // The peer has gone without reading all that it was sent: that is an end as well.
       if (error instanceof OsError && error.code === "ECONNRESET") return 0;
-      throw error;
+      throw inWords(error, `Unable to read from ${this.#name}`);
     }
   }
 
@@ -284,11 +292,11 @@ export async function openOutgoing(
 ): Promise<Channel> {
   switch (address.transport) {
     case "file":
-      return new Channel(createFile(address, fds));
+      return new Channel(createFile(address, fds), { file: address.filename });
     case "exec": {
       const [reader, writer] = makePipe();
       using stdin = reader;
-      return new Channel(writer, spawn(address.args, { fds: [[stdin.fd, 0]] }));
+      return new Channel(writer, { child: spawn(address.args, { fds: [[stdin.fd, 0]] }) });
     }
     case "socket":
       return new Channel(await connectSocket(address, fds, waiting));
@@ -396,7 +404,7 @@ function createFile({ filename, offset }: FileAddress, fds: FdRegistry): OwnedFd
     throw inWords(error, `Could not create '${filename}'`);
   }
   try {
-    if (fileStatus(fd.fd).kind === "file") resizeFile(fd.fd, offset);
+    if (fileStatus(fd.fd).kind !== "fifo") resizeFile(fd.fd, offset);
     if (offset > 0) seekFd(fd.fd, offset);
     return fd;
   } catch (error) {
@@ -437,12 +445,15 @@ export async function openIncoming(
 ): Promise<IncomingEnd> {
   switch (address.transport) {
     case "file":
-      return { kind: "open", channel: new Channel(readFile(address, fds)) };
+      return {
+        kind: "open",
+        channel: new Channel(readFile(address, fds), { file: address.filename }),
+      };
     case "exec": {
       const [reader, writer] = makePipe();
       using stdout = writer;
       const child = spawn(address.args, { fds: [[stdout.fd, 1]] });
-      return { kind: "open", channel: new Channel(reader, child) };
+      return { kind: "open", channel: new Channel(reader, { child }) };
     }
     case "socket":
       break;

@@ -10,7 +10,7 @@
  *
  * @module
  */
-import type { GuestMemory, MemoryRegion } from "../../vmm/machine/guest_memory.ts";
+import { type GuestMemory, type MemoryRegion, RAM_ABOVE } from "../../vmm/machine/guest_memory.ts";
 import { checkVersion, describeSection, type Section, StateError } from "../stream/stream.ts";
 
 /** Name of a section with a piece of RAM. */
@@ -88,8 +88,8 @@ export class RamLoader {
   readonly #ignoreShared: boolean;
   /** Whether the stream has said that it brings RAM. */
   #announced = false;
-  /** Up to where each region has come. */
-  readonly #ends = new Map<MemoryRegion, number>();
+  /** Up to where each region has come, by its name: a VM with more RAM may have more of them. */
+  readonly #ends = new Map<string, number>();
   /** What is not zero any more. */
   readonly #written: Chunk[] = [];
 
@@ -124,11 +124,15 @@ export class RamLoader {
 
   /** At the stream's end. @throws {StateError} if there is RAM that did not come */
   finish(): void {
+    for (const [id, end] of this.#ends) {
+      const size = this.#memory.regions.find((region) => region.name === id)?.size ?? 0;
+      if (end === size) continue;
+      throw new StateError(`Size mismatch: ${id}: 0x${end.toString(16)} != 0x${size.toString(16)}`);
+    }
     for (const region of this.#memory.regions) {
-      const end = this.#ends.get(region) ?? 0;
-      if (end === region.size || this.#isInPlace(region)) continue;
+      if (this.#ends.has(region.name) || this.#isInPlace(region)) continue;
       throw new StateError(
-        `RAM of '${region.name}' is missing from the stream: ${end} of ${region.size} bytes came`,
+        `RAM of '${region.name}' is missing from the stream: 0 of ${region.size} bytes came`,
       );
     }
   }
@@ -163,8 +167,9 @@ export class RamLoader {
   #load(section: Section): void {
     checkVersion(section, VERSION);
     const chunk = this.#locate(section);
+    // What another VM has more is counted, for finish() to say so: what it is comes behind its RAM.
+    if (!chunk) return;
     const { region, offset, length } = chunk;
-    this.#ends.set(region, offset + length);
     if (section.name === ZERO) {
       if (isSharedFile(this.#memory, region)) clear(region, offset, length);
       return;
@@ -173,16 +178,20 @@ export class RamLoader {
     region.mapping.write(region.offset + offset, section.data.subarray(HEAD));
   }
 
-  /** Where a section's RAM goes: behind what came before, without a gap. */
-  #locate(section: Section): Chunk {
+  /**
+   * Where a section's RAM goes: behind what came before, without a gap.
+   *
+   * @returns undefined where this VM has none
+   */
+  #locate(section: Section): Chunk | undefined {
     const { name, id, data } = section;
     const region = this.#memory.regions.find((region) => region.name === id);
-    if (!region) {
+    if (!region && id !== RAM_ABOVE) {
       throw new StateError(
         `Unknown ramblock ${JSON.stringify(id)}, cannot accept migration`,
       );
     }
-    if (!this.#announced || this.#isInPlace(region)) {
+    if (!this.#announced || (region && this.#isInPlace(region))) {
       throw new StateError(`Section ${describeSection(section)} brings RAM that nobody awaits`);
     }
     if (name === ZERO ? data.length !== 2 * HEAD : data.length <= HEAD) {
@@ -191,16 +200,14 @@ export class RamLoader {
     const head = new DataView(data.buffer, data.byteOffset);
     const offset = Number(head.getBigUint64(0, true));
     const length = name === ZERO ? Number(head.getBigUint64(HEAD, true)) : data.length - HEAD;
-    if (!fits(region, offset, length)) {
+    const end = this.#ends.get(id) ?? 0;
+    if (offset !== end || length === 0 || !Number.isSafeInteger(offset + length)) {
       throw new StateError(
-        `RAM section of '${id}' at ${offset} is outside a region of ${region.size} bytes`,
+        `RAM section of '${id}' has ${length} bytes at ${offset}, expected some at ${end}`,
       );
     }
-    const end = this.#ends.get(region) ?? 0;
-    if (offset !== end) {
-      throw new StateError(`RAM section of '${id}' is at ${offset}, expected ${end}`);
-    }
-    return { region, offset, length };
+    this.#ends.set(id, offset + length);
+    return region && offset + length <= region.size ? { region, offset, length } : undefined;
   }
 }
 
@@ -215,8 +222,4 @@ function checkIgnoreShared(there: boolean, here: boolean): void {
 /** RAM is zero in a new machine, unless it is in a file that was used before. */
 function clear({ mapping, offset: start }: MemoryRegion, offset: number, length: number): void {
   if (length > 0 && !mapping.isZero(start + offset, length)) mapping.zero(start + offset, length);
-}
-
-function fits(region: MemoryRegion, offset: number, length: number): boolean {
-  return Number.isSafeInteger(offset) && length > 0 && offset + length <= region.size;
 }

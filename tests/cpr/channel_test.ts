@@ -166,7 +166,7 @@ Deno.test("a channel whose peer has gone says so, but to who does not care", () 
   awaitAnswer(near);
   assert.equal(near.source(1).length, 0);
   near[Symbol.dispose]();
-  assert.throws(() => sendIfThere(near, encode("x")), { code: "EBADF" });
+  assert.throws(() => sendIfThere(near, encode("x")), { message: /Bad file descriptor$/ });
 });
 
 Deno.test("sending waits on the event loop for who reads slowly, and ends by its signal", async () => {

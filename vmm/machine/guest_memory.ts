@@ -32,6 +32,9 @@ import type { AcceleratorVm, MemorySlot } from "../accel/accelerator.ts";
 import { HIGH_RAM_START, LOW_RAM_LIMIT } from "./microvm.ts";
 import type { MemoryBackendConfig } from "../config.ts";
 
+/** The region that there is only if not all RAM fits below 4 GiB. */
+export const RAM_ABOVE = "ram-above-4g";
+
 /** A memory backend with its memory. */
 export interface MemoryBackend {
   readonly config: MemoryBackendConfig;
@@ -267,7 +270,7 @@ export class GuestMemory {
     const { size } = ram.config;
     const low = Math.min(size, LOW_RAM_LIMIT);
     this.#add("ram-below-4g", 0, low, ram, 0);
-    if (size > low) this.#add("ram-above-4g", HIGH_RAM_START, size - low, ram, low);
+    if (size > low) this.#add(RAM_ABOVE, HIGH_RAM_START, size - low, ram, low);
   }
 
   /** All regions in slot order. */

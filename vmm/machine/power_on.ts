@@ -39,11 +39,21 @@ class OpenImage implements ImageFile, Disposable {
 
   read(offset: number, length: number): Uint8Array {
     const buffer = new Uint8Array(length);
-    return buffer.subarray(0, readAt(this.fd.fd, buffer, offset));
+    return buffer.subarray(0, reading(this.path, () => readAt(this.fd.fd, buffer, offset)));
   }
 
   [Symbol.dispose](): void {
     this.fd.close();
+  }
+}
+
+/** Reads from an image. @throws {BootError} that names it */
+function reading<T>(path: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof OsError) throw new BootError(`error reading ${path}: ${error.reason}`);
+    throw error;
   }
 }
 
@@ -159,7 +169,7 @@ function loadSegment(memory: GuestMemory, segment: Segment): void {
   if ("bytes" in segment) return memory.write(segment.gpa, Uint8Array.from(segment.bytes));
   const { file, gpa, offset, length, zeroTo } = segment;
   const { fd, path } = file as OpenImage;
-  const done = length === 0 ? 0 : memory.readFrom(fd.fd, offset, gpa, length);
+  const done = length === 0 ? 0 : reading(path, () => memory.readFrom(fd.fd, offset, gpa, length));
   if (done !== length) {
     throw new BootError(`error reading ${path}: it ends at byte ${offset + done}`);
   }

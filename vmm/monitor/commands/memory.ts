@@ -97,7 +97,16 @@ async function save(
       const start = BigInt.asUintN(64, address).toString(16).padStart(16, "0");
       throw new QmpError(`Invalid addr 0x${start}/size ${size} specified`);
     }
+    write(file, bytes, filename);
+  }
+}
+
+function write(file: OwnedFd, bytes: Uint8Array<ArrayBuffer>, filename: string): void {
+  try {
     writeAll(file.fd, bytes);
+  } catch (error) {
+    if (!(error instanceof OsError)) throw error;
+    throw new QmpError(`writing memory to '${filename}' failed: ${error.reason}`);
   }
 }
 
