@@ -34,7 +34,10 @@ const FIRMWARE_FILES = "firmware-files";
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-/** What two machines must have in common, in the words of the command line. */
+/**
+ * What two machines must have in common, in the words of the command line. What is added later is
+ * there only where a machine is not as all machines were before: then older versions know it still.
+ */
 export function machineIdentity(machine: Machine): Record<string, string> {
   return {
     machine: MACHINE_TYPE,
@@ -273,18 +276,18 @@ function parseJson(section: Section): Record<string, unknown> {
 function checkIdentity(machine: Machine, section: Section): void {
   const own = machineIdentity(machine);
   const saved = parseJson(section);
-  for (const [key, value] of Object.entries(own)) {
-    if (saved[key] !== value) {
-      throw new StateError(
-        `Machine differs: this VM has ${key} ${value}, the saved VM has ${key} ${show(saved[key])}`,
-      );
-    }
+  for (const key of new Set([...Object.keys(own), ...Object.keys(saved)])) {
+    if (saved[key] === own[key]) continue;
+    const [name, here, there] = [key, own[key], saved[key]].map(show);
+    throw new StateError(
+      `Machine differs: this VM has ${name} ${here}, the saved VM has ${name} ${there}`,
+    );
   }
 }
 
 /** A value from JSON on one line. */
 function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? "undefined";
+  const text = JSON.stringify(value) ?? "none";
   return typeof value === "string" ? text.slice(1, -1) : text;
 }
 

@@ -117,6 +117,11 @@ machineTest("`checkState()` refuses another machine, and other CPUs", (vm) => {
   for (const text of ["{", "", "null", "[]", '"x"', '{"machine":"q35"}']) {
     assert.throws(() => checkState(vm.machine, machine(text)), { name: "StateError" }, text);
   }
+  const own = sections.find(({ name }) => name === "machine")!.data;
+  const more = { ...JSON.parse(new TextDecoder().decode(own)), "turbo\n": "on" };
+  assert.throws(() => checkState(vm.machine, machine(JSON.stringify(more))), {
+    message: "Machine differs: this VM has turbo\\n none, the saved VM has turbo\\n on",
+  });
   const cpuid = sections.find(({ name }) => name === "cpu/cpuid")!.data.slice();
   cpuid[cpuid.length - 1] ^= 1;
   assert.throws(() => checkState(vm.machine, change("cpu/cpuid", cpuid)), {

@@ -28,7 +28,8 @@ import { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { layout } from "../guests/programs.ts";
 import { kvmTest } from "../needs_kvm.ts";
 import { patience } from "../patience.ts";
-import { recordedConfig, type Recording, recordings } from "./streams/record.ts";
+import type { LayoutRecords } from "./streams/layouts.ts";
+import { layouts, recordedConfig, type Recording, recordings } from "./streams/record.ts";
 
 /** Sections whose contents or sizes are the recording host's: another has others. */
 const HOST = ["cpu/cpuid", "cpu/msrs", "cpu/xsave", "cpu/tsc_offset"];
@@ -241,6 +242,19 @@ for (const { name: version } of versions) {
   });
 }
 
+for (const { name: version } of versions) {
+  Deno.test(`state is laid out as ${version} had it, wherever its version is the same`, () => {
+    const text = Deno.readTextFileSync(new URL(`${version}/layouts.json`, folder));
+    const now = layouts();
+    for (const [name, records] of Object.entries<LayoutRecords[string]>(JSON.parse(text))) {
+      for (const record of records) {
+        const same = now[name]?.find((one) => one.version === record.version);
+        assert.deepEqual(same, record, `raise the version of '${name}' and keep the one before`);
+      }
+    }
+  });
+}
+
 kvmTest("the stream that was recorded before loads, and its guest goes on", async () => {
   const sections = [...readSections(bufferSource(await unpack("format-1")))];
   await using vm = await VirtualMachine.create({ memory: 8 << 20 }, { incoming: true });
@@ -256,6 +270,7 @@ Deno.test("there are recordings of each version, of each mode", () => {
   assert.deepEqual(versions.map(({ name }) => name).sort(), ["version-1"]);
   for (const { name } of versions) {
     const files = [...Deno.readDirSync(new URL(`${name}/`, folder))].map(({ name }) => name);
-    assert.deepEqual(files.sort(), recordings.map((one) => `${one}.gz`).sort());
+    const wanted = ["layouts.json", ...recordings.map((one) => `${one}.gz`)];
+    assert.deepEqual(files.sort(), wanted.sort());
   }
 });

@@ -1,11 +1,11 @@
 /**
  * Records what this version sends to a successor, for later versions to take: `deno run -A
- * tests/cpr/streams/record.ts FOLDER` writes {@linkcode recordings}, compressed. To be run once for
- * each released version; what it recorded then is never changed.
+ * tests/cpr/streams/record.ts FOLDER` writes {@linkcode recordings}, compressed, and the layouts of
+ * what is in them. To be run once for each released version; what it recorded then is never changed.
  *
  * @module
  */
-import { VmImage } from "../../../cpr/state/vm_state.ts";
+import { GLOBAL_STATE, globalState, VmImage } from "../../../cpr/state/vm_state.ts";
 import { collectHandover, encodeHandover } from "../../../cpr/handover/handover.ts";
 import { constantSections } from "../../../cpr/state/machine_state.ts";
 import { Ownership } from "../../../cpr/handover/ownership.ts";
@@ -14,7 +14,9 @@ import { encodeStream, type Section, SectionWriter } from "../../../cpr/stream/s
 import { connectUnix } from "../../../ffi/socket.ts";
 import { defaultConfig, type MachineConfig } from "../../../vmm/config.ts";
 import { VirtualMachine } from "../../../vmm/virtual_machine.ts";
+import { deviceTypes } from "../../../devices/registry.ts";
 import { programs } from "../../guests/programs.ts";
+import { describeLayouts, type LayoutRecords, versionsOf } from "./layouts.ts";
 
 /**
  * What is recorded of one guest, stopped after a second:
@@ -124,9 +126,15 @@ function join(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return joined;
 }
 
+/** The layouts of all state that this version knows. */
+export function layouts(): LayoutRecords {
+  return { [GLOBAL_STATE]: versionsOf(globalState), ...describeLayouts(deviceTypes) };
+}
+
 if (import.meta.main) {
   const [folder] = Deno.args;
   await Deno.mkdir(folder, { recursive: true });
+  await Deno.writeTextFile(`${folder}/layouts.json`, JSON.stringify(layouts()));
   for (const [name, bytes] of Object.entries(await record())) {
     const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream("gzip"));
     await Deno.writeFile(`${folder}/${name}.gz`, stream);
