@@ -40,7 +40,8 @@ export async function until(
   const start = performance.now();
   while (!condition()) {
     assert.ok(performance.now() - start < patienceMs, `Waited in vain for ${what()}`);
-    await sleep(2);
+    // Where time is scarce, whoever looks all the time takes it from what is looked for.
+    await sleep(patience(2));
   }
 }
 

@@ -31,7 +31,7 @@ export async function until(condition: () => boolean, what: () => string): Promi
   const start = performance.now();
   while (!condition()) {
     assert.ok(performance.now() - start < PATIENCE_MS, `Waited in vain for ${what()}`);
-    await sleep(1);
+    await sleep(patience(1));
   }
 }
 

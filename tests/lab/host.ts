@@ -57,7 +57,9 @@ export async function run(
   const { code, stdout, stderr } = await output;
   const decoder = new TextDecoder();
   if (code === 0) return decoder.decode(stdout);
-  const words = (decoder.decode(stderr).trim() || decoder.decode(stdout).trim()).split("\n");
+  const said = decoder.decode(stderr).trim() || decoder.decode(stdout).trim();
+  // Deno adds a backtrace to what it says.
+  const words = said.split("\nStack backtrace")[0].trim().split("\n");
   throw new NoLab(`'${[file, ...args].join(" ")}' failed: ${words.slice(-3).join("; ")}`);
 }
 
