@@ -9,6 +9,7 @@ import type { Field, Struct } from "../../../ffi/struct.ts";
 import {
   ATTENTION,
   cpuState,
+  GUEST_DEBUG,
   KVM_RUN_ADDRESS,
   MAX_REGIONS,
   PIO_DATA_ADDRESS,
@@ -55,6 +56,7 @@ function layoutSource(): string {
     "// attention, and what run() returns",
     ...names(ATTENTION, "attention_"),
     ...names(STOP, "stop_"),
+    ...names(GUEST_DEBUG, "guest_debug_"),
     "// The memory",
     constant("kvm_run", KVM_RUN_ADDRESS),
     constant("pio_data", PIO_DATA_ADDRESS),

@@ -139,12 +139,17 @@ export const cpuState = struct("cpu_state", {
   region_count: u32,
   regions: array(region, MAX_REGIONS),
 
-  /** 1: a debugger has the CPU step, 2: software breakpoints are the debugger's. */
+  /** What a debugger outside wants; see `GUEST_DEBUG`. */
   guest_debug: u32,
   /** 1: A20 is masked (bit 20 of physical addresses is 0). */
   a20_masked: u32,
   /** How often PAUSE was executed: the host sees that the CPU spins. */
   pauses: u32,
+  /** DR0 to DR3 and DR7 of the debugger, which take the place of the guest's for what hits. */
+  debugger_dr: array(u64, 4),
+  debugger_dr7: u64,
+  /** What has hit or stepped for the debugger, as in DR6; the host clears it. */
+  debugger_dr6: u64,
   reserved: array(u8, 64),
 });
 
@@ -161,6 +166,9 @@ export const ATTENTION = {
   /** `mp_state` is not runnable, or an event in the state waits to be delivered. */
   state: 1 << 4,
 } as const;
+
+/** Bits of `guest_debug`: `run()` ends after each instruction; the breakpoints are the debugger's. */
+export const GUEST_DEBUG = { step: 1 << 0, points: 1 << 1 } as const;
 
 /** Why `run()` has returned. */
 export const STOP = { budget: 0, halt: 1, attention: 2, shutdown: 3, debug: 4 } as const;

@@ -3,7 +3,8 @@
 import { raise, VECTOR_DB } from "./fault";
 import { CURRENT_OP } from "./derived";
 import {
-  CR4, DEBUG_PENDING, DR, DR6, DR7, GUEST_DEBUG, INTERRUPT_SHADOW, RIP, STOP_BUDGET, STOP_DEBUG,
+  CR4, DEBUG_PENDING, DEBUGGER_DR, DEBUGGER_DR6, DEBUGGER_DR7, DR, DR6, DR7, GUEST_DEBUG,
+  GUEST_DEBUG_POINTS, GUEST_DEBUG_STEP, INTERRUPT_SHADOW, RIP, STOP_BUDGET, STOP_DEBUG,
 } from "./layout";
 import { flushTlb, modeChanged } from "./memory";
 import {
@@ -13,9 +14,6 @@ import {
 // Why interrupts wait for one instruction; the values are KVM's.
 export const SHADOW_SS: u32 = 1;
 export const SHADOW_STI: u32 = 2;
-
-/** GUEST_DEBUG: a debugger has the CPU stop after each instruction. */
-const DEBUGGER_STEPS: u32 = 1;
 
 // DR6 (SDM volume 3, figure 18-1).
 const DR6_BREAKPOINTS: u64 = 0xf;
@@ -60,18 +58,46 @@ export function raiseDebug(reasons: u64): void {
   raise(VECTOR_DB, 0);
 }
 
-/** Before each instruction of a CPU that is `stepping`; rip is that instruction's. */
-export function stepBefore(): void {
+/** Whether a debugger has the CPU stop after each instruction. */
+export function debuggerSteps(): bool {
+  return (load<u32>(GUEST_DEBUG) & GUEST_DEBUG_STEP) != 0;
+}
+
+/** Whether the breakpoints are a debugger's; the guest's own then do not count, as on KVM. */
+function debuggersPoints(): bool {
+  return (load<u32>(GUEST_DEBUG) & GUEST_DEBUG_POINTS) != 0;
+}
+
+function dr7(): u64 {
+  return load<u64>(debuggersPoints() ? DEBUGGER_DR7 : DR7);
+}
+
+function dr(index: u32): u64 {
+  return load<u64>((debuggersPoints() ? DEBUGGER_DR : DR) + (<usize>index << 3));
+}
+
+/**
+ * Before each instruction of a CPU that is `stepping`; rip is that instruction's.
+ *
+ * @returns what `run` returns, STOP_BUDGET to go on
+ */
+export function stepBefore(): u32 {
   store<u32>(CURRENT_OP, 0);
   // The instruction after MOV SS is left alone, so that RSP can be loaded (SDM volume 3, 6.8.3).
   if (!(load<u32>(INTERRUPT_SHADOW) & SHADOW_SS)) {
     if (load<u64>(DEBUG_PENDING)) raiseDebug(load<u64>(DEBUG_PENDING));
-    checkInstructionBreakpoints();
+    const hits = instructionBreakpoints();
+    if (hits && debuggersPoints()) {
+      noteForDebugger(hits);
+      return STOP_DEBUG;
+    }
+    if (hits) raiseDebug(hits);
   }
   const flags = readFlags();
   trapAfter = (flags & FLAG_TF) != 0;
   shadowIsNew = false;
   if (flags & FLAG_RF) writeFlags(flags & ~FLAG_RF);
+  return STOP_BUDGET;
 }
 
 /** After it; rip is the next one's. Returns what `run` returns, STOP_BUDGET to go on. */
@@ -82,12 +108,23 @@ export function stepAfter(): u32 {
   modeChanged();
   const pending = load<u64>(DEBUG_PENDING);
   if (pending && !(load<u32>(INTERRUPT_SHADOW) & SHADOW_SS)) raiseDebug(pending);
-  return load<u32>(GUEST_DEBUG) & DEBUGGER_STEPS ? STOP_DEBUG : STOP_BUDGET;
+  if (debuggerSteps()) noteForDebugger(DR6_BS);
+  return load<u64>(DEBUGGER_DR6) ? STOP_DEBUG : STOP_BUDGET;
 }
 
 /** A #DB will come as a trap, when the instruction is done. */
 export function noteDebug(reasons: u64): void {
   store<u64>(DEBUG_PENDING, load<u64>(DEBUG_PENDING) | reasons);
+}
+
+function noteForDebugger(reasons: u64): void {
+  store<u64>(DEBUGGER_DR6, load<u64>(DEBUGGER_DR6) | reasons);
+}
+
+/** Breakpoints that an access has hit: they tell when the instruction is done. */
+function noteHits(hits: u64): void {
+  if (debuggersPoints()) noteForDebugger(hits);
+  else noteDebug(hits);
 }
 
 /** INT n, SYSCALL and the like: a single step does not end in the handler. */
@@ -115,25 +152,25 @@ export function debugRegistersChanged(): void {
 }
 
 export function breakpointsEnabled(): bool {
-  return (load<u64>(DR7) & DR7_ENABLES) != 0;
+  return (dr7() & DR7_ENABLES) != 0;
 }
 
 function isEnabled(index: u32): bool {
-  return (load<u64>(DR7) >> (index * 2) & 3) != 0;
+  return (dr7() >> (index * 2) & 3) != 0;
 }
 
 function kindOf(index: u32): u32 {
-  return <u32>(load<u64>(DR7) >> (16 + index * 4)) & 3;
+  return <u32>(dr7() >> (16 + index * 4)) & 3;
 }
 
 function lengthOf(index: u32): u32 {
-  const code = <u32>(load<u64>(DR7) >> (18 + index * 4)) & 3;
+  const code = <u32>(dr7() >> (18 + index * 4)) & 3;
   return code == 2 ? 8 : code + 1;
 }
 
 /** Where a breakpoint is; low bits that its length covers do not count. */
 function addressOf(index: u32): u64 {
-  return load<u64>(DR + (<usize>index << 3)) & ~(<u64>lengthOf(index) - 1);
+  return dr(index) & ~(<u64>lengthOf(index) - 1);
 }
 
 function overlaps(index: u32, start: u64, bytes: u32): bool {
@@ -141,16 +178,17 @@ function overlaps(index: u32, start: u64, bytes: u32): bool {
   return start < at + lengthOf(index) && at < start + bytes;
 }
 
-function checkInstructionBreakpoints(): void {
-  if (!breakpointsEnabled() || readFlags() & FLAG_RF) return;
+/** The breakpoints that rip hits. */
+function instructionBreakpoints(): u64 {
+  if (!breakpointsEnabled() || readFlags() & FLAG_RF) return 0;
   const rip = load<u64>(RIP);
   const address = code64() ? rip : (segmentBase(CS) + rip) & 0xffff_ffff;
   let hits: u64 = 0;
   for (let i: u32 = 0; i < 4; i++) {
     const here = isEnabled(i) && kindOf(i) == ON_EXECUTE;
-    if (here && load<u64>(DR + (<usize>i << 3)) == address) hits |= 1 << i;
+    if (here && dr(i) == address) hits |= 1 << i;
   }
-  if (hits) raiseDebug(hits);
+  return hits;
 }
 
 /** Notes the breakpoints that a data access hits. */
@@ -162,7 +200,7 @@ export function dataBreakpoint(address: u64, bytes: u32, write: bool): void {
     const wanted = kind == ON_ACCESS || (kind == ON_WRITE && write);
     if (wanted && overlaps(i, address, bytes)) hits |= 1 << i;
   }
-  if (hits) noteDebug(hits);
+  if (hits) noteHits(hits);
 }
 
 /** Notes the breakpoints that a port access hits. */
@@ -172,7 +210,7 @@ export function portBreakpoint(port: u32, bytes: u32): void {
   for (let i: u32 = 0; i < 4; i++) {
     if (isEnabled(i) && kindOf(i) == ON_PORT && overlaps(i, port, bytes)) hits |= 1 << i;
   }
-  if (hits) noteDebug(hits);
+  if (hits) noteHits(hits);
 }
 
 /** Whether a page has a data breakpoint, so that accesses to it must ask `dataBreakpoint`. */

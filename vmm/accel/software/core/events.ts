@@ -1,6 +1,6 @@
 // What comes from outside between two instructions: interrupts, NMIs, a request to leave `run`.
 import { CURRENT_OP } from "./derived";
-import { raiseDebug, SHADOW_SS } from "./debug";
+import { debuggerSteps, raiseDebug, SHADOW_SS } from "./debug";
 import { deliverException, deliverInterrupt } from "./interrupt";
 import { VECTOR_DB, VECTOR_NMI, VECTOR_PF } from "./fault";
 import {
@@ -8,7 +8,7 @@ import {
   EXCEPTION_ERROR_CODE, EXCEPTION_HAS_ERROR_CODE, EXCEPTION_HAS_PAYLOAD, EXCEPTION_INJECTED,
   EXCEPTION_PAYLOAD, EXCEPTION_PENDING, EXCEPTION_VECTOR, INTERRUPT_INJECTED, INTERRUPT_SHADOW,
   INTERRUPT_VECTOR, MP_STATE, NMI_INJECTED, NMI_MASKED, NMI_PENDING, SIPI_VECTOR, STOP_ATTENTION, STOP_BUDGET,
-  STOP_HALT, STOP_SHUTDOWN, TRIPLE_FAULT_PENDING, STOP_DEBUG,
+  STOP_HALT, STOP_SHUTDOWN, TRIPLE_FAULT_PENDING,
 } from "./layout";
 import { modeChanged } from "./memory";
 import { FLAG_IF, readFlags } from "./registers";
@@ -22,15 +22,6 @@ const RUNNABLE: u32 = 0;
 const INIT_RECEIVED: u32 = 2;
 const HALTED: u32 = 3;
 const SIPI_RECEIVED: u32 = 4;
-
-/** A breakpoint of the debugger's was hit: `run` is to say so. */
-let debuggerWaits: bool = false;
-
-/** Has `run` end with STOP_DEBUG before the next instruction. */
-export function stopForDebugger(): void {
-  debuggerWaits = true;
-  atomic.or<u32>(ATTENTION, ATTENTION_STATE);
-}
 
 /**
  * Does what `attention` asks for, between two instructions; rip is the next one's.
@@ -48,17 +39,15 @@ export function serviceAttention(): u32 {
   // A trap comes before interrupts (SDM volume 3, table 6-2).
   const shadow = load<u32>(INTERRUPT_SHADOW);
   if (load<u64>(DEBUG_PENDING) && !(shadow & SHADOW_SS)) raiseDebug(load<u64>(DEBUG_PENDING));
-  if (attention & ATTENTION_NMI && !shadow) serviceNmi();
-  if (attention & ATTENTION_INTERRUPT && !load<u32>(INTERRUPT_SHADOW)) serviceInterrupt();
+  // A debugger's step does not end in a handler; but a halted CPU waits for nothing else.
+  const held = debuggerSteps() && load<u32>(MP_STATE) == RUNNABLE;
+  if (attention & ATTENTION_NMI && !shadow && !held) serviceNmi();
+  if (attention & ATTENTION_INTERRUPT && !load<u32>(INTERRUPT_SHADOW) && !held) serviceInterrupt();
   return load<u32>(MP_STATE) == RUNNABLE ? STOP_BUDGET : STOP_HALT;
 }
 
 /** Events that were on their way when the state was saved, and what keeps the CPU from running. */
 function serviceState(): u32 {
-  if (debuggerWaits) {
-    debuggerWaits = false;
-    return STOP_DEBUG;
-  }
   if (load<u32>(TRIPLE_FAULT_PENDING)) {
     store<u32>(TRIPLE_FAULT_PENDING, 0);
     return STOP_SHUTDOWN;

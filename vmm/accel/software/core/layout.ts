@@ -80,7 +80,10 @@ export const REGIONS: usize = 0x9e8;
 export const GUEST_DEBUG: usize = 0xce8;
 export const A20_MASKED: usize = 0xcec;
 export const PAUSES: usize = 0xcf0;
-export const RESERVED: usize = 0xcf4;
+export const DEBUGGER_DR: usize = 0xcf8;
+export const DEBUGGER_DR7: usize = 0xd18;
+export const DEBUGGER_DR6: usize = 0xd20;
+export const RESERVED: usize = 0xd28;
 // The parts of a segment, and where each is
 export const SEGMENT_SIZE_OF: usize = 0x10;
 export const SEGMENT_BASE: usize = 0x0;
@@ -113,6 +116,8 @@ export const STOP_HALT: u32 = 0x1;
 export const STOP_ATTENTION: u32 = 0x2;
 export const STOP_SHUTDOWN: u32 = 0x3;
 export const STOP_DEBUG: u32 = 0x4;
+export const GUEST_DEBUG_STEP: u32 = 0x1;
+export const GUEST_DEBUG_POINTS: u32 = 0x2;
 // The memory
 export const KVM_RUN: usize = 0x8000;
 export const PIO_DATA: usize = 0x9000;

@@ -30,7 +30,8 @@ function attend(): u32 {
 /** One instruction between the hooks of single step and breakpoints. */
 function step(): u32 {
   settleFlags();
-  stepBefore();
+  const stop = stepBefore();
+  if (stop != STOP_BUDGET) return stop;
   const block = findBlock();
   execute(block);
   settleFlags();
