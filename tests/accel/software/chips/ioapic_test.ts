@@ -197,7 +197,7 @@ chipsTest("lines 0 to 15 reach both chips, 16 to 23 the IOAPIC; there are no oth
 });
 
 Deno.test("without the 8259A pair lines reach the IOAPIC alone", () => {
-  const c = new TestChips(1, "kept", false);
+  const c = new TestChips(1, "kept", { pic: false });
   c.chipset.setLine(3, true);
   assert.equal(stateOf(saved(c)).irr, 1 << 3);
   assert.equal(c.in(0x20), 0);

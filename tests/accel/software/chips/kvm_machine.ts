@@ -31,6 +31,8 @@ export type Access =
 export type Result = number | undefined;
 
 const MEMORY = 0x10_0000;
+/** CPUID leaf 1, ECX. */
+const CPUID_TSC_DEADLINE = 1 << 24;
 const GDT = 0x500;
 const STUBS = 0x4000;
 const IDT = 0x6000;
@@ -51,6 +53,8 @@ const DATA_SELECTOR = 16;
 export class KvmMachine implements Disposable {
   readonly vm: KvmVm;
   readonly vcpus: readonly KvmVcpu[];
+  /** Whether the vCPUs' CPUID has the LAPIC timer's TSC deadline mode. */
+  readonly tscDeadline: boolean;
   readonly #kvm = new KvmSystem();
   readonly #memory: MappedRegion;
 
@@ -59,6 +63,8 @@ export class KvmMachine implements Disposable {
     this.vm.createIrqchip();
     this.vm.createPit();
     const cpuid = this.#kvm.supportedCpuid();
+    const features = cpuid.find((leaf) => leaf.function === 1)?.ecx ?? 0;
+    this.tscDeadline = (features & CPUID_TSC_DEADLINE) !== 0;
     this.vcpus = Array.from({ length: vcpus }, (_, id) => {
       const vcpu = new KvmVcpu(this.vm.createVcpu(id), this.#kvm.vcpuMmapSize());
       vcpu.setCpuid(cpuid);

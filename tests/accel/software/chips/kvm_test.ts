@@ -267,7 +267,7 @@ function apicAccesses(random: Random): Access[] {
 
 /** Both have one vCPU that runs and one whose LAPIC is on. */
 function pair(kvm: KvmMachine): TestChips {
-  const chips = new TestChips(2);
+  const chips = new TestChips(2, "kept", { tscDeadline: kvm.tscDeadline });
   chips.enable(1);
   const page = kvm.lapic(1);
   const registers = lapicRegisters.view(page.buffer);

@@ -197,3 +197,12 @@ chipsTest("saving lets a timer that has run out interrupt first", (c) => {
   assert.equal(page[0x200 + 16 * (VECTOR >> 5)], 1);
   assert.equal(c.vcpu().deadline, Infinity);
 });
+
+Deno.test("without TSC deadline mode in CPUID there is neither its MSR nor its mode", () => {
+  const c = new TestChips(1, "kept", { tscDeadline: false });
+  start(c, DEADLINE | PERIODIC, 1_000_000);
+  assert.equal(c.read(LVT_TIMER), PERIODIC | VECTOR);
+  assert.equal(interrupts(c, 1_000_000), 1);
+  assert.equal(c.rdmsr(TSC_DEADLINE), undefined);
+  assert.equal(c.wrmsr(TSC_DEADLINE, 1n), false);
+});

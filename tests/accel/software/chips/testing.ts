@@ -32,10 +32,12 @@ export class TestChips {
   readonly #vcpus: number;
   readonly #mode: Mode;
   readonly #pic: boolean;
+  readonly #tscDeadline: boolean;
   #chipset: Chipset;
   #chips: VcpuChips[];
 
-  constructor(vcpus = 1, mode: Mode = "kept", pic = true) {
+  constructor(vcpus = 1, mode: Mode = "kept", { pic = true, tscDeadline = true } = {}) {
+    this.#tscDeadline = tscDeadline;
     this.#pic = pic;
     this.buffer = new SharedArrayBuffer(chipsetSize(vcpus));
     this.tscOffsets = Array.from({ length: vcpus }, (_, i) => BigInt(i) * 1_000_000n);
@@ -95,7 +97,7 @@ export class TestChips {
           read: (gpa) => this.memory.get(gpa) ?? 0,
           write: (gpa, value) => this.memory.set(gpa, value),
         },
-        features: { x2apic: true, tscDeadline: true, physicalBits: 40 },
+        features: { x2apic: true, tscDeadline: this.#tscDeadline, physicalBits: 40 },
       })
     );
   }
