@@ -13,9 +13,9 @@ import { supportedCpuid } from "../../../../vmm/accel/software/cpuid_model.ts";
 import { coreModule, quietHost } from "../core_testing.ts";
 
 /** The guests whose logs are the same in QEMU. */
-export const guests = ["protected", "long"] as const;
+export const guests = ["real", "protected", "long"] as const;
 /** The guests that test what QEMU leaves out. */
-export const ownGuests = ["strict", "strict64"] as const;
+export const ownGuests = ["strict_real", "strict", "strict64"] as const;
 
 /** Bytes of a guest's ROM, which ends at 4 GiB and at 1 MiB. */
 const ROM_SIZE = 0x1_0000;

@@ -65,6 +65,7 @@ others:
   log %eax
   try 3, "pushl $0x102; popfl; .byte 0xf1; nop"
   try 4, "movl $1f, %eax; movl %eax, %dr0; movl $0x401, %eax; movl %eax, %dr7; movl %ss, %ebx; movl %ebx, %ss; 1: nop; nop"
+  try 5, "movl %ss, %eax; pushl $0x102; popfl; movl %eax, %ss; .byte 0xf1; nop"
   ret
 
 reset_vector

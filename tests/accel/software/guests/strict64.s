@@ -78,6 +78,8 @@ more:
   try 15, "movl $0x400, %ecx; rdmsr; log %rax; movl $0x480, %ecx; rdmsr"
   try 16, "movl $0x17b, %ecx; rdmsr"
   user 3, "movq $0x8000000000000000, %rax; movq %rax, %rsp; pushq %rax"
+  try 18, "movl $1, %eax; vmcall; log %rax; movl $77, %eax; vmmcall; log %rax"
+  user 6, "vmcall; log %rax"
   # With AC and AM, level 3 may not misalign.
   movq %cr0, %rax
   orl $0x40000, %eax

@@ -23,6 +23,9 @@ const EDX: usize = 24;
 
 /** EBX of leaf 0: the first letters of "GenuineIntel". */
 const GENU: u32 = 0x756e_6547;
+/** Leaf 0x40000000 and its EBX under KVM: the first letters of "KVMKVMKVM". */
+const HYPERVISOR_LEAF: u32 = 0x4000_0000;
+const KVMK: u32 = 0x4b4d_564b;
 const TOPOLOGY_LEAF: u32 = 0xb;
 const XSAVE_LEAF: u32 = 0xd;
 const OSXSAVE: u32 = 1 << 27;
@@ -94,6 +97,11 @@ export function allowedXcr0(): u64 {
 /** Whether the vendor is Intel: its SYSCALL, SYSENTER and SYSRET differ from AMD's. */
 export function isIntel(): bool {
   return intel;
+}
+
+/** Whether the guest may know that it runs under KVM. */
+export function seesKvm(): bool {
+  return leaf(HYPERVISOR_LEAF, 0, EBX) == KVMK;
 }
 
 /** Bits of a physical address (leaf 0x80000008). */

@@ -104,7 +104,8 @@ export function stepBefore(): u32 {
 export function stepAfter(): u32 {
   store<u32>(CURRENT_OP, 0);
   if (!shadowIsNew) store<u32>(INTERRUPT_SHADOW, 0);
-  if (trapAfter) noteDebug(DR6_BS);
+  // After MOV SS there is no trap, and none later in its stead.
+  if (trapAfter && !(load<u32>(INTERRUPT_SHADOW) & SHADOW_SS)) noteDebug(DR6_BS);
   modeChanged();
   const pending = load<u64>(DEBUG_PENDING);
   if (pending && !(load<u32>(INTERRUPT_SHADOW) & SHADOW_SS)) raiseDebug(pending);

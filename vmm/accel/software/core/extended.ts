@@ -7,7 +7,7 @@ import { CPL } from "./derived";
 import { raiseUD } from "./fault";
 import { RFLAGS } from "./layout";
 import { addressOf, offsetOf, readDestination, segmentOf, sizeOf, writeDestination } from "./operand";
-import { opRdtscp, opReadBase, opSwapgs, opWriteBase } from "./privileged";
+import { opHypercall, opRdtscp, opReadBase, opSwapgs, opWriteBase } from "./privileged";
 import { FLAG_66, FLAG_REP, OP_FLAGS, OP_IMMEDIATE } from "./record";
 import { opLgdt, opLidt, opSgdt, opSidt } from "./tables";
 import { fxrstor, fxsave, ldmxcsr, stmxcsr, xrstor, xsave } from "./xsave";
@@ -31,6 +31,9 @@ function setAccess(set: bool): void {
 
 function system1Register(modrm: u32): void {
   switch (modrm) {
+    case 0xc1:
+    case 0xd9:
+      return opHypercall();
     case 0xca:
       return setAccess(false);
     case 0xcb:

@@ -1,4 +1,5 @@
 // Instructions that need a privilege, and the flags, ports and counters that they guard.
+import { seesKvm } from "./cpuid";
 import { beginShadow, portBreakpoint, setFlags, SHADOW_STI } from "./debug";
 import { raiseGP, raiseUD } from "./fault";
 import {
@@ -9,7 +10,7 @@ import { requirePrivilege } from "./control_registers";
 import { mergedFlags } from "./iret";
 import {
   canonical, code64, cpl, CR4_FSGSBASE, CR4_TSD, FLAG_AC, FLAG_ID, FLAG_IF, FLAG_IOPL,
-  FLAG_NT, FLAG_RF, FLAG_TF, FLAG_VM, FLAGS_USER, GS, iopl, PRESENT, protectedMode, RAX, RCX,
+  FLAG_NT, FLAG_RF, FLAG_TF, FLAG_VM, FLAGS_USER, gpr, GS, iopl, PRESENT, protectedMode, RAX, RCX,
   RDX, readFlags, segmentAttributes, segmentBase, segmentLimit, setGpr, setSegmentBase, TR, TSS32,
   virtual8086,
 } from "./registers";
@@ -133,4 +134,17 @@ export function opWriteBase(seg: u32, value: u64): void {
   if (!code64() || !(load<u64>(CR4) & CR4_FSGSBASE)) raiseUD();
   if (!canonical(value)) raiseGP(0);
   setSegmentBase(seg, value);
+}
+
+// VMCALL and VMMCALL of a guest that sees KVM (Documentation/virt/kvm/x86/hypercalls.rst).
+/** KVM_HC_VAPIC_POLL_IRQ: leaves the guest and enters it again. */
+const POLL_IRQ: u64 = 1;
+const ENOSYS: i64 = -1000;
+const EPERM: i64 = -1;
+
+export function opHypercall(): void {
+  if (!seesKvm()) raiseUD();
+  const known = gpr(RAX) == POLL_IRQ;
+  const result = <u64>(cpl() != 0 ? EPERM : known ? 0 : ENOSYS);
+  setGpr(RAX, code64() ? result : result & 0xffff_ffff);
 }
