@@ -24,6 +24,8 @@ export interface HandedFd {
   readonly id: string;
   /** Its number in this process. */
   readonly fd: number;
+  /** Whether a successor that does not know what it is may do without. */
+  readonly optional?: boolean;
 }
 
 /** Bytes that are handed over; name and id are its key. */
@@ -71,13 +73,16 @@ export function describeKey(name: string, id: string): string {
 export class Inheritance implements Disposable {
   readonly #fds = new Map<string, Named<OwnedFd>>();
   readonly #values = new Map<string, Named<Uint8Array<ArrayBuffer>>>();
+  /** Descriptors that need not be taken. */
+  readonly #optional = new Set<OwnedFd>();
 
   /** @param shared whether the predecessor still uses it, until the guest is here */
   constructor(readonly shared: boolean) {}
 
   /** Adds a descriptor of a new key, which is closed with this unless somebody takes it. */
-  addFd(name: string, id: string, item: OwnedFd): void {
+  addFd(name: string, id: string, item: OwnedFd, optional = false): void {
     this.#fds.set(keyOf(name, id), { name, id, item });
+    if (optional) this.#optional.add(item);
   }
 
   /** Adds a value of a new key. */
@@ -87,7 +92,10 @@ export class Inheritance implements Disposable {
 
   /** All descriptors that nobody has taken. */
   get fds(): readonly HandedFd[] {
-    return [...this.#fds.values()].map(({ name, id, item }) => ({ name, id, fd: item.fd }));
+    return [...this.#fds.values()].map(({ name, id, item }) => {
+      const entry = { name, id, fd: item.fd };
+      return this.#optional.has(item) ? { ...entry, optional: true } : entry;
+    });
   }
 
   /** All values that nobody has taken. */
@@ -136,9 +144,18 @@ export class Inheritance implements Disposable {
     return found?.item;
   }
 
-  /** Everybody has taken what is theirs. @throws {Error} if something is left, which nobody knows */
+  /**
+   * Everybody has taken what is theirs: what is optional and left is closed.
+   *
+   * @throws {Error} if something else is left, which nobody knows
+   */
   checkEmpty(): void {
-    for (const { name, id } of this.#fds.values()) {
+    for (const [key, { name, id, item }] of this.#fds) {
+      if (this.#optional.has(item)) {
+        item.close();
+        this.#fds.delete(key);
+        continue;
+      }
       throw new Error(`Unknown file descriptor ${describeKey(name, id)}`);
     }
     for (const { name, id } of this.#values.values()) {

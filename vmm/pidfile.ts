@@ -79,7 +79,7 @@ export class Pidfile implements Disposable, Keeper {
   }
 
   handOver(): Handover {
-    return { fds: [{ name: PIDFILE, id: "", fd: this.fd }], values: [] };
+    return { fds: [{ name: PIDFILE, id: "", fd: this.fd, optional: true }], values: [] };
   }
 
   /** The descriptor. */

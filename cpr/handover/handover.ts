@@ -6,6 +6,10 @@
  * cpr-transfer it is the position among those of the message. What there is in it, only its owners
  * know (`vmm/inheritance.ts`).
  *
+ * What an older successor may do without, it must be able to leave. Version 1 refuses what it does not
+ * know, but drops character devices that it has not: so an optional descriptor goes as one of a
+ * character device that nobody has.
+ *
  * @module
  */
 import { isOpen, type OwnedFd } from "../../ffi/fd.ts";
@@ -24,6 +28,12 @@ import { checkVersion, describeSection, type Section, StateError } from "../stre
 
 /** Section names of descriptors begin so. */
 const FD = "fd/";
+/** What an optional descriptor's name is put behind, and its id at the end of. */
+const OPTIONAL_FD = "fd/chardev/";
+const SEPARATOR = ":";
+/** The id of a character device that nobody has: the option's parser takes none like it. */
+const NOBODY = "-optional";
+const nobody: HandedValue = { name: "chardev", id: NOBODY, data: new TextEncoder().encode("{}") };
 /** Version of all these sections. */
 const VERSION = 1;
 
@@ -50,10 +60,26 @@ export function encodeHandover(
     ...fds.map((entry): Section => {
       const data = new Uint8Array(4);
       new DataView(data.buffer).setUint32(0, numberOf(entry), true);
-      return { name: FD + entry.name, id: entry.id, version: VERSION, data };
+      return { ...keyOf(entry), version: VERSION, data };
     }),
     ...values.map(valueSection),
+    ...(fds.some(({ optional }) => optional) ? [valueSection(nobody)] : []),
   ];
+}
+
+/** A descriptor's key as a section. */
+function keyOf({ name, id, optional }: HandedFd): Pick<Section, "name" | "id"> {
+  if (!optional) return { name: FD + name, id };
+  return { name: `${OPTIONAL_FD}${name}${SEPARATOR}${id}`, id: NOBODY };
+}
+
+/** A section's key as a descriptor's; undefined if it is not one of a descriptor. */
+function fdKeyOf({ name, id }: Section): Omit<HandedFd, "fd"> | undefined {
+  if (!name.startsWith(FD)) return undefined;
+  const at = name.indexOf(SEPARATOR);
+  const optional = id === NOBODY && name.startsWith(OPTIONAL_FD) && at !== -1;
+  if (!optional) return { name: name.slice(FD.length), id };
+  return { name: name.slice(OPTIONAL_FD.length, at), id: name.slice(at + 1), optional };
 }
 
 /** A value as a section. */
@@ -77,15 +103,16 @@ export function decodeHandover(
   const inheritance = new Inheritance(shared);
   const keys = new Set<string>();
   for (const section of sections) {
-    const { name, id, data } = section;
+    const { name, id } = section;
     checkVersion(section, VERSION);
-    const key = `${name}\0${id}`;
+    const fd = fdKeyOf(section);
+    const key = fd ? `${FD}${fd.name}\0${fd.id}` : `${name}\0${id}`;
     if (keys.has(key)) {
       throw new StateError(`File descriptor ${describeSection(section)} appears twice`);
     }
     keys.add(key);
-    if (!name.startsWith(FD)) inheritance.addValue(name, id, data);
-    else inheritance.addFd(name.slice(FD.length), id, take(section, resolve));
+    if (fd) inheritance.addFd(fd.name, fd.id, take(section, resolve), fd.optional);
+    else if (id !== NOBODY) inheritance.addValue(name, id, section.data);
   }
   return inheritance;
 }

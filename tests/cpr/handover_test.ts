@@ -55,11 +55,39 @@ Deno.test("`decodeHandover()` gives what `encodeHandover()` wrote, whatever its 
   });
 });
 
+Deno.test("an optional descriptor goes as one of a character device that nobody has", () => {
+  withFds((decode, fds) => {
+    const handover = {
+      fds: [
+        { name: "lock", id: "", fd: fds[1], optional: true },
+        { name: "disk/log", id: "a:b", fd: fds[0], optional: true },
+      ],
+      values: [],
+    };
+    const sections = encodeHandover(handover, ({ fd }) => fds.indexOf(fd));
+    // Version 1 closes it, as it does with all that belongs to a device which it has not.
+    assert.deepEqual(sections.map(({ name, id }) => `${name} ${id}`), [
+      "fd/chardev/lock: -optional",
+      "fd/chardev/disk/log:a:b -optional",
+      "chardev -optional",
+    ]);
+    assert.equal(new TextDecoder().decode(sections[2].data), "{}");
+    const inheritance = decode(sections);
+    assert.deepEqual(inheritance.fds, handover.fds);
+    assert.deepEqual(inheritance.values, []);
+  });
+});
+
 const hostile: [string, Section[], string][] = [
   [
     "a name twice",
     [ram, entry("fd/memory", "ram", 1)],
     "File descriptor 'fd/memory' ram appears twice",
+  ],
+  [
+    "a name twice, once as optional",
+    [entry("fd/lock", "", 0), entry("fd/chardev/lock:", "-optional", 1)],
+    "File descriptor 'fd/chardev/lock:' -optional appears twice",
   ],
   ["a value twice", [state, state], "File descriptor 'chardev' c appears twice"],
   [

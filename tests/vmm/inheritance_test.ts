@@ -55,6 +55,22 @@ Deno.test("an inheritance keeps what is not what it must be, and says so", () =>
   assert.ok(reader.closed);
 });
 
+Deno.test("an inheritance closes what is optional and nobody has taken", () => {
+  const inheritance = new Inheritance(false);
+  const [reader, writer] = makePipe();
+  inheritance.addFd("lock", "", reader, true);
+  inheritance.addFd("disk", "", writer);
+  assert.deepEqual(inheritance.fds, [
+    { name: "lock", id: "", fd: reader.fd, optional: true },
+    { name: "disk", id: "", fd: writer.fd },
+  ]);
+  assert.throws(() => inheritance.checkEmpty(), { message: "Unknown file descriptor 'disk'" });
+  inheritance.takeFd("disk", "", {})!.close();
+  inheritance.checkEmpty();
+  assert.ok(reader.closed);
+  assert.deepEqual(inheritance.fds, []);
+});
+
 Deno.test("an inheritance says what nobody has taken", () => {
   const { inheritance } = inherited();
   using _rest = inheritance;
