@@ -8,7 +8,9 @@
 import type { Field, Struct } from "../../../ffi/struct.ts";
 import {
   ATTENTION,
+  COMMON_ADDRESS,
   cpuState,
+  DIRTY_PAGES_ADDRESS,
   GUEST_DEBUG,
   KVM_RUN_ADDRESS,
   MAX_REGIONS,
@@ -61,6 +63,8 @@ function layoutSource(): string {
     constant("kvm_run", KVM_RUN_ADDRESS),
     constant("pio_data", PIO_DATA_ADDRESS),
     constant("shared_size", SHARED_SIZE),
+    constant("common", COMMON_ADDRESS),
+    constant("dirty_pages", DIRTY_PAGES_ADDRESS),
     constant("ram", RAM_ADDRESS),
     "",
   ].join("\n");

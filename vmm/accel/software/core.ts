@@ -26,6 +26,8 @@ export interface CoreHost {
   /** Acknowledges an interrupt; -1 if none is pending. Sets `attention.interrupt` if more are. */
   interruptVector(): number;
   cr8Changed(): void;
+  /** Sets `attention.flush` of all other CPUs of the machine, whose `cpu_bit` is not 0. */
+  flushOthers?(): void;
   /** An x87 exception while CR0.NE is 0: IRQ 13. */
   fpuError(): void;
   /** 32 random bits. */
@@ -82,6 +84,7 @@ export class Core {
         msrWrite: (index: number) => host.msrWrite(index >>> 0),
         interruptVector: () => host.interruptVector(),
         cr8Changed: () => host.cr8Changed(),
+        flushOthers: () => host.flushOthers?.(),
         fpuError: () => host.fpuError(),
         random: () => host.random(),
       },

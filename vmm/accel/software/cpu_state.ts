@@ -150,6 +150,8 @@ export const cpuState = struct("cpu_state", {
   debugger_dr7: u64,
   /** What has hit or stepped for the debugger, as in DR6; the host clears it. */
   debugger_dr6: u64,
+  /** With several CPUs: the bit of this one in CODE_MAP, 1 << (index & 7); with one, 0. */
+  cpu_bit: u32,
   reserved: array(u8, 64),
 });
 
@@ -179,5 +181,13 @@ export const KVM_RUN_ADDRESS = 0x8000;
 export const PIO_DATA_ADDRESS = 0x9000;
 /** How much of the memory others see: the state and the kvm_run page. */
 export const SHARED_SIZE = 0x10000;
+/**
+ * What the CPUs of a machine share besides RAM: their memories have the same pages here, if there are
+ * several. A page of locks, then a byte for each page of RAM, see core/sharing.ts.
+ */
+export const COMMON_ADDRESS = 0x90_0000;
+export const COMMON_SIZE = 0x10_0000;
+/** A byte for each page of RAM: 1 once it was written. Who clears it has the CPU's TLB flushed. */
+export const DIRTY_PAGES_ADDRESS = 0x80_0000;
 /** Where RAM begins in the vCPU's memory; below is the CPU's own. */
 export const RAM_ADDRESS = 0x1000_0000;

@@ -3,7 +3,8 @@ import { CURRENT_OP, TLB } from "./derived";
 import { breakpointPage, breakpointsEnabled, dataBreakpoint } from "./debug";
 import { raise, VECTOR_AC, VECTOR_GP, VECTOR_SS } from "./fault";
 import { CR4, EFER, SEG_CS, SEGMENT_ATTRIBUTES } from "./layout";
-import { CODE_PAGES, DIRTY_PAGES } from "./map";
+import { DIRTY_PAGES } from "./layout";
+import { CODE_PAGES } from "./map";
 import {
   ACCESS_FETCH,
   ACCESS_READ,
@@ -15,6 +16,7 @@ import {
 } from "./paging";
 import { pageIndex, physicalRead, physicalWrite, readable, writable } from "./physical";
 import { OP_SEGMENT } from "./record";
+import { othersHaveCode } from "./sharing";
 import {
   fillTlb,
   TLB_ADDEND,
@@ -65,7 +67,8 @@ function fill(tlb: usize, linear: u64, physical: u64, written: bool): void {
   if (rights & 2) {
     const page = pageIndex(address);
     // Clean pages and pages with code are written the slow way.
-    const plain = load<u32>(CODE_PAGES + (page << 2)) == 0 && writable(physical) != 0;
+    const plain = load<u32>(CODE_PAGES + (page << 2)) == 0 && !othersHaveCode(page) &&
+      writable(physical) != 0;
     if (!plain || !(written || load<u8>(DIRTY_PAGES + page))) rights &= ~2;
     else if (written) store<u8>(DIRTY_PAGES + page, 1);
   }

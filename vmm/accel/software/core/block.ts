@@ -42,6 +42,7 @@ import {
   OP_OFFSET,
   OP_SIZE,
 } from "./record";
+import { tellDecoded } from "./sharing";
 import { dropWriteTags, newEpoch } from "./tlb";
 
 /** A block has at most so many instructions, and begins none after so many bytes. */
@@ -119,7 +120,10 @@ function lookUp(address: usize, rip: u64): usize {
     if (load<u64>(block, BLOCK_CS_BASE) != load<u64>(CODE_BASE)) continue;
     if (load<u32>(block, BLOCK_CS_LIMIT) != load<u32>(CODE_LIMIT)) continue;
     if (load<u16>(block, BLOCK_LENGTH) == DEAD) continue;
-    if (sameBytes(block, address)) return block;
+    if (sameBytes(block, address)) {
+      tellDecoded(pageIndex(address));
+      return block;
+    }
     store<u16>(block, DEAD, BLOCK_LENGTH);
   }
   return 0;
@@ -234,6 +238,7 @@ function enterBlock(block: usize, address: usize): void {
   const slot = hashSlot(address);
   store<u32>(block, load<u32>(slot), BLOCK_NEXT);
   store<u32>(slot, block as u32);
+  tellDecoded(pageIndex(address));
   const page = CODE_PAGES + (pageIndex(address) << 2);
   if (load<u32>(page) == 0) dropWriteTags(address & ~0xfff);
   store<u32>(block, load<u32>(page), BLOCK_PAGE_NEXT);

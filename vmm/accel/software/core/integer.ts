@@ -15,7 +15,7 @@ import {
 import { raiseGP } from "./fault";
 import { GPR } from "./layout";
 import { commit, readForWrite } from "./locked";
-import { writeSized } from "./memory";
+import { readSized, writeSized } from "./memory";
 import {
   addressOf,
   extend,
@@ -42,6 +42,7 @@ import {
   OP_TEST,
   OP_XOR,
 } from "./ops";
+import { lockPairs, unlockPairs } from "./sharing";
 import { FLAG_LOCK, OP_DST, OP_FLAGS, OP_SRC } from "./record";
 
 /** Whether an operation has a LOCK prefix. */
@@ -250,10 +251,15 @@ function compareExchange8(op: usize): void {
 function compareExchange16(op: usize): void {
   const linear = addressOf(op, 16, true);
   if (linear & 15) raiseGP(0);
-  const low = readForWrite(linear, 8), high = readForWrite(linear + 8, 8);
+  // What may fault comes before the lock.
+  readForWrite(linear, 8);
+  readForWrite(linear + 8, 8);
+  lockPairs();
+  const low = readSized(linear, 8), high = readSized(linear + 8, 8);
   const equal = low == load<u64>(GPR) && high == load<u64>(GPR + 16);
   writeSized(linear, 8, equal ? load<u64>(GPR + 24) : low);
   writeSized(linear + 8, 8, equal ? load<u64>(GPR + 8) : high);
+  unlockPairs();
   if (!equal) {
     store<u64>(GPR, low);
     store<u64>(GPR + 16, high);

@@ -83,7 +83,8 @@ export const PAUSES: usize = 0xcf0;
 export const DEBUGGER_DR: usize = 0xcf8;
 export const DEBUGGER_DR7: usize = 0xd18;
 export const DEBUGGER_DR6: usize = 0xd20;
-export const RESERVED: usize = 0xd28;
+export const CPU_BIT: usize = 0xd28;
+export const RESERVED: usize = 0xd2c;
 // The parts of a segment, and where each is
 export const SEGMENT_SIZE_OF: usize = 0x10;
 export const SEGMENT_BASE: usize = 0x0;
@@ -122,4 +123,6 @@ export const GUEST_DEBUG_POINTS: u32 = 0x2;
 export const KVM_RUN: usize = 0x8000;
 export const PIO_DATA: usize = 0x9000;
 export const SHARED_SIZE: usize = 0x10000;
+export const COMMON: usize = 0x900000;
+export const DIRTY_PAGES: usize = 0x800000;
 export const RAM: usize = 0x10000000;

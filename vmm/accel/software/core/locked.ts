@@ -1,7 +1,7 @@
 // Read-modify-write of memory, with LOCK by the atomic instructions of the host.
 import { probeWrite, writableAddress } from "./access";
 import { readSized, writeSized } from "./memory";
-import { willWrite } from "./physical";
+import { wasWritten, willWrite } from "./physical";
 
 /**
  * Stores a new value where an operand was read, if it is still the old one.
@@ -14,7 +14,9 @@ export function commit(linear: u64, size: u32, old: u64, value: u64, locked: boo
     const address = writableAddress(linear, size);
     if (address && (address & (size - 1)) == 0) {
       willWrite(address, size);
-      return exchange(address, size, old, value);
+      const done = exchange(address, size, old, value);
+      wasWritten(address);
+      return done;
     }
   }
   // MMIO, and operands across cache lines: nothing on the host is atomic for them.

@@ -10,8 +10,6 @@ export const JUMPS: usize = 0x28_0000;
 export const JUMP_SLOTS: u32 = 0x1000;
 /** u32 for each page of RAM: the first block decoded from it, 0 if none. */
 export const CODE_PAGES: usize = 0x40_0000;
-/** u8 for each page of RAM: 1 once it was written; whoever clears it must have the TLB flushed. */
-export const DIRTY_PAGES: usize = 0x80_0000;
 /** Decoded blocks. */
 export const BLOCKS: usize = 0x100_0000;
 export const BLOCKS_END: usize = 0x300_0000;

@@ -2,7 +2,7 @@
 import { RESERVED_ADDRESS } from "./derived";
 import { raisePageFault } from "./fault";
 import { CR0, CR3, CR4, EFER, PDPTR, RFLAGS } from "./layout";
-import { physicalRead, willWrite, writable } from "./physical";
+import { physicalRead, wasWritten, willWrite, writable } from "./physical";
 
 const CR0_WP: u64 = 1 << 16;
 const CR0_PG: u64 = 1 << 31;
@@ -63,8 +63,11 @@ function mark(at: u64, entry: u64, bits: u64, wide: bool): bool {
   const address = writable(at);
   if (address == 0) return true;
   willWrite(address, wide ? 8 : 4);
-  if (wide) return atomic.cmpxchg<u64>(address, entry, entry | bits) == entry;
-  return atomic.cmpxchg<u32>(address, entry as u32, (entry | bits) as u32) == (entry as u32);
+  const done = wide
+    ? atomic.cmpxchg<u64>(address, entry, entry | bits) == entry
+    : atomic.cmpxchg<u32>(address, entry as u32, (entry | bits) as u32) == (entry as u32);
+  wasWritten(address);
+  return done;
 }
 
 /** The rights of a page whose entries have, all together, these bits (NX if any has it). */

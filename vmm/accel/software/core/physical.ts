@@ -1,6 +1,8 @@
 // Guest physical memory: RAM by the table of regions, everything else by the host's imports.
 import {
   A20_MASKED,
+  CPU_BIT,
+  DIRTY_PAGES,
   RAM,
   REGION_ADDRESS,
   REGION_COUNT,
@@ -10,8 +12,9 @@ import {
   REGION_SIZE_OF,
   REGIONS,
 } from "./layout";
-import { CODE_PAGES, DIRTY_PAGES } from "./map";
+import { CODE_PAGES } from "./map";
 import { codeWritten } from "./invalidate";
+import { tellWritten } from "./sharing";
 
 @external("env", "mmioRead")
 declare function mmioRead(low: u32, high: u32, size: u32): u32;
@@ -55,6 +58,11 @@ export function writable(physical: u64): usize {
 @inline
 export function pageIndex(address: usize): u32 {
   return ((address - RAM) >> 12) as u32;
+}
+
+/** To be called after RAM was written: other CPUs may have decoded what was there. */
+export function wasWritten(address: usize): void {
+  if (load<u32>(CPU_BIT)) tellWritten(pageIndex(address));
 }
 
 /** To be called before RAM is written: marks the page dirty, drops what was decoded from the bytes. */
@@ -104,6 +112,7 @@ export function physicalWrite(physical: u64, size: u32, value: u64): void {
       default:
         store<u64>(address, value);
     }
+    wasWritten(address);
     return;
   }
   const at = a20(physical);

@@ -7,11 +7,13 @@ import { settleFlags } from "./flags";
 import { ATTENTION, ATTENTION_FLUSH, ATTENTION_INTERRUPT, STOP_BUDGET } from "./layout";
 import { execute } from "./loop";
 import { MODE_STEP } from "./mode";
+import { tellMayBeWritten } from "./sharing";
 import { flushTlb, newEpoch } from "./tlb";
 
 /** Forgets what others have made stale. */
 function serviceFlush(): void {
   atomic.and<u32>(ATTENTION, ~ATTENTION_FLUSH);
+  tellMayBeWritten();
   flushTlb(true);
 }
 

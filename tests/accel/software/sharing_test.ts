@@ -1,0 +1,101 @@
+import assert from "node:assert/strict";
+import { makeMemfd, mapOver } from "../../../ffi/memory.ts";
+import {
+  ATTENTION,
+  COMMON_ADDRESS,
+  COMMON_SIZE,
+  RAM_ADDRESS,
+  STOP,
+} from "../../../vmm/accel/software/cpu_state.ts";
+import { TestCore } from "./core_testing.ts";
+
+const RAM = 4 << 20;
+const HLT = 0xf4;
+
+/** Two CPUs in long mode that share RAM, each telling the other to flush. */
+function twoCpus(): [TestCore, TestCore] {
+  const cpus: TestCore[] = [];
+  using ram = makeMemfd("test-ram", RAM);
+  using common = makeMemfd("test-common", COMMON_SIZE);
+  for (const index of [0, 1]) {
+    const cpu = new TestCore(RAM, {
+      flushOthers: () => {
+        cpus[1 - index].state.attention |= ATTENTION.flush;
+      },
+    });
+    const bytes = new Uint8Array(cpu.core.memory.buffer as ArrayBuffer);
+    mapOver(bytes.subarray(RAM_ADDRESS, RAM_ADDRESS + RAM), ram.fd, 0);
+    mapOver(bytes.subarray(COMMON_ADDRESS, COMMON_ADDRESS + COMMON_SIZE), common.fd, 0);
+    cpu.state.cpu_bit = 1 << index;
+    cpus.push(cpu);
+    cpu.enterLongMode();
+  }
+  return cpus as [TestCore, TestCore];
+}
+
+function run(cpu: TestCore, rip: number): void {
+  cpu.state.mp_state = 0;
+  assert.equal(cpu.run(rip), STOP.halt);
+}
+
+Deno.test("code that another CPU writes is executed as written, without anything in between", () => {
+  const [executes, writes] = twoCpus();
+  executes.load(0x5000, [0xb8, 1, 0, 0, 0, HLT]);
+  // mov [0x5001], cl; hlt
+  executes.load(0x6000, [0x88, 0x0c, 0x25, 1, 0x50, 0, 0, HLT]);
+  writes.state.gpr.put(1, 7n);
+  // It may write the page the quick way before anyone has code there.
+  run(writes, 0x6000);
+  run(executes, 0x5000);
+  assert.equal(executes.state.gpr.at(0), 7n);
+  for (const value of [8n, 9n, 10n]) {
+    writes.state.gpr.put(1, value);
+    run(writes, 0x6000);
+    run(executes, 0x5000);
+    assert.equal(executes.state.gpr.at(0), value);
+  }
+});
+
+Deno.test("a store that comes between decoding and the writer's next block is noticed", () => {
+  const [executes, writes] = twoCpus();
+  executes.load(0x5000, [0xb8, 1, 0, 0, 0, HLT]);
+  // mov [0x5001], cl; mov [0x5001], dl; out 1, al; hlt
+  const store = [0x88, 0x0c, 0x25, 1, 0x50, 0, 0];
+  executes.load(0x6000, [...store, 0xe6, 1, 0x88, 0x14, 0x25, 1, 0x50, 0, 0, HLT]);
+  writes.state.gpr.put(1, 1n);
+  writes.state.gpr.put(2, 5n);
+  run(writes, 0x6000);
+  run(executes, 0x5000);
+  assert.equal(executes.state.gpr.at(0), 5n);
+  // The page is known to have code now: the writer was told, and its next store tells in turn.
+  writes.state.gpr.put(2, 6n);
+  run(writes, 0x6000);
+  run(executes, 0x5000);
+  assert.equal(executes.state.gpr.at(0), 6n);
+});
+
+Deno.test("CMPXCHG16B exchanges both halves or gives what is there, and faults off its alignment", () => {
+  const [cpu] = twoCpus();
+  // lock cmpxchg16b [rsi]; hlt
+  cpu.load(0x5000, [0xf0, 0x48, 0x0f, 0xc7, 0x0e, HLT]);
+  const words = new BigUint64Array(cpu.ram.buffer, cpu.ram.byteOffset + 0x7000, 2);
+  words.set([1n, 2n]);
+  const set = (rax: bigint, rdx: bigint, rsi = 0x7000n) => {
+    [rax, 4n, rdx, 3n].forEach((value, i) => cpu.state.gpr.put(i, value));
+    cpu.state.gpr.put(6, rsi);
+  };
+  set(1n, 2n);
+  run(cpu, 0x5000);
+  assert.deepEqual([...words], [3n, 4n]);
+  assert.equal(cpu.state.rflags & 0x40n, 0x40n);
+  set(3n, 5n);
+  run(cpu, 0x5000);
+  assert.deepEqual([...words], [3n, 4n]);
+  assert.deepEqual([cpu.state.gpr.at(0), cpu.state.gpr.at(2)], [3n, 4n]);
+  assert.equal(cpu.state.rflags & 0x40n, 0n);
+  set(3n, 4n, 0x7008n);
+  cpu.state.mp_state = 0;
+  cpu.state.rip = 0x5000n;
+  assert.equal(cpu.core.runToFault(10), false);
+  assert.deepEqual([cpu.state.fault_vector, cpu.state.fault_error_code], [13, 0]);
+});
