@@ -92,6 +92,7 @@ const INTERNAL_SUBERROR = 32 / 4;
 const INTERNAL_NDATA = 36 / 4;
 const INTERNAL_DATA = 40 / 8;
 // struct kvm_debug_exit_arch: u32 exception, u32 pad, u64 pc, u64 dr6, u64 dr7
+const DEBUG_EXCEPTION = 32 / 4;
 const DEBUG_DR6 = 48 / 4;
 
 /** One vCPU's kvm_run page as this thread sees it. */
@@ -148,6 +149,13 @@ export class RunPage {
     this.#u32[MMIO_DATA / 4] = value;
     this.#u32[MMIO_LENGTH] = length;
     this.#u8[MMIO_IS_WRITE] = write ? 1 : 0;
+  }
+
+  /** Makes it a debug exit with this DR6. */
+  setDebug(status: number): void {
+    this.#u32[EXIT_REASON] = Exit.DEBUG;
+    this.#u32[DEBUG_EXCEPTION] = 1;
+    this.#u32[DEBUG_DR6] = status;
   }
 
   /** Whether a port access is a write (KVM_EXIT_IO_OUT). */

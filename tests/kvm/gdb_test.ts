@@ -7,6 +7,7 @@ import { openGdb } from "../../vmm/gdb/server.ts";
 import { KvmMachine } from "../accel/software/chips/kvm_machine.ts";
 import { layout } from "../guests/programs.ts";
 import { TextConnection } from "../conformance/session.ts";
+import { testAccelerator } from "../needs_kvm.ts";
 import { kvmTest, TestVm, type VmOptions } from "./harness.ts";
 
 /** Milliseconds after which a gdb that does not end by itself has failed. */
@@ -216,6 +217,7 @@ socketTest("C-c stops a guest that runs; what is no packet ends the connection",
 
 /** Whether this KVM stops a guest after it has written where a point is; a software KVM may not. */
 function watchesMemory(): boolean {
+  if (testAccelerator === "tcg") return true;
   if (whyNoKvm() !== undefined) return false;
   using machine = new KvmMachine();
   const address = BigInt(machine.results);

@@ -9,13 +9,8 @@ import { kvmGuestDebug, kvmXsave } from "../../../ffi/kvm/structs.ts";
 import type { KvmSystem } from "../../../ffi/kvm/system.ts";
 import type { KvmVcpu } from "../../../ffi/kvm/vcpu.ts";
 import { kickThread } from "../../../ffi/process.ts";
-import type {
-  AcceleratorVcpu,
-  DebugControl,
-  DebugPoint,
-  RunnerDescription,
-  VcpuPart,
-} from "../accelerator.ts";
+import type { AcceleratorVcpu, DebugControl, RunnerDescription, VcpuPart } from "../accelerator.ts";
+import { debugControlRegister } from "../debug_points.ts";
 
 const requests: Record<VcpuPart, { get: number; set: number }> = {
   mp_state: { get: KVM.GET_MP_STATE, set: KVM.SET_MP_STATE },
@@ -119,18 +114,4 @@ export class KvmAcceleratorVcpu implements AcceleratorVcpu {
   close(): void {
     this.kvm.close();
   }
-}
-
-/** DR7's R/W and LEN fields (Intel SDM volume 3, 19.2.4). */
-const CONDITIONS = { execute: 0, write: 1, access: 3 } as const;
-const LENGTHS: Readonly<Record<number, number>> = { 1: 0, 2: 1, 8: 2, 4: 3 };
-/** Bit 10, which is always set, and GE. */
-const DR7_FIXED = 0x600;
-
-/** DR7 that enables the points for all tasks. */
-function debugControlRegister(points: readonly DebugPoint[]): bigint {
-  const bits = points.map(({ on, length }, i) =>
-    BigInt(CONDITIONS[on] | LENGTHS[length] << 2) << BigInt(16 + 4 * i) | 2n << BigInt(2 * i)
-  );
-  return bits.reduce((all, one) => all | one, BigInt(DR7_FIXED));
 }

@@ -89,8 +89,18 @@ export class SoftwareRunner implements VcpuRunner {
         case STOP.shutdown:
           this.run.exitReason = Exit.SHUTDOWN;
           return RunResult.EXIT;
+        case STOP.debug:
+          return this.#debugExit();
       }
     }
+  }
+
+  /** The debugger's step is done, or one of its points is hit. */
+  #debugExit(): number {
+    const { state } = this.#core;
+    this.run.setDebug(Number(state.debugger_dr6));
+    state.debugger_dr6 = 0n;
+    return RunResult.EXIT;
   }
 
   /** Timers that are due, and what other processors have sent. */

@@ -13,8 +13,9 @@ import { RunPage } from "../../../ffi/kvm/run.ts";
 import { makeMemfd, type MappedRegion, mapShared } from "../../../ffi/memory.ts";
 import { tscNow } from "../../../ffi/tsc.ts";
 import type { AcceleratorVcpu, DebugControl, VcpuPart } from "../accelerator.ts";
+import { debugControlRegister } from "../debug_points.ts";
 import type { VcpuChips } from "./chips/vcpu_chips.ts";
-import { cpuState, KVM_RUN_ADDRESS, SHARED_SIZE } from "./cpu_state.ts";
+import { cpuState, GUEST_DEBUG, KVM_RUN_ADDRESS, SHARED_SIZE } from "./cpu_state.ts";
 import type {
   LapicFeatures,
   SoftwareRunnerDescription,
@@ -196,12 +197,14 @@ export class SoftwareVcpu implements AcceleratorVcpu {
     this.#machine.chipset.bus.nmi(this.#index);
   }
 
-  /** @throws {OsError} for breakpoints and watchpoints, which it does not have */
   debug(control: DebugControl | undefined): void {
-    if (control && control.points.length > 0) {
-      throw new OsError("KVM_SET_GUEST_DEBUG", Errno.EINVAL, "breakpoints on the software CPU");
-    }
-    this.#state.guest_debug = control?.singleStep ? 1 : 0;
+    const { singleStep = false, points = [] } = control ?? {};
+    const state = this.#state;
+    state.guest_debug = (singleStep ? GUEST_DEBUG.step : 0) |
+      (points.length > 0 ? GUEST_DEBUG.points : 0);
+    points.forEach(({ address }, i) => state.debugger_dr.put(i, address));
+    state.debugger_dr7 = debugControlRegister(points);
+    state.debugger_dr6 = 0n;
     this.#machine.wakes.noteChange(this.#index);
   }
 
