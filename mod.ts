@@ -55,6 +55,7 @@ import { Pidfile } from "./vmm/pidfile.ts";
 import { denovoVersion } from "./vmm/monitor/version.ts";
 import { optionsHelp, parseCommandLine, type Request } from "./vmm/options/command_line.ts";
 import { placement } from "./vmm/threads/placement.ts";
+import { threadsAtATime } from "./vmm/threads/machine_thread.ts";
 import { endSpareThreads, startSpareThreads } from "./vmm/threads/vcpu.ts";
 import { VirtualMachine } from "./vmm/virtual_machine.ts";
 
@@ -182,7 +183,7 @@ async function printRequest(request: Request): Promise<number> {
 async function runMachine(options: MachineConfig, arrival: Arrival): Promise<number> {
   const { enabled, resourceControl } = options.sandbox;
   if (enabled && !resourceControl) placement.forbid();
-  startSpareThreads(options.smp.cpus);
+  startSpareThreads(Math.min(options.smp.cpus, threadsAtATime));
   const ready = takeReadyFd();
   const useOwnOutput = takeUpdateOutput();
   const { vm, received, signals } = await createMachine(options, arrival);

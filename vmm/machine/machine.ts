@@ -19,7 +19,12 @@ import { type FirmwareItems, firmwareItems } from "../firmware/firmware_items.ts
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
 import { LOW_RAM_LIMIT } from "./microvm.ts";
-import { type MachineThread, parkAll } from "../threads/machine_thread.ts";
+import {
+  type MachineThread,
+  parkAll,
+  startGradually,
+  threadsAtATime,
+} from "../threads/machine_thread.ts";
 import { Vcpu } from "../threads/vcpu.ts";
 
 /** Milliseconds after which a vCPU thread that is not up is a defect. */
@@ -71,6 +76,7 @@ export class Machine {
   readonly #control: ThreadControl;
   readonly #parts: MachineParts;
   #roms: readonly LoadedImage[] = [];
+  readonly #closing = new AbortController();
   /** What to undo, last first. */
   readonly #cleanup = new DisposableStack();
 
@@ -122,9 +128,10 @@ export class Machine {
 
   /** Starts the threads, parked; returns at once. */
   startThreads(): void {
-    for (const vcpu of this.vcpus) {
-      vcpu.startThread(this.vcpus.length, this.devices.description, () => this.#takeEvents());
-    }
+    const { length } = this.vcpus;
+    const start = (vcpu: Vcpu) =>
+      vcpu.startThread(length, this.devices.description, () => this.#takeEvents());
+    void startGradually(this.vcpus, start, threadsAtATime, this.#closing.signal);
   }
 
   /** `-uuid`; all zeros if none was given. */
@@ -134,8 +141,8 @@ export class Machine {
 
   /** Waits until all threads have started. @throws {Error} if one does not */
   async threadsStarted(): Promise<void> {
-    const limit = performance.now() + START_LIMIT_MS;
     for (const { title, control } of this.threads) {
+      const limit = performance.now() + START_LIMIT_MS;
       while (control.phase === ThreadPhase.STARTING) {
         if (performance.now() > limit) {
           throw new Error(`${title} did not start within ${START_LIMIT_MS / 1000} s`);
@@ -173,6 +180,7 @@ export class Machine {
 
   /** Ends all threads and closes everything. */
   async close(): Promise<void> {
+    this.#closing.abort();
     await Promise.all(this.threads.map((thread) => thread.endThread()));
     this.#cleanup.dispose();
   }

@@ -20,6 +20,39 @@ export function parkAll(threads: readonly MachineThread[]): void {
   for (const thread of threads) thread.awaitParked();
 }
 
+/** How many threads come up at a time: as many as there are processors for them. */
+export const threadsAtATime: number = Math.max(2, navigator.hardwareConcurrency);
+
+/** Milliseconds between looks whether another thread may be started. */
+const START_POLL_MS = 1;
+
+/**
+ * Starts threads, only so many at a time: each takes a processor to come up, and making it keeps the
+ * main thread, which has clients to greet meanwhile. The first ones are started at once.
+ *
+ * @param threads the threads
+ * @param start starts one
+ * @param limit how many may be on their way at a time
+ * @param abort ends it
+ */
+export async function startGradually<T extends { readonly control: Pick<ThreadControl, "phase"> }>(
+  threads: readonly T[],
+  start: (thread: T) => void,
+  limit: number,
+  abort: AbortSignal,
+): Promise<void> {
+  const begun: T[] = [];
+  const areComing = () => begun.filter(({ control }) => control.phase === ThreadPhase.STARTING);
+  for (const thread of threads) {
+    while (areComing().length >= limit && !abort.aborted) {
+      await new Promise((resolve) => setTimeout(resolve, START_POLL_MS));
+    }
+    if (abort.aborted) return;
+    start(thread);
+    begun.push(thread);
+  }
+}
+
 /** One thread. */
 export abstract class MachineThread {
   /** The thread's control words. */
