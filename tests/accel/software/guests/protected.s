@@ -305,6 +305,10 @@ stepping:
   try 4, "movl $scratch, %eax; movl %eax, %dr1; movl $0xd0404, %eax; shll $4, %eax; movl $0x00d00404, %eax; movl %eax, %dr7; movl %eax, scratch; nop"
   try 6, "pushl $0x102; popfl; movw %ss, %ax; movw %ax, %ss; nop; nop"
   try 7, "pushl $0x102; popfl; int $0x31"
+  try 9, "movl $3, %ecx; movl $scratch, %edi; cld; pushl $0x102; popfl; rep stosb"
+  log %ecx
+  try 10, "movl $1, %ecx; movl $scratch, %edi; pushl $0x102; popfl; repne scasb"
+  log %ecx
   movl %dr6, %eax
   log %eax
   ret

@@ -65,6 +65,9 @@ others:
   log %eax
   try 3, "pushl $0x102; popfl; .byte 0xf1; nop"
   try 4, "movl $1f, %eax; movl %eax, %dr0; movl $0x401, %eax; movl %eax, %dr7; movl %ss, %ebx; movl %ebx, %ss; 1: nop; nop"
+  # RF lasts for all of a string instruction.
+  try 6, "movl $3, %ecx; movl $scratch, %edi; movl $1f, %eax; movl %eax, %dr0; movl $0x401, %eax; movl %eax, %dr7; pushl $0x10002; pushl $CODE; pushl $1f; iretl; 1: rep stosb; jmp 1b"
+  log %ecx
   try 5, "movl %ss, %eax; pushl $0x102; popfl; movl %eax, %ss; .byte 0xf1; nop"
   ret
 

@@ -31,6 +31,8 @@ const ON_ACCESS: u32 = 3;
 
 let trapAfter: bool = false;
 let shadowIsNew: bool = false;
+/** Whether RF was set before the instruction. */
+let resumed: bool = false;
 
 /** Stores EFLAGS as a whole, as POPF, IRET and deliveries do. */
 export function setFlags(value: u64): void {
@@ -96,13 +98,15 @@ export function stepBefore(): u32 {
   const flags = readFlags();
   trapAfter = (flags & FLAG_TF) != 0;
   shadowIsNew = false;
-  if (flags & FLAG_RF) writeFlags(flags & ~FLAG_RF);
+  resumed = (flags & FLAG_RF) != 0;
+  if (resumed) writeFlags(flags & ~FLAG_RF);
   return STOP_BUDGET;
 }
 
 /** After it; rip is the next one's. Returns what `run` returns, STOP_BUDGET to go on. */
 export function stepAfter(): u32 {
   store<u32>(CURRENT_OP, 0);
+  resumed = false;
   if (!shadowIsNew) store<u32>(INTERRUPT_SHADOW, 0);
   // After MOV SS there is no trap, and none later in its stead.
   if (trapAfter && !(load<u32>(INTERRUPT_SHADOW) & SHADOW_SS)) noteDebug(DR6_BS);
@@ -126,6 +130,16 @@ function noteForDebugger(reasons: u64): void {
 function noteHits(hits: u64): void {
   if (debuggersPoints()) noteForDebugger(hits);
   else noteDebug(hits);
+}
+
+/** Whether each iteration of a string instruction is a step of its own (SDM volume 3, 18.3.1.4). */
+export function tracesIterations(): bool {
+  return (readFlags() & FLAG_TF) != 0 || debuggerSteps() || breakpointsEnabled();
+}
+
+/** A string instruction is not at its end: RF, which was for all of it, stays. */
+export function keepResumeFlag(): void {
+  if (resumed) writeFlags(readFlags() | FLAG_RF);
 }
 
 /** INT n, SYSCALL and the like: a single step does not end in the handler. */

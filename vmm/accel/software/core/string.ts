@@ -2,6 +2,7 @@
 //
 // Registers are up to date after every element, so a fault in the middle is restarted where it was. A long
 // repetition stops now and then between two elements and goes on as a new execution of the same instruction.
+import { keepResumeFlag, tracesIterations } from "./debug";
 import { MODE, TLB } from "./derived";
 import { DF } from "./flags";
 import { compareValues } from "./integer";
@@ -178,7 +179,9 @@ export function stringOperation(code: u32, op: usize): void {
     if (compares) compareValues(compared, comparedWith, size);
     return;
   }
-  const inBulk = plain(code, op, bytes);
+  const once = tracesIterations();
+  const inBulk = !once && plain(code, op, bytes);
+  const most: u32 = once ? 1 : TURN;
   let turn: u32 = 0;
   while (true) {
     const count = readRegister(RCX, bytes);
@@ -186,7 +189,7 @@ export function stringOperation(code: u32, op: usize): void {
       if (compares && turn) compareValues(compared, comparedWith, size);
       return;
     }
-    if (turn >= TURN) break;
+    if (turn >= most) break;
     let done = inBulk ? bulk(code, op, size, bytes, count) : 0;
     if (done == 0) {
       element(code, op, size, bytes, by);
@@ -200,4 +203,5 @@ export function stringOperation(code: u32, op: usize): void {
     }
   }
   store<u64>(NEXT_RIP, load<u64>(RIP));
+  keepResumeFlag();
 }
