@@ -73,6 +73,8 @@ export type SocketConfig = ChardevCommon & SocketEndpoint & {
   readonly server: boolean;
   /** As a server: the machine does not start before a client is there. */
   readonly wait: boolean;
+  /** How bytes travel, if not as they are. */
+  readonly protocol?: "telnet" | "websocket";
   /** As a client: connect again so many ms after a failure, or after the server hung up; 0 is never. */
   readonly reconnectMs?: number;
 };

@@ -8,6 +8,7 @@ import { signalEventfd } from "../../ffi/event.ts";
 import { writeFd } from "../../ffi/fd.ts";
 import { sendNow } from "../../ffi/socket.ts";
 import type { CharacterSink } from "../device.ts";
+import { encode, Encoding, MAX_ENCODED } from "./encoding.ts";
 import { SinkSlot } from "./slot.ts";
 
 /** A sink as plain data, to be built on any thread. */
@@ -26,14 +27,15 @@ export const nullSink: CharacterSink = {
 };
 
 /** Builds this thread's sink. */
-export function openSink(description: SinkDescription): CharacterSink {
+export function openSink(description: SinkDescription): Sink {
   return new Sink(new SinkSlot(description.slot), description.wake);
 }
 
 const NEWLINE = 10;
 const CHUNK = 4096;
 
-class Sink implements CharacterSink {
+/** A sink on this thread. */
+export class Sink implements CharacterSink {
   readonly #slot: SinkSlot;
   readonly #wake: number;
   /** Data may lie in shared memory, which system calls are not given. */
@@ -47,9 +49,35 @@ class Sink implements CharacterSink {
   write(data: Uint8Array): number {
     return this.#slot.locked(() => {
       const taken = this.#slot.stamping ? this.#writeStamped(data) : this.#writePlain(data);
-      if (taken < data.length && !this.#slot.setBlocked(true)) signalEventfd(this.#wake);
+      this.#noteRest(taken < data.length);
       return taken;
     });
+  }
+
+  /** Writes encoded bytes that are no output but the protocol's; false if there is no room for them. */
+  answer(bytes: Uint8Array): boolean {
+    return this.#slot.locked(() => {
+      const { unsent } = this.#slot;
+      if (unsent.length + bytes.length > MAX_ENCODED) return false;
+      this.#slot.unsent = Uint8Array.of(...unsent, ...bytes);
+      this.#sendUnsent();
+      this.#noteRest(false);
+      return true;
+    });
+  }
+
+  /** Writes what of encoded bytes is left. */
+  flush(): void {
+    this.#slot.locked(() => {
+      this.#sendUnsent();
+      this.#noteRest(false);
+    });
+  }
+
+  /** Has the main thread tell when the host takes bytes again, if some are left. */
+  #noteRest(isLeft: boolean): void {
+    if (!isLeft && this.#slot.unsent.length === 0) return;
+    if (!this.#slot.setBlocked(true)) signalEventfd(this.#wake);
   }
 
   acceptInput(): void {
@@ -63,7 +91,31 @@ class Sink implements CharacterSink {
     // As in QEMU: none of the backends has a line that could carry a break condition.
   }
 
+  /** Of encoded bytes a part may be left, which no one but this block knows. */
+  #writeEncoded(data: Uint8Array): number {
+    const slot = this.#slot;
+    let done = 0;
+    while (done < data.length && this.#sendUnsent()) {
+      const { taken, bytes } = encode(slot.encoding, data.subarray(done));
+      slot.unsent = bytes;
+      this.#sendUnsent();
+      if (slot.log >= 0) put(slot.log, false, Uint8Array.from(data.subarray(done, done + taken)));
+      done += taken;
+    }
+    return done;
+  }
+
+  /** Whether nothing is left. */
+  #sendUnsent(): boolean {
+    const { unsent, output, outputIsSocket } = this.#slot;
+    if (unsent.length === 0) return true;
+    const taken = output < 0 ? unsent.length : put(output, outputIsSocket, Uint8Array.from(unsent));
+    this.#slot.unsent = unsent.subarray(taken);
+    return taken === unsent.length;
+  }
+
   #writePlain(data: Uint8Array): number {
+    if (this.#slot.encoding !== Encoding.PLAIN) return this.#writeEncoded(data);
     let done = 0;
     while (done < data.length) {
       const length = Math.min(data.length - done, CHUNK);

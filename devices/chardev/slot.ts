@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { MAX_ENCODED } from "./encoding.ts";
 import { lock, unlock } from "../mutex.ts";
 
 const MUTEX = 0;
@@ -18,10 +19,13 @@ const STARVED = 5;
 const STAMPING = 6;
 const LINE_START = 7;
 const PENDING = 8;
-const PENDING_BYTES = 40;
+const ENCODING = 9;
+const UNSENT = 10;
+const PENDING_BYTES = 48;
 const PENDING_MAX = 24;
-const START_MS = 64;
-const SIZE = 72;
+const START_MS = 72;
+const UNSENT_BYTES = 80;
+const SIZE = UNSENT_BYTES + MAX_ENCODED;
 
 /** One thread's view of the block. Without the mutex held, only the flags may be touched. */
 export class SinkSlot {
@@ -30,6 +34,7 @@ export class SinkSlot {
   readonly #words: Int32Array<SharedArrayBuffer>;
   readonly #pending: Uint8Array<SharedArrayBuffer>;
   readonly #start: Float64Array<SharedArrayBuffer>;
+  readonly #unsent: Uint8Array<SharedArrayBuffer>;
 
   /** Views a block that another thread has made. */
   constructor(buffer: SharedArrayBuffer) {
@@ -37,11 +42,18 @@ export class SinkSlot {
     this.#words = new Int32Array(buffer, 0, PENDING_BYTES / 4);
     this.#pending = new Uint8Array(buffer, PENDING_BYTES, PENDING_MAX);
     this.#start = new Float64Array(buffer, START_MS, 1);
+    this.#unsent = new Uint8Array(buffer, UNSENT_BYTES, MAX_ENCODED);
   }
 
-  /** Makes a block for a backend without a peer, whose log is the descriptor `log` or -1. */
-  static create(log: number): SinkSlot {
+  /**
+   * Makes a block for a backend without a peer.
+   *
+   * @param log the descriptor of its log, or -1
+   * @param encoding how peers want bytes to be written, an `Encoding`
+   */
+  static create(log: number, encoding: number): SinkSlot {
     const slot = new SinkSlot(new SharedArrayBuffer(SIZE));
+    slot.#words[ENCODING] = encoding;
     slot.#words[OUTPUT] = -1;
     slot.#words[LOG] = log;
     return slot;
@@ -78,6 +90,7 @@ export class SinkSlot {
       this.#words[OUTPUT] = fd;
       this.#words[OUTPUT_IS_SOCKET] = isSocket ? 1 : 0;
       this.#words[PENDING] = 0;
+      this.#words[UNSENT] = 0;
     });
   }
 
@@ -141,6 +154,22 @@ export class SinkSlot {
 
   set startMs(value: number) {
     this.#start[0] = value;
+  }
+
+  /** How bytes are written, an `Encoding`. */
+  get encoding(): number {
+    return this.#words[ENCODING];
+  }
+
+  /** Encoded bytes that the host has not taken yet: they come before all others. */
+  get unsent(): Uint8Array<SharedArrayBuffer> {
+    return this.#unsent.subarray(0, this.#words[UNSENT]);
+  }
+
+  set unsent(bytes: Uint8Array) {
+    // A copy first: the bytes may lie in this very block.
+    this.#unsent.set(Uint8Array.from(bytes));
+    this.#words[UNSENT] = bytes.length;
   }
 
   /** Bytes of a time stamp that the host has not taken yet, up to 24. */

@@ -24,14 +24,18 @@ import {
   listenTcp,
   listenUnix,
   localAddress,
-  peerAddress,
+  sendNow,
   shutdownSocket,
-  type SocketAddress,
 } from "../../ffi/socket.ts";
 import type { ChardevState, KeptChardev } from "./backend.ts";
 import type { FdConfig, SocketConfig } from "./config.ts";
 import type { FdRequirements } from "./fd_table.ts";
+import { Encoding, MAX_ENCODED } from "./encoding.ts";
+import { TelnetDecoder, telnetGreeting } from "./telnet.ts";
+import { WebSocketDecoder } from "./websocket.ts";
+import { WebSocketHandshake } from "./websocket_handshake.ts";
 import { Connector } from "./connector.ts";
+import { nameConnection, nameOf } from "./socket_name.ts";
 import { StreamBackend } from "./stream_backend.ts";
 
 /** How long to wait when a client cannot be accepted, for want of descriptors for example. */
@@ -59,6 +63,10 @@ export class SocketBackend extends StreamBackend {
   #retry: ReturnType<typeof setTimeout> | undefined;
   #waiting: PromiseWithResolvers<void> | undefined;
   readonly #connector: Connector | undefined;
+  readonly #protocol: SocketConfig["protocol"];
+  /** Of the connection that there is. */
+  #decoder: TelnetDecoder | WebSocketDecoder | undefined;
+  #handshake: WebSocketHandshake | undefined;
 
   /**
    * Listens or connects, or goes on with what was kept.
@@ -68,15 +76,20 @@ export class SocketBackend extends StreamBackend {
    * @throws {Error} in QEMU's words
    */
   constructor(config: SocketConfig | FdConfig, kept?: KeptChardev) {
-    super(config, kept, socketFds);
+    super(config, kept, socketFds, encodingOf(config));
     this.#config = config;
+    this.#protocol = config.backend === "socket" ? config.protocol : undefined;
     this.#connector = this.#makeConnector(config);
     this.setUp(() => this.#open(kept));
     this.#listener = this.fds.get("listener");
     this.#file = identify(config);
     this.#address = this.#describe();
     const connection = this.fds.get("connection");
-    if (connection !== undefined) this.#use(connection);
+    if (connection === undefined) return;
+    if (kept) this.#goOn(kept.state);
+    else this.#greet(connection);
+    this.#use(connection);
+    if (kept) this.#restoreUnsent(kept.state);
   }
 
   /** What `query-chardev` prints. */
@@ -104,14 +117,21 @@ export class SocketBackend extends StreamBackend {
     await waiting.promise.finally(() => abort?.removeEventListener("abort", aborted));
   }
 
-  /** Whether there is a connection: a client that lost its own does not connect again. */
+  /**
+   * Whether there is a connection: a client that lost its own does not connect again; and where in its
+   * protocol it is.
+   */
   override saveState(): ChardevState {
-    return { connected: this.fds.get("connection") !== undefined };
+    const connected = this.fds.get("connection") !== undefined;
+    if (!this.#decoder) return { connected };
+    return { connected, decoder: this.#decoder.save(), unsent: this.unsent.toHex() };
   }
 
   /** The predecessor's connection may have ended after it was passed on. */
-  override restoreState({ connected }: ChardevState): void {
-    if (connected === false) this.#hangUp();
+  override restoreState(state: ChardevState): void {
+    if (state.connected === false) this.#hangUp();
+    this.#goOn(state);
+    this.#restoreUnsent(state);
     this.#awaitPeer();
   }
 
@@ -125,6 +145,19 @@ export class SocketBackend extends StreamBackend {
     if (this.held === "nothing") return this.#awaitPeer();
     this.#unlisten();
     this.#connector?.stop();
+    this.#stopHandshake();
+  }
+
+  /** Bytes of the protocol, with the peer's in them. */
+  protected override received(data: Uint8Array, fds?: readonly OwnedFd[]): void {
+    if (!this.#decoder) return this.deliver(data, fds);
+    for (const fd of fds ?? []) fd.close();
+    this.#decoder.decode(data, {
+      data: (bytes) => this.deliver(bytes),
+      break: () => this.receiveBreak(),
+      answer: (bytes) => void this.answer(bytes),
+      end: () => this.inputEnded(),
+    });
   }
 
   /** Begins to accept clients. */
@@ -153,6 +186,7 @@ export class SocketBackend extends StreamBackend {
   protected override stopped(): void {
     this.#unlisten();
     this.#connector?.stop();
+    this.#stopHandshake();
     this.#reactor = undefined;
     clearTimeout(this.#retry);
     this.#waiting?.reject(new Error(`Chardev '${this.label}' was closed`));
@@ -192,11 +226,13 @@ export class SocketBackend extends StreamBackend {
 
   #describe(): string {
     const config = this.#config;
-    if (this.#listener !== undefined) return `${nameOf(localAddress(this.#listener))},server=on`;
+    if (this.#listener !== undefined) {
+      return `${nameOf(localAddress(this.#listener), this.#protocol)},server=on`;
+    }
     if (config.backend === "fd") return "unix:";
     return config.family === "unix"
       ? `unix:${config.path}`
-      : nameOf({ type: "inet", host: config.host, port: config.port });
+      : nameOf({ type: "inet", host: config.host, port: config.port }, this.#protocol);
   }
 
   #makeConnector(config: SocketConfig | FdConfig): Connector | undefined {
@@ -218,7 +254,7 @@ export class SocketBackend extends StreamBackend {
 
   #listen(): void {
     if (!this.#reactor || this.#listener === undefined || this.#listening || this.connected) return;
-    if (this.held !== "nothing") return;
+    if (this.held !== "nothing" || this.#handshake) return;
     this.#listening = true;
     this.#reactor.add(this.#listener, Epoll.IN, () => this.#accept());
   }
@@ -232,14 +268,60 @@ export class SocketBackend extends StreamBackend {
     const connection = this.#acceptOrRetry();
     if (!connection) return;
     this.#unlisten();
-    this.#take(connection);
-    this.#waiting?.resolve();
+    if (this.#protocol !== "websocket") return this.#take(connection);
+    this.#handshake = new WebSocketHandshake(connection, this.#reactor!, (taken) => {
+      this.#handshake = undefined;
+      if (taken) this.#take(taken);
+      else this.#listen();
+    });
+  }
+
+  #stopHandshake(): void {
+    this.#handshake?.stop();
+    this.#handshake = undefined;
   }
 
   /** A peer is there; what the one before has left is gone. */
   #take(connection: OwnedFd): void {
     this.#hangUp();
-    this.#use(this.fds.set("connection", connection));
+    const fd = this.fds.set("connection", connection);
+    this.#greet(fd);
+    this.#use(fd);
+    this.#waiting?.resolve();
+  }
+
+  /** Begins the protocol with a new peer. */
+  #greet(connection: number): void {
+    this.#makeDecoder();
+    if (this.#protocol !== "telnet") return;
+    try {
+      // A new socket has room for it.
+      sendNow(connection, telnetGreeting);
+    } catch (error) {
+      // The peer has gone already, which reading will tell.
+      if (!(error instanceof OsError)) throw error;
+    }
+  }
+
+  #makeDecoder(): void {
+    this.#decoder = this.#protocol === "telnet"
+      ? new TelnetDecoder()
+      : this.#protocol === "websocket"
+      ? new WebSocketDecoder()
+      : undefined;
+  }
+
+  /** Goes on in the protocol where a predecessor was. */
+  #goOn({ decoder }: ChardevState): void {
+    this.#makeDecoder();
+    if (typeof decoder === "string") this.#decoder?.restore(decoder);
+  }
+
+  #restoreUnsent({ unsent }: ChardevState): void {
+    if (!this.#decoder || typeof unsent !== "string") return;
+    if (unsent.length <= 2 * MAX_ENCODED && /^([0-9a-f]{2})*$/.test(unsent)) {
+      this.unsent = Uint8Array.fromHex(unsent);
+    }
   }
 
   #acceptOrRetry(): OwnedFd | undefined {
@@ -255,7 +337,8 @@ export class SocketBackend extends StreamBackend {
   }
 
   #use(connection: number): void {
-    this.#connectionName = nameConnection(connection, this.#listener !== undefined);
+    const isServer = this.#listener !== undefined;
+    this.#connectionName = nameConnection(connection, isServer, this.#protocol);
     this.connect(connection, connection, true);
   }
 
@@ -288,30 +371,7 @@ function connect(config: SocketConfig, options?: { readonly nonblocking: boolean
     : connectTcp(config.host, config.port, options);
 }
 
-function nameOf(address: SocketAddress | undefined): string {
-  if (address?.type !== "inet") return `unix:${address?.path ?? ""}`;
-  return `tcp:${address.host}:${address.port}`;
-}
-
-function nameConnection(fd: number, server: boolean): string {
-  const suffix = server ? ",server=on" : "";
-  const local = localAddress(fd);
-  if (local?.type !== "inet") return `${nameOf(local)}${suffix}`;
-  return `tcp:${bracketed(local)}${suffix} <-> ${bracketed(peerOf(fd))}`;
-}
-
-function peerOf(fd: number): SocketAddress | undefined {
-  try {
-    return peerAddress(fd);
-  } catch (error) {
-    // The peer has gone already, which reading will tell.
-    if (error instanceof OsError) return undefined;
-    throw error;
-  }
-}
-
-function bracketed(address: SocketAddress | undefined): string {
-  if (address?.type !== "inet") return "";
-  const { host, port } = address;
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+function encodingOf(config: SocketConfig | FdConfig): number {
+  if (config.backend === "fd" || !config.protocol) return Encoding.PLAIN;
+  return config.protocol === "telnet" ? Encoding.TELNET : Encoding.WEBSOCKET;
 }

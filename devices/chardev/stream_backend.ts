@@ -8,7 +8,6 @@ import { drainEvent, Epoll, makeEventfd } from "../../ffi/event.ts";
 import { O, openFile, type OwnedFd, readFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import { MAX_MESSAGE_FDS, receiveMessage } from "../../ffi/socket_message.ts";
-import type { CharacterSink } from "../device.ts";
 import type {
   CharacterBackend,
   CharacterFrontend,
@@ -19,7 +18,8 @@ import type {
 } from "./backend.ts";
 import type { ChardevCommon } from "./config.ts";
 import { type FdRequirements, FdTable } from "./fd_table.ts";
-import { openSink, type SinkDescription } from "./sink.ts";
+import { Encoding } from "./encoding.ts";
+import { openSink, type Sink, type SinkDescription } from "./sink.ts";
 import { SinkSlot } from "./slot.ts";
 
 /** The most that is read before other descriptors get their turn. */
@@ -41,7 +41,7 @@ export abstract class StreamBackend implements CharacterBackend {
   protected readonly fds: FdTable;
   readonly #config: ChardevCommon;
   readonly #slot: SinkSlot;
-  readonly #sink: CharacterSink;
+  readonly #sink: Sink;
   readonly #wake: OwnedFd;
   readonly #buffer = new Uint8Array(READ_SIZE);
   /** What each descriptor is watched for. */
@@ -66,11 +66,13 @@ export abstract class StreamBackend implements CharacterBackend {
    * @param config the configuration
    * @param kept what a predecessor left
    * @param must what the backend's descriptors must be, by the names that they may have
+   * @param encoding how peers want bytes to be written
    */
   protected constructor(
     config: ChardevCommon,
     kept: KeptChardev | undefined,
     must: FdRequirements,
+    encoding: number = Encoding.PLAIN,
   ) {
     this.label = config.id;
     this.#config = config;
@@ -79,7 +81,7 @@ export abstract class StreamBackend implements CharacterBackend {
       this.fds.check(config.id, { ...must, log: { writable: true } });
       const { logfile } = config;
       const log = logfile === undefined ? -1 : this.fds.open("log", () => openLog(config, logfile));
-      this.#slot = SinkSlot.create(log);
+      this.#slot = SinkSlot.create(log, encoding);
       this.#wake = makeEventfd();
     } catch (error) {
       this.fds.closeAll();
@@ -201,6 +203,30 @@ export abstract class StreamBackend implements CharacterBackend {
     }
   }
 
+  /** Bytes have come. */
+  protected received(data: Uint8Array, fds?: readonly OwnedFd[]): void {
+    this.deliver(data, fds);
+  }
+
+  /** Gives the frontend input, not more than has come. */
+  protected deliver(data: Uint8Array, fds?: readonly OwnedFd[]): void {
+    this.#frontend?.input(data, fds);
+  }
+
+  /** Says something to the peer that is no output; false if there is no room for it. */
+  protected answer(bytes: Uint8Array): boolean {
+    return this.#sink.answer(bytes);
+  }
+
+  /** Encoded bytes that the host has not taken. */
+  protected get unsent(): Uint8Array {
+    return this.#slot.locked(() => Uint8Array.from(this.#slot.unsent));
+  }
+
+  protected set unsent(bytes: Uint8Array) {
+    this.#slot.locked(() => this.#slot.unsent = bytes);
+  }
+
   /** Somebody is there. Both descriptors are non-blocking; -1 means none. */
   protected connect(input: number, output: number, isSocket = false): void {
     if (this.#input >= 0) this.disconnect();
@@ -315,7 +341,9 @@ export abstract class StreamBackend implements CharacterBackend {
   #ready(fd: number, events: number): void {
     if (fd === this.#output && this.#slot.blocked && events & (Epoll.OUT | Epoll.ERR)) {
       this.#slot.setBlocked(false);
-      this.#frontend?.writable();
+      // While its successor may have it already, what is left is not this VMM's to write.
+      if (this.#held !== "everything") this.#sink.flush();
+      if (!this.#slot.blocked) this.#frontend?.writable();
     }
     if (fd === this.#input && events & (Epoll.IN | Epoll.HUP | Epoll.ERR)) {
       this.#read((events & (Epoll.HUP | Epoll.ERR)) !== 0);
@@ -333,7 +361,7 @@ export abstract class StreamBackend implements CharacterBackend {
       if (length === 0 || (length === -1 && hangup)) return this.inputEnded();
       if (length === -1) return;
       budget -= length;
-      this.#frontend!.input(this.#buffer.subarray(0, length), fds);
+      this.received(this.#buffer.subarray(0, length), fds);
     }
   }
 

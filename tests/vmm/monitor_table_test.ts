@@ -174,6 +174,8 @@ Deno.test("chardev-add makes a backend's configuration of QAPI's", async () => {
   await socket({ type: "unix", data: { path: "s" } }, { server: false });
   await socket({ type: "inet", data: { host: "::1", port: "0" } }, { wait: true });
   await socket({ type: "fd", data: { str: "7" } });
+  await socket({ type: "unix", data: { path: "s" } }, { telnet: true, websocket: false });
+  await socket({ type: "unix", data: { path: "s" } }, { server: false, "reconnect-ms": 20 });
   assert.deepEqual(context.machine.calls.map(([, config]) => config), [
     { id: "c", logfile: "log", logappend: true, backend: "null" },
     { id: "c", backend: "file", path: "f", append: false },
@@ -181,7 +183,28 @@ Deno.test("chardev-add makes a backend's configuration of QAPI's", async () => {
     { id: "c", family: "unix", path: "s", backend: "socket", server: false, wait: false },
     { id: "c", family: "tcp", host: "::1", port: 0, backend: "socket", server: true, wait: true },
     { id: "c", backend: "fd", fd: 7 },
+    {
+      id: "c",
+      family: "unix",
+      path: "s",
+      backend: "socket",
+      server: true,
+      wait: false,
+      protocol: "telnet",
+    },
+    {
+      id: "c",
+      family: "unix",
+      path: "s",
+      backend: "socket",
+      server: false,
+      wait: false,
+      reconnectMs: 20,
+    },
   ]);
+  await assert.rejects(socket({ type: "unix", data: { path: "s" } }, { "reconnect-ms": 20 }), {
+    message: "'reconnect-ms' option is incompatible with socket in server listen mode",
+  });
   await assert.rejects(socket({ type: "inet", data: { host: "", port: "65536" } }), {
     message: "Cannot use port '65536': expected 0 to 65535",
   });

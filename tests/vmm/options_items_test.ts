@@ -254,7 +254,19 @@ Deno.test("parseChardev() fails in QEMU's words when a parameter is missing or w
       "socket,id=a,path=x,wait=on",
       "'wait' option is incompatible with socket in client connect mode",
     ],
-    ["socket,id=a,path=x,server=on,telnet=on", "'telnet' option is not supported"],
+    [
+      "socket,id=a,path=x,tn3270=on",
+      "'tn3270' option is not supported: there is no such terminal",
+    ],
+    [
+      "socket,id=a,path=x,server=on,telnet=on,websocket=on",
+      "'telnet' and 'websocket' cannot be used together",
+    ],
+    ["socket,id=a,path=x,websocket=on", "Websocket client is not implemented"],
+    [
+      "socket,id=a,fd=3,server=on,telnet=on",
+      "'telnet' and 'websocket' are incompatible with 'fd' address type",
+    ],
     ["socket,id=a,path=x,fd=3", "None or one of 'path', 'fd' or 'host' option required."],
     [
       "socket,id=a,path=x,reconnect=5,reconnect-ms=5",
@@ -273,7 +285,6 @@ Deno.test("parseChardev() fails in QEMU's words when a parameter is missing or w
       "socket,id=a,path=x,reconnect-ms=3000000000",
       "Parameter 'reconnect-ms' expects at most 24 days",
     ],
-    ["socket,id=a,path=x,websocket=on", "'websocket' option is not supported"],
   ];
   for (const [text, message] of cases) assertOptionError(() => parseChardev(text), message, text);
 });
@@ -289,6 +300,30 @@ Deno.test("parseShortChardev() reads what -serial and -monitor take", () => {
     ["file:a,b", { backend: "file", id: "s", path: "a,b", append: false }],
     ["pipe:p", { backend: "pipe", id: "s", path: "p" }],
     ["unix:p", { ...socket, family: "unix", path: "p", server: false, wait: false }],
+    ...(["telnet", "websocket"] as const).map((protocol): [string, ChardevConfig] => [
+      `${protocol}:127.0.0.1:4444,server,nowait`,
+      {
+        ...socket,
+        family: "tcp",
+        host: "127.0.0.1",
+        port: 4444,
+        server: true,
+        wait: false,
+        protocol,
+      },
+    ]),
+    [
+      "telnet::4444",
+      {
+        ...socket,
+        family: "tcp",
+        host: "",
+        port: 4444,
+        server: false,
+        wait: false,
+        protocol: "telnet",
+      },
+    ],
     [
       "unix:p,server=on,wait=off",
       { ...socket, family: "unix", path: "p", server: true, wait: false },

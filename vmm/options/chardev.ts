@@ -3,7 +3,12 @@
  *
  * @module
  */
-import type { ChardevCommon, ChardevConfig, SocketEndpoint } from "../../devices/chardev/config.ts";
+import type {
+  ChardevCommon,
+  ChardevConfig,
+  SocketConfig,
+  SocketEndpoint,
+} from "../../devices/chardev/config.ts";
 import { OptionError } from "./error.ts";
 import { parseOpts, type RawOptions } from "./grammar.ts";
 import { compact, readOptions, type Schema, type Values } from "./schema.ts";
@@ -33,6 +38,12 @@ const schema = {
 } as const satisfies Schema;
 
 type Parameters = Values<typeof schema>;
+
+/** What says how a socket is used. */
+export type SocketParameters = Pick<
+  Parameters,
+  "telnet" | "tn3270" | "websocket" | "server" | "fd" | "reconnect" | "reconnect-ms"
+>;
 
 /** Parameters that every backend takes. */
 const COMMON = ["backend", "id", "mux", "logfile", "logappend", "cpr"];
@@ -89,11 +100,19 @@ function endpoint({ path, host, port, fd }: Parameters): SocketEndpoint | undefi
   return { family: "tcp", host: host ?? "", port: parsePort(port) };
 }
 
-/** Options of QEMU's sockets that would change how bytes travel and that do not exist here. */
-function refuseUnsupported(values: Parameters): void {
-  for (const name of ["telnet", "tn3270", "websocket"] as const) {
-    if (values[name]) throw new OptionError(`'${name}' option is not supported`);
+/** How bytes travel. @throws OptionError if that cannot be */
+export function protocolOf(values: SocketParameters): SocketConfig["protocol"] {
+  const { telnet, tn3270, websocket, server, fd } = values;
+  if (tn3270) throw new OptionError("'tn3270' option is not supported: there is no such terminal");
+  if (!telnet && !websocket) return undefined;
+  if (telnet && websocket) {
+    throw new OptionError("'telnet' and 'websocket' cannot be used together");
   }
+  if (websocket && !server) throw new OptionError("Websocket client is not implemented");
+  if (fd !== undefined) {
+    throw new OptionError("'telnet' and 'websocket' are incompatible with 'fd' address type");
+  }
+  return telnet ? "telnet" : "websocket";
 }
 
 function requirePath(backend: string, values: Parameters, what: string): string {
@@ -102,7 +121,7 @@ function requirePath(backend: string, values: Parameters, what: string): string 
 }
 
 /** In milliseconds. @throws OptionError if two options say it, or the socket cannot do it */
-function reconnectTime(values: Parameters): number | undefined {
+export function reconnectTime(values: SocketParameters): number | undefined {
   const { reconnect, "reconnect-ms": ms, server, fd } = values;
   if (reconnect !== undefined && ms !== undefined) {
     throw new OptionError("'reconnect' and 'reconnect-ms' are mutually exclusive");
@@ -122,7 +141,7 @@ function reconnectTime(values: Parameters): number | undefined {
 }
 
 function buildSocket(common: ChardevCommon, values: Parameters): ChardevConfig {
-  refuseUnsupported(values);
+  const protocol = protocolOf(values);
   const { server = false, wait, fd } = values;
   if (!server && wait !== undefined) {
     throw new OptionError("'wait' option is incompatible with socket in client connect mode");
@@ -130,7 +149,15 @@ function buildSocket(common: ChardevCommon, values: Parameters): ChardevConfig {
   const reconnectMs = reconnectTime(values);
   const address = endpoint(values);
   if (fd !== undefined) return { backend: "fd", ...common, fd, wait: wait ?? server };
-  return { backend: "socket", ...common, ...address!, server, wait: wait ?? server, reconnectMs };
+  return {
+    backend: "socket",
+    ...common,
+    ...address!,
+    server,
+    wait: wait ?? server,
+    protocol,
+    reconnectMs,
+  };
 }
 
 function build(id: string, values: Parameters): ChardevConfig {
@@ -202,7 +229,7 @@ function expand(text: string): string | undefined {
   if (text === "null" || text === "pty" || text === "stdio") return text;
   // A console in a window: there are no windows.
   if (/^vc(:|$)/.test(text)) return "null";
-  const [, kind, rest] = /^(file|pipe|unix|tcp):(.*)$/s.exec(text) ?? [];
+  const [, kind, rest] = /^(file|pipe|unix|tcp|telnet|websocket):(.*)$/s.exec(text) ?? [];
   switch (kind) {
     case "file":
     case "pipe":
@@ -210,13 +237,18 @@ function expand(text: string): string | undefined {
     case "unix":
       // Commas stay single: what follows the path are options.
       return `socket,path=${rest}`;
-    case "tcp": {
+    case "tcp":
+    case "telnet":
+    case "websocket": {
       const [, ipv6, host, port, options] = TCP.exec(rest) ?? [];
       if (port === undefined) {
         throw new OptionError(`address '${rest}' does not have the form HOST:PORT`);
       }
       const name = escape(ipv6 ?? host);
-      return `socket,host=${name},port=${port}${options === undefined ? "" : `,${options}`}`;
+      const protocol = kind === "tcp" ? "" : `,${kind}=on`;
+      return `socket,host=${name},port=${port}${protocol}${
+        options === undefined ? "" : `,${options}`
+      }`;
     }
   }
   return undefined;

@@ -249,7 +249,8 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
           "-chardev pipe,id=id,path=path",
           "-chardev pty,id=id[,path=path]",
           "-chardev socket,id=id,path=path[,server=on|off][,wait=on|off][,reconnect-ms=ms] (unix)",
-          "-chardev socket,id=id[,host=host],port=port[,server=on|off][,wait=on|off] (tcp)",
+          "-chardev socket,id=id[,host=host],port=port[,server=on|off][,wait=on|off]\n" +
+          "         [,telnet=on|off][,websocket=on|off][,reconnect-ms=ms] (tcp)",
           "-chardev fd,id=id,fd=fd",
           "         [,mux=on|off][,logfile=PATH][,logappend=on|off][,cpr=on|off] (all)",
         ].join("\n"),

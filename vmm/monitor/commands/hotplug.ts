@@ -5,6 +5,7 @@
  */
 import type { z } from "zod";
 import type { ChardevConfig, SocketEndpoint } from "../../../devices/chardev/config.ts";
+import { protocolOf, reconnectTime } from "../../options/chardev.ts";
 import { type Command, defineCommand } from "../command.ts";
 import type { MachineControl, RunState } from "../control.ts";
 import { notPermitted, QmpError } from "../errors.ts";
@@ -138,7 +139,17 @@ function chardevConfig(
       if (addr.type === "fd") {
         return { ...common, backend: "fd", fd: passedSocket(machine, addr.data.str) };
       }
-      return { ...common, ...endpoint(addr), backend: type, server, wait };
+      const protocol = protocolOf({ ...data, server });
+      const reconnectMs = reconnectTime({ ...data, server });
+      return {
+        ...common,
+        ...endpoint(addr),
+        backend: type,
+        server,
+        wait,
+        ...protocol && { protocol },
+        ...reconnectMs !== undefined && { reconnectMs },
+      };
     }
   }
 }
