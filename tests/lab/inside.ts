@@ -5,6 +5,7 @@
  */
 import { runInside, type Streams } from "./client.ts";
 import { exists, run, step, tree } from "./host.ts";
+import { STOCK_LINUX } from "./recipe.ts";
 
 /** Where the tree is inside. */
 const TREE = "/denovo";
@@ -18,6 +19,7 @@ const env: Readonly<Record<string, string>> = {
   PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
   ...{ HOME: "/root", TERM: "dumb", NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", LANG: "C.UTF-8" },
   DENOVO_LINUX: LINUX,
+  DENOVO_STOCK_LINUX: STOCK_LINUX,
 };
 
 /**

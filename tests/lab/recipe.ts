@@ -40,6 +40,18 @@ ip link set lo up; ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up
 while true; do deno run -A --no-config --no-check /lab/agent.ts ${AGENT_PORT}; sleep 1; done
 `;
 
+/** Where a stock kernel and an initial RAM disk for it are, inside: for a guest of Denovo's. */
+export const STOCK_LINUX = "/lab/stock";
+
+/** Process 1 of such a guest: shows that user space runs and what interrupts there were. */
+const STOCK_INIT = `#!/bin/busybox sh
+/bin/busybox mount -t proc p /proc
+/bin/busybox echo STOCK UP
+/bin/busybox cat /proc/interrupts
+/bin/busybox echo STOCK DONE
+/bin/busybox reboot -f
+`;
+
 /** A lab that was made. */
 export interface Lab {
   readonly folder: string;
@@ -152,19 +164,29 @@ function firstOf(folder: string, pattern: RegExp): string {
 }
 
 async function makeInitrd(lab: Lab, modules: string): Promise<void> {
-  const folder = `${lab.folder}/initrd`;
+  await packInitrd(lab.initrd, INITRD_INIT, async (folder) => {
+    const order = await addModules(`${folder}/m`, modules);
+    await Deno.writeTextFile(`${folder}/m/order`, order.join(" "));
+  });
+  await Deno.remove(`${lab.folder}/kernel`, { recursive: true });
+}
+
+/** Makes an initial RAM disk of busybox, a script that is process 1, and what `add` adds. */
+async function packInitrd(
+  file: string,
+  init: string,
+  add?: (folder: string) => Promise<void>,
+): Promise<void> {
+  const folder = `${file}.new`;
+  await Deno.remove(folder, { recursive: true }).catch(() => {});
   for (const name of ["bin", "m", "proc", "sys", "dev", "mnt"]) {
     await Deno.mkdir(`${folder}/${name}`, { recursive: true });
   }
   await Deno.copyFile("/bin/busybox", `${folder}/bin/busybox`);
-  await Deno.writeTextFile(`${folder}/init`, INITRD_INIT, { mode: 0o755 });
-  await Deno.writeTextFile(
-    `${folder}/m/order`,
-    (await addModules(`${folder}/m`, modules)).join(" "),
-  );
-  await run(["sh", "-c", `find . | cpio -o -H newc | gzip -1 >'${lab.initrd}'`], { cwd: folder });
+  await Deno.writeTextFile(`${folder}/init`, init, { mode: 0o755 });
+  await add?.(folder);
+  await run(["sh", "-c", `find . | cpio -o -H newc | gzip -1 >'${file}'`], { cwd: folder });
   await Deno.remove(folder, { recursive: true });
-  await Deno.remove(`${lab.folder}/kernel`, { recursive: true });
 }
 
 /**
@@ -224,6 +246,9 @@ async function makeDisk(lab: Lab, base: string): Promise<void> {
     await Deno.copyFile(`${tree}tests/lab/${name}`, `${root}/lab/${name}`);
   }
   await Deno.writeTextFile(`${root}/lab/init`, INIT, { mode: 0o755 });
+  await Deno.mkdir(root + STOCK_LINUX);
+  await Deno.copyFile(lab.kernel, `${root}${STOCK_LINUX}/vmlinuz`);
+  await packInitrd(`${root}${STOCK_LINUX}/initrd.gz`, STOCK_INIT);
   // The packages that the project needs, for a place without a network.
   const cache = [Deno.execPath(), "cache", "--no-check", "-q", "mod.ts", "cpr/update/bundle.ts"];
   await run(cache, { cwd: tree, env: { DENO_DIR: `${root}/root/.cache/deno` } });

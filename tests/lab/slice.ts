@@ -43,6 +43,12 @@ export const slice: readonly Selection[] = [
     file: "tests/kvm/states_test.ts",
     names: ["`injectNmi()` interrupts every vCPU, whether or not the guest runs"],
   },
+  {
+    file: "tests/kvm/stock_linux_test.ts",
+    names: [
+      "a stock kernel finds no tables, takes its interrupts from the 8259, and reaches user space",
+    ],
+  },
   // What a vCPU's state is: reading and writing it disturbs nothing.
   {
     file: "tests/vmm/cpu_tables_test.ts",
