@@ -110,6 +110,8 @@ function fileRegister(file: u32, number: u32): u16 {
 
 /** MMX and SSE, by their table. */
 function decodeSimd(map: u32, last: u32): u32 {
+  // The operands' sizes are the form's; the record has one that is none of another instruction.
+  sizeByPrefix();
   if (map == 0 && last == 0x77 && mandatoryPrefix() == 0) {
     setImmediate(FORM_EMMS as u64);
     return locked() ? ops.OP_UD : ops.OP_SIMD;
