@@ -84,7 +84,7 @@ Deno.test("special registers that the CPU cannot have are refused, and change no
     [{ cr0: 0x8000_0032n }, /cr0/, "paging without protection"],
     [{ cr0: 0x1_8000_0033n }, /cr0/, "an upper half"],
     [{ cr0: 0xa005_0033n }, /cr0/, "NW without CD"],
-    [{ cr4: 0x4_06a0n }, /cr4 0x406a0/, "OSXSAVE without XSAVE"],
+    [{ cr4: 0x40_06a0n }, /cr4 0x4006a0/, "protection keys"],
     [{ cr4: 0x680n }, /efer/, "long mode without PAE"],
     [{ efer: 0x901n }, /efer/, "LME and paging without LMA"],
     [{ efer: 0x1d01n }, /efer/, "SVME"],

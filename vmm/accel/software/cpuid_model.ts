@@ -29,8 +29,8 @@ const CLFLUSH_SIZE = 8;
 /** Every feature that the CPU and its chips have, by the names of `-cpu`. */
 const FEATURES =
   `fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr
-  sse sse2 pni ssse3 sse4.1 sse4.2 cx16 popcnt movbe rdrand x2apic pcid tsc-deadline hypervisor
-  fsgsbase tsc-adjust fdp-excptn-only smep erms invpcid zero-fcs-fds smap umip la57 rdpid arat
+  sse sse2 pni ssse3 sse4.1 sse4.2 cx16 popcnt movbe rdrand x2apic pcid tsc-deadline hypervisor xsave
+  xsaveopt fsgsbase tsc-adjust fdp-excptn-only smep erms invpcid zero-fcs-fds rdseed smap umip la57 rdpid arat
   syscall nx lm rdtscp pdpe1gb lahf-lm 3dnowprefetch
   kvmclock kvm-nopiodelay kvmclock-stable-bit`;
 
@@ -43,6 +43,9 @@ const CACHES = [
   leaf(0x8000_0005, { eax: 0x01ff_01ff, ebx: 0x01ff_01ff, ecx: 0x4002_0140, edx: 0x4002_0140 }),
   leaf(0x8000_0006, { ebx: 0x4200_4200, ecx: 0x0200_8140 }),
 ];
+
+/** Leaf 0xd: the states of XCR0 are x87 and SSE, all in the legacy region. */
+const XSAVE = leaf(0xd, { flags: 1, eax: 3, ebx: 576, ecx: 576 });
 
 function leaf(
   number: number,
@@ -95,7 +98,8 @@ export function supportedCpuid(): CpuidEntry[] {
   Object.assign(find(1), { eax: SIGNATURE, ebx: CLFLUSH_SIZE << 8 });
   find(0x8000_0001).eax = SIGNATURE;
   find(0x8000_0008).eax = LINEAR_BITS << 8 | PHYSICAL_BITS;
-  entries.push(leaf(0, { eax: 7, ebx, ecx, edx }));
+  entries.push({ ...XSAVE });
+  entries.push(leaf(0, { eax: 0xd, ebx, ecx, edx }));
   entries.push(leaf(0x8000_0000, { eax: 0x8000_0008, ebx, ecx, edx }));
   return entries.sort((a, b) => a.function - b.function || a.index - b.index);
 }
