@@ -11,7 +11,8 @@ import { placement } from "../vmm/threads/placement.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { Cpr } from "./cpr.ts";
 import { type ReceivedExec, receiveExec } from "./modes/exec.ts";
-import { type Begun, receiveCpr, type Received, receiveOver } from "./handover/incoming.ts";
+import type { Begun, Received } from "./handover/incoming.ts";
+import { receiveCpr, receiveOver } from "./handover/receive.ts";
 import { type IncomingOptions, parseIncoming } from "./channel/incoming_options.ts";
 import { Relay } from "./modes/relay.ts";
 

@@ -9,7 +9,6 @@ import type {
   CharacterFrontend,
   ChardevState,
   Held,
-  KeptChardev,
 } from "../devices/chardev/backend.ts";
 import {
   type ChardevHost,
@@ -20,29 +19,29 @@ import {
 import type { SinkDescription } from "../devices/chardev/sink.ts";
 import { refuseBoundPath } from "../ffi/socket.ts";
 import type { Reactor } from "../ffi/reactor.ts";
+import {
+  CHARDEV_FD,
+  CHARDEV_STATE,
+  closeUnused,
+  decodeState,
+  encodeState,
+  takeKept,
+} from "./chardev_handover.ts";
 import type { ChardevConfig, MonitorConfig } from "./config.ts";
 import type { DeviceSet } from "./bus/device_set.ts";
-import {
-  describeKey,
-  type HandedFd,
-  type HandedValue,
-  type Handover,
-  type Inheritance,
-  type Keeper,
-  type Successor,
+import type {
+  HandedFd,
+  HandedValue,
+  Handover,
+  Inheritance,
+  Keeper,
+  Successor,
 } from "./inheritance.ts";
 
 /** Where a backend's state holds those of its frontends; their number follows. */
 const FRONTEND = "frontend";
-/** What a backend's state is handed over as; the id is the backend's. */
-export const CHARDEV_STATE = "chardev";
-/** What its descriptors are handed over as; the name in the backend follows. */
-const CHARDEV_FD = "chardev/";
 /** The descriptor that new clients come to, in a socket's backend. */
 const LISTENER = "listener";
-
-const encoder = new TextEncoder();
-const decoder = new TextDecoder("utf-8", { fatal: true });
 
 /** Character backends by id. */
 export class ChardevSet implements Keeper {
@@ -338,47 +337,6 @@ export class ChardevSet implements Keeper {
 function refuseUsedPath(config: ChardevConfig): void {
   if (config.backend !== "socket" || config.family !== "unix" || !config.server) return;
   refuseBoundPath(config.path);
-}
-
-/** What a predecessor left of a backend. @throws {Error} if its state makes no sense */
-function takeKept(inheritance: Inheritance | undefined, id: string): KeptChardev | undefined {
-  const data = inheritance?.takeValue(CHARDEV_STATE, id);
-  if (!data) return undefined;
-  const state = decodeState(id, data);
-  return { state, fds: inheritance!.takeFds(CHARDEV_FD, id) };
-}
-
-/** Closes what a predecessor left of backends that there are none of here. */
-function closeUnused(inheritance: Inheritance): void {
-  for (const { name, id, data } of inheritance.values) {
-    if (name !== CHARDEV_STATE) continue;
-    decodeState(id, data);
-    inheritance.takeValue(CHARDEV_STATE, id);
-    for (const fd of inheritance.takeFds(CHARDEV_FD, id).values()) fd.close();
-  }
-  for (const { name, id } of inheritance.fds) {
-    if (!name.startsWith(CHARDEV_FD)) continue;
-    throw new Error(`Character device ${describeKey(id, "")} has file descriptors but no state`);
-  }
-}
-
-function encodeState(id: string, state: ChardevState): HandedValue {
-  return { name: CHARDEV_STATE, id, data: encoder.encode(JSON.stringify(state)) };
-}
-
-/** @throws {Error} if the bytes are no state */
-function decodeState(id: string, data: Uint8Array): ChardevState {
-  const what = `State of character device ${describeKey(id, "")}`;
-  let value: unknown;
-  try {
-    value = JSON.parse(decoder.decode(data));
-  } catch {
-    throw new Error(`${what} is not JSON`);
-  }
-  const plain = typeof value === "object" && value !== null && !Array.isArray(value) &&
-    Object.values(value).every((v) => ["string", "number", "boolean"].includes(typeof v));
-  if (!plain) throw new Error(`${what} is not a plain object`);
-  return value as ChardevState;
 }
 
 /** A device's character side, reached from the main thread. */

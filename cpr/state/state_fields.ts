@@ -25,7 +25,7 @@ import {
 } from "../../ffi/kvm/structs.ts";
 import { type Fields, fieldsOf, isView, type Struct, struct, u64, u8 } from "../../ffi/struct.ts";
 import { irqchips } from "../../vmm/accel/hardware.ts";
-import { CHARDEV_STATE } from "../../vmm/chardev_set.ts";
+import { CHARDEV_STATE } from "../../vmm/chardev_handover.ts";
 import type { VcpuPart } from "../../vmm/accel/accelerator.ts";
 import { CAPABILITIES } from "./ram.ts";
 import { type Section, StateError } from "../stream/stream.ts";

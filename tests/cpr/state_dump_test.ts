@@ -4,6 +4,7 @@ import { type Plain, sectionFields } from "../../cpr/state/state_fields.ts";
 import { bufferSource, encodeStream, type Section } from "../../cpr/stream/stream.ts";
 import { globalState } from "../../cpr/state/vm_state.ts";
 import { deviceTypes } from "../../devices/registry.ts";
+import { sizeWithout } from "../../devices/saved_state.ts";
 import { kvmIrqchip, kvmMsrEntry, kvmRegs } from "../../ffi/kvm/structs.ts";
 
 const section = (name: string, data: Uint8Array<ArrayBuffer>, id = "", version = 1): Section => ({
@@ -96,9 +97,16 @@ Deno.test("`sectionFields()` knows boot ids, TSC offsets and character devices",
 });
 
 Deno.test("`sectionFields()` knows every device by the fields of its state", () => {
-  for (const { name, version, state } of deviceTypes) {
-    const fields = fieldsOf(section(name, new Uint8Array(state.size), "id", version));
-    assert.deepEqual(Object.keys(fields), Object.keys(state.fields), name);
+  for (const { name, version, state, subsections = [] } of deviceTypes) {
+    const main = new Uint8Array(sizeWithout(state, subsections));
+    const fields = Object.keys(fieldsOf(section(name, main, "id", version)));
+    const parts = subsections.map(({ field }) => field);
+    assert.deepEqual([...fields, ...parts], Object.keys(state.fields), name);
+    for (const part of subsections) {
+      const data = new Uint8Array(part.state.size);
+      const shown = fieldsOf(section(`${name}/${part.field}`, data, "id", part.version));
+      assert.deepEqual(Object.keys(shown), Object.keys(part.state.fields), part.field);
+    }
   }
 });
 

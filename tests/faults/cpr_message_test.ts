@@ -1,7 +1,7 @@
 /** Descriptor tables that are damaged or made up: refused by name, with nothing left open. */
 import assert from "node:assert/strict";
 import { collectHandover, encodeHandover } from "../../cpr/handover/handover.ts";
-import { receiveCpr, type ReceivedCpr } from "../../cpr/handover/incoming.ts";
+import { receiveCpr, type ReceivedCpr } from "../../cpr/handover/receive.ts";
 import { Owner, Ownership } from "../../cpr/handover/ownership.ts";
 import { encodeStream, type Section } from "../../cpr/stream/stream.ts";
 import { OsError } from "../../ffi/errno.ts";

@@ -1,6 +1,6 @@
 /** Peers that die, lie or keep silent during cpr-transfer: the guest must have exactly one owner. */
 import assert from "node:assert/strict";
-import { receiveCpr } from "../../cpr/handover/incoming.ts";
+import { receiveCpr } from "../../cpr/handover/receive.ts";
 import { Owner, Ownership } from "../../cpr/handover/ownership.ts";
 import { writeAll } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
