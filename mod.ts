@@ -306,7 +306,7 @@ async function loadMonitors(
   const { openMonitors } = await import("./vmm/monitor/monitors.ts");
   const { builtinCommands } = await import("./vmm/monitor/builtin_commands.ts");
   const table = builtinCommands();
-  cpr.register(table);
+  (await import("./cpr/commands/commands.ts")).registerMigration(table, cpr);
   const sessionState = vm.chardevs.hasFrontendStates
     ? (await import("./vmm/monitor/schema/session.ts")).sessionState
     : undefined;

@@ -1,19 +1,11 @@
 /**
- * Live update of one VM: its migration state, what drives it, and the commands for both.
- *
- * `mod.ts` wires this into the monitor's tables, so that `vmm` never has to know of it.
+ * Live update of one VM: its migration state, and what drives it.
  *
  * @module
  */
-import type { CommandTable } from "../vmm/monitor/command_table.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress, MigrationChannel } from "./channel/address.ts";
-import {
-  migrationCommands,
-  migrationHmpCommands,
-  migrationInfoCommands,
-} from "./commands/commands.ts";
 import { Incoming, type Received } from "./handover/incoming.ts";
 import { Migration } from "./migration/migration.ts";
 import { blockersOf, type Continuation, Outgoing } from "./outgoing.ts";
@@ -53,14 +45,6 @@ export class Cpr {
 
   /** What keeps the VM from a live update, as `blocked-reasons` says it. */
   readonly blockers = (): string[] => blockersOf(this.#vm);
-
-  /** Adds the migration commands and events to a monitor's table. */
-  register(table: CommandTable): void {
-    table.add(...migrationCommands(this))
-      .addHmp(...migrationHmpCommands(this))
-      .addInfo(...migrationInfoCommands(this))
-      .addEvents(async () => (await import("./commands/schema.ts")).migrationEvents);
-  }
 
   /** Begins an outgoing migration; what is returned goes on after the command was answered. */
   migrate(channels: readonly MigrationChannel[]): Promise<Continuation> {

@@ -22,6 +22,7 @@ import { addRun } from "./sums.ts";
 const together: readonly (readonly string[])[] = [
   ["--doc", "vmm/options/command_line.ts"],
   [
+    "tests/imports_test.ts",
     "tests/ffi",
     "tests/devices",
     "tests/vmm",

@@ -3,10 +3,13 @@
  *
  * @module
  */
-import { type Command, defineCommand } from "../../vmm/monitor/command.ts";
+import { defineCommand } from "../../vmm/monitor/command.ts";
+import type { Command } from "../../vmm/monitor/context.ts";
 import { QmpError } from "../../vmm/monitor/errors.ts";
-import { defineHmp, type HmpCommand } from "../../vmm/monitor/hmp_command.ts";
+import { defineHmp } from "../../vmm/monitor/hmp_command.ts";
+import type { HmpCommand } from "../../vmm/monitor/context.ts";
 import { type MigrationChannel, parseUri } from "../channel/address.ts";
+import type { CommandTable } from "../../vmm/monitor/command_table.ts";
 import type { Cpr } from "../cpr.ts";
 import { setParameterText } from "./hmp_parameters.ts";
 import { migrationInfo, migrationText } from "./migration_info.ts";
@@ -20,8 +23,19 @@ import {
 
 const schemas = () => import("./schema.ts");
 
+/**
+ * Adds the migration commands and events to a monitor's table. `mod.ts` does that, so that `vmm` never
+ * has to know of them.
+ */
+export function registerMigration(table: CommandTable, cpr: Cpr): void {
+  table.add(...migrationCommands(cpr))
+    .addHmp(...migrationHmpCommands(cpr))
+    .addInfo(...migrationInfoCommands(cpr))
+    .addEvents(async () => (await import("./schema.ts")).migrationEvents);
+}
+
 /** All commands that drive and show migrations of one VM. */
-export function migrationCommands(cpr: Cpr): Command[] {
+function migrationCommands(cpr: Cpr): Command[] {
   const { migration } = cpr;
   return [
     defineCommand({
@@ -112,7 +126,7 @@ export function migrationCommands(cpr: Cpr): Command[] {
 }
 
 /** The HMP commands that are more than their QMP twins. */
-export function migrationHmpCommands(cpr: Cpr): HmpCommand[] {
+function migrationHmpCommands(cpr: Cpr): HmpCommand[] {
   return [
     defineHmp({
       name: "migrate",
@@ -172,7 +186,7 @@ export function migrationHmpCommands(cpr: Cpr): HmpCommand[] {
 }
 
 /** `info migrate` and its neighbours. */
-export function migrationInfoCommands(cpr: Cpr): HmpCommand[] {
+function migrationInfoCommands(cpr: Cpr): HmpCommand[] {
   const { migration } = cpr;
   return [
     defineHmp({

@@ -18,6 +18,7 @@
 import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import type { RunPage } from "../../ffi/kvm/run.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
+import type { MemorySlot } from "./memory_slot.ts";
 import type { SoftwareRunnerDescription, SoftwareVmDescription } from "./software/description.ts";
 
 /** The accelerators by QEMU's names for them (`-accel`). */
@@ -66,21 +67,6 @@ export interface VmOptions {
   readonly pic: boolean;
   /** One entry a vCPU: its APIC id and its CPUID leaves. */
   readonly cpus: readonly { readonly apicId: number; readonly cpuid: readonly CpuidEntry[] }[];
-}
-
-/** A range of guest physical addresses and the host memory behind it. */
-export interface MemorySlot {
-  readonly slot: number;
-  /** First guest physical address. */
-  readonly gpa: number;
-  /** Bytes. */
-  readonly size: number;
-  /** Where it is mapped in this process. */
-  readonly address: number;
-  /** The file that is mapped there, and where in it; without one the memory is anonymous. */
-  readonly file?: { readonly fd: OwnedFd; readonly offset: number };
-  /** Guest writes exit as accesses to a device. */
-  readonly readonly: boolean;
 }
 
 /** What this host can run guests with. */

@@ -28,7 +28,8 @@ import {
   resizeFile,
   Seal,
 } from "../../ffi/memory.ts";
-import type { AcceleratorVm, MemorySlot } from "../accel/accelerator.ts";
+import type { AcceleratorVm } from "../accel/accelerator.ts";
+import type { MemorySlot } from "../accel/memory_slot.ts";
 import { HIGH_RAM_START, LOW_RAM_LIMIT } from "./microvm.ts";
 import type { MemoryBackendConfig } from "../config.ts";
 

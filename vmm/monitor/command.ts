@@ -7,20 +7,12 @@
  * @module
  */
 import type { z } from "zod";
-import type { CommandContext } from "./context.ts";
+import type { Command, CommandContext, CommandSchema, HmpParameter } from "./context.ts";
 import type { Awaitable, RunState } from "./control.ts";
 import { notPermitted } from "./errors.ts";
-import { defineHmp, type HmpCommand, type HmpParameter, type HmpRun } from "./hmp_command.ts";
+import { defineHmp, type HmpRun } from "./hmp_command.ts";
 import type { JsonObject, JsonValue } from "./json_value.ts";
 import { parseArguments } from "./validate.ts";
-
-/** A command's arguments and result; absent means none. */
-export interface CommandSchema {
-  /** An object schema. */
-  readonly args?: z.ZodType;
-  /** Any schema. */
-  readonly returns?: z.ZodType;
-}
 
 /** The arguments that a handler gets. */
 export type CommandArguments<S extends CommandSchema> = S extends
@@ -63,24 +55,6 @@ export interface CommandDefinition<
   readonly hmp?: HmpFace<P>;
   /** Does the work; what it throws becomes the error reply. */
   handler(context: CommandContext, args: CommandArguments<S>): Awaitable<CommandResult<S>>;
-}
-
-/** A command of the table. */
-export interface Command {
-  /** QMP name. */
-  readonly name: string;
-  /** One line. */
-  readonly help: string;
-  /** The command as HMP has it. */
-  readonly hmp?: HmpCommand;
-  /** Loads the schemas. */
-  schema(): Promise<CommandSchema>;
-  /**
-   * Checks the arguments and runs the handler.
-   *
-   * @throws {QmpError} with QEMU's words if an argument is wrong; what the handler throws
-   */
-  execute(context: CommandContext, args: JsonObject): Promise<JsonValue>;
 }
 
 /** Makes a table entry; the handler's types come from the schemas. */

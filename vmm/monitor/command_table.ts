@@ -4,15 +4,9 @@
  *
  * @module
  */
-import type { z } from "zod";
-import type { Command } from "./command.ts";
-import type { CommandContext } from "./context.ts";
+import type { Command, CommandContext, CommandSet, EventSchemas, HmpCommand } from "./context.ts";
 import { QmpError } from "./errors.ts";
-import type { HmpCommand } from "./hmp_command.ts";
 import type { JsonObject, JsonValue } from "./json_value.ts";
-
-/** Data schemas of events, by name; undefined for an event without data. */
-export type EventSchemas = Readonly<Record<string, z.ZodType | undefined>>;
 
 const byName = (a: { name: string }, b: { name: string }) => a.name < b.name ? -1 : 1;
 
@@ -22,7 +16,7 @@ function addNamed<T>(map: Map<string, T>, name: string, entry: T): void {
 }
 
 /** The commands of a VM's monitors. */
-export class CommandTable {
+export class CommandTable implements CommandSet {
   readonly #commands = new Map<string, Command>();
   /** HMP commands by every name they have. */
   readonly #hmp = new Map<string, HmpCommand>();

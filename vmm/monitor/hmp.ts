@@ -5,7 +5,7 @@
  */
 import type { OwnedFd } from "../../ffi/fd.ts";
 import { decodeText, encodeText } from "../../ffi/text.ts";
-import type { CommandTable } from "./command_table.ts";
+import type { CommandSet } from "./context.ts";
 import { type CommandContext, Deferred, newSession } from "./context.ts";
 import type { MachineControl } from "./control.ts";
 import { completions, executeLine } from "./hmp_line.ts";
@@ -35,7 +35,7 @@ export class HmpSession {
    */
   constructor(
     machine: MachineControl,
-    table: CommandTable,
+    table: CommandSet,
     transport: ByteTransport,
     state?: HmpState,
   ) {

@@ -1,46 +1,10 @@
 /**
- * HMP commands: their parameters, and the grammar of a command line.
+ * HMP commands: their declarations, and their help.
  *
  * @module
  */
-import type { CommandContext, DumpFormat } from "./context.ts";
+import type { CommandContext, HmpCommand, HmpParameter, HmpValues } from "./context.ts";
 import type { Awaitable } from "./control.ts";
-
-/** One parameter of an HMP command, in the order typed. */
-export interface HmpParameter {
-  /** Name of the argument. */
-  readonly name: string;
-  /**
-   * `string`: a word, or text in double quotes. `filename`: the same with a message of its own.
-   * `rest`: all that is left of the line. `int`: a 32-bit expression. `long`: a 64-bit expression.
-   * `boolean`: on or off. `flag`: `-x`, where x is `letter`. `format`: `/fmt`, for `x` and `print`.
-   */
-  readonly type: keyof HmpValues;
-  /** Whether the line may end before it. */
-  readonly optional?: boolean;
-  /** The letter of a flag. */
-  readonly letter?: string;
-}
-
-/** Values of parameters, by type. */
-export interface HmpValues {
-  /** A word or quoted text. */
-  string: string;
-  /** The same. */
-  filename: string;
-  /** Text to the end of the line. */
-  rest: string;
-  /** From 0 to 2^32 - 1. */
-  int: number;
-  /** Signed, 64 bits. */
-  long: bigint;
-  /** Whether on. */
-  boolean: boolean;
-  /** Whether given. */
-  flag: boolean;
-  /** How to show values, and how many. */
-  format: DumpFormat & { readonly count: number };
-}
 
 /** The arguments that a command with these parameters gets. */
 export type HmpArguments<P extends readonly HmpParameter[]> = {
@@ -69,22 +33,6 @@ export interface HmpDefinition<P extends readonly HmpParameter[]> {
   readonly help: string;
   /** Does the work. */
   readonly run: HmpRun<P>;
-}
-
-/** An HMP command, or one of `info`'s. */
-export interface HmpCommand {
-  /** First name. */
-  readonly name: string;
-  /** Other names. */
-  readonly aliases: readonly string[];
-  /** In the order typed. */
-  readonly parameters: readonly HmpParameter[];
-  /** The parameters as help shows them. */
-  readonly usage: string;
-  /** What it does. */
-  readonly help: string;
-  /** Runs the command with arguments that its parameters have produced. */
-  run(context: CommandContext, args: Record<string, unknown>): Awaitable<string | void>;
 }
 
 /** Makes an HMP command; the argument types come from the parameters. */

@@ -5,11 +5,12 @@
  *
  * @module
  */
-import type { CommandTable } from "./command_table.ts";
+import type { CommandSet } from "./context.ts";
 import type { CommandContext } from "./context.ts";
 import { toQmpError } from "./errors.ts";
 import { readExpression } from "./expression.ts";
-import { type HmpCommand, hmpHelp, hmpNames, type HmpParameter } from "./hmp_command.ts";
+import { hmpHelp, hmpNames } from "./hmp_command.ts";
+import type { HmpCommand, HmpParameter } from "./context.ts";
 import { HmpSyntaxError, LineReader } from "./line_reader.ts";
 
 /** A command's name ends at white space, or at the format of `x/4gx`. */
@@ -22,7 +23,7 @@ interface Found {
 }
 
 /** What a prefix of a command line stands for: the names that its last word may become. */
-export function completions(table: CommandTable, line: string): readonly string[] {
+export function completions(table: CommandSet, line: string): readonly string[] {
   const words = line.trimStart().split(/\s+/);
   const last = words.pop()!;
   // help's argument is itself a command line.
@@ -34,7 +35,7 @@ export function completions(table: CommandTable, line: string): readonly string[
 }
 
 /** Help for a command line's command, or for all commands. */
-export function helpFor(table: CommandTable, line: string): string {
+export function helpFor(table: CommandSet, line: string): string {
   const reader = new LineReader(line);
   reader.skipSpace();
   if (reader.atEnd) return table.hmpCommands.map((command) => hmpHelp(command)).join("");
@@ -45,12 +46,12 @@ export function helpFor(table: CommandTable, line: string): string {
 }
 
 /** Help for all of `info`'s sub-commands. */
-export function infoHelp(table: CommandTable): string {
+export function infoHelp(table: CommandSet): string {
   return table.infoCommands.map((command) => hmpHelp(command, "info ")).join("");
 }
 
 /** The command that the reader is at, or a message. */
-function findCommand(table: CommandTable, reader: LineReader): Found | string {
+function findCommand(table: CommandSet, reader: LineReader): Found | string {
   const name = reader.takeMatch(commandName);
   const command = table.hmpCommand(name);
   if (!command) return `unknown command: '${name}'\n`;

@@ -7,7 +7,7 @@
  * @module
  */
 import type { z } from "zod";
-import type { CommandTable } from "./command_table.ts";
+import type { CommandSet } from "./context.ts";
 
 /** QAPI SchemaInfo. */
 export type SchemaInfo = z.input<typeof import("./schema/monitor.ts").schemaInfo>;
@@ -191,7 +191,7 @@ class TypeCollector {
 }
 
 /** All commands, events and types of a table. */
-export async function schemaInfo(table: CommandTable): Promise<SchemaInfo[]> {
+export async function schemaInfo(table: CommandSet): Promise<SchemaInfo[]> {
   const types = new TypeCollector();
   const commands: SchemaInfo[] = [];
   for (const command of table.commands) {

@@ -11,7 +11,7 @@ import type {
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { ChardevSet } from "../chardev_set.ts";
 import type { MonitorConfig } from "../config.ts";
-import type { CommandTable } from "./command_table.ts";
+import type { CommandSet } from "./context.ts";
 import type { MachineControl } from "./control.ts";
 import { HmpSession } from "./hmp.ts";
 import { toBytes, toLatin1 } from "./latin1.ts";
@@ -32,7 +32,7 @@ const MAX_UNREAD = 16 << 20;
 export interface MonitorParts {
   readonly chardevs: ChardevSet;
   readonly machine: MachineControl;
-  readonly table: CommandTable;
+  readonly table: CommandSet;
   /** Reads sessions that a predecessor left; without it they begin anew. */
   readonly sessionState?: typeof sessionState;
 }

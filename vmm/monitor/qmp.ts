@@ -8,7 +8,7 @@
  */
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { VmEvent } from "../events.ts";
-import type { CommandTable } from "./command_table.ts";
+import type { CommandSet } from "./context.ts";
 import { type CommandContext, Deferred, newSession } from "./context.ts";
 import type { MachineControl } from "./control.ts";
 import { QmpError, toQmpError } from "./errors.ts";
@@ -55,7 +55,7 @@ export class QmpSession {
    */
   constructor(
     machine: MachineControl,
-    table: CommandTable,
+    table: CommandSet,
     transport: ByteTransport,
     options: QmpOptions = {},
     state?: QmpState,

@@ -5,7 +5,7 @@
  * @module
  */
 import { makeMemfd, mapShared } from "../../ffi/memory.ts";
-import type { MemorySlot } from "../accel/accelerator.ts";
+import type { MemorySlot } from "../accel/memory_slot.ts";
 import { protected32Start } from "../boot/cpu_start.ts";
 import { ThreadPhase } from "./control_block.ts";
 import type { Machine } from "../machine/machine.ts";

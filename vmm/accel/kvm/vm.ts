@@ -12,11 +12,11 @@ import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS } from "../../machine/microvm
 import type {
   AcceleratorVm,
   KvmInterruptsDescription,
-  MemorySlot,
   VcpuStateLayout,
   VmOptions,
   VmPart,
 } from "../accelerator.ts";
+import type { MemorySlot } from "../memory_slot.ts";
 import { stateLayout } from "./state_layout.ts";
 import { KvmInterruptLines } from "./thread.ts";
 import { KvmAcceleratorVcpu } from "./vcpu.ts";

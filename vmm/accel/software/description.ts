@@ -4,7 +4,7 @@
  * @module
  */
 import { viewMemory } from "../../../ffi/memory.ts";
-import type { MemorySlot } from "../accelerator.ts";
+import type { MemorySlot } from "../memory_slot.ts";
 import { ATTENTION, cpuState, RAM_ADDRESS, SHARED_SIZE } from "./cpu_state.ts";
 
 /** Plain data from which any thread uses a software VM. */

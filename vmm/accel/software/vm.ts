@@ -9,11 +9,11 @@ import { tscKhz } from "../../../ffi/tsc.ts";
 import type {
   AcceleratorVm,
   InterruptLines,
-  MemorySlot,
   VcpuStateLayout,
   VmOptions,
   VmPart,
 } from "../accelerator.ts";
+import type { MemorySlot } from "../memory_slot.ts";
 import { chipsetSize } from "./chips/state.ts";
 import { slotTableSize, type SoftwareVmDescription, wakesSize } from "./description.ts";
 import { stateMsrs } from "./kvm_msrs.ts";

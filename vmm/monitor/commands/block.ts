@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type Command, defineCommand } from "../command.ts";
+import { defineCommand } from "../command.ts";
+import type { Command } from "../context.ts";
 import type { BlockInfo } from "../control.ts";
 
 /** No limit on bandwidth or operations is set, since there is no throttling. */

@@ -4,7 +4,8 @@
  * @module
  */
 import type { OwnedFd } from "../../../ffi/fd.ts";
-import { type Command, defineCommand } from "../command.ts";
+import { defineCommand } from "../command.ts";
+import type { Command } from "../context.ts";
 import type { MonitorSession } from "../context.ts";
 import { QmpError } from "../errors.ts";
 

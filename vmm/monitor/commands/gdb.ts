@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { defineHmp, type HmpCommand } from "../hmp_command.ts";
+import { defineHmp } from "../hmp_command.ts";
+import type { HmpCommand } from "../context.ts";
 
 const DEFAULT_DEVICE = "tcp::1234";
 

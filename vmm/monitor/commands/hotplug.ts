@@ -6,7 +6,8 @@
 import type { z } from "zod";
 import type { ChardevConfig, SocketEndpoint } from "../../../devices/chardev/config.ts";
 import { protocolOf, reconnectTime } from "../../options/chardev.ts";
-import { type Command, defineCommand } from "../command.ts";
+import { defineCommand } from "../command.ts";
+import type { Command } from "../context.ts";
 import type { MachineControl, RunState } from "../control.ts";
 import { notPermitted, QmpError } from "../errors.ts";
 

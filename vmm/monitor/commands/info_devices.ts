@@ -4,7 +4,8 @@
  * @module
  */
 import type { BlockInfo, BusInfo, DeviceInfo, NetClientInfo } from "../control.ts";
-import { defineHmp, type HmpCommand } from "../hmp_command.ts";
+import { defineHmp } from "../hmp_command.ts";
+import type { HmpCommand } from "../context.ts";
 
 /** The sub-commands. */
 export const infoDeviceCommands: readonly HmpCommand[] = [

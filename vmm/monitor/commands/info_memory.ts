@@ -4,7 +4,8 @@
  * @module
  */
 import type { MemoryBackendInfo, RamBlockInfo } from "../control.ts";
-import { defineHmp, type HmpCommand } from "../hmp_command.ts";
+import { defineHmp } from "../hmp_command.ts";
+import type { HmpCommand } from "../context.ts";
 import { flatViewText, memoryTreeText } from "../memory_tree.ts";
 
 /** The sub-commands. */

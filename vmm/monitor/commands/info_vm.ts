@@ -4,7 +4,8 @@
  * @module
  */
 import type { CommandContext } from "../context.ts";
-import { defineHmp, type HmpCommand } from "../hmp_command.ts";
+import { defineHmp } from "../hmp_command.ts";
+import type { HmpCommand } from "../context.ts";
 import { packageName, qemuVersion } from "../version.ts";
 
 /** The sub-commands. */

@@ -4,7 +4,8 @@
  * @module
  */
 import { keyByNumber, keyNames } from "../../../devices/isa/ps2_keys.ts";
-import { type Command, defineCommand } from "../command.ts";
+import { defineCommand } from "../command.ts";
+import type { Command } from "../context.ts";
 
 /** How long keys are held unless it is said, in ms. */
 const HOLD_MS = 100;

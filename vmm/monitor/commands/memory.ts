@@ -5,7 +5,8 @@
  */
 import { OsError } from "../../../ffi/errno.ts";
 import { O, openFile, type OwnedFd, writeAll } from "../../../ffi/fd.ts";
-import { type Command, defineCommand } from "../command.ts";
+import { defineCommand } from "../command.ts";
+import type { Command } from "../context.ts";
 import type { Awaitable } from "../control.ts";
 import { QmpError } from "../errors.ts";
 import { type Chunk, chunksOf, readVirtual } from "../guest_read.ts";

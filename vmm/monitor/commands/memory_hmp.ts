@@ -6,7 +6,8 @@
 import type { CommandContext, DumpFormat } from "../context.ts";
 import type { Awaitable } from "../control.ts";
 import { chunksOf, readVirtual } from "../guest_read.ts";
-import { defineHmp, type HmpCommand } from "../hmp_command.ts";
+import { defineHmp } from "../hmp_command.ts";
+import type { HmpCommand } from "../context.ts";
 
 const dumpParameters = [
   { name: "format", type: "format" },

@@ -3,10 +3,12 @@
  *
  * @module
  */
-import { type Command, defineCommand } from "../command.ts";
+import { defineCommand } from "../command.ts";
+import type { Command } from "../context.ts";
 import { newSession } from "../context.ts";
 import { QmpError } from "../errors.ts";
-import { defineHmp, type HmpCommand } from "../hmp_command.ts";
+import { defineHmp } from "../hmp_command.ts";
+import type { HmpCommand } from "../context.ts";
 import { executeLine, helpFor, infoHelp } from "../hmp_line.ts";
 import { schemaInfo } from "../introspect.ts";
 

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type Command, defineCommand } from "../command.ts";
+import { defineCommand } from "../command.ts";
+import type { Command } from "../context.ts";
 
 const schemas = () => import("../schema/run_control.ts");
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import type { EventSchemas } from "../command_table.ts";
+import type { EventSchemas } from "../context.ts";
 import { watchdogAction } from "./run_control.ts";
 
 /** QAPI ShutdownCause. */
