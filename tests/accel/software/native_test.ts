@@ -1,22 +1,8 @@
 import assert from "node:assert/strict";
-import { canRunNatively, type Case, differences, runNatively, SoftwareRunner } from "./native.ts";
-import { cases, forms } from "./native_cases.ts";
-
-/** Runs cases on both; a report of the first that differ. */
-async function compare(list: readonly Case[]): Promise<{ compared: number; report: string[] }> {
-  const native = await runNatively(list);
-  const software = new SoftwareRunner();
-  const report: string[] = [];
-  let compared = 0;
-  for (const [i, one] of list.entries()) {
-    const expected = native[i];
-    if (!expected) continue;
-    compared++;
-    const difference = differences(one, expected, software.run(one));
-    if (difference) report.push(`${one.name}: ${difference}`);
-  }
-  return { compared, report };
-}
+import { canRunNatively } from "./native.ts";
+import { cases, forms, Random } from "./native_cases.ts";
+import { compareCases } from "./native_compare.ts";
+import { simdCase, simdForms } from "./native_simd_cases.ts";
 
 Deno.test({
   name:
@@ -25,7 +11,7 @@ Deno.test({
   fn: async () => {
     const list = [...cases(2, 8, 0)];
     assert.ok(forms.length > 300);
-    const { compared, report } = await compare(list);
+    const { compared, report } = await compareCases(list);
     assert.deepEqual(report, []);
     assert.ok(compared > list.length * 0.99, `only ${compared} of ${list.length} ran`);
   },
@@ -36,8 +22,24 @@ Deno.test({
   ignore: !canRunNatively,
   fn: async () => {
     const list = [...cases(7, 0, 4000)];
-    const { compared, report } = await compare(list);
+    const { compared, report } = await compareCases(list);
     assert.deepEqual(report, []);
     assert.ok(compared > list.length * 0.99, `only ${compared} of ${list.length} ran`);
+  },
+});
+
+Deno.test({
+  name:
+    "MMX and SSE instructions leave what the processor leaves, with operands wherever they can be",
+  ignore: !canRunNatively,
+  fn: async () => {
+    const random = new Random(5);
+    const list = simdForms.flatMap((form) =>
+      Array.from({ length: 6 }, () => simdCase(random, form))
+    );
+    assert.ok(simdForms.length > 300);
+    const { compared, report } = await compareCases(list);
+    assert.deepEqual(report, []);
+    assert.equal(compared, list.length);
   },
 });

@@ -85,6 +85,7 @@ function moveSwapped(last: u32): u32 {
 
 /** Opcodes after 0F that are none of the integer instructions. */
 export function decodeOther(): u32 {
+  sizeByPrefix();
   const first = opcode & 0xff;
   if (first != 0x38 && first != 0x3a) return decodeSimd(0, first);
   const last = fetch8();

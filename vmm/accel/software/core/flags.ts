@@ -25,13 +25,35 @@ export const KIND_SUB: u32 = 2;
 export const KIND_LOGIC: u32 = 3;
 /** ZF, SF, PF by RESULT; CF, AF and OF are in SOURCE, in their places. */
 export const KIND_PARTS: u32 = 4;
+/**
+ * RESULT by INC or DEC. They leave CF alone: bits 8 to 15 have the kind that CF comes from, whose operands
+ * stay; bits 16 up have the size in bits.
+ */
+export const KIND_INC: u32 = 5;
+export const KIND_DEC: u32 = 6;
+
+/** What CF comes from. */
+// @ts-ignore: decorator
+@inline
+function carryKind(): u32 {
+  const kind = load<u32>(FLAGS_KIND);
+  return kind < KIND_INC ? kind : (kind >> 8) & 0xff;
+}
+
+// @ts-ignore: decorator
+@inline
+export function flagsOfStep(result: u64, kind: u32, bits: u32): void {
+  store<u32>(FLAGS_KIND, kind | (carryKind() << 8) | (bits << 16));
+  store<u64>(FLAGS_RESULT, result);
+}
 
 export function carry(): bool {
-  switch (load<u32>(FLAGS_KIND)) {
+  switch (carryKind()) {
     case KIND_EXPLICIT:
       return (load<u32>(RFLAGS) & CF) != 0;
     case KIND_ADD:
-      return load<u64>(FLAGS_RESULT) < load<u64>(FLAGS_SOURCE);
+      // The sum is beyond the size; the result is not asked, since INC may have replaced it.
+      return load<u64>(FLAGS_SOURCE) > ~load<u64>(FLAGS_DESTINATION);
     case KIND_SUB:
       return load<u64>(FLAGS_DESTINATION) < load<u64>(FLAGS_SOURCE);
     case KIND_LOGIC:
@@ -41,11 +63,15 @@ export function carry(): bool {
   }
 }
 
+// @ts-ignore: decorator
+@inline
 export function zero(): bool {
   if (load<u32>(FLAGS_KIND) == KIND_EXPLICIT) return (load<u32>(RFLAGS) & ZF) != 0;
   return load<u64>(FLAGS_RESULT) == 0;
 }
 
+// @ts-ignore: decorator
+@inline
 export function sign(): bool {
   if (load<u32>(FLAGS_KIND) == KIND_EXPLICIT) return (load<u32>(RFLAGS) & SF) != 0;
   return load<i64>(FLAGS_RESULT) < 0;
@@ -56,11 +82,19 @@ export function parity(): bool {
   return (popcnt<u32>(load<u8>(FLAGS_RESULT) as u32) & 1) == 0;
 }
 
+/** INC gives the smallest number only from the greatest, DEC the greatest only from the smallest. */
+function stepOverflow(kind: u32): bool {
+  const smallest = ((-1 as i64) << ((kind >> 16) - 1)) as i64;
+  const result = load<i64>(FLAGS_RESULT);
+  return (kind & 0xff) == KIND_INC ? result == smallest : result == ~smallest;
+}
+
 export function overflow(): bool {
   const kind = load<u32>(FLAGS_KIND);
   if (kind == KIND_EXPLICIT) return (load<u32>(RFLAGS) & OF) != 0;
   if (kind == KIND_LOGIC) return false;
   if (kind == KIND_PARTS) return (load<u32>(FLAGS_SOURCE) & OF) != 0;
+  if (kind >= KIND_INC) return stepOverflow(kind);
   const result = load<i64>(FLAGS_RESULT);
   const destination = load<i64>(FLAGS_DESTINATION), source = load<i64>(FLAGS_SOURCE);
   if (kind == KIND_ADD) return ((result ^ destination) & (result ^ source)) < 0;
@@ -73,6 +107,10 @@ function adjust(): u32 {
   if (kind == KIND_EXPLICIT) return load<u32>(RFLAGS) & AF;
   if (kind == KIND_LOGIC) return 0;
   if (kind == KIND_PARTS) return load<u32>(FLAGS_SOURCE) & AF;
+  if (kind >= KIND_INC) {
+    const low = load<u32>(FLAGS_RESULT) & 15;
+    return low == ((kind & 0xff) == KIND_INC ? 0 : 15) ? AF : 0;
+  }
   return (load<u32>(FLAGS_RESULT) ^ load<u32>(FLAGS_DESTINATION) ^ load<u32>(FLAGS_SOURCE)) & AF;
 }
 

@@ -7,7 +7,10 @@ import {
   flagsOfAdd,
   flagsOfLogic,
   flagsOfParts,
+  flagsOfStep,
   flagsOfSub,
+  KIND_DEC,
+  KIND_INC,
   OF,
   setArithmetic,
   ZF,
@@ -111,16 +114,12 @@ function flagsOf(code: u32, first: u64, second: u64, whole: u64, size: u32): voi
     case OP_SBB:
       flagsOfParts(result, partsOf(a, b, result, true));
       return;
-    case OP_INC: {
-      const keep: u32 = carry() ? CF : 0;
-      flagsOfParts(result, (partsOf(a, 1, result, false) & ~CF) | keep);
+    case OP_INC:
+      flagsOfStep(result, KIND_INC, size << 3);
       return;
-    }
-    case OP_DEC: {
-      const keep: u32 = carry() ? CF : 0;
-      flagsOfParts(result, (partsOf(a, 1, result, true) & ~CF) | keep);
+    case OP_DEC:
+      flagsOfStep(result, KIND_DEC, size << 3);
       return;
-    }
     case OP_NOT:
       return;
     default:

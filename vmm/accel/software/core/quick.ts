@@ -9,7 +9,10 @@ import {
   flagsOfAdd,
   flagsOfLogic,
   flagsOfParts,
+  flagsOfStep,
   flagsOfSub,
+  KIND_DEC,
+  KIND_INC,
   OF,
   setArithmetic,
 } from "./flags";
@@ -171,19 +174,11 @@ export function sbb<T>(a: T, b: T): T {
   return result;
 }
 
-function incrementFlags(result: u64, before: u64, overflows: bool): void {
-  let parts: u32 = carry() ? CF : 0;
-  parts |= ((result ^ before ^ 1) as u32) & AF;
-  if (overflows) parts |= OF;
-  flagsOfParts(result, parts);
-}
-
 // @ts-ignore: decorator
 @inline
 export function inc<T>(a: T): T {
   const result = (a + 1) as T;
-  const after = wide<T>(result), before = wide<T>(a);
-  incrementFlags(after, before, (((~before) & after) as i64) < 0);
+  flagsOfStep(wide<T>(result), KIND_INC, sizeof<T>() as u32 * 8);
   return result;
 }
 
@@ -191,8 +186,7 @@ export function inc<T>(a: T): T {
 @inline
 export function dec<T>(a: T): T {
   const result = (a - 1) as T;
-  const after = wide<T>(result), before = wide<T>(a);
-  incrementFlags(after, before, ((before & ~after) as i64) < 0);
+  flagsOfStep(wide<T>(result), KIND_DEC, sizeof<T>() as u32 * 8);
   return result;
 }
 
