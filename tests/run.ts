@@ -13,7 +13,7 @@
  *
  * @module
  */
-import { runInLab } from "./lab/run.ts";
+import { runInLab, SLICE_LIMIT_MS } from "./lab/run.ts";
 import { slice } from "./lab/slice.ts";
 import { noKvm } from "./needs_kvm.ts";
 import { addRun } from "./sums.ts";
@@ -102,7 +102,7 @@ async function runHere(): Promise<void> {
 }
 
 if (places.length === 0 || places.includes("--here")) await runHere();
-if (places.includes("--slice")) await runInLab(slice, sums, []);
+if (places.includes("--slice")) await runInLab(slice, sums, [], SLICE_LIMIT_MS);
 if (places.includes("--lab")) {
   const files = [...alone.flatMap(testFiles), ...alsoInLab];
   await runInLab(files.map((file) => ({ file })), sums, options);
