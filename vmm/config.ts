@@ -98,12 +98,20 @@ export interface MemoryBackendConfig {
 
 /** `-device loader,...` */
 export interface LoaderConfig {
-  /** File to put into memory. */
-  readonly file: string;
+  /** File to put into memory; without one a value is put there, or only a CPU started. */
+  readonly file?: string;
   /** Guest-physical address; an ELF file has its own. */
   readonly addr?: number;
   /** CPU that starts at the file's entry point. */
   readonly cpuNum?: number;
+  /** Load an ELF file as bytes like any other. */
+  readonly forceRaw?: boolean;
+  /** A value to store. */
+  readonly data?: bigint;
+  /** Its size in bytes, up to 8. */
+  readonly dataLen?: number;
+  /** Store it big-endian. */
+  readonly dataBe?: boolean;
 }
 
 /** `-fw_cfg`: a file that firmware finds by its name. */
@@ -169,6 +177,10 @@ export interface MachineConfig {
   readonly smp: SmpConfig;
   /** Bytes of RAM. */
   readonly memory: number;
+  /** `-mem-path`: a file, or a directory to make one in, that is the machine's own RAM. */
+  readonly memPath?: string;
+  /** `-mem-prealloc`: whether the machine's own RAM is allocated at the start. */
+  readonly memPrealloc: boolean;
   /** `-object`, in order. */
   readonly objects: readonly MemoryBackendConfig[];
   /** `-kernel`: file name. */
@@ -260,6 +272,7 @@ export function defaultConfig(): MachineConfig {
     smp: { cpus: 1, maxcpus: 1, sockets: 1, dies: 1, cores: 1, threads: 1 },
     memory: 128 << 20,
     accelerators: [],
+    memPrealloc: false,
     objects: [],
     firmwareFiles: [],
     boot: { menu: false },

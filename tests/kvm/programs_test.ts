@@ -1,7 +1,8 @@
 /** Every guest program, from its start to what it prints and how it ends. */
 import assert from "node:assert/strict";
-import { layout } from "../guests/programs.ts";
+import { layout, programs } from "../guests/programs.ts";
 import { kvmTest, TestVm, until } from "./harness.ts";
+import { Probe } from "./probe.ts";
 
 const MIB = 2 ** 20;
 
@@ -53,6 +54,48 @@ kvmTest("the RTC tells the host's time and interrupts at 1024 Hz", async () => {
   const told = Date.parse(`${time.replace(" ", "T")}Z`) / 1000;
   assert.ok(told >= before && told <= Date.now() / 1000, `${time} is not now`);
 });
+
+kvmTest("a loader stores values and files as they are, beside a kernel", async () => {
+  const path = await Deno.makeTempFile();
+  await Deno.writeFile(path, programs.hello.bytes);
+  await using probe = await Probe.start({
+    loaders: [
+      { addr: 0x30_0000, data: 0x1122_3344_5566_7788n, dataLen: 8, dataBe: true },
+      { addr: 0x30_0010, data: 0x55n, dataLen: 2 },
+      { addr: 0x31_0000, file: path, forceRaw: true },
+    ],
+  });
+  await Deno.remove(path);
+  assert.deepEqual(await probe.load(0x30_0000, 8), [
+    0x11,
+    0x22,
+    0x33,
+    0x44,
+    0x55,
+    0x66,
+    0x77,
+    0x88,
+  ]);
+  assert.deepEqual(await probe.load(0x30_0010, 2), [0x55, 0]);
+  assert.deepEqual(await probe.load(0x31_0000, 4), [0x7f, 0x45, 0x4c, 0x46]);
+});
+
+kvmTest(
+  "`memPath` and `memPrealloc` make the machine's own RAM, which a successor can map",
+  async () => {
+    const memPath = await Deno.makeTempDir();
+    await using test = await TestVm.start({ program: "hello", memPath, memPrealloc: true });
+    assert.equal(await test.ended(), 0x21);
+    const [{ config, fd }] = [...test.vm.backends.values()];
+    assert.equal(config.share, true);
+    // All of it is there, in a file that has no name any more.
+    const { blocks, size } = await Deno.stat(`/proc/self/fd/${fd!.fd}`);
+    assert.equal(size, 64 * MIB);
+    assert.ok(blocks! * 512 >= size, `${blocks} blocks`);
+    assert.deepEqual([...Deno.readDirSync(memPath)], []);
+    await Deno.remove(memPath);
+  },
+);
 
 kvmTest("without a PIC no interrupt reaches a guest that has set one up", async () => {
   await using test = await TestVm.start({ program: "rtc", machine: { rtc: true, pic: false } });

@@ -85,7 +85,18 @@ Deno.test("parseCommandLine() fails with one line that names the option", () => 
       "-device loader,addr=1",
       "-device loader,addr=1: cpu_num must be specified when setting a program counter",
     ],
-    ["-device loader,data=1", "-device loader,data=1: Property 'loader.data' not found"],
+    [
+      "-device loader,data=1",
+      "-device loader,data=1: Both data and data-len must be specified",
+    ],
+    [
+      "-device loader,data=0x10000000000000000,data-len=8",
+      "-device loader,data=0x10000000000000000,data-len=8: Parameter 'data' expects uint64_t",
+    ],
+    [
+      "-mem-path x -object memory-backend-ram,id=r,size=128M -M memory-backend=r",
+      "-mem-path x: '-mem-path' can't be used together with '-machine memory-backend'",
+    ],
     [
       "-device loader,file=f,cpu-num=2 -smp 2",
       "-device loader,file=f,cpu-num=2: Specified boot CPU#2 is nonexistent",

@@ -82,6 +82,13 @@ Deno.test("parseCommandLine() puts each option into the configuration", () => {
     ["-compat deprecated-input=accept,unstable-output=accept", {}],
     ["-net none -nic none -vnc none -only-migratable", {}],
     ["-boot strict=on -rtc base=utc,driftfix=none", {}],
+    ["-device loader,addr=8,data=0xffffffffffffffff,data-len=8,data-be=on", {
+      loaders: [{ addr: 8, data: 2n ** 64n - 1n, dataLen: 8, dataBe: true }],
+    }],
+    ["-device loader,file=f,force-raw=on -device loader,addr=010,cpu-num=0", {
+      loaders: [{ file: "f", forceRaw: true }, { addr: 8, cpuNum: 0 }],
+    }],
+    ["-mem-path d -mem-prealloc -k en-us", { memPath: "d", memPrealloc: true }],
     ["-device loader,file=f,addr=0x1000,cpu-num=0", {
       loaders: [{ file: "f", addr: 4096, cpuNum: 0 }],
     }],

@@ -106,10 +106,13 @@ export function wantedBackends(config: MachineConfig): MemoryBackendConfig[] {
  * RAM without a backend of the user's is a memfd, so that a live update works without any further
  * option; `aux-ram-share=off` makes it private, as it is in QEMU.
  */
-function defaultRam({ machine, memory }: MachineConfig): MemoryBackendConfig {
-  const shared = sharedMemfd(DEFAULT_RAM_ID, memory);
-  if (machine.auxRamShare !== false) return shared;
-  return { ...shared, qomType: "memory-backend-ram", share: false };
+function defaultRam(
+  { machine, memory, memPath, memPrealloc }: MachineConfig,
+): MemoryBackendConfig {
+  const share = machine.auxRamShare !== false;
+  const ram = { ...sharedMemfd(DEFAULT_RAM_ID, memory), share, prealloc: memPrealloc };
+  if (memPath !== undefined) return { ...ram, qomType: "memory-backend-file", memPath };
+  return share ? ram : { ...ram, qomType: "memory-backend-ram" };
 }
 
 function sharedMemfd(id: string, size: number): MemoryBackendConfig {

@@ -99,7 +99,7 @@ export class BootImages implements Disposable {
         bios: this.#image(config.bios, "PC BIOS"),
         loaders: config.loaders.map((loader) => ({
           ...loader,
-          file: this.#image(loader.file, "image")!,
+          file: this.#image(loader.file, "image"),
         })),
         boot: config.machine.xBoot,
       });

@@ -14,32 +14,61 @@ import { compact, readOptions, readValue, type Schema } from "./schema.ts";
 const unknownProperty = (driver: string) => (name: string) =>
   new OptionError(`Property '${driver}.${name}' not found`);
 
-/** `loader` is no device of the guest's: it puts a file into memory before the guest starts. */
-const loaderSchema = {
+/** `loader` is no device of the guest's: it puts something into memory before the guest starts. */
+const loaderSchema = (json: boolean) => ({
   driver: "string",
   id: "id",
   file: "string",
   addr: "uint64",
   "cpu-num": "uint32",
-} as const satisfies Schema;
+  "force-raw": "bool",
+  // As text, a number may have all 64 bits.
+  data: json ? "uint64" : "string",
+  "data-len": "uint8",
+  "data-be": "bool",
+} as const satisfies Schema);
 
 const LOADER_HELP: readonly PropertyLine[] = [
   { name: "file", type: "str", help: "file to load" },
   { name: "addr", type: "uint64", help: "guest address; an ELF file has its own" },
   { name: "cpu-num", type: "uint32", help: "CPU that starts at the file's entry point" },
+  { name: "data", type: "uint64", help: "value to store" },
+  { name: "data-be", type: "bool", help: "store it big-endian" },
+  { name: "data-len", type: "uint8", help: "bytes of the value" },
+  { name: "force-raw", type: "bool", help: "load an ELF file as bytes like any other" },
 ];
 
 function readLoader(options: RawOptions): LoaderConfig {
-  const values = readOptions(options, loaderSchema, unknownProperty("loader"));
-  const { file, addr, "cpu-num": cpuNum } = values;
-  if (file === undefined) {
-    throw new OptionError(
-      addr !== undefined && cpuNum === undefined
-        ? "cpu_num must be specified when setting a program counter"
-        : "please include valid arguments",
-    );
+  const values = readOptions(options, loaderSchema(options.json), unknownProperty("loader"));
+  const { file, addr, "cpu-num": cpuNum, data, "data-len": dataLen } = values;
+  if (file === undefined && data === undefined && dataLen === undefined && addr === undefined) {
+    throw new OptionError("please include valid arguments");
   }
-  return compact({ file, addr, cpuNum });
+  if (file === undefined && data === undefined && dataLen === undefined && cpuNum === undefined) {
+    throw new OptionError("cpu_num must be specified when setting a program counter");
+  }
+  if ((data === undefined) !== (dataLen === undefined)) {
+    throw new OptionError("Both data and data-len must be specified");
+  }
+  return compact({
+    file,
+    addr,
+    cpuNum,
+    forceRaw: values["force-raw"],
+    data: data === undefined ? undefined : readData(data),
+    dataLen,
+    dataBe: values["data-be"],
+  });
+}
+
+/** A number of 64 bits, in C's spelling. */
+function readData(value: string | number): bigint {
+  const text = String(value);
+  if (/^(0x[0-9a-f]+|0[0-7]*|[1-9]\d*)$/i.test(text)) {
+    const data = BigInt(/^0[0-7]+$/.test(text) ? `0o${text.slice(1)}` : text);
+    if (data < 2n ** 64n) return data;
+  }
+  throw new OptionError("Parameter 'data' expects uint64_t");
 }
 
 function readDriver(options: RawOptions): string {

@@ -77,6 +77,15 @@ export function memory(text: string, draft: Draft): void {
   });
 }
 
+/** `-mem-path FILE` */
+export function memPath(text: string, draft: Draft): void {
+  draft.config.memPath = text;
+  draft.later("check", () => {
+    if (draft.config.machine.memoryBackend === undefined) return;
+    throw new OptionError("'-mem-path' can't be used together with '-machine memory-backend'");
+  });
+}
+
 function findBackend({ config }: Draft) {
   return config.objects.find(({ id }) => id === config.machine.memoryBackend);
 }

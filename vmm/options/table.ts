@@ -21,7 +21,7 @@ import { device, deviceHelp, global } from "./device.ts";
 import type { Draft } from "./draft.ts";
 import { accel, accelHelp, cpu, machine, machineHelp } from "./machine.ts";
 import { onlyNone, takeLacking } from "./lacking.ts";
-import { memory } from "./memory.ts";
+import { memory, memPath } from "./memory.ts";
 import { object, objectHelp } from "./memory_backend.ts";
 import {
   action,
@@ -173,6 +173,19 @@ export const optionGroups: readonly { readonly title: string; readonly options: 
             "memory cannot be plugged in later: slots stay empty",
         ),
         memory,
+      ),
+      reads(
+        "mem-path",
+        line("-mem-path FILE", "provide backing storage for guest RAM"),
+        memPath,
+      ),
+      flag("mem-prealloc", line("-mem-prealloc", "preallocate guest memory"), (draft) => {
+        draft.config.memPrealloc = true;
+      }),
+      reads(
+        "k",
+        line("-k language", "accepted: there is no display whose keys had a layout"),
+        () => {},
       ),
       reads(
         "name",
