@@ -68,7 +68,8 @@ const VECTOR_DB = 1;
 const VECTOR_NMI = 2;
 const LAST_EXCEPTION = 31;
 /** KVM_MP_STATE_SIPI_RECEIVED, the last that is x86's. */
-const LAST_MP_STATE = 4;
+const SIPI_RECEIVED = 4;
+const LAST_MP_STATE = SIPI_RECEIVED;
 
 function refuse(request: string, subject: string): never {
   throw new OsError(request, Errno.EINVAL, subject);
@@ -286,7 +287,8 @@ export function readVcpuEvents(state: CpuState, into: Bytes): void {
   events.nmi_pending = state.nmi_pending;
   events.nmi_masked = state.nmi_masked;
   events.sipi_vector = state.sipi_vector;
-  events.flags = NMI_PENDING_VALID | SHADOW_VALID | SMM_VALID;
+  events.flags = NMI_PENDING_VALID | SHADOW_VALID | SMM_VALID |
+    (state.mp_state === SIPI_RECEIVED ? SIPI_VECTOR_VALID : 0);
 }
 
 /** KVM_SET_VCPU_EVENTS. @throws {OsError} EINVAL for what KVM refuses, and for SMM, which is not here */

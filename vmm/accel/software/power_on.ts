@@ -38,4 +38,15 @@ export class PowerOn {
     exports.powerOn(isBoot ? 1 : 0, findCpuid(cpuid, 1)?.eax ?? 0);
     return new Uint8Array(memory.buffer).slice(0, cpuState.size);
   }
+
+  /** Does to a state what the INIT signal does to its processor. */
+  init(state: Uint8Array<ArrayBuffer>, cpuid: readonly CpuidEntry[]): void {
+    const { exports, memory } = this.#core;
+    // The signature, which INIT leaves in EDX, is the processor's.
+    exports.powerOn(0, findCpuid(cpuid, 1)?.eax ?? 0);
+    const copy = new Uint8Array(memory.buffer, 0, cpuState.size);
+    copy.set(state.subarray(0, cpuState.size));
+    exports.init();
+    state.set(copy);
+  }
 }

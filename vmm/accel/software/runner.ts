@@ -182,6 +182,7 @@ class Host implements CoreHost {
   /** The high word of CR8 is always 0. */
   #cr8!: Uint32Array<ArrayBuffer>;
   #msrValue!: Uint32Array<ArrayBuffer>;
+  #apicBase!: Uint32Array<ArrayBuffer>;
 
   constructor(
     run: RunPage,
@@ -203,6 +204,7 @@ class Host implements CoreHost {
     this.#hostTsc = words(cpuState.offsets.host_tsc);
     this.#cr8 = words(cpuState.offsets.cr8);
     this.#msrValue = words(cpuState.offsets.msr_value);
+    this.#apicBase = words(cpuState.offsets.apic_base);
   }
 
   portIn(port: number, size: number): number {
@@ -255,7 +257,11 @@ class Host implements CoreHost {
   msrWrite(index: number): number {
     const [low, high] = this.#msrValue;
     const taken = this.#chips.writeMsr(index, low, high);
-    this.#cr8[0] = this.#chips.lapic.cr8;
+    const { lapic } = this.#chips;
+    this.#cr8[0] = lapic.cr8;
+    // CPUID tells of it, and INIT goes by it.
+    this.#apicBase[0] = lapic.baseLow;
+    this.#apicBase[1] = lapic.baseHigh;
     return taken ? 1 : 0;
   }
 

@@ -15,7 +15,8 @@ import { tscNow } from "../../../ffi/tsc.ts";
 import type { AcceleratorVcpu, DebugControl, VcpuPart } from "../accelerator.ts";
 import { debugControlRegister } from "../debug_points.ts";
 import type { VcpuChips } from "./chips/vcpu_chips.ts";
-import { cpuState, GUEST_DEBUG, KVM_RUN_ADDRESS, SHARED_SIZE } from "./cpu_state.ts";
+import { LapicEvent } from "./chips/state.ts";
+import { ATTENTION, cpuState, GUEST_DEBUG, KVM_RUN_ADDRESS, SHARED_SIZE } from "./cpu_state.ts";
 import type {
   LapicFeatures,
   SoftwareRunnerDescription,
@@ -26,9 +27,16 @@ import * as kvm from "./kvm_state.ts";
 import { readXsave, writeXsave } from "./kvm_xsave.ts";
 import { type CpuLimits, cpuLimits } from "./limits.ts";
 import type { MachineChips } from "./machine_chips.ts";
+import type { PowerOn } from "./power_on.ts";
 import { translate } from "./translate.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
+
+/** KVM_MP_STATE_*. */
+const MP_STATE_INIT_RECEIVED = 2;
+const MP_STATE_SIPI_RECEIVED = 4;
+/** One NMI that is handled, and one that waits. */
+const MAX_NMIS = 2;
 
 /** The pages that a vCPU shares with other threads. */
 export class VcpuPages implements Disposable {
@@ -58,17 +66,19 @@ export class SoftwareVcpu implements AcceleratorVcpu {
   readonly #chips: VcpuChips;
   readonly #machine: MachineChips;
   readonly #msrHost: MsrHost;
+  /** Does what the INIT signal does to the registers. */
+  readonly #init: () => void;
 
   /**
    * Makes it, in its power-on state.
    *
    * @param index 0 for the boot processor
-   * @param state the power-on state
+   * @param powerOn knows the power-on state, and what INIT does
    */
   constructor(
     index: number,
     { apicId, cpuid }: { readonly apicId: number; readonly cpuid: readonly CpuidEntry[] },
-    state: Uint8Array<ArrayBuffer>,
+    powerOn: PowerOn,
     pages: VcpuPages,
     vm: SoftwareVmDescription,
     machine: MachineChips,
@@ -77,7 +87,8 @@ export class SoftwareVcpu implements AcceleratorVcpu {
     const { bytes, address } = pages.mapping;
     this.#index = index;
     this.#machine = machine;
-    bytes.set(state);
+    bytes.set(powerOn.state(index === 0, cpuid));
+    this.#init = () => powerOn.init(bytes, cpuid);
     this.#state = cpuState.view(bytes.buffer, bytes.byteOffset);
     this.#limits = cpuLimits(cpuid);
     this.tscKhz = vm.tscKhz;
@@ -102,14 +113,14 @@ export class SoftwareVcpu implements AcceleratorVcpu {
     const state = this.#state;
     switch (part) {
       case "mp_state":
+        this.#settleEvents();
         kvm.readMpState(state, into);
         break;
       case "regs":
         kvm.readRegs(state, into);
         break;
       case "sregs": {
-        const { baseLow, baseHigh } = this.#chips.lapic;
-        state.apic_base = BigInt(baseHigh) << 32n | BigInt(baseLow);
+        this.#mirrorApicBase();
         kvm.readSregs(state, into);
         break;
       }
@@ -138,6 +149,8 @@ export class SoftwareVcpu implements AcceleratorVcpu {
     this.#machine.wakes.noteChange(this.#index);
     switch (part) {
       case "mp_state":
+        // What was sent to the vCPU that it was is not meant for the one that it becomes.
+        this.#chips.lapic.take(LapicEvent.ALL);
         kvm.writeMpState(state, from);
         break;
       case "regs":
@@ -165,6 +178,36 @@ export class SoftwareVcpu implements AcceleratorVcpu {
         kvm.writeVcpuEvents(state, from);
     }
     return 0;
+  }
+
+  #mirrorApicBase(): void {
+    const { baseLow, baseHigh } = this.#chips.lapic;
+    this.#state.apic_base = BigInt(baseHigh) << 32n | BigInt(baseLow);
+  }
+
+  /**
+   * What others have sent since the vCPU was parked is part of its state, as for KVM_GET_MP_STATE:
+   * its siblings are parked a little later.
+   */
+  #settleEvents(): void {
+    const { lapic } = this.#chips;
+    if (lapic.events === 0) return;
+    const state = this.#state;
+    if (lapic.take(LapicEvent.NMI)) {
+      state.nmi_pending = Math.min(MAX_NMIS, state.nmi_pending + 1);
+      state.attention |= ATTENTION.nmi;
+    }
+    if (lapic.take(LapicEvent.INIT)) {
+      this.#mirrorApicBase();
+      lapic.init();
+      this.#init();
+    }
+    if (lapic.take(LapicEvent.SIPI) && state.mp_state === MP_STATE_INIT_RECEIVED) {
+      state.sipi_vector = lapic.sipiVector;
+      state.mp_state = MP_STATE_SIPI_RECEIVED;
+      state.attention |= ATTENTION.state;
+    }
+    this.#machine.wakes.noteChange(this.#index);
   }
 
   #writeSregs(from: Bytes): void {

@@ -57,7 +57,7 @@ export class SoftwareVm implements AcceleratorVm {
       new SoftwareVcpu(
         index,
         cpu,
-        powerOn.state(index === 0, cpu.cpuid),
+        powerOn,
         pages[index],
         this.interruptsDescription,
         this.#machine,

@@ -77,7 +77,7 @@ export const lapicState = struct("lapic_state", {
 });
 
 /** Bits of `lapic_state.events`. */
-export const LapicEvent = { INIT: 1, SIPI: 2, NMI: 4 } as const;
+export const LapicEvent = { INIT: 1, SIPI: 2, NMI: 4, ALL: 7 } as const;
 
 /** A LAPIC's state begins at a multiple of this: a cache line. */
 const ALIGN = 64;
