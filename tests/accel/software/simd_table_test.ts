@@ -1,4 +1,4 @@
-import { equal, ok } from "node:assert/strict";
+import { deepEqual, equal, ok } from "node:assert/strict";
 import { parseSimd, simdTableSource } from "../../../vmm/accel/software/simd_table.ts";
 
 const folder = new URL("../../../vmm/accel/software/", import.meta.url);
@@ -23,4 +23,9 @@ Deno.test("every SIMD instruction has its place in the opcode map to itself", ()
       seen.set(place, form.mnemonic);
     }
   }
+});
+
+Deno.test("every handler of core/simd_table.ts has an instruction", () => {
+  const names = /enum Simd \{([^}]*)\}/.exec(simdTableSource())![1].match(/\w+/g)!;
+  deepEqual(names.toSorted(), [...new Set(parseSimd().map((form) => form.handler))].toSorted());
 });

@@ -149,7 +149,37 @@ function indexTables(forms: readonly SimdForm[]): { index: number[]; groups: num
 const numbers = (values: readonly number[]) =>
   values.map((value, i) => (i % 24 === 0 ? "\n  " : " ") + value + ",").join("");
 
-const handlersOf = (forms: readonly SimdForm[]) => [...new Set(forms.map((form) => form.handler))];
+/**
+ * Handlers in the order of the switches that execute them (core/simd_integer.ts, simd_permute.ts): the
+ * compiler makes a jump table only of a switch over neighbours.
+ */
+const SWITCH_ORDER = `
+  mov4 mov8 movhlps storehigh storedword movmskps movmskpd pmovmskb pextrw_mmx pextrw pextrb
+  pextrd pextrq ptest pcmpestrm pcmpestrm_w pcmpestri pcmpestri_w pcmpistrm pcmpistri
+
+  mov16 movd movq pinsrw_mmx psrlw_i psraw_i psllw_i psrld_i psrad_i pslld_i psrlq_i psllq_i
+  psrlw psraw psllw psrld psrad pslld psrlq psllq pmovsxbw pmovsxbd pmovsxbq pmovsxwd
+  pmovsxwq pmovsxdq pmovzxbw pmovzxbd pmovzxbq pmovzxwd pmovzxwq pmovzxdq
+
+  punpcklbw punpcklwd punpckldq punpcklqdq punpckhbw punpckhwd punpckhdq punpckhqdq
+  punpckhbw_mmx punpckhwd_mmx punpckhdq_mmx packsswb packuswb packssdw packusdw packsswb_mmx
+  packuswb_mmx packssdw_mmx movsldup movshdup movddup pshufb pshufb_mmx pshufd pshuflw
+  pshufhw shufps shufpd palignr palignr_mmx psrldq pslldq blendps blendpd pblendw pinsrb
+  pinsrw pinsrd pinsrq insertps insertps_m phminposuw mpsadbw
+
+  pand pandn por pxor pcmpeqb pcmpeqw pcmpeqd pcmpeqq pcmpgtb pcmpgtw pcmpgtd pcmpgtq paddb
+  paddw paddd paddq psubb psubw psubd psubq paddsb paddsw paddusb paddusw psubsb psubsw
+  psubusb psubusw pminub pmaxub pminsb pmaxsb pminsw pmaxsw pminuw pmaxuw pminsd pmaxsd
+  pminud pmaxud pavgb pavgw pmullw pmulld pmulhw pmulhuw pmulhrsw pmaddubsw pmaddwd pmuludq
+  pmuldq psadbw phaddw phaddsw phsubw phsubsw phaddd phsubd phaddw_mmx phaddsw_mmx
+  phsubw_mmx phsubsw_mmx phaddd_mmx phsubd_mmx psignb psignw psignd pabsb pabsw pabsd
+  pblendvb blendvps blendvpd
+`;
+
+/** Handlers by their numbers; floating point comes last. */
+function handlersOf(forms: readonly SimdForm[]): string[] {
+  return [...new Set([...SWITCH_ORDER.trim().split(/\s+/), ...forms.map((form) => form.handler)])];
+}
 
 /** The word that `core/simd_table.ts` has for each form, in their order. */
 export function simdFormWords(forms: readonly SimdForm[]): number[] {
