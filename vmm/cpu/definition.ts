@@ -68,7 +68,7 @@ const GRANTED = "arat hypervisor ht cmp-legacy kvm-hint-dedicated";
  */
 const ONLY_ON_REQUEST = "vmx svm invtsc waitpkg kvm-hint-dedicated";
 
-/** What a named model gets beside its own features, as from QEMU under KVM. */
+/** What a named model gets beside its own features, as from QEMU under KVM, of what the host has. */
 const KVM_DEFAULTS = `hypervisor x2apic kvmclock kvm-nopiodelay kvm-asyncpf kvm-steal-time
   kvm-pv-eoi kvmclock-stable-bit`;
 
@@ -125,7 +125,7 @@ export function defineCpu(config: CpuConfig, host: HostCpu): CpuDefinition {
   const vendor = properties.vendor ?? identity.vendor;
   const warnings: string[] = [];
   const features = chooseFeatures(
-    model ? modelFeatures(model) : passthroughFeatures(host, vendor, properties),
+    model ? modelFeatures(model, host) : passthroughFeatures(host, vendor, properties),
     switches,
     properties,
     host,
@@ -215,9 +215,9 @@ function hostVendor(supported: readonly CpuidEntry[]): string {
   return decodeText(ebx, edx, ecx);
 }
 
-function modelFeatures({ name, features }: CpuModel): FeatureSet {
+function modelFeatures({ name, features }: CpuModel, host: HostCpu): FeatureSet {
   const own = FeatureSet.of(features);
-  return name === "base" ? own : own.or(FeatureSet.of(KVM_DEFAULTS));
+  return name === "base" ? own : own.or(FeatureSet.of(KVM_DEFAULTS).and(hostFeatures(host)));
 }
 
 function passthroughFeatures(
