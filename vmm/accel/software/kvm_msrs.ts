@@ -143,13 +143,18 @@ const registers: ReadonlyMap<number, Register> = new Map([
 /** The MSRs of the chips that are state: kvmclock's, old numbers and new, and the TSC deadline. */
 const CHIP_MSRS = [0x11, 0x12, 0x4b56_4d00, 0x4b56_4d01, 0x6e0];
 
-/** Not listed, since they are elsewhere in the state (kvm_sregs) or constant. */
-const UNLISTED = [0xfe, 0xc000_0080, 0xc000_0100, 0xc000_0101];
+/**
+ * Not listed: what is elsewhere in the state (kvm_sregs) or constant, and machine check banks, which
+ * KVM's list does not have either and in which nothing is ever reported.
+ */
+const isUnlisted = (index: number) =>
+  [0xfe, 0xc000_0080, 0xc000_0100, 0xc000_0101].includes(index) ||
+  (index >= 0x400 && index < 0x400 + MCE_REGISTERS);
 
 /** The MSRs that make up a vCPU's state, the TSC deadline last: it arms a timer by the TSC. */
 export const stateMsrs: Uint32Array = Uint32Array.from([
   MSR_TSC,
-  ...[...registers.keys()].filter((index) => !UNLISTED.includes(index)),
+  ...[...registers.keys()].filter((index) => !isUnlisted(index)),
   ...CHIP_MSRS,
 ]);
 
