@@ -94,3 +94,35 @@ Deno.test("PAUSE and NOPs of every form do nothing", () => {
   assert.equal(cpu.run(0x1000), STOP.halt);
   assert.equal(cpu.state.rip, BigInt(0x1000 + code.length + 1));
 });
+
+Deno.test("run() goes on when the block cache is full and begins anew", () => {
+  const cpu = new TestCore(4 << 20);
+  cpu.enterLongMode();
+  // 300,000 jumps to the next instruction, a block each, are more than there is room for.
+  const from = 0x10_0000, jumps = 300_000;
+  for (let i = 0; i < jumps; i++) cpu.load(from + 2 * i, [0xeb, 0]);
+  // inc rax; dec ecx; jz +5; jmp from; hlt
+  const back = -(2 * jumps + 3 + 2 + 2 + 5);
+  const end = from + 2 * jumps;
+  cpu.load(end, [0x48, 0xff, 0xc0, 0xff, 0xc9, 0x74, 5, 0xe9]);
+  new DataView(cpu.ram.buffer, cpu.ram.byteOffset).setInt32(end + 8, back, true);
+  cpu.load(end + 12, [HLT]);
+  cpu.state.gpr.put(1, 3n);
+  cpu.state.rip = BigInt(from);
+  let stop: number = STOP.budget;
+  while (stop === STOP.budget) stop = cpu.core.run(100_000);
+  assert.equal(stop, STOP.halt);
+  assert.equal(cpu.state.gpr.at(0), 3n);
+  assert.equal(cpu.state.rip, BigInt(end + 13));
+});
+
+Deno.test("run() executes code that is written again and again as it was last written", () => {
+  const cpu = new TestCore(4 << 20);
+  cpu.enterLongMode();
+  // l: mov [rip+4], cl (the immediate of the next); add eax, 0 (imm8); dec ecx; jnz l; hlt
+  cpu.load(0x1000, [0x88, 0x0d, 2, 0, 0, 0, 0x83, 0xc0, 0, 0xff, 0xc9, 0x75, 0xf3, HLT]);
+  cpu.state.gpr.put(1, 100n);
+  cpu.state.rip = 0x1000n;
+  while (cpu.core.run(10_000) === STOP.budget);
+  assert.equal(cpu.state.gpr.at(0), 5050n);
+});

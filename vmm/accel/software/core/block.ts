@@ -74,6 +74,8 @@ export function flushBlocks(): void {
   memory.fill(JUMPS, 0, JUMP_SLOTS << 4);
   memory.fill(CODE_PAGES, 0, pagesOfRam() << 2);
   free = BLOCKS;
+  // The block that was left is gone, and its link with it.
+  store<u32>(LINK_FROM, 0);
   newEpoch();
 }
 
@@ -110,23 +112,30 @@ function sameBytes(block: usize, address: usize): bool {
   return true;
 }
 
-/** A cached block by the address of its bytes, 0 if there is none. */
+/** Whether a block is that of an address in the present mode. */
+function isBlockOf(block: usize, address: usize, rip: u64): bool {
+  return load<u32>(block, BLOCK_CODE) == (address as u32) && load<u64>(block, BLOCK_RIP) == rip &&
+    load<u32>(block, BLOCK_MODE) == load<u32>(MODE) &&
+    load<u64>(block, BLOCK_CS_BASE) == load<u64>(CODE_BASE) &&
+    load<u32>(block, BLOCK_CS_LIMIT) == load<u32>(CODE_LIMIT);
+}
+
+/** A cached block by the address of its bytes, 0 if there is none. Takes dead ones out on its way. */
 function lookUp(address: usize, rip: u64): usize {
-  let block = load<u32>(hashSlot(address)) as usize;
-  for (; block; block = load<u32>(block, BLOCK_NEXT) as usize) {
-    if (load<u32>(block, BLOCK_CODE) != (address as u32)) continue;
-    if (load<u64>(block, BLOCK_RIP) != rip) continue;
-    if (load<u32>(block, BLOCK_MODE) != load<u32>(MODE)) continue;
-    if (load<u64>(block, BLOCK_CS_BASE) != load<u64>(CODE_BASE)) continue;
-    if (load<u32>(block, BLOCK_CS_LIMIT) != load<u32>(CODE_LIMIT)) continue;
-    if (load<u16>(block, BLOCK_LENGTH) == DEAD) continue;
-    if (sameBytes(block, address)) {
-      tellDecoded(pageIndex(address));
-      return block;
+  let from = hashSlot(address);
+  while (true) {
+    const block = load<u32>(from) as usize;
+    if (block == 0) return 0;
+    if (load<u16>(block, BLOCK_LENGTH) != DEAD && isBlockOf(block, address, rip)) {
+      if (sameBytes(block, address)) {
+        tellDecoded(pageIndex(address));
+        return block;
+      }
+      store<u16>(block, DEAD, BLOCK_LENGTH);
     }
-    store<u16>(block, DEAD, BLOCK_LENGTH);
+    if (load<u16>(block, BLOCK_LENGTH) == DEAD) store<u32>(from, load<u32>(block, BLOCK_NEXT));
+    else from = block + BLOCK_NEXT;
   }
-  return 0;
 }
 
 /** The linear address of an offset in CS. */
