@@ -1,6 +1,6 @@
 // CPUID: a table of struct kvm_cpuid_entry2 that the host fills, and what follows from it.
 import { raiseGP } from "./fault";
-import { CR4, MISC_FEATURES, XCR0, APIC_BASE } from "./layout";
+import { CR4, MISC_FEATURES, APIC_BASE } from "./layout";
 import {
   cpl, CR4_DE, CR4_FSGSBASE, CR4_LA57, CR4_MCE, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CR4_PAE,
   CR4_PCE, CR4_PCIDE, CR4_PGE, CR4_PSE, CR4_SMAP, CR4_SMEP, CR4_TSD, CR4_UMIP, EFER_FFXSR, EFER_LME,

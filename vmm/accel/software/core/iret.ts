@@ -4,9 +4,9 @@ import { raiseGP } from "./fault";
 import { NMI_MASKED } from "./layout";
 import { modeChanged, read16System } from "./memory";
 import {
-  code64, cpl, CS, DS, ES, FLAG_AC, FLAG_ID, FLAG_IF, FLAG_IOPL, FLAG_NT, FLAG_RF, FLAG_TF, FLAG_VIF,
-  FLAG_VIP, FLAG_VM, FLAGS_FIXED, FLAGS_USER, FS, GS, iopl, jump, longMode, protectedMode, readFlags,
-  segmentBase, segmentLimit, setGpr, setSegment, SS, TR, virtual8086, RSP,
+  code64, cpl, CS, DS, ES, FLAG_AC, FLAG_ID, FLAG_IF, FLAG_IOPL, FLAG_NT, FLAG_RF, FLAG_TF,
+  FLAG_VIF, FLAG_VIP, FLAG_VM, FLAGS_FIXED, FLAGS_USER, FS, GS, iopl, jump, longMode,
+  protectedMode, readFlags, segmentBase, segmentLimit, setGpr, SS, TR, virtual8086, RSP,
 } from "./registers";
 import { descriptorAttributes, descriptorLimit, loadParagraph, markAccessed } from "./segment";
 import { checkTarget, dropFromStack, peek } from "./stack";

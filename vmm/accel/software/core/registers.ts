@@ -75,12 +75,10 @@ export const CR0_TS: u64 = 8;
 export const CR0_ET: u64 = 0x10;
 export const CR0_NE: u64 = 0x20;
 export const CR0_WP: u64 = 0x1_0000;
-export const CR0_AM: u64 = 0x4_0000;
 export const CR0_NW: u64 = 0x2000_0000;
 export const CR0_CD: u64 = 0x4000_0000;
 export const CR0_PG: u64 = 0x8000_0000;
 
-export const CR4_PVI: u64 = 2;
 export const CR4_TSD: u64 = 4;
 export const CR4_DE: u64 = 8;
 export const CR4_PSE: u64 = 0x10;

@@ -1,5 +1,5 @@
 // Task switches (Intel SDM volume 3, chapter 8): by JMP, CALL, IRET and through task gates.
-import { raise, raiseGP, VECTOR_GP, VECTOR_NP, VECTOR_SS, VECTOR_TS } from "./fault";
+import { raise, VECTOR_GP, VECTOR_NP, VECTOR_TS } from "./fault";
 import { CURRENT_OP } from "./derived";
 import { CR0, CR3, CR4, DR7 } from "./layout";
 import {
@@ -7,9 +7,9 @@ import {
   write32System,
 } from "./memory";
 import {
-  BUSY, CONFORMING, CR0_PG, CR0_TS, CR4_PAE, CS, dplOf, DS, ES, FLAG_NT, FLAG_VM, FLAGS_FIXED, FS, gpr, GS,
-  jump, LDT, LDTR, nextRip, NOT_SYSTEM, PRESENT, readFlags, segmentAttributes, segmentBase,
-  segmentLimit, segmentSelector, setGpr, setSegment, SS, TR, TSS16, TSS32, RSP,
+  BUSY, CONFORMING, CR0_PG, CR0_TS, CR4_PAE, CS, dplOf, DS, ES, FLAG_NT, FLAG_VM, FLAGS_FIXED, FS,
+  gpr, GS, jump, LDT, LDTR, nextRip, PRESENT, readFlags, segmentAttributes, segmentBase,
+  segmentLimit, segmentSelector, setGpr, setSegment, SS, TR, TSS16, TSS32,
 } from "./registers";
 import {
   checkData, checkStack, descriptorAddress, descriptorAttributes, descriptorLimit, isCode, isNull,

@@ -1,9 +1,9 @@
 // Far jumps, calls and returns (Intel SDM volume 2, JMP, CALL, RET; volume 3, 5.8).
-import { raise, raiseGP, VECTOR_GP, VECTOR_NP, VECTOR_SS, VECTOR_TS } from "./fault";
+import { raise, raiseGP, VECTOR_GP, VECTOR_NP, VECTOR_TS } from "./fault";
 import { modeChanged, read16System, read32System, read64System } from "./memory";
 import {
-  BIG, CALL_GATE16, CALL_GATE32, CONFORMING, cpl, CS, dplOf, gpr, jump, LONG, longMode, code64,
-  nextRip, NOT_SYSTEM, paragraphMode, PRESENT, RSP, segmentAttributes, segmentBase, segmentLimit,
+  BIG, CALL_GATE16, CALL_GATE32, CONFORMING, cpl, CS, dplOf, gpr, jump, LONG, longMode, nextRip,
+  NOT_SYSTEM, paragraphMode, PRESENT, RSP, segmentAttributes, segmentBase, segmentLimit,
   segmentSelector, setSegment, SS, TASK_GATE, TR, TSS16, TSS32,
 } from "./registers";
 import {
@@ -11,11 +11,10 @@ import {
   isNull, loadFrom, loadParagraph, markAccessed, readDescriptor, readUpperHalf,
 } from "./segment";
 import {
-  addToFrame, beginFrame, beginFrame64, beginFrameIn, checkTarget, commitFrame, dropFromStack, maskOf,
+  addToFrame, beginFrame, beginFrame64, beginFrameIn, checkTarget, commitFrame, dropFromStack,
   peek, setStackPointer, stackMask, writeFrame,
 } from "./stack";
 import { BY_CALL, BY_JUMP, switchTask } from "./task";
-import { readFor } from "./memory";
 
 /** An offset as an operand of so many bytes has it. */
 export function truncated(value: u64, size: u32): u64 {
