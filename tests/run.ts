@@ -15,7 +15,6 @@
  */
 import { runInLab, SLICE_LIMIT_MS } from "./lab/run.ts";
 import { slice } from "./lab/slice.ts";
-import { noKvm } from "./needs_kvm.ts";
 import { addRun } from "./sums.ts";
 
 /** Tests of pure parts, and the examples in doc comments: a process for each line. */
@@ -34,8 +33,19 @@ const together: readonly (readonly string[])[] = [
   ],
 ];
 
-/** Examples that run a guest. */
+/** Examples that run a guest, on whatever accelerator there is. */
 const running: readonly string[] = ["--doc", "mod.ts"];
+
+/** What also runs on the software CPU, or only there where there is no KVM. */
+const onSoftware: readonly string[] = [
+  "tests/kvm/access_test.ts",
+  "tests/kvm/pause_test.ts",
+  "tests/kvm/programs_test.ts",
+  "tests/kvm/states_test.ts",
+  "tests/kvm/vcpu_state_test.ts",
+  "tests/conformance/cpr_reboot_test.ts",
+  "tests/conformance/cpr_transfer_test.ts",
+];
 
 /** Folders with a process for each file; those with the longest files first, lest one be left over. */
 const alone: readonly string[] = ["tests/kvm", "tests/faults", "tests/conformance"];
@@ -76,11 +86,11 @@ function news(text: string): string {
 }
 
 /** Runs test files in a process of their own, and adds to the sums. */
-async function run(what: readonly string[]): Promise<void> {
+async function run(what: readonly string[], env: Record<string, string> = {}): Promise<void> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["test", "-A", "--no-check", "--quiet", ...what, ...options],
     cwd: root,
-    env: { NO_COLOR: "1" },
+    env: { NO_COLOR: "1", ...env },
   }).output();
   const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
   console.log(news(text.trimEnd()));
@@ -89,14 +99,13 @@ async function run(what: readonly string[]): Promise<void> {
 
 /** Runs what can run on this machine. */
 async function runHere(): Promise<void> {
-  const queue = [...together, ...alone.flatMap(testFiles).map((file) => [file])];
-  if (noKvm === undefined) queue.unshift(running);
-  else {
-    const examples = Deno.readTextFileSync(`${root}mod.ts`).match(/^ \* ```ts$/gm) ?? [];
-    sums.skipped += examples.length;
-  }
+  const queue = [
+    ...[running, ...together, ...alone.flatMap(testFiles).map((file) => [file])]
+      .map((what) => () => run(what)),
+    ...onSoftware.map((file) => () => run([file], { DENOVO_TEST_ACCEL: "tcg" })),
+  ];
   const work = async () => {
-    for (let next = queue.shift(); next; next = queue.shift()) await run(next);
+    for (let next = queue.shift(); next; next = queue.shift()) await next();
   };
   await Promise.all(Array.from({ length: PROCESSES }, work));
 }

@@ -11,6 +11,8 @@ import { type ChildProcess, type ExitStatus, spawn, type SpawnOptions } from "..
 import { describeCheck, layout, type ProgramName, programs } from "../guests/programs.ts";
 import { patience } from "../patience.ts";
 
+import { testAccelerator } from "../needs_kvm.ts";
+
 export { kvmTest } from "../needs_kvm.ts";
 
 /** A wait that takes longer than this, in milliseconds, has failed: only broken code is so slow. */
@@ -360,6 +362,7 @@ export class Laboratory implements AsyncDisposable {
     Deno.writeFileSync(image, programs[guest].bytes);
     return [
       ...["-kernel", image, "-m", `${memory}`, "-serial", serial],
+      ...(testAccelerator === "tcg" ? ["-accel", "tcg"] : []),
       ...["-device", "isa-debug-exit,iobase=0x501,iosize=2"],
       ...["-qmp", `unix:${this.path(`${special.qmp ?? name}.qmp`)},server=on,wait=off`],
       ...(special.options ?? []),

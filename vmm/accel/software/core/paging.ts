@@ -3,6 +3,7 @@ import { RESERVED_ADDRESS } from "./derived";
 import { raisePageFault } from "./fault";
 import { CR0, CR3, CR4, EFER, PDPTR, RFLAGS } from "./layout";
 import { physicalRead, wasWritten, willWrite, writable } from "./physical";
+import { notePageSize } from "./tlb";
 
 const CR0_WP: u64 = 1 << 16;
 const CR0_PG: u64 = 1 << 31;
@@ -114,6 +115,7 @@ function walk32(linear: u64, access: u32): u64 {
     if (!mark(at, entry, bits, false)) continue;
     walkRights = (entry | bits) & DIRTY ? rights : rights & ~2;
     if (!large) return (entry & 0xffff_f000) | (linear & 0xfff);
+    notePageSize(22);
     // PSE-36: bits 13 to 20 are bits 32 to 39 of the address.
     return (entry & 0xffc0_0000) | ((entry & 0x1f_e000) << 19) | (linear & 0x3f_ffff);
   }
@@ -169,7 +171,9 @@ function walk64(linear: u64, access: u32): u64 {
     const bits = access & ACCESS_WRITE ? ACCESSED | DIRTY : ACCESSED;
     if (!mark(at, entry, bits, true)) continue;
     walkRights = (entry | bits) & DIRTY ? rights : rights & ~2;
-    const inPage: u64 = ((1 as u64) << (12 + 9 * (level - 1) as u64)) - 1;
+    const shift = 12 + 9 * ((level as u64) - 1);
+    notePageSize(shift);
+    const inPage: u64 = ((1 as u64) << shift) - 1;
     return (entry & ADDRESS & ~inPage) | (linear & inPage);
   }
 }

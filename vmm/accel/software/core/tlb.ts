@@ -25,6 +25,14 @@ const TLBS_END: usize = TLBS + 4 * TLB_BYTES;
 /** u8 for each TLB: whether it has entries. */
 const USED: usize = TLBS_END;
 
+/** log2 of the largest page whose translation may be in a TLB. */
+let largest: u64 = 12;
+
+/** Says how large the page is that the next translation is of, as log2. */
+export function notePageSize(shift: u64): void {
+  if (shift > largest) largest = shift;
+}
+
 /** Links between blocks are looked up again, since linear addresses may mean other code. */
 // @ts-ignore: decorator
 @inline
@@ -34,6 +42,7 @@ export function newEpoch(): void {
 
 /** Empties every TLB, as at power-on. */
 export function resetTlb(): void {
+  largest = 12;
   for (let entry = TLBS; entry < TLBS_END; entry += 32) clear(entry);
   memory.fill(USED, 0, 4);
   newEpoch();
@@ -62,11 +71,29 @@ export function flushTlb(alsoGlobal: bool): void {
   newEpoch();
 }
 
-/** Forgets the translation of one page, in every address space. */
+/** Forgets the translation of one page, in every address space, whatever size the page has. */
 export function flushPage(linear: u64): void {
-  const offset = (((linear >> 12) as u32) & (TLB_ENTRIES - 1)) << 5;
-  for (let i: usize = 0; i < 3; i++) clear(TLBS + i * TLB_BYTES + (offset as usize));
+  if (largest > 12) flushLargePage(linear >> largest);
+  else {
+    const offset = (((linear >> 12) as u32) & (TLB_ENTRIES - 1)) << 5;
+    for (let i: usize = 0; i < 3; i++) clear(TLBS + i * TLB_BYTES + (offset as usize));
+  }
   newEpoch();
+}
+
+/** A large page is in the TLBs by pieces of 4 KiB: all of them go (SDM 3A, 4.10.4.1). */
+function flushLargePage(page: u64): void {
+  for (let i: usize = 0; i < 3; i++) {
+    if (!load<u8>(USED + i)) continue;
+    const start = TLBS + i * TLB_BYTES;
+    for (let entry = start; entry < start + TLB_BYTES; entry += 32) {
+      if (
+        load<u64>(entry, TLB_READ) >> largest == page ||
+        load<u64>(entry, TLB_WRITE) >> largest == page ||
+        load<u64>(entry, TLB_EXECUTE) >> largest == page
+      ) clear(entry);
+    }
+  }
 }
 
 /** Takes the right to write to a page of RAM without being asked, since code was decoded from it. */
