@@ -141,6 +141,11 @@ Deno.test("decodeItems() gives what encodeItems() was given, and nothing of noth
   assert.equal(decodeItems(new Uint8Array()).size, 0);
 });
 
+Deno.test("encodeItems() has names as the bytes that were given", () => {
+  const items = decodeItems(encodeItems([], [{ name: "opt/\udce9", data: new Uint8Array() }]));
+  assert.equal(String.fromCharCode(...items.get(0x19)!.subarray(12, 18)), "opt/\xe9\0");
+});
+
 Deno.test("refuseName() says what a name cannot be", () => {
   const others = [{ name: "opt/a", data: new Uint8Array() }];
   assert.equal(refuseName("opt/b", others), undefined);

@@ -65,6 +65,9 @@ Deno.test("planBoot() starts a multiboot kernel with its information", () => {
   assert.equal(field(12), 0x8000_ffff);
   assert.equal(text(field(16)), "k.elf one two");
   assert.equal(field(20), 0);
+  const raw = bytesOf(plan({ append: "a=\udce9" }).segments, "multiboot_info");
+  const bytes = new Uint8Array(raw.buffer, raw.byteOffset, raw.byteLength);
+  assert.ok(String.fromCharCode(...bytes).includes("k.elf a=\xe9\0"), "a byte that is no UTF-8");
   assert.equal(text(field(64)), "Denovo");
   const [length, map] = [field(44), field(48)];
   assert.equal(length % 24, 0);
