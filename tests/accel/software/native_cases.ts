@@ -10,7 +10,7 @@ import {
   threeByte,
   twoByte,
 } from "../../../vmm/accel/software/opcodes.ts";
-import { type Case, CODE, DATA, WINDOW, WINDOW_SIZE } from "./native.ts";
+import { type Case, CODE, WINDOW, WINDOW_SIZE } from "./native.ts";
 
 /** An instruction form: everything that the list says of an opcode, group member resolved. */
 export interface Form {
@@ -356,6 +356,3 @@ export function* cases(seed: number, each: number, sequences: number): Generator
     );
   }
 }
-
-/** Where sequences keep their data; a reader of reports needs it. */
-export const DATA_ADDRESS = DATA;

@@ -103,7 +103,7 @@ export const cpuState = struct("cpu_state", {
   // Events
   /** Any bit makes the dispatch loop look up between two blocks; see `ATTENTION`. */
   attention: u32,
-  /** Why the CPU has left `run()` early for its host: 0 nothing. */
+  /** KVM_MP_STATE_*: 0 runnable, 1 uninitialized, 2 INIT received, 3 halted, 4 SIPI received. */
   mp_state: u32,
   /** 1: by MOV SS or POP SS, 2: by STI; for the next instruction. */
   interrupt_shadow: u32,

@@ -6,7 +6,6 @@ import { readSized } from "./memory";
 import {
   extend,
   linearAt,
-  readDestination,
   readRegister,
   readSource,
   sizeOf,
@@ -17,7 +16,7 @@ import {
   writeRegister,
 } from "./operand";
 import { OP_BT, OP_BTC, OP_BTR, OP_BTS } from "./ops";
-import { OP_DST, OP_FLAGS, OP_IMMEDIATE, OP_SEGMENT, OP_SRC, OPERAND_IMMEDIATE } from "./record";
+import { OP_DST, OP_IMMEDIATE, OP_SEGMENT, OP_SRC, OPERAND_IMMEDIATE } from "./record";
 
 function changed(code: u32, value: u64, mask: u64): u64 {
   switch (code) {

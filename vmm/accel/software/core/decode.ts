@@ -1,7 +1,7 @@
 // From the bytes of one instruction to its record (SDM 2A, chapter 2).
 import { MODE } from "./derived";
 import { fetch16, fetch32, fetch64, fetch8, fetchLength } from "./fetch";
-import { GPR, SEG_FS, SEG_GS, ZERO } from "./layout";
+import { GPR, ZERO } from "./layout";
 import { MODE_64, MODE_D, MODE_FLAT_DATA, MODE_FLAT_STACK, MODE_PROTECTED } from "./mode";
 import {
   EA_BASE32,

@@ -31,8 +31,6 @@ export const FLAGS_DESTINATION: usize = DERIVED + 88;
 export const RESERVED_ADDRESS: usize = DERIVED + 56;
 /** 16 bytes: an operand on its way. */
 export const BOUNCE: usize = DERIVED + 64;
-/** u64: an immediate operand on its way. */
-export const IMMEDIATE: usize = DERIVED + 80;
 /** u32: address of the link that the next block is to be entered in, 0 if in none. */
 export const LINK_FROM: usize = DERIVED + 96;
 /** u64, u32: base and limit of CS when links were made. */

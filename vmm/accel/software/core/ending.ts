@@ -7,8 +7,7 @@ import {
   opMovFromCr,
   opMovToCr,
   opWbinvd,
-  requirePrivilege,
-} from "./control_registers";
+  } from "./control_registers";
 import { opCpuid } from "./cpuid";
 import { opMovFromDr, opMovToDr } from "./debug_registers";
 import { raise, raiseUD, VECTOR_GP } from "./fault";
@@ -18,10 +17,9 @@ import { opInt, opInt1, opTrap } from "./interrupt";
 import { opIret } from "./iret";
 import { BUDGET } from "./derived";
 import { GPR, NEXT_RIP, PAUSES } from "./layout";
-import { read16, readSized } from "./memory";
+import { readSized } from "./memory";
 import { opRdmsr, opWrmsr } from "./msr";
 import {
-  addressOf,
   linearAt,
   offsetOf,
   readDestination,
@@ -29,7 +27,6 @@ import {
   segmentOf,
   sizeOf,
   sum,
-  toMemory,
   writeRegister,
 } from "./operand";
 import * as ops from "./ops";

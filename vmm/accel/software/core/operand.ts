@@ -5,7 +5,6 @@ import { readSized, writeSized } from "./memory";
 import {
   EA_BASE64,
   EA_CHECKED16,
-  EA_CHECKED32,
   EA_FLAT32,
   EA_FLAT64,
   OP_BASE,

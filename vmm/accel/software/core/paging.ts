@@ -1,7 +1,7 @@
 // Paging: from linear to physical addresses (SDM 3A, chapter 4), with the rights of an access.
 import { RESERVED_ADDRESS } from "./derived";
 import { raisePageFault } from "./fault";
-import { CR0, CR3, CR4, EFER, PDPTR, RFLAGS } from "./layout";
+import { CR0, CR3, CR4, EFER, PDPTR } from "./layout";
 import { physicalRead, wasWritten, willWrite, writable } from "./physical";
 import { notePageSize } from "./tlb";
 

@@ -28,7 +28,6 @@ import {
   extend,
   linearAt,
   offsetOf,
-  readDestination,
   readRegister,
   readSource,
   sizeOf,

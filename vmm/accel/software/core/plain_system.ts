@@ -2,7 +2,7 @@
 import { settleFlags } from "./flags";
 import { opSmsw } from "./control_registers";
 import { hostRandom } from "./random";
-import { GPR, SEGMENT_SELECTOR, SEGMENT_SIZE_OF, SEGMENTS } from "./layout";
+import { SEGMENT_SELECTOR, SEGMENT_SIZE_OF, SEGMENTS } from "./layout";
 import { readDestination, readSource, sizeOf, toMemory, writeDestination, writeRegister } from "./operand";
 import * as ops from "./ops";
 import { opRdpid } from "./privileged";

@@ -12,7 +12,7 @@ import {
   truncate,
   writeRegister,
 } from "./operand";
-import { OP_RCL, OP_RCR, OP_ROL, OP_ROR, OP_SAR, OP_SHL, OP_SHR } from "./ops";
+import { OP_RCL, OP_ROL, OP_ROR, OP_SAR, OP_SHL, OP_SHR } from "./ops";
 import { OP_DST, OP_IMMEDIATE, OP_SRC } from "./record";
 
 
