@@ -1,17 +1,20 @@
 /** Where /dev/kvm is missing or is something else, commands say so and end. */
 import assert from "node:assert/strict";
-import { noKvm } from "../needs_kvm.ts";
-import { kvmTest, Laboratory, program, Qmp } from "./program.ts";
+import { whyNoKvm } from "../../ffi/kvm/system.ts";
+import { Laboratory, program, Qmp, until } from "./program.ts";
 import { TestFolder } from "./session.ts";
+
+/** Why there is none here anyway, or undefined. */
+const missing = whyNoKvm();
 
 /** Puts something else in /dev/kvm's place, for one command and its children. */
 const HIDE = ["unshare", "-m", "sh", "-c", 'mount --bind /dev/null /dev/kvm && exec "$@"', "sh"];
 
-const hides = noKvm !== undefined || await succeeds([...HIDE, "true"]);
+const hides = missing !== undefined || await succeeds([...HIDE, "true"]);
 if (!hides) console.warn("SKIPPED: commands without /dev/kvm: it is here, hiding it needs root");
 
 /** What the commands say. */
-const sentence = (noKvm ?? "Could not access KVM kernel module: /dev/kvm: Inappropriate ioctl " +
+const sentence = (missing ?? "Could not access KVM kernel module: /dev/kvm: Inappropriate ioctl " +
     "for device: it is not the device that the kernel module kvm makes")
   .replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
 
@@ -32,15 +35,15 @@ async function output([file, ...args]: readonly string[]) {
 }
 
 const withoutKvm = (command: readonly string[]) =>
-  output(noKvm === undefined ? [...HIDE, ...command] : command);
+  output(missing === undefined ? [...HIDE, ...command] : command);
 
 Deno.test({
-  name: "the program ends with one sentence and status 1 where KVM is missing",
+  name: "-accel kvm ends with one sentence and status 1 where KVM is missing",
   ignore: !hides,
   fn: async () => {
     using folder = new TestFolder();
     const { code, stdout, stderr } = await withoutKvm(
-      [...program, "-kernel", folder.guest("hello"), "-nographic"],
+      [...program, "-accel", "kvm", "-kernel", folder.guest("hello"), "-nographic"],
     );
     assert.match(stderr, new RegExp(`^denovo: ${sentence}\n$`));
     assert.deepEqual({ code, stdout }, { code: 1, stdout: "" });
@@ -48,25 +51,54 @@ Deno.test({
 });
 
 Deno.test({
-  name: "the demo shows what its VMM said and ends with status 1 where KVM is missing",
+  name: "the program says why it takes the software CPU where KVM is missing",
   ignore: !hides,
   fn: async () => {
-    const demo = new URL("../../examples/demo.ts", import.meta.url).pathname;
-    const command = [Deno.execPath(), "run", "-A", "--no-check", demo];
-    const { code, stderr } = await withoutKvm(command);
+    using folder = new TestFolder();
+    const { code, stdout, stderr } = await withoutKvm([
+      ...[...program, "-kernel", folder.guest("hello"), "-serial", "stdio"],
+      ...["-device", "isa-debug-exit,iobase=0x501,iosize=2"],
+    ]);
     assert.match(
       stderr,
-      new RegExp(`^denovo: ${sentence}\ndemo: The VMM, process \\d+, has ended\n$`),
+      new RegExp(`^denovo: ${sentence}; falling back to tcg, the software CPU\n$`),
     );
-    assert.equal(code, 1);
+    assert.match(stdout, /hello from denovo/);
+    assert.equal(code, 0x21);
   },
 });
 
-kvmTest(
-  "update tells that the new VMM has no KVM, and the guest runs on",
-  async () => {
+/** Waits until a process has a child; any of its threads may have started it. */
+async function childOf(pid: number): Promise<number> {
+  const look = () =>
+    Array.from(Deno.readDirSync(`/proc/${pid}/task`), ({ name }) => name)
+      .map((thread) => Deno.readTextFileSync(`/proc/${pid}/task/${thread}/children`))
+      .map((list) => Number(list.split(" ")[0]))
+      .find((child) => child > 0);
+  await until(() => look() !== undefined, () => `a child of ${pid}`);
+  return look()!;
+}
+
+Deno.test("the demo ends with status 1 and says so when its VMM dies", async () => {
+  const path = new URL("../../examples/demo.ts", import.meta.url).pathname;
+  const demo = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", path],
+    ...{ stdin: "null", stdout: "piped", stderr: "piped" },
+  }).spawn();
+  const vmm = await childOf(demo.pid);
+  Deno.kill(vmm, "SIGKILL");
+  const { code, stderr } = await demo.output();
+  assert.equal(new TextDecoder().decode(stderr), `demo: The VMM, process ${vmm}, has ended\n`);
+  assert.equal(code, 1);
+});
+
+Deno.test({
+  name: "update tells that the new VMM has no KVM, and the guest runs on",
+  // The old VMM needs a KVM, the new one must not have it.
+  ignore: !hides || missing !== undefined,
+  fn: async () => {
     await using lab = await Laboratory.open();
-    const vmm = lab.start("vmm");
+    const vmm = lab.start("vmm", { options: ["-accel", "kvm"] });
     {
       using qmp = await Qmp.connect(vmm.qmpPath);
       await qmp.reaches("running");
@@ -85,5 +117,4 @@ kvmTest(
     assert.equal(await qmp.runState(), "running");
     await qmp.assertGuestRuns();
   },
-  !hides,
-);
+});
