@@ -6,8 +6,10 @@
  * @module
  */
 import { check, describeErrno, Errno, errno, OsError, retry } from "./errno.ts";
+import { Epoll } from "./event.ts";
 import { fileStatus, OwnedFd, unlinkFile } from "./fd.ts";
 import { cstring, libc } from "./libc.ts";
+import type { Reactor } from "./reactor.ts";
 import { bytes, i32, struct, u16, u32 } from "./struct.ts";
 import { decodeText } from "./text.ts";
 
@@ -175,6 +177,33 @@ export function connectTcp(
     makeSocket(family, { nonblocking: options.nonblocking }),
     (fd) => connect(fd, address, `${host}:${port}`),
   );
+}
+
+/**
+ * Connects to a TCP socket without keeping the thread: a host that does not answer takes minutes to be
+ * given up.
+ *
+ * @param host an IPv4 or IPv6 literal
+ * @param abort ends the wait: it rejects then
+ * @returns the connection, non-blocking
+ * @throws {Error} in QEMU's words
+ */
+export async function awaitTcp(
+  host: string,
+  port: number,
+  reactor: Reactor,
+  abort?: AbortSignal,
+): Promise<OwnedFd> {
+  const socket = connectTcp(host, port, { nonblocking: true });
+  try {
+    await reactor.ready(socket.fd, Epoll.OUT, abort);
+    const error = socketError(socket.fd);
+    if (error === 0) return socket;
+    throw new Error(`Failed to connect to '${host}:${port}': ${describeErrno(error)}`);
+  } catch (error) {
+    socket.close();
+    throw error;
+  }
 }
 
 /**

@@ -12,6 +12,7 @@ import type {
 } from "../devices/chardev/backend.ts";
 import {
   type ChardevHost,
+  connectChardev,
   openChardev,
   resolveChardev,
   waitForClient,
@@ -106,7 +107,10 @@ export class ChardevSet implements Keeper {
       const inherited = config.cpr === false ? undefined : takeKept(inheritance, config.id);
       if (!successor) refuseUsedPath(config);
       const resolved = inherited ? config : await resolveChardev(config, abort);
-      const backend = openChardev(resolved, this.#host, inherited);
+      const connection = inherited
+        ? undefined
+        : await connectChardev(resolved, this.#reactor, abort);
+      const backend = openChardev(resolved, this.#host, inherited, connection);
       this.#backends.set(config.id, backend);
       this.#configs.set(config.id, config);
       if (inherited) {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { describeErrno, Errno, OsError } from "../../ffi/errno.ts";
+import { Errno, OsError } from "../../ffi/errno.ts";
 import { Epoll } from "../../ffi/event.ts";
 import {
   accessMode,
@@ -26,7 +26,7 @@ import { resizeFile } from "../../ffi/memory.ts";
 import { type ChildProcess, type ExitStatus, spawn } from "../../ffi/process.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import {
-  connectTcp,
+  awaitTcp,
   connectUnix,
   listenTcp,
   listenUnix,
@@ -34,7 +34,6 @@ import {
   resolveHost,
   sendNow,
   setTimeouts,
-  socketError,
 } from "../../ffi/socket.ts";
 import type { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
 import { describeAddress, type FileAddress, type MigrationAddress } from "./address.ts";
@@ -314,7 +313,9 @@ async function connectSocket(
     case "inet": {
       const port = parsePort(address.port, address.host);
       const [host] = await resolveHost(address.host || "localhost", port);
-      return await connectInet(host, port, waiting);
+      const socket = await awaitTcp(host, port, waiting.reactor, waiting.abort);
+      setNonblocking(socket.fd, false);
+      return socket;
     }
     case "fd":
       checkNamed(address, fds);
@@ -331,27 +332,6 @@ export function connectUnixNow(path: string): OwnedFd {
   const socket = connectUnix(path, { nonblocking: true });
   setNonblocking(socket.fd, false);
   return socket;
-}
-
-/** A host that does not answer takes minutes to be given up. */
-async function connectInet(
-  host: string,
-  port: number,
-  { reactor, abort }: Waiting,
-): Promise<OwnedFd> {
-  const socket = connectTcp(host, port, { nonblocking: true });
-  try {
-    await reactor.ready(socket.fd, Epoll.OUT, abort);
-    const error = socketError(socket.fd);
-    if (error !== 0) {
-      throw new Error(`Failed to connect to '${host}:${port}': ${describeErrno(error)}`);
-    }
-    setNonblocking(socket.fd, false);
-    return socket;
-  } catch (error) {
-    socket.close();
-    throw error;
-  }
 }
 
 /**

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { awaitReader } from "../../ffi/fd.ts";
+import { awaitReader, type OwnedFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
-import { resolveHost } from "../../ffi/socket.ts";
+import { awaitTcp, resolveHost } from "../../ffi/socket.ts";
 import type { CharacterBackend, KeptChardev } from "./backend.ts";
 import type { ChardevConfig } from "./config.ts";
 import { FileBackend } from "./file.ts";
@@ -54,6 +54,23 @@ export async function resolveChardev(
 }
 
 /**
+ * Connects a client over TCP, which may take long.
+ *
+ * @param config a configuration with an address
+ * @returns the connection for {@linkcode openChardev}; undefined for other backends
+ * @throws {Error} in QEMU's words
+ */
+export async function connectChardev(
+  config: ChardevConfig,
+  reactor: Reactor,
+  abort?: AbortSignal,
+): Promise<OwnedFd | undefined> {
+  if (config.backend !== "socket" || config.family !== "tcp") return undefined;
+  if (config.server || config.reconnectMs) return undefined;
+  return await awaitTcp(config.host, config.port, reactor, abort);
+}
+
+/**
  * Opens a backend, or goes on with one that a predecessor had open. In that case nothing is read or
  * accepted before a frontend is attached, so that a predecessor which carries on after all has
  * missed nothing; a successor that gives up calls `release()`.
@@ -61,14 +78,17 @@ export async function resolveChardev(
  * @param config the configuration, the same as the predecessor's
  * @param host the rest of the VMM
  * @param kept the predecessor's descriptors, which the backend owns from now on, and state
+ * @param connection what {@linkcode connectChardev} gave, which the backend owns from now on
  * @throws {Error} in QEMU's words; all kept descriptors are closed
  */
 export function openChardev(
   config: ChardevConfig,
   host: ChardevHost,
   kept?: KeptChardev,
+  connection?: OwnedFd,
 ): CharacterBackend {
-  const base = openBase(config.mux ? { ...config, id: `${config.id}-base` } : config, host, kept);
+  const own = config.mux ? { ...config, id: `${config.id}-base` } : config;
+  const base = openBase(own, host, kept, connection);
   if (base instanceof PtyBackend && !kept) {
     host.notice(`char device redirected to ${base.path} (label ${config.id})`, "redirected");
   }
@@ -99,6 +119,7 @@ function openBase(
   config: ChardevConfig,
   host: ChardevHost,
   kept: KeptChardev | undefined,
+  connection: OwnedFd | undefined,
 ): StreamBackend {
   switch (config.backend) {
     case "null":
@@ -113,6 +134,6 @@ function openBase(
       return new PtyBackend(config, kept);
     case "socket":
     case "fd":
-      return new SocketBackend(config, kept);
+      return new SocketBackend(config, kept, connection);
   }
 }

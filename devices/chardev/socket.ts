@@ -73,14 +73,15 @@ export class SocketBackend extends StreamBackend {
    *
    * @param config the configuration
    * @param kept what a predecessor left
+   * @param connected the connection of a client that has one already
    * @throws {Error} in QEMU's words
    */
-  constructor(config: SocketConfig | FdConfig, kept?: KeptChardev) {
+  constructor(config: SocketConfig | FdConfig, kept?: KeptChardev, connected?: OwnedFd) {
     super(config, kept, socketFds, encodingOf(config));
     this.#config = config;
     this.#protocol = config.backend === "socket" ? config.protocol : undefined;
     this.#connector = this.#makeConnector(config);
-    this.setUp(() => this.#open(kept));
+    this.setUp(() => this.#open(kept, connected));
     this.#listener = this.fds.get("listener");
     this.#file = identify(config);
     this.#address = this.#describe();
@@ -200,14 +201,18 @@ export class SocketBackend extends StreamBackend {
     if (this.#file) unlinkNamed(this.#file);
   }
 
-  #open(kept: KeptChardev | undefined): void {
+  #open(kept: KeptChardev | undefined, connected: OwnedFd | undefined): void {
     const config = this.#config;
     if (config.backend === "fd") {
       if (!kept) this.#takeOver(config.fd);
     } else if (config.server) {
       this.fds.open("listener", () => listen(config));
     } else if (!this.#connector && kept?.state.connected !== false) {
-      this.fds.open("connection", () => connect(config));
+      // Whoever listens but does not accept is not waited for.
+      this.fds.open(
+        "connection",
+        () => connected ?? connect(config, { nonblocking: config.family === "unix" }),
+      );
     }
     for (const name of ["listener", "connection"]) {
       const fd = this.fds.get(name);
@@ -365,7 +370,7 @@ function listen(config: SocketConfig): OwnedFd {
   return listenTcp(config.host === "" ? "0.0.0.0" : config.host, config.port);
 }
 
-function connect(config: SocketConfig, options?: { readonly nonblocking: boolean }): OwnedFd {
+function connect(config: SocketConfig, options: { readonly nonblocking: boolean }): OwnedFd {
   return config.family === "unix"
     ? connectUnix(config.path, options)
     : connectTcp(config.host, config.port, options);

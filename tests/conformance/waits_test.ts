@@ -3,6 +3,7 @@
  * for; and nothing is left behind.
  */
 import assert from "node:assert/strict";
+import { connectTcp, listenTcp, localAddress } from "../../ffi/socket.ts";
 import { terminationSignals } from "../../devices/chardev/raw_terminal.ts";
 import {
   beginTransfer,
@@ -121,6 +122,24 @@ for (const [what, { options, begun }] of Object.entries(startUps)) {
     });
   }
 }
+
+kvmTest("SIGTERM ends the wait for a host that does not answer", async () => {
+  await using lab = await Laboratory.open();
+  // Who has no room for another client leaves its first packet unanswered (listen(2), tcp(7)).
+  using listener = listenTcp("127.0.0.1", 0, { backlog: 0 });
+  const { port } = localAddress(listener.fd) as { port: number };
+  const clients = [1, 2, 3].map(() => connectTcp("127.0.0.1", port, { nonblocking: true }));
+  const vmm = lab.startWith("vmm", optionsOf(lab, ["-serial", `tcp:127.0.0.1:${port}`]));
+  const waits = () =>
+    Deno.readTextFileSync(`/proc/${vmm.child.pid}/net/tcp`).split("\n").filter((line) =>
+      line.includes(`0100007F:${port.toString(16).toUpperCase().padStart(4, "0")} 02 `)
+    ).length;
+  const others = waits();
+  await until(() => waits() > others, () => "an attempt to connect");
+  Deno.kill(vmm.child.pid, "SIGTERM");
+  assert.deepEqual(await vmm.ended(), { code: 0 }, vmm.output);
+  for (const client of clients) client.close();
+});
 
 kvmTest("a daemon that nobody waits for any more ends, and so does its wait", async () => {
   await using lab = await Laboratory.open();
