@@ -200,14 +200,33 @@ function compareLoaded(quiet: bool): i32 {
   return compareNumbers(A, B);
 }
 
+/** Neither NaN nor denormal nor infinite: a comparison of two such sets no flags in any mode. */
+function isOrdinarySingle(bits: u32): bool {
+  return ((bits >> 23) & 0xff) - 1 < 0xfe || (bits << 1) == 0;
+}
+
+function isOrdinaryDouble(bits: u64): bool {
+  return (((bits >> 52) as u32) & 0x7ff) - 1 < 0x7fe || (bits << 1) == 0;
+}
+
 /** Compares; quiet: only a signalling NaN is invalid. */
 export function compareSingles(a: u32, b: u32, quiet: bool): i32 {
+  if (isOrdinarySingle(a) && isOrdinarySingle(b)) {
+    const x = reinterpret<f32>(a);
+    const y = reinterpret<f32>(b);
+    return x < y ? -1 : x > y ? 1 : 0;
+  }
   loadSingle(A, a);
   loadSingle(B, b);
   return compareLoaded(quiet);
 }
 
 export function compareDoubles(a: u64, b: u64, quiet: bool): i32 {
+  if (isOrdinaryDouble(a) && isOrdinaryDouble(b)) {
+    const x = reinterpret<f64>(a);
+    const y = reinterpret<f64>(b);
+    return x < y ? -1 : x > y ? 1 : 0;
+  }
   loadDouble(A, a);
   loadDouble(B, b);
   return compareLoaded(quiet);
