@@ -38,7 +38,7 @@ import { sendTable, TransferUpdate } from "./transfer.ts";
 /** Tells a process that it is part of a relay; JSON of {@linkcode RelayPart}. */
 const RELAY = "DENOVO_CPR_RELAY";
 /** Milliseconds that a helper has to come up. */
-const HELPER_LIMIT_MS = 30_000;
+const HELPER_LIMIT_MS = 60_000;
 /** Milliseconds that a new program has to ask for the guest. */
 const TAKER_LIMIT_MS = 20_000;
 

@@ -47,7 +47,7 @@ const MAX_ERROR = 4096;
  * Milliseconds for which a peer that is there may keep silent while the guest runs: waiting costs
  * the guest nothing then, and a runtime that starts on a busy host takes seconds.
  */
-export const PEER_LIMIT_MS = 30_000;
+export const PEER_LIMIT_MS = 60_000;
 /** Milliseconds for which a successor may keep silent while nobody runs the guest. */
 const HANDOVER_LIMIT_MS = 2_000;
 /** Milliseconds for the rest of an error text, which comes with the answer. */

@@ -61,7 +61,7 @@ export const slice: readonly Selection[] = [
   // Each mode, with a guest that verifies itself; its clocks and interrupts.
   {
     file: "tests/conformance/cpr_guest_test.ts",
-    names: ["steady_cpl3 on 1 vCPUs goes on unharmed through each mode"],
+    names: ["steady_cpl0 on 1 vCPUs goes on unharmed through each mode"],
   },
   {
     file: "tests/conformance/cpr_transfer_test.ts",
