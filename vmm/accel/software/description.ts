@@ -16,6 +16,8 @@ export interface SoftwareVmDescription {
   readonly slots: SharedArrayBuffer;
   /** The {@linkcode Wakes}. */
   readonly wakes: SharedArrayBuffer;
+  /** What the CPUs tell each other, pages that all of them map; none where there is one CPU. */
+  readonly commonFd: number | undefined;
   /** Where each vCPU's shared pages are mapped in this process. */
   readonly pages: readonly number[];
   /** Whether there are 8259s. */
@@ -139,6 +141,13 @@ export class Wakes {
     Atomics.or(this.#attention[vcpu], 0, ATTENTION.kick | ATTENTION.interrupt);
     Atomics.add(this.#words, vcpu * WAKE_LINE + WAKE, 1);
     Atomics.notify(this.#words, vcpu * WAKE_LINE + WAKE);
+  }
+
+  /** Makes all other vCPUs forget what they know of memory, before their next block of code. */
+  flushOthers(vcpu: number): void {
+    this.#attention.forEach((words, other) => {
+      if (other !== vcpu) Atomics.or(words, 0, ATTENTION.flush);
+    });
   }
 
   /** The vCPU looks up. */

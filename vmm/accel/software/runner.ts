@@ -14,13 +14,15 @@ import type { VcpuChips } from "./chips/vcpu_chips.ts";
 import { Core, type CoreHost, coreMemory } from "./core.ts";
 import {
   ATTENTION,
+  COMMON_ADDRESS,
+  COMMON_SIZE,
   cpuState,
   KVM_RUN_ADDRESS,
   RAM_ADDRESS,
   SHARED_SIZE,
   STOP,
 } from "./cpu_state.ts";
-import { chipBus } from "./chip_bus.ts";
+import { type ChipBus, chipBus } from "./chip_bus.ts";
 import type { SharedSlot, SoftwareRunnerDescription } from "./description.ts";
 import { MachineChips } from "./machine_chips.ts";
 
@@ -59,9 +61,13 @@ export class SoftwareRunner implements VcpuRunner {
     const memory = coreMemory(this.#room);
     this.#memory = memory.buffer as ArrayBuffer;
     mapOver(new Uint8Array(this.#memory, 0, SHARED_SIZE), pagesFd, 0);
+    if (vm.commonFd !== undefined) {
+      mapOver(new Uint8Array(this.#memory, COMMON_ADDRESS, COMMON_SIZE), vm.commonFd, 0);
+    }
     this.run = new RunPage(vm.pages[index] + KVM_RUN_ADDRESS, SHARED_SIZE - KVM_RUN_ADDRESS);
-    const host = new Host(this.run, serve, chipBus(this.#machine.chipset, vm.pit), this.#machine);
+    const host = new Host(index, this.run, serve, this.#machine, vm.pit);
     this.#core = new Core(module, memory, host);
+    this.#core.state.cpu_bit = vm.commonFd === undefined ? 0 : 1 << (index & 7);
     this.#chips = this.#machine.vcpu(index, this.#core.state, features);
     host.connect(this.#core, this.#chips);
     const cpuid = description.cpuid.subarray(8);
@@ -172,9 +178,10 @@ function end(slots: readonly SharedSlot[]): number {
 
 /** The machine around a CPU. */
 class Host implements CoreHost {
+  readonly #index: number;
   readonly #run: RunPage;
   readonly #serve: () => void;
-  readonly #bus: ReturnType<typeof chipBus>;
+  readonly #bus: ChipBus;
   readonly #machine: MachineChips;
   readonly #random = new Uint32Array(1);
   #chips!: VcpuChips;
@@ -185,14 +192,16 @@ class Host implements CoreHost {
   #apicBase!: Uint32Array<ArrayBuffer>;
 
   constructor(
+    index: number,
     run: RunPage,
     serve: () => void,
-    bus: ReturnType<typeof chipBus>,
     machine: MachineChips,
+    pit: boolean,
   ) {
+    this.#index = index;
     this.#run = run;
     this.#serve = serve;
-    this.#bus = bus;
+    this.#bus = chipBus(machine.chipset, pit);
     this.#machine = machine;
   }
 
@@ -267,6 +276,10 @@ class Host implements CoreHost {
 
   interruptVector(): number {
     return this.#chips.acknowledge();
+  }
+
+  flushOthers(): void {
+    this.#machine.wakes.flushOthers(this.#index);
   }
 
   cr8Changed(): void {

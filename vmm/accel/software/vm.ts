@@ -5,6 +5,7 @@
  */
 import { OsError } from "../../../ffi/errno.ts";
 import type { OwnedFd } from "../../../ffi/fd.ts";
+import { makeMemfd } from "../../../ffi/memory.ts";
 import { tscKhz } from "../../../ffi/tsc.ts";
 import type {
   AcceleratorVm,
@@ -19,7 +20,7 @@ import { slotTableSize, type SoftwareVmDescription, wakesSize } from "./descript
 import { stateMsrs } from "./kvm_msrs.ts";
 import { XSAVE_SIZE } from "./kvm_xsave.ts";
 import { MachineChips } from "./machine_chips.ts";
-import { RAM_ADDRESS } from "./cpu_state.ts";
+import { COMMON_SIZE, RAM_ADDRESS } from "./cpu_state.ts";
 import { PowerOn } from "./power_on.ts";
 import { SoftwareVcpu, VcpuPages } from "./vcpu.ts";
 
@@ -38,11 +39,15 @@ export class SoftwareVm implements AcceleratorVm {
   /** Makes it. @param module the CPU */
   constructor(module: WebAssembly.Module, { pic, pit, cpus }: VmOptions) {
     const pages = cpus.map(() => this.#opened.use(new VcpuPages()));
+    const common = cpus.length > 1
+      ? this.#opened.use(makeMemfd("denovo-cpus", COMMON_SIZE))
+      : undefined;
     this.interruptsDescription = {
       accelerator: "tcg",
       chips: new SharedArrayBuffer(chipsetSize(cpus.length)),
       slots: new SharedArrayBuffer(slotTableSize),
       wakes: new SharedArrayBuffer(wakesSize(cpus.length)),
+      commonFd: common?.fd,
       pages: pages.map(({ mapping }) => mapping.address),
       pic,
       pit,
