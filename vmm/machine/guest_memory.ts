@@ -159,7 +159,7 @@ export function openBackend(config: MemoryBackendConfig, kept?: OwnedFd): Memory
     return { config, fd, mapping: mapMemory(config, fd, !kept), inherited: kept !== undefined };
   } catch (error) {
     fd?.close();
-    if (isNew) unlinkFile(memPath);
+    if (isNew && findNamed(memPath)) unlinkFile(memPath);
     throw inWords(error, config);
   }
 }
