@@ -21,7 +21,6 @@
  *
  * @module
  */
-import { OsError } from "../../ffi/errno.ts";
 import { duplicate } from "../../ffi/fd.ts";
 import { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
 import { parseUri } from "../channel/address.ts";
@@ -195,6 +194,5 @@ export async function printState(args: readonly string[]): Promise<number> {
 
 /** What is wrong with the file's content says which file; what is wrong with its name says so. */
 function describeError(error: Error, argument: string): string {
-  if (error instanceof OsError) return `Could not read '${argument}': ${error.reason}`;
   return error instanceof StateError ? `${argument}: ${error.message}` : error.message;
 }

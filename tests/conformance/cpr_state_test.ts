@@ -55,7 +55,7 @@ kvmTest("`state` says in one line why it prints nothing, and exits with 1", asyn
   Deno.writeFileSync(lab.path("cut"), state.subarray(0, state.length - 13));
   const cases: [string, RegExp][] = [
     [lab.path("none"), /^denovo: Could not open '.*\/none': No such file or directory\n$/],
-    [lab.folder, /^denovo: Could not read '.*': Is a directory\n$/],
+    [lab.folder, /^denovo: Unable to read from '.*': Is a directory\n$/],
     [path, /^denovo: .*\/state: Not a migration stream\n$/],
     [`file:${path},offset=x`, /^denovo: file URI has bad offset x\n$/],
     [
