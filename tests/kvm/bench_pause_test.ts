@@ -5,16 +5,31 @@ import { kvmTest } from "./harness.ts";
 
 const bench = new URL("../bench/main.ts", import.meta.url).pathname;
 
-kvmTest("`bench pause` sees an update from the guest, from outside, and by the VMM", async () => {
-  const out = await Deno.makeTempDir({ prefix: "denovo-pause-test-" });
-  try {
-    const options = ["--quick", "--runs", "2", "--modes", "transfer,exec", "--out", out];
+/**
+ * A host that is busy may let a guest run on for a while after it was told to stop: then nothing stood
+ * still at STOP, and the instrument says so by saying nothing. It is asked again.
+ */
+const TRIES = 5;
+
+/** The report of a short measurement in which each update had its gap at STOP. */
+async function measure(out: string): Promise<Awaited<ReturnType<typeof readResults>>> {
+  const options = ["--quick", "--runs", "2", "--modes", "transfer,exec", "--out", out];
+  for (let tries = 1;; tries++) {
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
       args: ["run", "-A", "--no-check", bench, "--", "pause", ...options],
     }).output();
     const text = new TextDecoder();
     assert.equal(code, 0, text.decode(stdout) + text.decode(stderr));
-    const { runs, skipped } = await readResults(`${out}/pause.json`);
+    const results = await readResults(`${out}/pause.json`);
+    const isWhole = results.runs.every(({ atStopUs }) => atStopUs !== undefined);
+    if (isWhole || tries === TRIES) return results;
+  }
+}
+
+kvmTest("`bench pause` sees an update from the guest, from outside, and by the VMM", async () => {
+  const out = await Deno.makeTempDir({ prefix: "denovo-pause-test-" });
+  try {
+    const { runs, skipped } = await measure(out);
     assert.deepEqual(skipped.map(({ what }) => what), ["QEMU"]);
     assert.deepEqual(runs.map(({ subject, index, generation }) => [subject, index, generation]), [
       ["Denovo transfer", 0, 0],
