@@ -159,7 +159,7 @@ async function untilVmmEnds(): Promise<never> {
 async function demo(): Promise<void> {
   const terminal = new Terminal();
   await terminal.open();
-  await terminal.expect("tick 1");
+  await terminal.expect("tick ");
   console.log(`monitor: the guest runs, counter ${await counter()}`);
   if (Deno.stdin.isTerminal()) await converse(terminal);
   else await show(terminal);
