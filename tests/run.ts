@@ -15,6 +15,8 @@
  */
 import { runInLab, SLICE_LIMIT_MS } from "./lab/run.ts";
 import { slice } from "./lab/slice.ts";
+// Says why tests are skipped; test processes, which are told to be quiet, do not show it.
+import "./needs_kvm.ts";
 import { addRun } from "./sums.ts";
 
 /** Tests of pure parts, and the examples in doc comments: a process for each line. */
