@@ -140,11 +140,6 @@ export class DeviceSet implements Disposable {
     for (const { id } of this.devices) this.with(id, (device) => device.reset());
   }
 
-  /** Copies a device's state out; no vCPU runs. */
-  save(device: DeviceInstance): Uint8Array<ArrayBuffer> {
-    return Uint8Array.from(device.state);
-  }
-
   /**
    * Gives a device saved state.
    *

@@ -12,6 +12,7 @@ import type { Accelerator } from "../accel/accelerator.ts";
 import { Hardware } from "../accel/hardware.ts";
 import type { MachineConfig } from "../config.ts";
 import { controlBlockSize, ThreadControl, ThreadPhase } from "../threads/control_block.ts";
+import { findCpuid } from "../cpu/features.ts";
 import { type CpuTables, cpuTables, hostCpu } from "../cpu/tables.ts";
 import { type DeviceRequest, DeviceSet } from "../bus/device_set.ts";
 import type { RamRange } from "../bus/device_memory.ts";
@@ -213,7 +214,7 @@ export class Machine {
 
   #images(): BootImages {
     const { vcpus } = this.cpus;
-    const leaf1 = vcpus[0].cpuid.find((entry) => entry.function === 1);
+    const leaf1 = findCpuid(vcpus[0].cpuid, 1);
     return new BootImages(this.#config, {
       apicIds: vcpus.map((vcpu) => vcpu.apicId),
       signature: leaf1?.eax ?? 0,

@@ -6,6 +6,7 @@
  * @module
  */
 import type { CpuidEntry } from "../../../ffi/kvm/cpuid.ts";
+import { findCpuid } from "../../cpu/features.ts";
 
 /** Which bits of its registers a vCPU may set. */
 export interface CpuLimits {
@@ -57,8 +58,7 @@ const LEAST_PHYSICAL_BITS = 36;
 
 /** Works out the limits of a CPUID table. */
 export function cpuLimits(cpuid: readonly CpuidEntry[]): CpuLimits {
-  const find = (leaf: number) =>
-    cpuid.find((entry) => entry.function === leaf && entry.index === 0);
+  const find = (leaf: number) => findCpuid(cpuid, leaf);
   const bits = (features: readonly FeatureBit[]) =>
     features.reduce((all, [leaf, register, bit, own]) => {
       const set = ((find(leaf)?.[register] ?? 0) >>> bit) & 1;

@@ -12,6 +12,7 @@ import { type CpuidEntry, encodeCpuid } from "../../../ffi/kvm/cpuid.ts";
 import { RunPage } from "../../../ffi/kvm/run.ts";
 import { makeMemfd, type MappedRegion, mapShared } from "../../../ffi/memory.ts";
 import { tscNow } from "../../../ffi/tsc.ts";
+import { findCpuid } from "../../cpu/features.ts";
 import type { AcceleratorVcpu, DebugControl, VcpuPart } from "../accelerator.ts";
 import { debugControlRegister } from "../debug_points.ts";
 import type { VcpuChips } from "./chips/vcpu_chips.ts";
@@ -276,7 +277,7 @@ function lapicFeatures(
   cpuid: readonly CpuidEntry[],
   { physicalBits }: CpuLimits,
 ): LapicFeatures {
-  const ecx = cpuid.find((entry) => entry.function === 1)?.ecx ?? 0;
+  const ecx = findCpuid(cpuid, 1)?.ecx ?? 0;
   return {
     x2apic: (ecx & CPUID_X2APIC) !== 0,
     tscDeadline: (ecx & CPUID_TSC_DEADLINE) !== 0,
