@@ -16,8 +16,8 @@ import type { RamRange } from "./device_memory.ts";
 import {
   type DeviceDescription,
   type DeviceSetDescription,
-  DeviceThread,
-} from "./device_thread.ts";
+  ThreadDevices,
+} from "./thread_devices.ts";
 
 /** A device to be made. */
 export interface DeviceRequest {
@@ -66,7 +66,7 @@ export class DeviceSet implements Disposable {
   readonly description: DeviceSetDescription;
   readonly #timers: OwnedFd[];
   readonly #reactor: Reactor;
-  readonly #thread: DeviceThread;
+  readonly #own: ThreadDevices;
 
   /**
    * Makes the devices, in their power-on state.
@@ -124,7 +124,7 @@ export class DeviceSet implements Disposable {
         content: requests[i].content,
       })),
     };
-    this.#thread = new DeviceThread(this.description, control, vm.interrupts);
+    this.#own = new ThreadDevices(this.description, control, vm.interrupts);
     this.#timers.forEach((timer, i) =>
       reactor.add(timer.fd, Epoll.IN, () => this.#timerExpired(timer.fd, this.devices[i].id))
     );
@@ -132,7 +132,7 @@ export class DeviceSet implements Disposable {
 
   /** Calls a device with its mutex held. */
   with<T>(id: string, action: (device: Device) => T): T {
-    return this.#thread.with(id, action);
+    return this.#own.with(id, action);
   }
 
   /** Puts every device into its power-on state. */

@@ -6,7 +6,7 @@
 import { threadId } from "../../ffi/process.ts";
 import type { AcceleratorVcpu } from "../accel/accelerator.ts";
 import { controlBlockSize, ThreadPhase } from "./control_block.ts";
-import type { DeviceSetDescription } from "../bus/device_thread.ts";
+import type { DeviceSetDescription } from "../bus/thread_devices.ts";
 import { MachineThread } from "./machine_thread.ts";
 import type { VcpuThreadDescription } from "./vcpu_worker.ts";
 

@@ -8,7 +8,7 @@ import { nameThread, threadId } from "../../ffi/process.ts";
 import type { AcceleratorThread, RunnerDescription } from "../accel/accelerator.ts";
 import { loadAcceleratorThread } from "../accel/open.ts";
 import { GuestEvent, ThreadControl, ThreadPhase, vcpuControls } from "./control_block.ts";
-import { type DeviceSetDescription, DeviceThread } from "../bus/device_thread.ts";
+import { type DeviceSetDescription, ThreadDevices } from "../bus/thread_devices.ts";
 import { handleExit, vcpuLoop, type VcpuThread } from "./vcpu_loop.ts";
 
 /** What the main thread sends to a vCPU thread, once; null if there is no vCPU for it. */
@@ -43,7 +43,7 @@ function runVcpu(data: VcpuThreadDescription, accelerator: AcceleratorThread): v
     const interrupts = accelerator.openInterrupts(data.devices.interrupts);
     const vcpu: VcpuThread = {
       runner: accelerator.openRunner(data.runner, () => handleExit(vcpu)),
-      bus: new DeviceThread(data.devices, control, interrupts).bus,
+      bus: new ThreadDevices(data.devices, control, interrupts).bus,
       control,
       all: vcpuControls(data.control, data.vcpus),
       notify,

@@ -49,7 +49,7 @@ const requestEvents: Record<GuestRequest["kind"], number> = {
 };
 
 /** The devices on this thread. */
-export class DeviceThread {
+export class ThreadDevices {
   /** Address decoding over the devices. */
   readonly bus: Bus;
   readonly #devices = new Map<string, { device: Device; mutex: number }>();
