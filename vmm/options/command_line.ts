@@ -22,14 +22,16 @@ import { applyGlobals } from "./device.ts";
 import { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
 import { resolveMemory } from "./memory.ts";
-import { type Option, optionGroups, type Request } from "./table.ts";
+import type { Option, Request } from "./option.ts";
+import { optionGroups } from "./table.ts";
 
 export { parseChardev } from "./chardev.ts";
 export { parseDevice } from "./device.ts";
 export { OptionError } from "./error.ts";
 export { parseKeyval } from "./grammar.ts";
 export { parseObject } from "./memory_backend.ts";
-export { optionsHelp, type Request } from "./table.ts";
+export type { Request } from "./option.ts";
+export { optionsHelp } from "./table.ts";
 export { parseSize } from "./values.ts";
 
 /** What the command line asks for: a machine, or something to print. */

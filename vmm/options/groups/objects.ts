@@ -1,0 +1,20 @@
+/**
+ * Objects that devices and the machine refer to.
+ *
+ * @module
+ */
+import { object, objectHelp } from "../memory_backend.ts";
+import { line, list, type Option, reads } from "../option.ts";
+
+/** The options, in the order of `-help`. */
+export const objectOptions: readonly Option[] = [
+  reads(
+    "object",
+    line(
+      "-object TYPENAME[,PROP1=VALUE1,...]",
+      "create a memory backend of type TYPENAME; the 'id' property must\n" +
+        "be set ('-object help' for list, '-object TYPENAME,help' for properties)",
+    ),
+    (argument, draft) => list("object-help", objectHelp(argument)) ?? object(argument, draft),
+  ),
+];
