@@ -27,6 +27,12 @@ const table = {
   // ssize_t pwrite(int fd, const void *buf, size_t count, off_t offset)
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
   pwrite_at: { name: "pwrite", parameters: ["i32", "usize", "usize", "i64"], result: "i32" },
+  // ssize_t readv(int fd, const struct iovec *iov, int count), and from an offset
+  readv: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+  preadv: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" },
+  // ssize_t writev(int fd, const struct iovec *iov, int count), and to an offset
+  writev: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+  pwritev: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" },
   // off_t lseek(int fd, off_t offset, int whence)
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" },
   // int ftruncate(int fd, off_t length)
@@ -212,13 +218,19 @@ export type Libc = {
 };
 
 /**
- * What is called in the vCPU loop, within the pause, for each page of RAM or for each event. The
+ * What is called in the vCPU loop, within the pause, for each page of RAM, request or event. The
  * runtime compiles a trampoline for such a function, which takes most of a millisecond, and then calls
  * it in a fraction of a microsecond; all others are called by their address, which takes two.
  */
 const hot: ReadonlySet<keyof Symbols> = new Set([
   "read",
   "write",
+  "readv",
+  "preadv",
+  "writev",
+  "pwritev",
+  "process_vm_readv",
+  "process_vm_writev",
   "poll",
   "ioctl",
   "ioctl_buffer",
