@@ -17,6 +17,8 @@ export interface MachineTypeConfig {
   readonly memoryBackend?: string;
   /** `aux-ram-share=`; undefined when not given. */
   readonly auxRamShare?: boolean;
+  /** Whether ACPI tables tell the guest of the machine, and there is a GED. */
+  readonly acpi: boolean;
   /** i8254 timer. */
   readonly pit: boolean;
   /** i8259 interrupt controllers. */
@@ -258,6 +260,7 @@ export function defaultConfig(): MachineConfig {
   return {
     machine: {
       type: MACHINE_TYPE,
+      acpi: false,
       pit: true,
       pic: true,
       rtc: false,

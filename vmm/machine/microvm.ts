@@ -41,6 +41,15 @@ export const LOW_RAM_LIMIT = 0xc000_0000;
 export const HIGH_RAM_START = 0x1_0000_0000;
 /** A page in the hole that nothing claims, for vCPUs that enter the guest before there is one. */
 export const SCRATCH_PAGE = 0xd000_0000;
+/**
+ * The generic event device (ACPI 6.5, 5.6.9): its selector, the registers by which a machine without
+ * ACPI hardware sleeps and resets, and its interrupt.
+ */
+export const GED = {
+  events: { name: "acpi-ged", base: 0xfea0_0000, size: 4 },
+  registers: { name: "acpi-ged-regs", base: 0xfea0_0200, size: 3 },
+  irq: 9,
+} as const satisfies { events: Place; registers: Place; irq: number };
 /** The IOAPIC's registers. */
 export const IOAPIC: Place = { name: "kvm-ioapic", base: 0xfec0_0000, size: 0x1000 };
 /** Local APICs, and the addresses to which messages are written that are interrupts. */
@@ -84,4 +93,34 @@ export const CASCADE_IRQ = 2;
  */
 export function ioapicPin(gsi: number): number {
   return gsi;
+}
+
+// Virtio.
+
+/** Where a virtio-mmio transport is, whether or not a device is behind it. */
+export interface VirtioTransport {
+  readonly place: Place;
+  /** Its interrupt, level-triggered where ACPI says so, a GSI. */
+  readonly irq: number;
+}
+
+const VIRTIO_MMIO_BASE = 0xfeb0_0000;
+const VIRTIO_MMIO_SIZE = 512;
+
+/**
+ * The virtio-mmio transports, in order of address, which is that of their buses' names
+ * (`virtio-mmio-bus.0` …). Devices take them from the last one down, as in QEMU.
+ *
+ * @param acpi whether ACPI tells of them; the kernel's command line has ISA interrupts for them
+ */
+export function virtioTransports(acpi: boolean): VirtioTransport[] {
+  const firstIrq = acpi ? 16 : 5;
+  return Array.from({ length: 8 }, (_, i) => ({
+    place: {
+      name: "virtio-mmio",
+      base: VIRTIO_MMIO_BASE + i * VIRTIO_MMIO_SIZE,
+      size: VIRTIO_MMIO_SIZE,
+    },
+    irq: firstIrq + i,
+  }));
 }
