@@ -3,9 +3,6 @@
  *
  * @module
  */
-import { describeErrno, Errno } from "../ffi/errno.ts";
-import { exitName } from "../ffi/kvm/run.ts";
-import { MemoryLost } from "../ffi/memory.ts";
 import { MAX_KEYS } from "../devices/isa/ps2_keyboard.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { Accelerator } from "./accel/accelerator.ts";
@@ -13,18 +10,17 @@ import { openAccelerator } from "./accel/open.ts";
 import type { ChardevSet } from "./chardev_set.ts";
 import type { Console } from "./console.ts";
 import { defaultConfig, type MachineConfig } from "./config.ts";
-import { GuestEvent } from "./threads/control_block.ts";
-import { dumpRegisters, instructionAddress } from "./view/registers.ts";
 import { EventHub } from "./events.ts";
+import { GuestEvents } from "./guest_events.ts";
 import type { MemoryBackend } from "./machine/guest_memory.ts";
 import type { Inheritance, Keeper } from "./inheritance.ts";
 import { checkMachine } from "./machine/check.ts";
-import { Machine, type MachineEvent } from "./machine/machine.ts";
+import { Machine } from "./machine/machine.ts";
 import { OldVm } from "./machine/old_vm.ts";
 import type { Pidfile } from "./pidfile.ts";
 import { Resources } from "./resources.ts";
-import type { Vcpu } from "./threads/vcpu.ts";
 import { inTransit, needsReset, type RunState } from "./run_state.ts";
+import { registersAtReset } from "./view/vcpu_failure.ts";
 
 /** How a VM is created. */
 export interface CreateOptions {
@@ -132,6 +128,7 @@ export class VirtualMachine implements AsyncDisposable {
     this.#runState = options.incoming ? "inmigrate" : "prelaunch";
     this.#startOnArrival = !config.startPaused;
     this.exited = new Promise((resolve) => this.#resolveExited = resolve);
+    const guestEvents = new GuestEvents(this, (status) => this.#end(status));
     this.machine = new Machine(config, {
       accelerator,
       reactor: this.reactor,
@@ -139,7 +136,7 @@ export class VirtualMachine implements AsyncDisposable {
       incoming: options.incoming ?? false,
       rom: (size) => parts.memory.openRom(size),
       sink: (id) => this.chardevs.sink(id),
-      onEvent: (event) => this.#handle(event),
+      onEvent: (event) => guestEvents.handle(event),
     });
     this.#oldVm = new OldVm(this.machine, options.inheritance);
     const { cpus, firmware } = this.machine;
@@ -322,7 +319,7 @@ export class VirtualMachine implements AsyncDisposable {
     if (refusal !== undefined) throw new Error(refusal);
     const wasRunning = this.running;
     this.machine.park();
-    this.#log("cpu_reset", () => this.#registers());
+    this.log("cpu_reset", () => registersAtReset(this.machine));
     try {
       this.machine.reset();
     } catch (error) {
@@ -412,110 +409,12 @@ export class VirtualMachine implements AsyncDisposable {
     this.#ending.abort(new Error("The VM has ended"));
   }
 
-  #handle({ event, argument, vcpu }: MachineEvent): void {
-    if (this.ending.aborted) return;
-    switch (event) {
-      case GuestEvent.TRIPLE_FAULT:
-        this.#log("guest_errors", () => `CPU ${vcpu!.index}: triple fault`);
-        return this.#guestReset();
-      case GuestEvent.RESET:
-        return this.#guestReset();
-      case GuestEvent.DEBUG:
-        return this.#debugStop(vcpu!, argument);
-      case GuestEvent.SHUTDOWN:
-        return this.#guestShutdown("guest-shutdown");
-      case GuestEvent.DEBUG_EXIT:
-        return this.#end(argument & 0xff);
-      case GuestEvent.CRASH:
-        return this.#panic();
-      case GuestEvent.THREAD_FAILED:
-        return this.#internalError(`CPU ${vcpu?.index} thread failed`);
-    }
-    const data = vcpu!.hardware.run.internalData.map((word, i) =>
-      `\nextra data[${i}]: 0x${word.toString(16).padStart(16, "0")}`
-    );
-    const text = event === GuestEvent.INTERNAL_ERROR
-      ? `KVM internal error. Suberror: ${argument}${data.join("")}`
-      : event === GuestEvent.FAILED_ENTRY
-      ? `KVM: entry failed, hardware error 0x${argument.toString(16)}`
-      : event === GuestEvent.RUN_FAILED
-      ? this.#runFailed(argument)
-      : `KVM: unexpected exit ${exitName(argument)}`;
-    this.#internalError(`${text}\n${this.#registersOf(vcpu!)}${this.#codeAt(vcpu!.index)}`);
-  }
-
-  /** QEMU's sentence, and what a bad address means: the only ones that KVM uses are in guest memory. */
-  #runFailed(error: number): string {
-    const text = `error: kvm run failed ${describeErrno(error)}`;
-    const { name } = this.machine.memory.ram.mapping;
-    return error === Errno.EFAULT ? `${text}\n${new MemoryLost(name).message}` : text;
-  }
-
-  /** A vCPU has come to where a debugger wants it to stop. */
-  #debugStop({ index }: Vcpu, status: number): void {
-    if (!this.running) return;
-    this.debugStop = { cpuIndex: index, status };
-    this.pause("debug");
-  }
-
-  #guestReset(): void {
-    if (this.actions.reboot === "shutdown") this.#guestShutdown("guest-reset");
-    else {
-      try {
-        this.reset("guest-reset");
-      } catch (error) {
-        this.notice((error as Error).message);
-      }
-    }
-  }
-
-  #guestShutdown(reason: string): void {
-    if (this.actions.shutdown === "poweroff") return this.quit(reason);
-    this.pause("shutdown");
-    this.events.emit("SHUTDOWN", { guest: true, reason });
-  }
-
-  #panic(): void {
-    this.events.emit("GUEST_PANICKED", {
-      action: this.actions.panic === "pause" ? "pause" : "poweroff",
-    });
-    switch (this.actions.panic) {
-      case "pause":
-        return this.pause("guest-panicked");
-      case "exit-failure":
-        return this.#end(1);
-      case "shutdown":
-        return this.#guestShutdown("guest-panic");
-    }
-  }
-
-  #internalError(text: string): void {
-    this.pause("internal-error");
-    this.notice(text);
-  }
-
-  /** Logs what `-d ITEM` asks for. */
-  #log(item: string, text: () => string): void {
+  /**
+   * Logs what `-d ITEM` asks for.
+   *
+   * @internal
+   */
+  log(item: string, text: () => string): void {
     if (this.config.debugItems.includes(item)) this.notice(text());
-  }
-
-  #registers(): string {
-    return this.machine.vcpus.map((vcpu) =>
-      `CPU Reset (CPU ${vcpu.index})\n${this.#registersOf(vcpu)}`
-    ).join("");
-  }
-
-  #registersOf({ hardware }: Vcpu): string {
-    return dumpRegisters(hardware, this.machine.hardware.layout);
-  }
-
-  /** The bytes around the instruction pointer, as QEMU prints them after the registers. */
-  #codeAt(index: number): string {
-    const vcpu = this.machine.hardware.vcpus[index];
-    const at = vcpu.translate(instructionAddress(vcpu));
-    if (at === undefined || !this.machine.memory.contains(Number(at), 16)) return "";
-    const bytes = this.machine.memory.read(Number(at), 16);
-    const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0"));
-    return `Code=<${hex[0]}> ${hex.slice(1).join(" ")}`;
   }
 }

@@ -1,0 +1,117 @@
+/**
+ * What becomes of the VM when its guest asks for something or cannot go on: reset, shutdown, a crash,
+ * a breakpoint.
+ *
+ * @module
+ */
+import type { MachineConfig } from "./config.ts";
+import type { EventHub } from "./events.ts";
+import type { Machine, MachineEvent } from "./machine/machine.ts";
+import type { RunState } from "./run_state.ts";
+import { GuestEvent } from "./threads/control_block.ts";
+import type { Vcpu } from "./threads/vcpu.ts";
+import { vcpuFailure } from "./view/vcpu_failure.ts";
+
+/** The VM as its guest's events change it. */
+export interface GuestOwner {
+  readonly machine: Machine;
+  readonly events: EventHub;
+  readonly running: boolean;
+  /** Aborted when the VM has ended. */
+  readonly ending: AbortSignal;
+  /** What `set-action` and its options say. */
+  readonly actions: MachineConfig["actions"];
+  /** Which vCPU has put the VM into the run state `debug`, and its DR6. */
+  debugStop: { readonly cpuIndex: number; readonly status: number } | undefined;
+  /** Stops the guest into a run state. */
+  pause(state: RunState): void;
+  /** Resets the machine. @throws {Error} if it cannot be */
+  reset(reason: string): void;
+  /** Ends the VM with exit status 0. */
+  quit(reason: string): void;
+  /** Takes a line for the user. */
+  notice(text: string): void;
+  /** Takes what `-d ITEM` asks for. */
+  log(item: string, text: () => string): void;
+}
+
+/** Answers a machine's events. */
+export class GuestEvents {
+  readonly #vm: GuestOwner;
+  readonly #end: (status: number) => void;
+
+  /**
+   * @param vm the VM whose guest it is
+   * @param end ends the VM with an exit status
+   */
+  constructor(vm: GuestOwner, end: (status: number) => void) {
+    this.#vm = vm;
+    this.#end = end;
+  }
+
+  /** Does what an event asks for; a VM that has ended does nothing. */
+  handle({ event, argument, vcpu }: MachineEvent): void {
+    const vm = this.#vm;
+    if (vm.ending.aborted) return;
+    switch (event) {
+      case GuestEvent.TRIPLE_FAULT:
+        vm.log("guest_errors", () => `CPU ${vcpu!.index}: triple fault`);
+        return this.#reset();
+      case GuestEvent.RESET:
+        return this.#reset();
+      case GuestEvent.DEBUG:
+        return this.#debugStop(vcpu!, argument);
+      case GuestEvent.SHUTDOWN:
+        return this.#shutdown("guest-shutdown");
+      case GuestEvent.DEBUG_EXIT:
+        return this.#end(argument & 0xff);
+      case GuestEvent.CRASH:
+        return this.#panic();
+      case GuestEvent.THREAD_FAILED:
+        return this.#internalError(`CPU ${vcpu?.index} thread failed`);
+      default:
+        return this.#internalError(vcpuFailure(vm.machine, vcpu!, event, argument));
+    }
+  }
+
+  /** A vCPU has come to where a debugger wants it to stop. */
+  #debugStop({ index }: Vcpu, status: number): void {
+    if (!this.#vm.running) return;
+    this.#vm.debugStop = { cpuIndex: index, status };
+    this.#vm.pause("debug");
+  }
+
+  #reset(): void {
+    if (this.#vm.actions.reboot === "shutdown") return this.#shutdown("guest-reset");
+    try {
+      this.#vm.reset("guest-reset");
+    } catch (error) {
+      this.#vm.notice((error as Error).message);
+    }
+  }
+
+  #shutdown(reason: string): void {
+    const { actions, events } = this.#vm;
+    if (actions.shutdown === "poweroff") return this.#vm.quit(reason);
+    this.#vm.pause("shutdown");
+    events.emit("SHUTDOWN", { guest: true, reason });
+  }
+
+  #panic(): void {
+    const { actions, events } = this.#vm;
+    events.emit("GUEST_PANICKED", { action: actions.panic === "pause" ? "pause" : "poweroff" });
+    switch (actions.panic) {
+      case "pause":
+        return this.#vm.pause("guest-panicked");
+      case "exit-failure":
+        return this.#end(1);
+      case "shutdown":
+        return this.#shutdown("guest-panic");
+    }
+  }
+
+  #internalError(text: string): void {
+    this.#vm.pause("internal-error");
+    this.#vm.notice(text);
+  }
+}
