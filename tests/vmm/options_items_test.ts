@@ -4,7 +4,7 @@ import type { MemoryBackendConfig } from "../../vmm/config.ts";
 import { parseChardev, parseShortChardev } from "../../vmm/options/chardev.ts";
 import { parseDevice } from "../../vmm/options/device.ts";
 import { parseCpu } from "../../vmm/options/machine.ts";
-import { parseObject } from "../../vmm/options/memory_backend.ts";
+import { parseObject } from "../../vmm/options/object.ts";
 import { parseSmp } from "../../vmm/options/smp.ts";
 import { assertOptionError, testDevices } from "./options_fixture.ts";
 

@@ -29,7 +29,7 @@ export { parseChardev } from "./chardev.ts";
 export { parseDevice } from "./device.ts";
 export { OptionError } from "./error.ts";
 export { parseKeyval } from "./grammar.ts";
-export { parseObject } from "./memory_backend.ts";
+export { parseObject } from "./object.ts";
 export type { Request } from "./option.ts";
 export { optionsHelp } from "./table.ts";
 export { parseSize } from "./values.ts";

@@ -1,18 +1,15 @@
 /**
- * `-object memory-backend-*`.
+ * Memory backends: `-object memory-backend-*`.
  *
  * @module
  */
 import type { MemoryBackendConfig } from "../config.ts";
-import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
-import { fromJson, parseJsonOrOpts, type RawOptions } from "./grammar.ts";
-import { propertyHelp } from "./property_help.ts";
+import type { RawOptions } from "./grammar.ts";
+import { objectProperties, type ObjectType } from "./object_type.ts";
 import { compact, readOptions, type Schema } from "./schema.ts";
 
 const common = {
-  "qom-type": "string",
-  id: "id",
   size: "size",
   share: "bool",
   prealloc: "bool",
@@ -43,10 +40,6 @@ const TYPES: Readonly<Record<QomType, { readonly properties: Schema; readonly sh
 
 const PAGE_SIZE = 4096;
 
-const isQomType = (name: string): name is QomType => Object.hasOwn(TYPES, name);
-
-const missing = (name: string) => new OptionError(`Parameter '${name}' is missing`);
-
 /** One line for each property in `-object TYPE,help`. */
 const PROPERTY_HELP: Readonly<Record<string, string>> = {
   size: "Size of the memory region (ex: 500M)",
@@ -60,20 +53,6 @@ const PROPERTY_HELP: Readonly<Record<string, string>> = {
   hugetlbsize: "Huge pages size (ex: 2M, 1G)",
   seal: "Seal growing & shrinking",
 };
-
-function objectTypesHelp(): string {
-  return ["List of user creatable objects:", ...Object.keys(TYPES).map((name) => `  ${name}`)]
-    .join("\n");
-}
-
-function readQomType(options: RawOptions): QomType {
-  const name = options.entries.get("qom-type");
-  if (name === undefined) throw missing("qom-type");
-  if (typeof name !== "string" || !isQomType(name)) {
-    throw new OptionError(`Parameter 'qom-type' does not accept value '${name}'`);
-  }
-  return name;
-}
 
 function check({ qomType, size, share, align, offset, hugetlb, hugetlbsize }: MemoryBackendConfig) {
   if (size === 0) {
@@ -94,17 +73,14 @@ function check({ qomType, size, share, align, offset, hugetlb, hugetlbsize }: Me
   }
 }
 
-function fromOptions(options: RawOptions): MemoryBackendConfig {
-  const qomType = readQomType(options);
-  if (!options.entries.has("id")) throw missing("id");
+function read(qomType: QomType, options: RawOptions): MemoryBackendConfig {
   const type = TYPES[qomType];
-  if (!options.entries.has("size")) throw missing("size");
-  if (qomType === "memory-backend-file" && !options.entries.has("mem-path")) {
-    throw missing("mem-path");
+  for (const name of qomType === "memory-backend-file" ? ["size", "mem-path"] : ["size"]) {
+    if (!options.entries.has(name)) throw new OptionError(`Parameter '${name}' is missing`);
   }
   // Reading with the type's own properties refuses those of the other types.
-  readOptions(options, { ...common, ...type.properties });
-  const values = readOptions(options, { ...common, ...file, ...memfd });
+  readOptions(options, { ...objectProperties, ...common, ...type.properties });
+  const values = readOptions(options, { ...objectProperties, ...common, ...file, ...memfd });
   const config: MemoryBackendConfig = compact({
     qomType,
     id: values.id!,
@@ -123,42 +99,15 @@ function fromOptions(options: RawOptions): MemoryBackendConfig {
   return config;
 }
 
-/**
- * Reads a memory backend: `memory-backend-memfd,id=ram0,size=1G`, JSON text, or `object-add`'s
- * arguments.
- *
- * @throws OptionError in QEMU's words
- */
-export function parseObject(
-  input: string | Readonly<Record<string, unknown>>,
-): MemoryBackendConfig {
-  return fromOptions(
-    typeof input === "string" ? parseJsonOrOpts(input, "qom-type") : fromJson(input),
-  );
-}
-
-/** The help that `-object help` or `-object TYPE,help` asks for, if the text does. */
-export function objectHelp(text: string): string | undefined {
-  const options = parseJsonOrOpts(text, "qom-type");
-  if (!options.help) return undefined;
-  if (!options.entries.has("qom-type")) return objectTypesHelp();
-  const qomType = readQomType(options);
-  const { "qom-type": _type, id: _id, ...properties } = { ...common, ...TYPES[qomType].properties };
-  return propertyHelp(
-    qomType,
-    Object.entries(properties).map(([name, type]) => ({
-      name,
-      type: type === "size" ? "int" : type as string,
-      help: PROPERTY_HELP[name],
-    })),
-  );
-}
-
-/** `-object` */
-export function object(text: string, draft: Draft): void {
-  const backend = parseObject(text);
-  if (draft.config.objects.some(({ id }) => id === backend.id)) {
-    throw new OptionError(`Duplicate ID '${backend.id}' for object`);
-  }
-  draft.config.objects = [...draft.config.objects, backend];
-}
+/** The memory backends, as types of objects. */
+export const memoryBackendTypes: readonly ObjectType[] = Object.entries(TYPES).map((
+  [name, { properties }],
+) => ({
+  name,
+  properties: Object.entries({ ...common, ...properties }).map(([name, type]) => ({
+    name,
+    type: type === "size" ? "int" : type as string,
+    help: PROPERTY_HELP[name],
+  })),
+  read: (options) => read(name as QomType, options),
+}));

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { object, objectHelp } from "../memory_backend.ts";
+import { object, objectHelp } from "../object.ts";
 import { line, list, type Option, reads } from "../option.ts";
 
 /** The options, in the order of `-help`. */
