@@ -9,7 +9,7 @@ import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import { placement, processorsOf, vcpuThreads } from "../vmm/threads/placement.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress, MigrationChannel } from "./channel/address.ts";
-import { checkNamed, openOutgoing } from "./channel/channel.ts";
+import { checkNamed, openOutgoing } from "./channel/open.ts";
 import { CopyUpdate } from "./modes/copy.ts";
 import { Departure, type Update } from "./modes/departure.ts";
 import { ExecUpdate } from "./modes/exec.ts";

@@ -1,43 +1,25 @@
 /**
- * Opens migration channels: files, sockets, commands.
+ * An open migration channel: reading ahead, writing, waiting for the other end.
  *
  * @module
  */
-import { Errno, OsError } from "../../ffi/errno.ts";
+import { OsError } from "../../ffi/errno.ts";
 import { Epoll } from "../../ffi/event.ts";
 import {
-  accessMode,
-  duplicate,
   fileStatus,
-  lockFile,
-  makePipe,
-  O,
-  openFile,
   type OwnedFd,
   pollFd,
   POLLIN,
   POLLOUT,
   readFd,
-  seekFd,
   setNonblocking,
   writeFd,
 } from "../../ffi/fd.ts";
-import { resizeFile } from "../../ffi/memory.ts";
-import { type ChildProcess, type ExitStatus, spawn } from "../../ffi/process.ts";
+import type { ChildProcess, ExitStatus } from "../../ffi/process.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
-import {
-  awaitTcp,
-  connectUnix,
-  listenTcp,
-  listenUnix,
-  refuseBoundPath,
-  resolveHost,
-  sendNow,
-  setTimeouts,
-} from "../../ffi/socket.ts";
-import type { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
-import { describeAddress, type FileAddress, type MigrationAddress } from "./address.ts";
+import { sendNow, setTimeouts } from "../../ffi/socket.ts";
 import type { ByteSink, ByteSource } from "../stream/stream.ts";
+import { ChannelClosed, inWords } from "./errors.ts";
 
 /** Milliseconds after which a peer that neither sends nor takes data counts as dead. */
 const STALL_MS = 10_000;
@@ -51,9 +33,6 @@ const SIGKILL = 9;
 
 /** How much is read at a time: more than a machine's state without its RAM. */
 const BUFFER_SIZE = 256 << 10;
-
-/** Nobody reads the channel any more. */
-export class ChannelClosed extends Error {}
 
 /** An open channel, in one or both directions. */
 export class Channel implements Disposable {
@@ -263,226 +242,4 @@ export function sendIfThere(channel: Channel, bytes: Uint8Array<ArrayBuffer>): v
 /** Sleeps until the peer has answered or gone, or for a moment that nobody at a monitor notices. */
 export function awaitAnswer(channel: Channel): void {
   pollFd(channel.fd.fd, POLLIN, MOMENT_MS);
-}
-
-/** Whether failing to open it is known at once, so that `migrate` itself can say so. */
-export function opensAtOnce(address: MigrationAddress): boolean {
-  return address.transport !== "socket" || address.type === "fd";
-}
-
-/** How to wait for what is outside. */
-export interface Waiting {
-  readonly reactor: Reactor;
-  /** Ends the wait. */
-  readonly abort: AbortSignal;
-}
-
-/**
- * Opens a channel to write to.
- *
- * @param address where
- * @param fds the descriptors that `getfd` named
- * @throws {Error} in QEMU's words
- */
-export async function openOutgoing(
-  address: MigrationAddress,
-  fds: FdRegistry,
-  waiting: Waiting,
-): Promise<Channel> {
-  switch (address.transport) {
-    case "file":
-      return new Channel(createFile(address, fds), { file: address.filename });
-    case "exec": {
-      const [reader, writer] = makePipe();
-      using stdin = reader;
-      return new Channel(writer, { child: spawn(address.args, { fds: [[stdin.fd, 0]] }) });
-    }
-    case "socket":
-      return new Channel(await connectSocket(address, fds, waiting));
-  }
-}
-
-async function connectSocket(
-  address: MigrationAddress & { transport: "socket" },
-  fds: FdRegistry,
-  waiting: Waiting,
-): Promise<OwnedFd> {
-  switch (address.type) {
-    case "unix":
-      return connectUnixNow(address.path);
-    case "inet": {
-      const port = parsePort(address.port, address.host);
-      const [host] = await resolveHost(address.host || "localhost", port);
-      const socket = await awaitTcp(host, port, waiting.reactor, waiting.abort);
-      setNonblocking(socket.fd, false);
-      return socket;
-    }
-    case "fd":
-      checkNamed(address, fds);
-      return fds.take(address.str)!;
-  }
-}
-
-/**
- * Connects to a UNIX socket, without waiting for who listens but does not accept.
- *
- * @throws {Error} in QEMU's words
- */
-export function connectUnixNow(path: string): OwnedFd {
-  const socket = connectUnix(path, { nonblocking: true });
-  setNonblocking(socket.fd, false);
-  return socket;
-}
-
-/**
- * Refuses an address of type fd whose descriptor nobody has passed.
- *
- * @throws {Error} in QEMU's words
- */
-export function checkNamed(address: MigrationAddress, fds: FdRegistry): void {
-  if (address.transport !== "socket" || address.type !== "fd" || fds.named.has(address.str)) return;
-  throw new Error(`File descriptor named '${address.str}' has not been found`);
-}
-
-function parsePort(port: string, host: string): number {
-  const number = Number(port);
-  if (/^\d+$/.test(port) && number <= 65535) return number;
-  throw new Error(
-    `address resolution failed for ${host}:${port}: Servname not supported for ai_socktype`,
-  );
-}
-
-/**
- * Opens a file for state. A FIFO's other end is not waited for: one that nobody reads is an error. A
- * file that is being written is another VMM's.
- *
- * @throws {OsError}
- */
-function openStateFile(filename: string, flags: number, lock: "shared" | "exclusive"): OwnedFd {
-  const fd = openFile(filename, flags | O.NONBLOCK, 0o660);
-  if (fileStatus(fd.fd).kind !== "file" || lockIfPossible(fd.fd, lock)) return fd;
-  fd.close();
-  throw new OsError("fcntl(F_OFD_SETLK)", Errno.EAGAIN, filename);
-}
-
-/** A file system without locks is no reason not to write there. */
-function lockIfPossible(fd: number, kind: "shared" | "exclusive"): boolean {
-  try {
-    return lockFile(fd, kind);
-  } catch (error) {
-    if (error instanceof OsError) return true;
-    throw error;
-  }
-}
-
-function createFile({ filename, offset }: FileAddress, fds: FdRegistry): OwnedFd {
-  let fd: OwnedFd;
-  try {
-    fd = fromFdset(filename, O.WRONLY, fds) ??
-      openStateFile(filename, O.WRONLY | O.CREAT, "exclusive");
-  } catch (error) {
-    throw inWords(error, `Could not create '${filename}'`);
-  }
-  try {
-    if (fileStatus(fd.fd).kind !== "fifo") resizeFile(fd.fd, offset);
-    if (offset > 0) seekFd(fd.fd, offset);
-    return fd;
-  } catch (error) {
-    fd.close();
-    throw inWords(error, `failed to truncate migration file to offset ${offset.toString(16)}`);
-  }
-}
-
-/**
- * `/dev/fdset/N`: the descriptor with the right access mode in a set that `add-fd` made.
- *
- * @returns undefined for other names
- * @throws {OsError} ENOENT without such a set, EACCES without such a descriptor in it
- */
-function fromFdset(filename: string, mode: number, fds: FdRegistry): OwnedFd | undefined {
-  const id = /^\/dev\/fdset\/(\d+)$/.exec(filename)?.[1];
-  if (id === undefined) return undefined;
-  const set = fds.sets.find(({ fdsetId }) => fdsetId === Number(id));
-  if (!set) throw new OsError("open", Errno.ENOENT, filename);
-  const member = set.fds.find(({ fd }) => accessMode(fd) === mode);
-  if (!member) throw new OsError("open", Errno.EACCES, filename);
-  return duplicate(member.fd);
-}
-
-/** A source of incoming data: open already, or a socket on which it will come. */
-export type IncomingEnd =
-  | { readonly kind: "open"; readonly channel: Channel }
-  | { readonly kind: "listener"; readonly listener: OwnedFd };
-
-/**
- * Opens a channel to read from, or a listener on which one will come.
- *
- * @throws {Error} in QEMU's words
- */
-export async function openIncoming(
-  address: MigrationAddress,
-  fds: FdRegistry,
-): Promise<IncomingEnd> {
-  switch (address.transport) {
-    case "file":
-      return {
-        kind: "open",
-        channel: new Channel(readFile(address, fds), { file: address.filename }),
-      };
-    case "exec": {
-      const [reader, writer] = makePipe();
-      using stdout = writer;
-      const child = spawn(address.args, { fds: [[stdout.fd, 1]] });
-      return { kind: "open", channel: new Channel(reader, { child }) };
-    }
-    case "socket":
-      break;
-  }
-  if (address.type === "unix") {
-    refuseBoundPath(address.path);
-    return { kind: "listener", listener: listenUnix(address.path) };
-  }
-  if (address.type === "inet") {
-    const port = parsePort(address.port, address.host);
-    const [host] = address.host === "" || address.host === "0"
-      ? ["0.0.0.0"]
-      : await resolveHost(address.host, port);
-    return { kind: "listener", listener: listenTcp(host, port) };
-  }
-  const fd = fds.take(address.str) ?? inheritedFd(address.str);
-  return { kind: "open", channel: new Channel(fd) };
-}
-
-/** `fd:N` on the command line: a descriptor that the process was started with. */
-function inheritedFd(text: string): OwnedFd {
-  const number = Number(text);
-  if (!/^\d+$/.test(text)) throw new Error(`File descriptor named '${text}' has not been found`);
-  try {
-    return duplicate(number);
-  } catch (error) {
-    throw inWords(
-      error,
-      `Cannot use file descriptor ${
-        describeAddress({ transport: "socket", type: "fd", str: text })
-      }`,
-    );
-  }
-}
-
-function readFile({ filename, offset }: FileAddress, fds: FdRegistry): OwnedFd {
-  try {
-    const fd = fromFdset(filename, O.RDONLY, fds) ??
-      openStateFile(filename, O.RDONLY, "shared");
-    if (offset > 0) seekFd(fd.fd, offset);
-    return fd;
-  } catch (error) {
-    throw inWords(error, `Could not open '${filename}'`);
-  }
-}
-
-/** An OsError as a sentence that begins like QEMU's; other errors as they are. */
-function inWords(error: unknown, beginning: string): unknown {
-  return error instanceof OsError
-    ? new Error(`${beginning}: ${error.reason}`, { cause: error })
-    : error;
 }

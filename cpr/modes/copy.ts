@@ -5,7 +5,8 @@
  * @module
  */
 import type { MigrationAddress } from "../channel/address.ts";
-import { type Channel, openOutgoing, opensAtOnce } from "../channel/channel.ts";
+import type { Channel } from "../channel/channel.ts";
+import { openOutgoing, opensAtOnce } from "../channel/open.ts";
 import type { Departure, Update } from "./departure.ts";
 import { ramSections } from "../state/ram.ts";
 import { SectionWriter } from "../stream/stream.ts";

@@ -7,7 +7,7 @@ import { monotonicNow } from "../../ffi/event.ts";
 import type { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
 import type { RunState } from "../../vmm/run_state.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
-import type { Waiting } from "../channel/channel.ts";
+import type { Waiting } from "../channel/open.ts";
 import { constantSections } from "../state/machine_state.ts";
 import type { Migration } from "../migration/migration.ts";
 import type { Ownership } from "../handover/ownership.ts";

@@ -24,7 +24,8 @@
 import { duplicate } from "../../ffi/fd.ts";
 import { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
 import { parseUri } from "../channel/address.ts";
-import { Channel, openIncoming } from "../channel/channel.ts";
+import { Channel } from "../channel/channel.ts";
+import { openIncoming } from "../channel/open.ts";
 import { RAM, ZERO } from "./ram.ts";
 import { type SectionFields, sectionFields } from "./state_fields.ts";
 import {

@@ -1,14 +1,7 @@
 import assert from "node:assert/strict";
-import {
-  awaitAnswer,
-  Channel,
-  ChannelClosed,
-  checkNamed,
-  openIncoming,
-  openOutgoing,
-  opensAtOnce,
-  sendIfThere,
-} from "../../cpr/channel/channel.ts";
+import { awaitAnswer, Channel, sendIfThere } from "../../cpr/channel/channel.ts";
+import { ChannelClosed } from "../../cpr/channel/errors.ts";
+import { checkNamed, openIncoming, openOutgoing, opensAtOnce } from "../../cpr/channel/open.ts";
 import type { MigrationAddress } from "../../cpr/channel/address.ts";
 import { makePipe, O, openFile, type OwnedFd } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
