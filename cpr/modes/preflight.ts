@@ -65,7 +65,7 @@ const describeDevice = (type: string, version: number, size: number) =>
 
 /** The guest's machine, with the versions in which its state would be written now. */
 function guestLayout({ config, machine }: VirtualMachine): Layout {
-  const layout = layoutOf(config, machine.cpus.vcpus.map((vcpu) => vcpu.cpuid));
+  const layout = layoutOf(config, machine.cpus.identities.map((vcpu) => vcpu.cpuid));
   for (const device of machine.devices.devices) {
     const { type: { name }, id } = device;
     const state = new DeviceState(device);
@@ -210,7 +210,7 @@ async function judge(parse: () => MachineConfig | undefined, question: OwnedFd):
     readAt(question.fd, bytes, 0);
     using accelerator = await openAccelerator(config.accelerators);
     const tables = cpuTables(config, hostCpu(accelerator));
-    const own = acceptedBy(config, tables.vcpus.map((vcpu) => vcpu.cpuid));
+    const own = acceptedBy(config, tables.identities.map((vcpu) => vcpu.cpuid));
     return difference(own, JSON.parse(new TextDecoder().decode(bytes))) ?? ACCEPTED;
   } catch (error) {
     return (error as Error).message;

@@ -60,7 +60,9 @@ export function constantSections(machine: Machine, withUuid = false): Section[] 
       : []),
     ...(withUuid ? [section(UUID, "", encoder.encode(machine.uuid))] : []),
     section("machine", "", encoder.encode(JSON.stringify(machineIdentity(machine)))),
-    ...machine.cpus.vcpus.map(({ cpuid }, i) => section("cpu/cpuid", `${i}`, encodeCpuid(cpuid))),
+    ...machine.cpus.identities.map(({ cpuid }, i) =>
+      section("cpu/cpuid", `${i}`, encodeCpuid(cpuid))
+    ),
   ];
 }
 
@@ -95,7 +97,7 @@ export function checkConstants(machine: Machine, table: SectionTable): void {
     firmwareFiles(machine),
     table.has(FIRMWARE_FILES, "") ? parseJson(table.take(FIRMWARE_FILES, "")) : {},
   );
-  machine.cpus.vcpus.forEach(({ cpuid }, i) =>
+  machine.cpus.identities.forEach(({ cpuid }, i) =>
     checkCpuid(machine, encodeCpuid(cpuid), table.take("cpu/cpuid", `${i}`).data, i)
   );
 }

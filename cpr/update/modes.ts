@@ -9,13 +9,13 @@ import { HostFiles } from "./host_files.ts";
 import { listens } from "./process.ts";
 import { QmpClient, QmpClosed, QmpRefusal, replies } from "./qmp_client.ts";
 import {
-  type Arrival,
   arrived,
   checkCancelled,
   connectSuccessor,
   endOld,
   GuestMoved,
   MigrationFailed,
+  type Outcome,
   outgoingDone,
   type Session,
   setMode,
@@ -32,7 +32,7 @@ const LAST_WORDS_MS = 2_000;
 const ORPHAN_LIMIT_MS = 5_000;
 
 /** cpr-transfer: a second process takes the guest over. */
-async function transfer(session: Session): Promise<Arrival> {
+async function transfer(session: Session): Promise<Outcome> {
   const { command, folder, qmp, say, signal, vmm } = session;
   const [main, cpr] = ["main", "cpr"].map((type) => ({
     "channel-type": type,
@@ -55,10 +55,11 @@ async function transfer(session: Session): Promise<Arrival> {
     await qmp.execute("migrate", replies.nothing, { channels: [main, cpr] });
     await outgoingDone(session);
   } catch (error) {
-    // Who does not know where the guest is must not end anyone.
-    const known = !begun || error instanceof MigrationFailed || error instanceof QmpRefusal;
-    if (known) throw await giveUp(successor, files, error as Error);
-    // An old VMM that has died may have sent the guest before.
+    // Only a refusal proves that the guest has stayed: otherwise the successor may have it, and
+    // ending that would end the guest.
+    const hasStayed = !begun || error instanceof MigrationFailed || error instanceof QmpRefusal;
+    if (hasStayed) throw await giveUp(successor, files, error as Error);
+    // The old VMM has died: it may have sent the guest just before, so the successor is asked.
     if (!(error instanceof QmpClosed)) throw error;
   }
   const since = performance.now();
@@ -70,9 +71,9 @@ async function transfer(session: Session): Promise<Arrival> {
   };
   try {
     using monitor = await connectSuccessor(session, successor, assertAlive);
-    const arrival = await arrived(session, monitor, successor.pid, assertAlive);
+    const outcome = await arrived(session, monitor, successor.pid, assertAlive);
     await endOld(session);
-    return arrival;
+    return outcome;
   } catch (error) {
     throw movedAway(successor, error as Error);
   }
@@ -101,7 +102,7 @@ async function giveUp(successor: Successor, files: HostFiles, error: Error): Pro
 }
 
 /** cpr-exec: the process replaces its own program. */
-async function exec(session: Session): Promise<Arrival> {
+async function exec(session: Session): Promise<Outcome> {
   const { command, folder, qmp, reactor, say, signal, vmm } = session;
   const uri = `file:${folder}/state`;
   checkCancelled(signal);
@@ -143,7 +144,7 @@ function assertAlive({ vmm }: Session): void {
 }
 
 /** cpr-reboot: the guest goes through a file. The old VMM keeps it until the new one has it. */
-async function reboot(session: Session): Promise<Arrival> {
+async function reboot(session: Session): Promise<Outcome> {
   const { command, folder, qmp, say, vmm, wasRunning } = session;
   const uri = `file:${folder}/state`;
   const ignoreShared = ramStaysInItsFile(session);
@@ -179,7 +180,7 @@ async function goOn(
   session: Session,
   successor: Successor,
   writtenUs: number,
-): Promise<Arrival> {
+): Promise<Outcome> {
   const goesOn = () => {
     checkCancelled(session.signal);
     successor.assertAlive();
@@ -230,7 +231,7 @@ function ignoreSharedOption({ newConfig }: Session, wanted: boolean): string[] {
 }
 
 /** The modes. */
-export const modes: Readonly<Record<UpdateMode, (session: Session) => Promise<Arrival>>> = {
+export const modes: Readonly<Record<UpdateMode, (session: Session) => Promise<Outcome>>> = {
   transfer,
   exec,
   reboot,

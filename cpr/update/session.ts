@@ -44,8 +44,8 @@ export interface Session {
   readonly say: (step: string) => void;
 }
 
-/** The guest in its new VMM. */
-export interface Arrival {
+/** What an update came to: the guest in its new VMM. */
+export interface Outcome {
   readonly pid: number;
   readonly runState: string;
   readonly pauseUs?: number;
@@ -167,7 +167,7 @@ export async function arrived(
   qmp: QmpClient,
   pid: number,
   assertAlive: () => void,
-): Promise<Arrival> {
+): Promise<Outcome> {
   return await waitFor(async () => {
     assertAlive();
     const runState = await qmp.runState();

@@ -36,12 +36,12 @@ export * from "./types.ts";
  * @throws {UpdateError} with the reason, and what has become of the guest
  */
 export async function updateVmm(options: UpdateOptions): Promise<UpdateResult> {
-  await using update = new Update(options);
+  await using update = new VmmUpdate(options);
   return await update.run();
 }
 
 /** One update and all that it opens. */
-class Update implements AsyncDisposable {
+class VmmUpdate implements AsyncDisposable {
   readonly #options: UpdateOptions;
   readonly #reactor = new Reactor();
   readonly #say: (step: string) => void;
@@ -60,13 +60,13 @@ class Update implements AsyncDisposable {
       const session = await this.#prepare();
       const restore = await rememberSettings(session.qmp);
       try {
-        const { pid, ...arrival } = await modes[session.mode](session);
+        const { pid, ...outcome } = await modes[session.mode](session);
         return {
           mode: session.mode,
           oldPid: session.vmm.pid,
           newPid: pid,
           commandLine: session.command,
-          ...arrival,
+          ...outcome,
         };
       } catch (error) {
         if (!(error instanceof GuestMoved)) await this.#withMonitor(restore);

@@ -76,31 +76,12 @@ export const KVM = {
 
 /** KVM_CAP_* numbers that Denovo asks for (linux/kvm.h). */
 export const Capability = {
-  IRQCHIP: 0,
-  USER_MEMORY: 3,
-  NR_VCPUS: 9,
-  NR_MEMSLOTS: 10,
-  MP_STATE: 14,
-  PIT2: 33,
-  ADJUST_CLOCK: 39,
-  VCPU_EVENTS: 41,
-  DEBUGREGS: 50,
-  XSAVE: 55,
-  XCRS: 56,
-  TSC_CONTROL: 60,
-  GET_TSC_KHZ: 61,
   MAX_VCPUS: 66,
   TSC_DEADLINE_TIMER: 72,
-  SYNC_REGS: 74,
-  KVMCLOCK_CTRL: 76,
-  READONLY_MEM: 81,
-  IMMEDIATE_EXIT: 136,
   /** Which bits of {@linkcode GuestDebug} are known. */
   SET_GUEST_DEBUG2: 195,
   XSAVE2: 208,
-  VM_TSC_CONTROL: 214,
   X86_TRIPLE_FAULT_EVENT: 218,
-  SYSTEM_ATTRIBUTES: 127,
 } as const;
 
 /** KVM_GUESTDBG_* bits (linux/kvm.h, asm/kvm.h). */

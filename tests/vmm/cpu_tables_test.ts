@@ -14,9 +14,9 @@ Deno.test("cpuTables() gives no more than the host has when the model is any", (
   for (const host of hosts) {
     for (const text of models) {
       const config = { cpu: parseCpu(text), smp: parseSmp("4,cores=2,threads=2") };
-      const { vcpus } = cpuTables(config, host);
-      assert.deepEqual(vcpus.map((vcpu) => vcpu.apicId), [0, 1, 2, 3]);
-      for (const { apicId, cpuid } of vcpus) {
+      const { identities } = cpuTables(config, host);
+      assert.deepEqual(identities.map(({ apicId }) => apicId), [0, 1, 2, 3]);
+      for (const { apicId, cpuid } of identities) {
         assert.equal(leaf(cpuid, 0xb).edx, apicId);
         assert.deepEqual(compareCpuid(cpuid, host), [], text);
       }
@@ -28,7 +28,7 @@ kvmTest("cpuTables() gives tables that this host's KVM takes when the model is a
   using kvm = new KvmAccelerator();
   for (const text of models) {
     const config = { cpu: parseCpu(text), smp: parseSmp("4,cores=2,threads=2") };
-    const cpus = cpuTables(config, hostCpu(kvm)).vcpus;
+    const cpus = cpuTables(config, hostCpu(kvm)).identities;
     assert.doesNotThrow(() => kvm.createVm({ pit: false, pic: true, cpus }).close(), text);
     for (const { cpuid } of cpus) {
       assert.deepEqual(compareCpuid(cpuid, hostCpu(kvm)), []);
@@ -38,8 +38,8 @@ kvmTest("cpuTables() gives tables that this host's KVM takes when the model is a
 
 Deno.test("cpuTables() gives the host's brand string when the model is host", () => {
   for (const host of hosts) {
-    const { vcpus } = cpuTables({ cpu: parseCpu("host"), smp: parseSmp("1") }, host);
-    assert.notEqual(leaf(vcpus[0].cpuid, 0x8000_0002).eax, 0);
+    const { identities } = cpuTables({ cpu: parseCpu("host"), smp: parseSmp("1") }, host);
+    assert.notEqual(leaf(identities[0].cpuid, 0x8000_0002).eax, 0);
   }
 });
 

@@ -59,14 +59,20 @@ export interface VcpuStateLayout {
   readonly tscOffset: boolean;
 }
 
+/** What tells a vCPU from others: its APIC id and its CPUID leaves. */
+export interface CpuIdentity {
+  readonly apicId: number;
+  readonly cpuid: readonly CpuidEntry[];
+}
+
 /** What a VM is made of. */
 export interface VmOptions {
   /** Whether to make the PIT. */
   readonly pit: boolean;
   /** Whether interrupt lines reach the PICs; without, the IOAPIC alone has them. */
   readonly pic: boolean;
-  /** One entry a vCPU: its APIC id and its CPUID leaves. */
-  readonly cpus: readonly { readonly apicId: number; readonly cpuid: readonly CpuidEntry[] }[];
+  /** One entry a vCPU. */
+  readonly cpus: readonly CpuIdentity[];
 }
 
 /** What this host can run guests with. */

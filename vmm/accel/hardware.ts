@@ -140,8 +140,8 @@ export class HardwareState {
   readonly clock: Uint8Array<ArrayBuffer> = new Uint8Array(kvmClockData.size);
 
   /** Makes empty buffers. */
-  constructor(vcpus: number, pit: boolean, layout: VcpuStateLayout) {
-    this.vcpus = Array.from({ length: vcpus }, () => new VcpuState(layout));
+  constructor(vcpuCount: number, pit: boolean, layout: VcpuStateLayout) {
+    this.vcpus = Array.from({ length: vcpuCount }, () => new VcpuState(layout));
     this.irqchips = irqchips.map((_, id) => {
       const { bytes, view } = kvmIrqchip.alloc();
       view.chip_id = id;

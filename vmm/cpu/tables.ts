@@ -3,8 +3,7 @@
  *
  * @module
  */
-import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
-import type { Accelerator } from "../accel/accelerator.ts";
+import type { Accelerator, CpuIdentity } from "../accel/accelerator.ts";
 import type { MachineConfig } from "../config.ts";
 import { buildCpuid } from "./cpuid.ts";
 import { type CpuDefinition, defineCpu, type HostCpu, isAmd } from "./definition.ts";
@@ -16,8 +15,8 @@ export type CpuOffer = Pick<Accelerator, "supportedCpuid" | "tscDeadline">;
 
 /** The vCPUs as the accelerator is told of them. */
 export interface CpuTables {
-  /** One entry a vCPU: its APIC id and its CPUID leaves. */
-  readonly vcpus: readonly { readonly apicId: number; readonly cpuid: readonly CpuidEntry[] }[];
+  /** One entry a vCPU. */
+  readonly identities: readonly CpuIdentity[];
   /** What the user should know, in QEMU's words. */
   readonly warnings: readonly string[];
 }
@@ -33,11 +32,11 @@ export function cpuTables(
   host: HostCpu,
 ): CpuTables {
   const cpu = defineCpu(config, host);
-  const vcpus = Array.from({ length: smp.cpus }, (_, index) => {
+  const identities = Array.from({ length: smp.cpus }, (_, index) => {
     const id = apicId(smp, index);
     return { apicId: id, cpuid: buildCpuid(cpu, host.supported, smp, id) };
   });
-  return { vcpus, warnings: [...cpu.warnings, ...threadWarnings(cpu, smp.threads)] };
+  return { identities, warnings: [...cpu.warnings, ...threadWarnings(cpu, smp.threads)] };
 }
 
 /** What this host can give to a guest. */

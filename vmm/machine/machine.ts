@@ -1,5 +1,5 @@
 /**
- * The machine `microvm`: memory, KVM hardware, vCPU threads and devices, wired together.
+ * The machine `microvm`: memory, hardware of the accelerator, vCPU threads and devices, wired together.
  *
  * @module
  */
@@ -96,12 +96,12 @@ export class Machine {
       checkVcpuLimit(config.smp.cpus, this.accelerator);
       this.cpus = cpuTables(config, hostCpu(this.accelerator));
       this.memory = new GuestMemory(parts.ram);
-      this.firmware = firmwareItems(config, this.cpus.vcpus.map(({ apicId }) => apicId));
+      this.firmware = firmwareItems(config, this.cpus.identities.map(({ apicId }) => apicId));
       this.hardware = this.#cleanup.use(
         new Hardware(this.accelerator, {
           pit: config.machine.pit,
           pic: config.machine.pic,
-          cpus: this.cpus.vcpus,
+          cpus: this.cpus.identities,
         }),
       );
       const block = new SharedArrayBuffer(controlBlockSize(config.smp.cpus));
@@ -213,10 +213,10 @@ export class Machine {
   }
 
   #images(): BootImages {
-    const { vcpus } = this.cpus;
-    const leaf1 = findCpuid(vcpus[0].cpuid, 1);
+    const { identities } = this.cpus;
+    const leaf1 = findCpuid(identities[0].cpuid, 1);
     return new BootImages(this.#config, {
-      apicIds: vcpus.map((vcpu) => vcpu.apicId),
+      apicIds: identities.map(({ apicId }) => apicId),
       signature: leaf1?.eax ?? 0,
       features: leaf1?.edx ?? 0,
     });

@@ -84,16 +84,16 @@ class Placement implements Keeper {
    * somebody has placed by hand. If there are no other processors, it leaves things as they are.
    *
    * @param guest where the vCPUs are, in whatever process
-   * @param vcpus the vCPUs' threads, if they are in this one
+   * @param vcpuTids the vCPUs' threads, if they are in this one
    */
-  keepOff(guest: readonly number[], vcpus: readonly number[] = []): void {
+  keepOff(guest: readonly number[], vcpuTids: readonly number[] = []): void {
     if (this.#forbidden) return;
     const { allowed } = this;
     const others = allowed.filter((cpu) => !guest.includes(cpu));
     if (others.length === 0 || others.length === allowed.length) return this.restore();
     const before = affinityOf(0);
     for (const tid of threadIds()) {
-      if (!vcpus.includes(tid)) move(tid, others, before);
+      if (!vcpuTids.includes(tid)) move(tid, others, before);
     }
     this.#guest = guest;
     this.#allowed = allowed;
@@ -105,25 +105,25 @@ class Placement implements Keeper {
    * The guest comes: its vCPUs' threads go where it has been so far, if each finds a processor there.
    * Several that are tied to one would slow each other down, and starve the host's own threads there.
    */
-  admit(vcpus: readonly number[]): void {
+  admit(vcpuTids: readonly number[]): void {
     const allowed = this.#allowed;
     if (!allowed) return;
     const own = this.#guest.filter((cpu) => allowed.includes(cpu));
-    this.#tied = own.length >= vcpus.length;
-    for (const tid of vcpus) move(tid, this.#tied ? own : allowed);
+    this.#tied = own.length >= vcpuTids.length;
+    for (const tid of vcpuTids) move(tid, this.#tied ? own : allowed);
   }
 
   /**
    * Lets all threads run where they might before.
    *
-   * @param vcpus those of the vCPUs, if they have been admitted
+   * @param vcpuTids those of the vCPUs, if they have been admitted
    * @param since the `epoch` to undo: nothing is done in another
    */
-  restore(vcpus: readonly number[] = [], since: number = this.#epoch): void {
+  restore(vcpuTids: readonly number[] = [], since: number = this.#epoch): void {
     const allowed = this.#allowed;
     if (!allowed || since !== this.#epoch) return;
     for (const tid of threadIds()) {
-      if (vcpus.includes(tid)) move(tid, allowed);
+      if (vcpuTids.includes(tid)) move(tid, allowed);
       else move(tid, allowed, this.#others);
     }
     this.#guest = [];
@@ -133,13 +133,19 @@ class Placement implements Keeper {
   }
 }
 
-/** Moves a thread; with `from`, one that is there. */
+/**
+ * Lets a thread run on other processors.
+ *
+ * @param to processors from now on
+ * @param from if given, a thread that has others than these is left alone: somebody has placed it
+ */
 function move(tid: number, to: readonly number[], from?: readonly number[]): void {
   try {
     if (!from || isSame(affinityOf(tid), from)) setAffinity(tid, to);
   } catch (error) {
     if (!(error instanceof OsError)) throw error;
-    // It has ended, or the host has taken processors away: an update works without.
+    // The thread has ended, or the host no longer lets this process use those processors. Placement
+    // only makes an update quicker: the thread stays where it is.
   }
 }
 

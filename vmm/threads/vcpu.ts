@@ -47,15 +47,15 @@ export class Vcpu extends MachineThread {
     super(`CPU ${index}`, controlBlock, index);
   }
 
-  /** Starts the vCPU's thread, parked; `vcpus` is how many there are. */
+  /** Starts the vCPU's thread, parked; `vcpuCount` is how many vCPUs there are. */
   startThread(
-    vcpus: number,
+    vcpuCount: number,
     devices: DeviceSetDescription,
     onFailure: (reason: string) => void,
   ): void {
     const description: VcpuThreadDescription = {
       index: this.index,
-      vcpus,
+      vcpuCount,
       runner: this.hardware.description,
       control: this.controlBlock,
       devices,

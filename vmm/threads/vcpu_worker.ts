@@ -15,7 +15,7 @@ import { handleExit, vcpuLoop, type VcpuThread } from "./vcpu_loop.ts";
 export interface VcpuThreadDescription {
   readonly index: number;
   /** How many vCPUs there are. */
-  readonly vcpus: number;
+  readonly vcpuCount: number;
   readonly runner: RunnerDescription;
   readonly control: SharedArrayBuffer;
   readonly devices: DeviceSetDescription;
@@ -30,11 +30,11 @@ interface WorkerScope {
 const scope = globalThis as unknown as WorkerScope;
 
 scope.onmessage = async ({ data }) => {
-  if (data) runVcpu(data, await loadAcceleratorThread(data.runner.accelerator));
+  if (data) runThread(data, await loadAcceleratorThread(data.runner.accelerator));
   scope.close();
 };
 
-function runVcpu(data: VcpuThreadDescription, accelerator: AcceleratorThread): void {
+function runThread(data: VcpuThreadDescription, accelerator: AcceleratorThread): void {
   const control = new ThreadControl(data.control, data.index);
   const notify = () => signalEventfd(data.devices.eventFd);
   control.threadId = threadId();
@@ -45,7 +45,7 @@ function runVcpu(data: VcpuThreadDescription, accelerator: AcceleratorThread): v
       runner: accelerator.openRunner(data.runner, () => handleExit(vcpu)),
       bus: new ThreadDevices(data.devices, control, interrupts).bus,
       control,
-      all: vcpuControls(data.control, data.vcpus),
+      all: vcpuControls(data.control, data.vcpuCount),
       notify,
     };
     vcpuLoop(vcpu);

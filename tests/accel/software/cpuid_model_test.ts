@@ -27,7 +27,7 @@ Deno.test("the leaves are AMD's and KVM's, in order", () => {
 });
 
 Deno.test("-cpu denovo64 is had whole, with x86-64-v2 in it and no AVX", () => {
-  const { vcpus: [{ cpuid }], warnings } = tables("denovo64");
+  const { identities: [{ cpuid }], warnings } = tables("denovo64");
   assert.deepEqual(warnings, []);
   const leaf1 = findCpuid(cpuid, 1)!;
   const v2 = 1 << 0 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 23;
