@@ -24,6 +24,26 @@ export interface AddressRange {
   readonly name: string;
 }
 
+/**
+ * A range as a device type declares it. One without a base is the device's to place, as a PCI device's
+ * base address registers do: it is nowhere until {@linkcode DeviceContext.moveRange} is called.
+ */
+export interface RangeDeclaration extends Omit<AddressRange, "base"> {
+  readonly base?: number;
+}
+
+/** An interrupt, by whatever way it gets to the CPUs. */
+export interface Interrupt {
+  /** Drives it to a level; for the same level again, nothing happens. */
+  set(level: boolean): void;
+}
+
+/** A timer of a device. */
+export interface Timer {
+  /** Arms it for an absolute CLOCK_MONOTONIC time in nanoseconds; 0n disarms it. */
+  arm(deadlineNs: bigint): void;
+}
+
 /** Why a device asks for the machine to be stopped, QEMU's ShutdownCause. */
 export type GuestRequest =
   | { kind: "reset"; reason: "guest-reset" }
@@ -55,10 +75,12 @@ export interface DeviceMemory {
 
 /** What a device may do to its surroundings; the same on every thread. */
 export interface DeviceContext {
-  /** Drives the device's interrupt line `line` (0 unless it has several) to a level. */
-  setIrq(level: boolean, line?: number): void;
-  /** The character backend bound to the device's `chardev` property, or a sink that drops bytes. */
-  readonly chardev: CharacterSink;
+  /** The device's interrupts, in the order of {@linkcode DeviceType.irqs}. */
+  readonly interrupts: readonly Interrupt[];
+  /** As many as {@linkcode DeviceType.timers} says. */
+  readonly timers: readonly Timer[];
+  /** The character backend bound to the device's `chardev` property, if one is. */
+  readonly chardev?: CharacterSink;
   readonly memory: DeviceMemory;
   /** What the machine gave the device when it made it, which never changes; empty for most. */
   readonly content: Uint8Array;
@@ -66,8 +88,15 @@ export interface DeviceContext {
   realtimeNs(): bigint;
   /** Nanoseconds of CLOCK_MONOTONIC: the virtual clock of timers. */
   monotonicNs(): bigint;
-  /** Arms the device's one timer for an absolute CLOCK_MONOTONIC time; 0n disarms it. */
-  armTimer(deadlineNs: bigint): void;
+  /**
+   * Moves a range that was declared without a base; all threads decode the new address from their next
+   * access on. Where ranges overlap, those with a base come first and then the devices in their order:
+   * a later one is off, all of it, until it is clear of the others.
+   *
+   * @param range its number among the device's ranges
+   * @param base its first address; undefined, or one at which it does not fit, turns it off
+   */
+  moveRange(range: number, base: number | undefined): void;
   /** Asks the main thread for a reset, a shutdown or an exit; returns at once. */
   request(request: GuestRequest): void;
 }
@@ -80,8 +109,8 @@ export interface Device {
   write(range: number, offset: number, size: number, value: number): void;
   /** Puts the registers into their power-on state. */
   reset(): void;
-  /** The timer that `armTimer` set has fallen due. */
-  timer?(nowNs: bigint): void;
+  /** Timer number `index` has fallen due. Another thread may have armed it again since. */
+  timer?(index: number, nowNs: bigint): void;
   /** How many input bytes the device takes now (character frontends). */
   inputRoom?(): number;
   /** Input from the character backend, at most `inputRoom()` bytes. */
@@ -96,7 +125,7 @@ export interface Device {
    * @returns false if the keyboard has no room for them
    */
   press?(keys: readonly string[], holdMs: number): boolean;
-  /** After saved state was loaded: re-drive interrupt lines and timers from the state. */
+  /** After saved state was loaded: sets interrupts, timers and places of ranges from the state. */
   restored?(): void;
 }
 
@@ -111,8 +140,19 @@ export interface PropertyDeclaration {
   readonly help: string;
 }
 
+/** A device's properties by name. */
+export type Properties = Readonly<Record<string, PropertyValue>>;
+
+/** How a device's state is laid out. */
+export interface DeviceLayout<F extends Fields = Fields> extends SavedLayout<F> {
+  /** The saved state: also the device's only memory. */
+  readonly state: Struct<F>;
+  /** Parts of the state that are written only when they are needed. */
+  readonly subsections?: readonly Subsection[];
+}
+
 /** Everything about one kind of device, declared in the device's own file. */
-export interface DeviceType<F extends Fields = Fields> extends SavedLayout<F> {
+export interface DeviceType<F extends Fields = Fields> extends DeviceLayout<F> {
   /** QEMU's name for it, as `-device` and `info qtree` say it. */
   readonly name: string;
   /** One line for `-device help`. */
@@ -120,25 +160,40 @@ export interface DeviceType<F extends Fields = Fields> extends SavedLayout<F> {
   /** Whether a user may create it by `-device`; the machine creates the others. */
   readonly user: boolean;
   readonly properties: Readonly<Record<string, PropertyDeclaration>>;
-  /** The saved state: also the device's only memory. */
-  readonly state: Struct<F>;
-  /** Parts of the state that are written only when they are needed. */
-  readonly subsections?: readonly Subsection[];
+  /**
+   * The layout for a device's properties, where it depends on them (how many queues there are). The
+   * type's own is then that of the defaults. What does not depend on properties is the same in all:
+   * names of fields and subsections, and versions.
+   */
+  layout?(properties: Properties): DeviceLayout<F>;
   /**
    * Whether the state has to be written at all, for a device that older versions do not know; unless
    * given it always is. Without it in the stream the device is as at power-on, its state all zeros.
    */
   needed?(state: View<F>): boolean;
   /** The addresses it claims, from its properties. */
-  ranges(properties: Readonly<Record<string, PropertyValue>>): AddressRange[];
+  ranges(properties: Properties): RangeDeclaration[];
   /** The global interrupt (GSI) of each line, from its properties. */
-  irqs(properties: Readonly<Record<string, PropertyValue>>): number[];
+  irqs(properties: Properties): number[];
+  /** How many timers it has; none unless given. */
+  readonly timers?: number;
   /** Builds the device on this thread over shared `state`. Must not change `state`. */
-  create(
-    state: View<F>,
-    context: DeviceContext,
-    properties: Readonly<Record<string, PropertyValue>>,
-  ): Device;
+  create(state: View<F>, context: DeviceContext, properties: Properties): Device;
+}
+
+/** A type's layout for a device with these properties. */
+export function layoutFor(type: DeviceType, properties: Properties): DeviceLayout {
+  return type.layout?.(properties) ?? type;
+}
+
+/** All properties of a device of a type: what is given, and defaults for the rest. */
+export function withDefaults(type: DeviceType, given: Properties): Properties {
+  const all: Record<string, PropertyValue> = {};
+  for (const [name, declaration] of Object.entries(type.properties)) {
+    const value = given[name] ?? declaration.default;
+    if (value !== undefined) all[name] = value;
+  }
+  return all;
 }
 
 /** Identity function that gives a device declaration its types. */

@@ -20,6 +20,7 @@ import { openAccelerator } from "../../vmm/accel/open.ts";
 import type { MachineConfig } from "../../vmm/config.ts";
 import { cpuTables, hostCpu } from "../../vmm/cpu/tables.ts";
 import { endSpareThreads, startSpareThreads } from "../../vmm/threads/vcpu.ts";
+import { layoutFor, withDefaults } from "../../devices/device.ts";
 import { knownVersions, sizeWithout } from "../../devices/saved_state.ts";
 import { findDeviceType } from "../../vmm/bus/device_set.ts";
 import { machineDevices } from "../../vmm/machine/machine.ts";
@@ -82,10 +83,11 @@ function guestLayout({ config, machine }: VirtualMachine): Layout {
 function acceptedBy(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[])[]): Accepted {
   const accepted: Accepted = {};
   for (const [key, text] of Object.entries(layoutOf(config, cpuid))) accepted[key] = [text];
-  for (const { type: name, id } of machineDevices(config)) {
+  for (const { type: name, id, properties } of machineDevices(config)) {
     const type = findDeviceType(name);
-    const { state, subsections = [] } = type;
-    const texts = knownVersions(type, sizeWithout(state, subsections))
+    const layout = layoutFor(type, withDefaults(type, properties));
+    const { state, subsections = [] } = layout;
+    const texts = knownVersions(layout, sizeWithout(state, subsections))
       .map(({ version, size }) => describeDevice(name, version, size));
     accepted[nameDevice(id)] = type.needed ? [undefined, ...texts] : texts;
     for (const one of subsections) {

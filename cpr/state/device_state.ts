@@ -32,15 +32,15 @@ export class DeviceState {
 
   /** Makes buffers, filled from the device as it is now. */
   constructor(device: DeviceInstance) {
-    const { type, id } = device;
+    const { type, id, layout } = device;
     this.device = device;
-    const { bytes, view } = type.state.alloc();
+    const { bytes, view } = layout.state.alloc();
     this.bytes = bytes;
     this.#view = view;
-    const main = bytes.subarray(0, sizeWithout(type.state, type.subsections));
-    this.section = layoutSection(type.name, id, type, main, view);
-    this.#parts = (type.subsections ?? []).map((one) => {
-      const offset = type.state.offsets[one.field];
+    const main = bytes.subarray(0, sizeWithout(layout.state, layout.subsections));
+    this.section = layoutSection(type.name, id, layout, main, view);
+    this.#parts = (layout.subsections ?? []).map((one) => {
+      const offset = layout.state.offsets[one.field];
       const own = bytes.subarray(offset, offset + one.state.size);
       const name = `${type.name}/${one.field}`;
       const section = layoutSection(name, id, one, own, one.state.view(bytes.buffer, offset));

@@ -6,7 +6,14 @@
  */
 import { struct, type View } from "../../ffi/struct.ts";
 import { ByteFifo, byteFifo } from "./byte_fifo.ts";
-import { defineDevice, type Device, type DeviceContext, type DeviceType } from "../device.ts";
+import { nullSink } from "../chardev/sink.ts";
+import {
+  type CharacterSink,
+  defineDevice,
+  type Device,
+  type DeviceContext,
+  type DeviceType,
+} from "../device.ts";
 import { ByteDevice, isaPort } from "./isa.ts";
 
 /**
@@ -16,14 +23,14 @@ import { ByteDevice, isaPort } from "./isa.ts";
 const state = struct("isa-debugcon", { backlog: byteFifo(1024) });
 
 class Debugcon extends ByteDevice implements Device {
-  readonly #context: DeviceContext;
+  readonly #chardev: CharacterSink;
   readonly #readback: number;
   readonly #backlog: ByteFifo;
   readonly #byte = new Uint8Array(1);
 
   constructor(view: View<typeof state.fields>, context: DeviceContext, readback: number) {
     super();
-    this.#context = context;
+    this.#chardev = context.chardev ?? nullSink;
     this.#readback = readback;
     this.#backlog = new ByteFifo(view.backlog);
   }
@@ -36,13 +43,13 @@ class Debugcon extends ByteDevice implements Device {
     if (offset !== 0) return;
     if (this.#backlog.length === 0) {
       this.#byte[0] = value;
-      if (this.#context.chardev.write(this.#byte) === 1) return;
+      if (this.#chardev.write(this.#byte) === 1) return;
     }
     this.#backlog.push(value);
   }
 
   writable(): void {
-    this.#backlog.drainTo(this.#context.chardev);
+    this.#backlog.drainTo(this.#chardev);
   }
 
   /** Nothing to do: what was written before a reset is still on its way to the host. */

@@ -117,7 +117,7 @@ class I8042 extends ByteDevice implements Device {
     super();
     this.#state = view;
     this.#context = context;
-    this.#keyboard = new Ps2Keyboard(view, context);
+    this.#keyboard = new Ps2Keyboard(view, context, context.timers[0]);
   }
 
   protected readByte(range: number, offset: number): number {
@@ -164,7 +164,7 @@ class I8042 extends ByteDevice implements Device {
     return isTaken;
   }
 
-  timer(nowNs: bigint): void {
+  timer(_index: number, nowNs: bigint): void {
     this.#keyboard.timer(nowNs);
     this.#update();
   }
@@ -177,8 +177,8 @@ class I8042 extends ByteDevice implements Device {
     this.#keyboard.restored();
     s.keyboardIrq = Number(this.#keyboardRequests());
     s.auxIrq = Number(this.#auxRequests());
-    this.#context.setIrq(s.keyboardIrq === 1, 0);
-    this.#context.setIrq(s.auxIrq === 1, 1);
+    this.#context.interrupts[0].set(s.keyboardIrq === 1);
+    this.#context.interrupts[1].set(s.auxIrq === 1);
   }
 
   #status(): number {
@@ -318,11 +318,11 @@ class I8042 extends ByteDevice implements Device {
     const aux = Number(this.#auxRequests());
     if (keyboard !== s.keyboardIrq) {
       s.keyboardIrq = keyboard;
-      this.#context.setIrq(keyboard === 1, 0);
+      this.#context.interrupts[0].set(keyboard === 1);
     }
     if (aux !== s.auxIrq) {
       s.auxIrq = aux;
-      this.#context.setIrq(aux === 1, 1);
+      this.#context.interrupts[1].set(aux === 1);
     }
   }
 }
@@ -352,5 +352,6 @@ export const i8042: DeviceType = defineDevice({
     isaIrq("kbd-irq", properties["kbd-irq"]),
     isaIrq("mouse-irq", properties["mouse-irq"]),
   ],
+  timers: 1,
   create: (view, context) => new I8042(view, context),
 });

@@ -18,6 +18,7 @@ import {
   u8,
   type View,
 } from "../../ffi/struct.ts";
+import type { DeviceContext, Timer } from "../device.ts";
 import { ByteFifo, type ByteFifoFields } from "./byte_fifo.ts";
 import { keyBytes, keyNames } from "./ps2_keys.ts";
 
@@ -89,24 +90,26 @@ export interface KeyboardState {
   readonly keys: View<KeysFields>;
 }
 
-/** The clock and the timer that it needs. */
-export interface KeyboardTimer {
-  monotonicNs(): bigint;
-  armTimer(deadlineNs: bigint): void;
-}
-
 /** The keyboard at work over its part of the state. */
 export class Ps2Keyboard {
   readonly #state: KeyboardState;
   readonly #keys: View<KeysFields>;
   readonly #output: ByteFifo;
-  readonly #timer: KeyboardTimer;
+  readonly #clock: Pick<DeviceContext, "monotonicNs">;
+  readonly #timer: Timer;
 
-  /** Works in place on `state`. */
-  constructor(state: KeyboardState, timer: KeyboardTimer) {
+  /**
+   * Works in place.
+   *
+   * @param state the keyboard's part of the device's state
+   * @param clock the time
+   * @param timer used by the keyboard alone
+   */
+  constructor(state: KeyboardState, clock: Pick<DeviceContext, "monotonicNs">, timer: Timer) {
     this.#state = state;
     this.#keys = state.keys;
     this.#output = new ByteFifo(state.keyboard);
+    this.#clock = clock;
     this.#timer = timer;
   }
 
@@ -136,11 +139,11 @@ export class Ps2Keyboard {
     keys.waitingLength = Math.min(keys.waitingLength, keys.waiting.length);
     if (keys.heldCount === 0) keys.waitingLength = 0;
     // Another host's clock, or the same one's after it was booted, may be far behind.
-    const latest = this.#timer.monotonicNs() + BigInt(keys.holdMs) * NS_PER_MS;
+    const latest = this.#clock.monotonicNs() + BigInt(keys.holdMs) * NS_PER_MS;
     if (keys.deadline > latest) keys.deadline = latest;
     if (keys.deadline < 1n) keys.deadline = 1n;
     if (keys.heldCount === 0) keys.deadline = 0n;
-    this.#timer.armTimer(keys.heldCount === 0 ? 0n : keys.deadline);
+    this.#timer.arm(keys.heldCount === 0 ? 0n : keys.deadline);
   }
 
   /**
@@ -168,7 +171,7 @@ export class Ps2Keyboard {
   timer(nowNs: bigint): void {
     const keys = this.#keys;
     if (keys.heldCount === 0) return;
-    if (nowNs < keys.deadline) return this.#timer.armTimer(keys.deadline);
+    if (nowNs < keys.deadline) return this.#timer.arm(keys.deadline);
     const held = [...keys.held.subarray(0, Math.min(keys.heldCount, MAX_KEYS))];
     keys.heldCount = 0;
     keys.deadline = 0n;
@@ -234,7 +237,7 @@ export class Ps2Keyboard {
 
   #forgetKeys(): void {
     const keys = this.#keys;
-    if (keysAreUsed(keys)) this.#timer.armTimer(0n);
+    if (keysAreUsed(keys)) this.#timer.arm(0n);
     keys.scanningOff =
       keys.heldCount =
       keys.waitingLength =
@@ -252,8 +255,8 @@ export class Ps2Keyboard {
     keys.held.set(held);
     keys.heldCount = held.length;
     keys.holdMs = holdMs;
-    keys.deadline = held.length === 0 ? 0n : this.#timer.monotonicNs() + BigInt(holdMs) * NS_PER_MS;
-    this.#timer.armTimer(keys.deadline);
+    keys.deadline = held.length === 0 ? 0n : this.#clock.monotonicNs() + BigInt(holdMs) * NS_PER_MS;
+    this.#timer.arm(keys.deadline);
   }
 
   /** Presses the keys that have waited longest. */

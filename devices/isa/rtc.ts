@@ -128,7 +128,7 @@ class Rtc extends ByteDevice implements Device {
     this.#cmos[REG.A] &= ~A.UIP;
     this.#cmos[REG.C] = (c & C.FLAGS) | (c & this.#cmos[REG.B] & C.FLAGS ? C.IRQF : 0);
     this.#cmos[REG.D] = VRT;
-    this.#context.setIrq((this.#cmos[REG.C] & C.IRQF) !== 0);
+    this.#context.interrupts[0].set((this.#cmos[REG.C] & C.IRQF) !== 0);
     this.#armTimer();
   }
 
@@ -257,7 +257,7 @@ class Rtc extends ByteDevice implements Device {
     const before = this.#cmos[REG.C] & C.IRQF;
     const irqf = flags & this.#cmos[REG.B] & C.FLAGS ? C.IRQF : 0;
     this.#cmos[REG.C] = (flags & C.FLAGS) | irqf;
-    if (irqf !== before) this.#context.setIrq(irqf !== 0);
+    if (irqf !== before) this.#context.interrupts[0].set(irqf !== 0);
   }
 
   /** Arms the timer for the first event that would raise the interrupt. */
@@ -268,7 +268,7 @@ class Rtc extends ByteDevice implements Device {
     if (wanted & C.PF && this.#dividing()) due = Math.min(due, this.#nextPeriod(now));
     if (wanted & C.UF && this.#running()) due = Math.min(due, this.#nextSecond(now));
     if (wanted & C.AF && this.#running()) due = Math.min(due, this.#nextAlarm(now));
-    this.#context.armTimer(due === Infinity ? 0n : this.#deadline(due));
+    this.#context.timers[0].arm(due === Infinity ? 0n : this.#deadline(due));
   }
 
   /** The monotonic time at which guest time reaches `due`, rounded up. */
@@ -374,6 +374,7 @@ export const mc146818rtc: DeviceType = defineDevice({
     name: "rtc",
   }],
   irqs: (properties) => [isaIrq("irq", properties.irq)],
+  timers: 1,
   create: (view, context, properties) =>
     new Rtc(view, context, {
       ramBelow4g: Number(properties["ram-below-4g"]),

@@ -11,12 +11,15 @@
 import { struct, u16, u8, type View } from "../../ffi/struct.ts";
 import { ByteFifo, byteFifo } from "./byte_fifo.ts";
 import {
+  type CharacterSink,
   defineDevice,
   type Device,
   type DeviceContext,
   type DeviceType,
-  type PropertyValue,
+  type Interrupt,
+  type Properties,
 } from "../device.ts";
+import { nullSink } from "../chardev/sink.ts";
 import { ByteDevice, isaIrq, isaPort } from "./isa.ts";
 import { FIFO_SIZE, Receiver, receiverState } from "./serial_receiver.ts";
 import { FCR, IER, IIR, IIR_FIFOS, LCR, LSR, MCR, MSR, TRIGGERS } from "./serial_registers.ts";
@@ -57,7 +60,8 @@ const state = struct("isa-serial", {
 
 class Serial extends ByteDevice implements Device {
   readonly #state: View<typeof state.fields>;
-  readonly #context: DeviceContext;
+  readonly #interrupt: Interrupt;
+  readonly #chardev: CharacterSink;
   readonly #receiver: Receiver;
   readonly #transmitter: ByteFifo;
   readonly #timeout: CharacterTimeout;
@@ -66,10 +70,11 @@ class Serial extends ByteDevice implements Device {
   constructor(view: View<typeof state.fields>, context: DeviceContext) {
     super();
     this.#state = view;
-    this.#context = context;
+    [this.#interrupt] = context.interrupts;
+    this.#chardev = context.chardev ?? nullSink;
     this.#receiver = new Receiver(view.receiver);
     this.#transmitter = new ByteFifo(view.transmitter);
-    this.#timeout = new CharacterTimeout(view.timeout, context);
+    this.#timeout = new CharacterTimeout(view.timeout, context, context.timers[0]);
   }
 
   protected readByte(_range: number, offset: number): number {
@@ -137,7 +142,7 @@ class Serial extends ByteDevice implements Device {
     this.#timeout.stop();
     this.#transmitter.clear();
     this.#driveIrq();
-    this.#context.chardev.acceptInput();
+    this.#chardev.acceptInput();
   }
 
   inputRoom(): number {
@@ -161,12 +166,12 @@ class Serial extends ByteDevice implements Device {
 
   writable(): void {
     if (this.#transmitter.length === 0) return;
-    this.#transmitter.drainTo(this.#context.chardev);
+    this.#transmitter.drainTo(this.#chardev);
     if (this.#transmitter.length === 0) this.#state.thrInterrupt = 1;
     this.#driveIrq();
   }
 
-  timer(nowNs: bigint): void {
+  timer(_index: number, nowNs: bigint): void {
     this.#timeout.timer(nowNs);
     this.#driveIrq();
   }
@@ -182,7 +187,7 @@ class Serial extends ByteDevice implements Device {
     this.#transmitter.normalise();
     this.#timeout.restored();
     s.irqLevel = Number(this.#interruptId() !== IIR.NONE);
-    this.#context.setIrq(s.irqLevel === 1);
+    this.#interrupt.set(s.irqLevel === 1);
   }
 
   #readRbr(): number {
@@ -191,7 +196,7 @@ class Serial extends ByteDevice implements Device {
     if (this.#waitsBelowTrigger()) this.#startTimeout();
     this.#driveIrq();
     // Once per emptied FIFO, not once per byte: each call may wake the I/O thread.
-    if (this.#receiver.length === 0) this.#context.chardev.acceptInput();
+    if (this.#receiver.length === 0) this.#chardev.acceptInput();
     return byte;
   }
 
@@ -245,7 +250,7 @@ class Serial extends ByteDevice implements Device {
   }
 
   #transmit(byte: number): void {
-    const { chardev } = this.#context;
+    const chardev = this.#chardev;
     if (this.#transmitter.length === 0) {
       this.#byte[0] = byte;
       if (chardev.write(this.#byte) === 1) return;
@@ -278,7 +283,7 @@ class Serial extends ByteDevice implements Device {
     if (modeChange || (on && value & FCR.CLEAR_RECEIVER)) {
       this.#receiver.clear();
       this.#timeout.stop();
-      this.#context.chardev.acceptInput();
+      this.#chardev.acceptInput();
     }
     this.#ensureTimeout();
     this.#driveIrq();
@@ -289,7 +294,7 @@ class Serial extends ByteDevice implements Device {
     const breakStarts = value & ~s.lcr & LCR.BREAK;
     s.lcr = value;
     // 8.1 bit 6 acts on SOUT alone, and 8.8 bit 4 takes SOUT out of the loop.
-    if (breakStarts && !(s.mcr & MCR.LOOP)) this.#context.chardev.sendBreak();
+    if (breakStarts && !(s.mcr & MCR.LOOP)) this.#chardev.sendBreak();
   }
 
   #writeMcr(value: number): void {
@@ -301,7 +306,7 @@ class Serial extends ByteDevice implements Device {
     const loopEnds = s.mcr & ~value & MCR.LOOP;
     s.mcr = value;
     this.#driveIrq();
-    if (loopEnds) this.#context.chardev.acceptInput();
+    if (loopEnds) this.#chardev.acceptInput();
   }
 
   /** MSR's upper half: our own outputs in loopback (8.8), else a peer that is always ready. */
@@ -361,12 +366,12 @@ class Serial extends ByteDevice implements Device {
     const level = Number(this.#interruptId() !== IIR.NONE);
     if (level === this.#state.irqLevel) return;
     this.#state.irqLevel = level;
-    this.#context.setIrq(level === 1);
+    this.#interrupt.set(level === 1);
   }
 }
 
 /** The address and interrupt that `index` stands for. */
-function port(properties: Readonly<Record<string, PropertyValue>>): typeof PORTS[number] {
+function port(properties: Properties): typeof PORTS[number] {
   const found = PORTS[Number(properties.index ?? 0)];
   if (!found) throw new RangeError("Max. supported number of ISA serial ports is 4");
   return found;
@@ -392,5 +397,6 @@ export const isaSerial: DeviceType = defineDevice({
     name: "serial",
   }],
   irqs: (properties) => [isaIrq("irq", properties.irq ?? port(properties).irq)],
+  timers: 1,
   create: (view, context) => new Serial(view, context),
 });

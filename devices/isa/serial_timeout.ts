@@ -9,7 +9,7 @@
  * @module
  */
 import { type Field, type Struct, struct, u64, u8, type View } from "../../ffi/struct.ts";
-import type { DeviceContext } from "../device.ts";
+import type { DeviceContext, Timer } from "../device.ts";
 import { characterNs } from "./serial_registers.ts";
 
 const Phase = { IDLE: 0, COUNTING: 1, DUE: 2 } as const;
@@ -39,17 +39,24 @@ export const characterTimeout: Struct<CharacterTimeoutFields> = struct("characte
 /** The timeout at work over its part of the state. */
 export class CharacterTimeout {
   readonly #state: View<CharacterTimeoutFields>;
-  readonly #context: DeviceContext;
+  readonly #clock: Pick<DeviceContext, "monotonicNs">;
+  readonly #timer: Timer;
 
   /**
    * Works in place.
    *
    * @param state the timeout's part of the device's state
-   * @param context whose timer the timeout uses, alone
+   * @param clock the time
+   * @param timer used by the timeout alone
    */
-  constructor(state: View<CharacterTimeoutFields>, context: DeviceContext) {
+  constructor(
+    state: View<CharacterTimeoutFields>,
+    clock: Pick<DeviceContext, "monotonicNs">,
+    timer: Timer,
+  ) {
     this.#state = state;
-    this.#context = context;
+    this.#clock = clock;
+    this.#timer = timer;
   }
 
   /** Whether the timeout has come. */
@@ -66,7 +73,7 @@ export class CharacterTimeout {
   start(divisor: number, lcr: number): void {
     const s = this.#state;
     s.phase = Phase.COUNTING;
-    s.deadline = this.#context.monotonicNs() + CHARACTERS * characterNs(divisor, lcr);
+    s.deadline = this.#clock.monotonicNs() + CHARACTERS * characterNs(divisor, lcr);
     if (s.timer === 0n || s.timer > s.deadline) this.#setTimer(s.deadline);
   }
 
@@ -89,7 +96,7 @@ export class CharacterTimeout {
   /** After saved state came, which may hold anything: sets the timer again. */
   restored(): void {
     const s = this.#state;
-    const latest = this.#context.monotonicNs() + LONGEST_NS;
+    const latest = this.#clock.monotonicNs() + LONGEST_NS;
     if (s.phase > Phase.DUE) s.phase = Phase.IDLE;
     if (s.deadline > latest) s.deadline = latest;
     if (s.timer > latest) s.timer = latest;
@@ -99,6 +106,6 @@ export class CharacterTimeout {
 
   #setTimer(deadline: bigint): void {
     this.#state.timer = deadline;
-    this.#context.armTimer(deadline);
+    this.#timer.arm(deadline);
   }
 }

@@ -66,7 +66,7 @@ type Lamp = View<typeof third.fields>;
 function device(type: DeviceType, set: (state: Lamp) => void = () => {}) {
   const state = new Uint8Array(new SharedArrayBuffer(type.state.size));
   set(type.state.view(state.buffer) as Lamp);
-  return new DeviceState({ type, id: "l", properties: {}, ranges: [], state });
+  return new DeviceState({ type, id: "l", properties: {}, layout: type, state });
 }
 
 /** The sections of a lamp. */

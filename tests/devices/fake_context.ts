@@ -6,15 +6,20 @@
  * @module
  */
 import assert from "node:assert/strict";
-import type {
-  CharacterSink,
-  Device,
-  DeviceContext,
-  DeviceMemory,
-  DeviceType,
-  GuestRequest,
-  PropertyValue,
+import {
+  type CharacterSink,
+  type Device,
+  type DeviceContext,
+  type DeviceMemory,
+  type DeviceType,
+  type GuestRequest,
+  type Interrupt,
+  layoutFor,
+  type Properties,
+  type Timer,
+  withDefaults,
 } from "../../devices/device.ts";
+import type { Fields, Struct } from "../../ffi/struct.ts";
 
 /** A host side of a character device that takes as many bytes as the test allows. */
 export class FakeSink implements CharacterSink {
@@ -88,13 +93,41 @@ export class FakeContext implements DeviceContext {
   /** Every change of a line, as `+0` or `-0`. */
   readonly edges: string[] = [];
   readonly requests: GuestRequest[] = [];
-  /** Armed deadline, 0n when disarmed. */
-  deadline = 0n;
+  readonly interrupts: readonly Interrupt[];
+  readonly timers: readonly Timer[];
+  /** Armed deadline of each timer, 0n when disarmed. */
+  readonly deadlines: bigint[];
+  /** How often a timer was armed or disarmed. */
+  timerCalls = 0;
+  /** Where the device has moved its ranges. */
+  readonly bases: (number | undefined)[] = [];
   /** 2024-02-29 12:34:56 UTC, a Thursday of a leap year. */
   realtime = 1709210096_000000000n;
   monotonic = 1000_000000000n;
 
-  setIrq(level: boolean, line = 0): void {
+  /**
+   * @param interrupts how many the device has
+   * @param timers how many the device has
+   */
+  constructor(interrupts: number, timers: number) {
+    this.interrupts = Array.from({ length: interrupts }, (_, line) => ({
+      set: (level) => this.#setLine(line, level),
+    }));
+    this.deadlines = Array.from({ length: timers }, () => 0n);
+    this.timers = this.deadlines.map((_, index) => ({
+      arm: (deadlineNs) => {
+        this.timerCalls++;
+        this.deadlines[index] = deadlineNs;
+      },
+    }));
+  }
+
+  /** That of the first timer. */
+  get deadline(): bigint {
+    return this.deadlines[0];
+  }
+
+  #setLine(line: number, level: boolean): void {
     if ((this.levels[line] ?? false) !== level) this.edges.push(`${level ? "+" : "-"}${line}`);
     this.levels[line] = level;
   }
@@ -107,8 +140,8 @@ export class FakeContext implements DeviceContext {
     return this.monotonic;
   }
 
-  armTimer(deadlineNs: bigint): void {
-    this.deadline = deadlineNs;
+  moveRange(range: number, base: number | undefined): void {
+    this.bases[range] = base;
   }
 
   request(request: GuestRequest): void {
@@ -121,27 +154,27 @@ export type RigMode = "kept" | "shared" | "saved";
 
 /** One device under test, reset as at power-on. */
 export class Rig {
-  readonly context = new FakeContext();
+  readonly context: FakeContext;
   readonly #type: DeviceType;
   readonly #mode: RigMode;
-  readonly #properties: Record<string, PropertyValue> = {};
+  readonly #properties: Properties;
+  readonly #layout: Struct<Fields>;
   #buffer: SharedArrayBuffer;
   #device: Device;
 
   constructor(
     type: DeviceType,
     mode: RigMode = "kept",
-    properties: Record<string, PropertyValue> = {},
+    properties: Properties = {},
     content: Uint8Array = new Uint8Array(),
   ) {
+    this.#properties = withDefaults(type, properties);
+    this.context = new FakeContext(type.irqs(this.#properties).length, type.timers ?? 0);
     this.context.content = content;
-    for (const [name, { default: value }] of Object.entries(type.properties)) {
-      if (value !== undefined) this.#properties[name] = value;
-    }
-    Object.assign(this.#properties, properties);
+    this.#layout = layoutFor(type, this.#properties).state;
     this.#type = type;
     this.#mode = mode;
-    this.#buffer = new SharedArrayBuffer(type.state.size);
+    this.#buffer = new SharedArrayBuffer(this.#layout.size);
     this.#device = this.#create();
     this.call((device) => device.reset());
   }
@@ -193,12 +226,16 @@ export class Rig {
       this.context.realtime += monotonic - this.context.monotonic;
       this.context.monotonic = monotonic;
     };
-    while (this.context.deadline !== 0n && this.context.deadline <= end) {
-      const due = this.context.deadline;
+    const { deadlines } = this.context;
+    for (;;) {
+      const armed = deadlines.filter((deadline) => deadline !== 0n && deadline <= end);
+      if (armed.length === 0) break;
+      const due = armed.reduce((first, one) => one < first ? one : first);
+      const index = deadlines.indexOf(due);
       moveTo(due);
-      this.context.deadline = 0n;
-      this.call((device) => device.timer!(due));
-      assert.notEqual(this.context.deadline, due, "the timer was armed for the time it fired at");
+      deadlines[index] = 0n;
+      this.call((device) => device.timer!(index, due));
+      assert.notEqual(deadlines[index], due, "the timer was armed for the time it fired at");
     }
     moveTo(end);
   }
@@ -212,7 +249,7 @@ export class Rig {
 
   #create(): Device {
     const before = this.bytes.slice();
-    const view = this.#type.state.view(this.#buffer);
+    const view = this.#layout.view(this.#buffer);
     const device = this.#type.create(view, this.context, this.#properties);
     assert.deepEqual(this.bytes, before, "create() changed the state");
     return device;
@@ -222,10 +259,12 @@ export class Rig {
   #reload(): void {
     const saved = this.bytes.slice();
     const levels = this.context.levels.map((level) => level ?? false);
-    const { deadline } = this.context;
+    const deadlines = [...this.context.deadlines];
+    const bases = [...this.context.bases];
     const seen = this.context.edges.length;
     this.context.levels.length = 0;
-    this.context.deadline = 0n;
+    this.context.deadlines.fill(0n);
+    this.context.bases.length = 0;
     this.#buffer = new SharedArrayBuffer(saved.length);
     this.bytes.set(saved);
     this.#device = this.#create();
@@ -236,7 +275,12 @@ export class Rig {
       levels,
       "restored() drove other interrupt levels",
     );
-    assert.equal(this.context.deadline, deadline, "restored() armed another deadline");
+    assert.deepEqual(this.context.deadlines, deadlines, "restored() armed other deadlines");
+    assert.deepEqual(
+      bases.map((_, range) => this.context.bases[range]),
+      bases,
+      "restored() moved a range elsewhere",
+    );
     this.context.edges.length = seen;
   }
 }
@@ -246,7 +290,7 @@ export function deviceTest(
   name: string,
   type: DeviceType,
   run: (rig: Rig) => void,
-  properties: Record<string, PropertyValue> = {},
+  properties: Properties = {},
   content?: Uint8Array,
 ): void {
   for (const mode of ["kept", "shared", "saved"] as const) {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { withDefaults } from "../../devices/device.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { Rig } from "./fake_context.ts";
 
@@ -21,12 +22,8 @@ Deno.test("`deviceTypes` names each type once", () => {
 Deno.test("`deviceTypes` claim ranges that do not overlap by default", () => {
   const claimed = new Set<number>();
   for (const type of deviceTypes) {
-    const properties = Object.fromEntries(
-      Object.entries(type.properties).flatMap(([name, { default: value }]) =>
-        value === undefined ? [] : [[name, value]]
-      ),
-    );
-    for (const { base, size } of type.ranges(properties)) {
+    for (const { base, size } of type.ranges(withDefaults(type, {}))) {
+      if (base === undefined) continue;
       for (let port = base; port < base + size; port++) {
         assert.ok(!claimed.has(port), `${type.name} at ${port}`);
         claimed.add(port);
@@ -52,7 +49,7 @@ for (const type of deviceTypes) {
         break;
       }
       case 4:
-        rig.call((device) => device.timer?.(rig.context.monotonic));
+        rig.call((device) => device.timer?.(0, rig.context.monotonic));
         break;
       case 5:
         rig.call((device) => {

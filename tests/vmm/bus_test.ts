@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import type { AddressRange, Device } from "../../devices/device.ts";
-import { allOnes, Bus, checkOverlap, type Claim } from "../../vmm/bus/bus.ts";
+import { RangeBases } from "../../vmm/bus/bases.ts";
+import { allOnes, Bus, checkOverlap, type Claim, type PlacedRange } from "../../vmm/bus/bus.ts";
 
 /** A device that records accesses, and reads as the bytes of `base`, `base + 1`, … */
 class Recorder implements Device {
@@ -41,7 +42,10 @@ function busOf(...claims: [Device, AddressRange, number?][]): Bus {
     range: number,
     mutex,
   }));
-  return new Bus(all, mutexes);
+  const words = all.length > mutexes.length
+    ? new Int32Array(new SharedArrayBuffer(4 * all.length))
+    : mutexes;
+  return new Bus(all, words);
 }
 
 Deno.test("`allOnes()` has every bit of the access set", () => {
@@ -156,4 +160,101 @@ Deno.test("`checkOverlap()` finds a range inside of one that began long before",
 Deno.test("`checkOverlap()` accepts neighbours, and equal addresses in different spaces", () => {
   checkOverlap([pio(0, 8), pio(8, 8), mmio(0, 8), mmio(8, 1), pio(16, 1)]);
   checkOverlap([]);
+});
+
+Deno.test("each of many ranges is found, and what lies between two is nobody's", () => {
+  const devices = Array.from({ length: 40 }, (_, i) => new Recorder(i));
+  // Every third range has the next one right behind it.
+  const base = (i: number) => 0xfeb0_0000 + 0x400 * i + (i % 3 === 0 ? 0x200 : 0);
+  const shuffled = devices.map((_, i) => (i * 17) % devices.length);
+  const bus = busOf(...shuffled.map((i): [Device, AddressRange] => [
+    devices[i],
+    mmio(base(i), 0x200),
+  ]));
+  devices.forEach((device, i) => {
+    assert.equal(bus.readMemory(base(i), 1), i);
+    assert.equal(bus.readMemory(base(i) + 0x1ff, 1), (i + 0x1ff) & 0xff);
+    assert.deepEqual(device.calls.splice(0), ["read 0:0 1", "read 0:511 1"]);
+  });
+  const claimed = new Set(devices.map((_, i) => base(i)));
+  for (let address = base(0) - 0x200; address < base(39) + 0x400; address += 0x200) {
+    if (!claimed.has(address)) assert.equal(bus.readMemory(address, 4), 0xffff_ffff);
+  }
+  assert.deepEqual(devices.flatMap(({ calls }) => calls), []);
+});
+
+Deno.test("more than 255 ranges of ports are told apart", () => {
+  const devices = Array.from({ length: 300 }, (_, i) => new Recorder(i & 0xff));
+  const bus = busOf(...devices.map((device, i): [Device, AddressRange] => [device, pio(2 * i, 1)]));
+  devices.forEach((device, i) => {
+    bus.writePort(2 * i, 1, 1);
+    assert.deepEqual(device.calls, ["write 0:0 1 1"]);
+  });
+});
+
+/** Devices with ranges, some of which move, and the buses of two threads over them. */
+function movingBuses(...ranges: PlacedRange[]) {
+  const devices = ranges.map((_, i) => new Recorder(0x10 * (i + 1)));
+  const bases = RangeBases.allocate(ranges.length);
+  const claims = ranges.map((range, mutex): Claim => ({
+    ...range,
+    device: devices[mutex],
+    range: 0,
+    mutex,
+  }));
+  const thread = () => new Bus(claims, mutexes, new RangeBases(bases));
+  return { mover: new RangeBases(bases), buses: [thread(), thread()] };
+}
+
+const moving = (space: "pio" | "mmio", size: number, slot: number): PlacedRange => ({
+  space,
+  size,
+  slot,
+  name: `moving ${slot}`,
+});
+
+Deno.test("a range that moves is found by all threads where it is, and nowhere else", () => {
+  const { mover, buses } = movingBuses(moving("mmio", 0x1000, 0), moving("pio", 8, 1));
+  const memory = (address: number) => buses.map((bus) => bus.readMemory(address, 1));
+  const ports = (port: number) => buses.map((bus) => bus.readPort(port, 1));
+  assert.deepEqual([memory(0xc000_0000), ports(0xc000)], [[0xff, 0xff], [0xff, 0xff]]);
+  mover.move(0, 0xc000_0000);
+  mover.move(1, 0xc000);
+  assert.deepEqual([memory(0xc000_0000), ports(0xc000)], [[0x10, 0x10], [0x20, 0x20]]);
+  mover.move(0, 0x80_0000_0000);
+  mover.move(1, 0);
+  assert.deepEqual([memory(0xc000_0000), ports(0xc000)], [[0xff, 0xff], [0xff, 0xff]]);
+  assert.deepEqual([memory(0x80_0000_0001), ports(7)], [[0x11, 0x11], [0x27, 0x27]]);
+  mover.move(0, undefined);
+  mover.move(1, undefined);
+  assert.deepEqual([memory(0x80_0000_0001), ports(7)], [[0xff, 0xff], [0xff, 0xff]]);
+});
+
+Deno.test("a range that moves onto another is off until it is clear of it", () => {
+  const { mover, buses: [bus] } = movingBuses(
+    moving("mmio", 0x1000, 0),
+    moving("mmio", 0x1000, 1),
+    mmio(0xd000_0000, 0x100),
+  );
+  const at = (address: number) => bus.readMemory(address, 1);
+  mover.move(1, 0xd000_0080);
+  assert.deepEqual([at(0xd000_0000), at(0xd000_0080), at(0xd000_0100)], [0x30, 0xb0, 0xff]);
+  mover.move(1, 0xc000_0800);
+  assert.equal(at(0xc000_0800), 0x20);
+  // The order of the devices decides, not that of the moves: a successor sees the same.
+  mover.move(0, 0xc000_0000);
+  assert.deepEqual([at(0xc000_0000), at(0xc000_0800), at(0xc000_1000)], [0x10, 0x10, 0xff]);
+  mover.move(0, 0xc000_0800 - 0x1000);
+  assert.deepEqual([at(0xbfff_f800), at(0xc000_0800)], [0x10, 0x20]);
+});
+
+Deno.test("a range that moves to where it does not fit is off", () => {
+  const { mover, buses: [bus] } = movingBuses(moving("pio", 8, 0), moving("mmio", 0x1000, 1));
+  for (const [slot, base] of [[0, 0xfff9], [0, 0x1_0000], [0, -1], [0, 2 ** 62], [1, 2 ** 53]]) {
+    mover.move(slot, base);
+    assert.equal(bus.readPort(0xfffb, 4), 0xffff_ffff);
+    assert.equal(bus.readMemory(2 ** 53, 1), 0xff);
+  }
+  mover.move(0, 0xfff8);
+  assert.equal(bus.readPort(0xfff8, 1), 0x10);
 });

@@ -4,13 +4,22 @@
  * @module
  */
 import type { SinkDescription } from "../../devices/chardev/sink.ts";
-import type { AddressRange, Device, DeviceType, PropertyValue } from "../../devices/device.ts";
+import {
+  type AddressRange,
+  type Device,
+  type DeviceLayout,
+  type DeviceType,
+  layoutFor,
+  type Properties,
+  withDefaults,
+} from "../../devices/device.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { drainEvent, Epoll, makeTimerfd, monotonicNs } from "../../ffi/event.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import type { AcceleratorVm } from "../accel/accelerator.ts";
-import { checkOverlap } from "./bus.ts";
+import { RangeBases } from "./bases.ts";
+import { checkOverlap, type PlacedRange, placeRanges } from "./bus.ts";
 import type { ThreadControl } from "../threads/control_block.ts";
 import type { RamRange } from "./device_memory.ts";
 import {
@@ -26,7 +35,7 @@ export interface DeviceRequest {
   /** Unique among the machine's devices; saved state is keyed by (type, id). */
   readonly id: string;
   /** Properties that differ from their defaults. */
-  readonly properties: Readonly<Record<string, PropertyValue>>;
+  readonly properties: Properties;
   /** Where the device's character output goes. */
   readonly sink?: SinkDescription;
   /** What the device is given, and never changes. */
@@ -38,8 +47,9 @@ export interface DeviceInstance {
   readonly type: DeviceType;
   readonly id: string;
   /** All properties. */
-  readonly properties: Readonly<Record<string, PropertyValue>>;
-  readonly ranges: readonly AddressRange[];
+  readonly properties: Properties;
+  /** How its state is laid out. */
+  readonly layout: DeviceLayout;
   /** Its state, shared with all threads. */
   readonly state: Uint8Array<SharedArrayBuffer>;
 }
@@ -55,7 +65,8 @@ export function findDeviceType(name: string): DeviceType {
 export function checkDevices(requests: readonly DeviceRequest[]): void {
   checkOverlap(requests.flatMap((request) => {
     const type = findDeviceType(request.type);
-    return type.ranges(withDefaults(type, request.properties));
+    const ranges = type.ranges(withDefaults(type, request.properties));
+    return ranges.flatMap(({ base, ...range }) => base === undefined ? [] : [{ ...range, base }]);
   }));
 }
 
@@ -64,7 +75,8 @@ export class DeviceSet implements Disposable {
   readonly devices: readonly DeviceInstance[];
   /** Plain data from which any thread builds its own devices. */
   readonly description: DeviceSetDescription;
-  readonly #timers: OwnedFd[];
+  /** Of each device. */
+  readonly #timers: readonly (readonly OwnedFd[])[];
   readonly #reactor: Reactor;
   readonly #own: ThreadDevices;
 
@@ -87,47 +99,44 @@ export class DeviceSet implements Disposable {
     control: ThreadControl,
     reactor: Reactor,
   ) {
-    const types = requests.map((request) => findDeviceType(request.type));
-    const offsets: number[] = [];
-    const size = types.reduce(
-      (end, type, i) => (offsets[i] = align(end), offsets[i] + type.state.size),
-      0,
-    );
-    const state = new SharedArrayBuffer(size);
-    this.devices = requests.map((request, i) => {
-      const properties = withDefaults(types[i], request.properties);
-      return {
-        type: types[i],
-        id: request.id,
-        properties,
-        ranges: types[i].ranges(properties),
-        state: new Uint8Array(state, offsets[i], types[i].state.size),
-      };
-    });
     checkDevices(requests);
-    this.#timers = requests.map(makeTimerfd);
+    const { devices, offsets, state } = placeStates(requests);
+    this.devices = devices;
+    this.#timers = devices.map(({ type }) => Array.from({ length: type.timers ?? 0 }, makeTimerfd));
     this.#reactor = reactor;
+    const { ranges, slots } = numberRanges(devices);
     this.description = {
       interrupts: vm.interruptsDescription,
       eventFd,
       ram,
       state,
       mutexes: new SharedArrayBuffer(4 * Math.max(1, requests.length)),
-      devices: this.devices.map((device, i): DeviceDescription => ({
+      bases: RangeBases.allocate(slots),
+      devices: devices.map((device, i): DeviceDescription => ({
         type: device.type.name,
         id: device.id,
         properties: device.properties,
+        ranges: ranges[i],
         stateOffset: offsets[i],
         mutex: i,
-        timerFd: this.#timers[i].fd,
+        timerFds: this.#timers[i].map(({ fd }) => fd),
         chardev: requests[i].sink,
         content: requests[i].content,
       })),
     };
     this.#own = new ThreadDevices(this.description, control, vm.interrupts);
-    this.#timers.forEach((timer, i) =>
-      reactor.add(timer.fd, Epoll.IN, () => this.#timerExpired(timer.fd, this.devices[i].id))
+    this.#timers.forEach((timers, i) =>
+      timers.forEach(({ fd }, index) =>
+        reactor.add(fd, Epoll.IN, () => this.#timerExpired(fd, index, devices[i].id))
+      )
     );
+  }
+
+  /** Where the devices' ranges are now, by device: those that are somewhere. */
+  ranges(): ReadonlyMap<string, readonly AddressRange[]> {
+    const { devices, bases } = this.description;
+    const all = devices.flatMap(({ id, ranges }) => ranges.map((range) => ({ ...range, id })));
+    return Map.groupBy(placeRanges(all, new RangeBases(bases)), ({ id }) => id);
   }
 
   /** Calls a device with its mutex held. */
@@ -161,7 +170,7 @@ export class DeviceSet implements Disposable {
 
   /** Ends the timers. */
   close(): void {
-    for (const timer of this.#timers) {
+    for (const timer of this.#timers.flat()) {
       this.#reactor.remove(timer.fd);
       timer.close();
     }
@@ -172,24 +181,44 @@ export class DeviceSet implements Disposable {
     this.close();
   }
 
-  #timerExpired(fd: number, id: string): void {
-    if (drainEvent(fd)) this.with(id, (device) => device.timer?.(monotonicNs()));
+  #timerExpired(fd: number, index: number, id: string): void {
+    if (drainEvent(fd)) this.with(id, (device) => device.timer?.(index, monotonicNs()));
   }
+}
+
+/** The devices, with their states one after another in memory that all threads share. */
+function placeStates(requests: readonly DeviceRequest[]) {
+  const described = requests.map((request) => {
+    const type = findDeviceType(request.type);
+    const properties = withDefaults(type, request.properties);
+    return { type, id: request.id, properties, layout: layoutFor(type, properties) };
+  });
+  const offsets: number[] = [];
+  let size = 0;
+  for (const { layout } of described) {
+    offsets.push(align(size));
+    size = align(size) + layout.state.size;
+  }
+  const state = new SharedArrayBuffer(size);
+  const devices = described.map((device, i): DeviceInstance => ({
+    ...device,
+    state: new Uint8Array(state, offsets[i], device.layout.state.size),
+  }));
+  return { devices, offsets, state };
+}
+
+/** The devices' ranges, those that move with their slots, and how many slots there are. */
+function numberRanges(devices: readonly DeviceInstance[]) {
+  let slots = 0;
+  const ranges = devices.map(({ type, properties }) =>
+    type.ranges(properties).map((range): PlacedRange =>
+      range.base === undefined ? { ...range, slot: slots++ } : range
+    )
+  );
+  return { ranges, slots };
 }
 
 /** States start on cache lines of their own: vCPUs on different devices shall not share one. */
 function align(offset: number): number {
   return Math.ceil(offset / 64) * 64;
-}
-
-function withDefaults(
-  type: DeviceType,
-  given: Readonly<Record<string, PropertyValue>>,
-): Readonly<Record<string, PropertyValue>> {
-  const all: Record<string, PropertyValue> = {};
-  for (const [name, declaration] of Object.entries(type.properties)) {
-    const value = given[name] ?? declaration.default;
-    if (value !== undefined) all[name] = value;
-  }
-  return all;
 }

@@ -4,13 +4,20 @@
  *
  * @module
  */
-import { nullSink, openSink, type SinkDescription } from "../../devices/chardev/sink.ts";
-import type { Device, DeviceContext, GuestRequest, PropertyValue } from "../../devices/device.ts";
+import { openSink, type SinkDescription } from "../../devices/chardev/sink.ts";
+import {
+  type Device,
+  type DeviceContext,
+  type GuestRequest,
+  layoutFor,
+  type Properties,
+} from "../../devices/device.ts";
 import { lock, unlock } from "../../devices/mutex.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { armTimerfd, monotonicNs, realtimeNs, signalEventfd } from "../../ffi/event.ts";
 import type { InterruptLines, InterruptsDescription } from "../accel/accelerator.ts";
-import { Bus, type Claim } from "./bus.ts";
+import { RangeBases } from "./bases.ts";
+import { Bus, type Claim, type PlacedRange } from "./bus.ts";
 import { GuestEvent, type ThreadControl } from "../threads/control_block.ts";
 import { GuestRam, type RamRange } from "./device_memory.ts";
 
@@ -19,13 +26,14 @@ export interface DeviceDescription {
   /** The device type's name. */
   readonly type: string;
   readonly id: string;
-  readonly properties: Readonly<Record<string, PropertyValue>>;
+  readonly properties: Properties;
+  readonly ranges: readonly PlacedRange[];
   /** Byte offset of its state in the shared state buffer. */
   readonly stateOffset: number;
   /** Index of its mutex among the mutex words. */
   readonly mutex: number;
-  /** The timerfd that `armTimer` sets. */
-  readonly timerFd: number;
+  /** The timerfd of each of its timers. */
+  readonly timerFds: readonly number[];
   readonly chardev?: SinkDescription;
   readonly content?: Uint8Array<SharedArrayBuffer>;
 }
@@ -39,6 +47,8 @@ export interface DeviceSetDescription {
   readonly ram: readonly RamRange[];
   readonly state: SharedArrayBuffer;
   readonly mutexes: SharedArrayBuffer;
+  /** Where the ranges that move are. */
+  readonly bases: SharedArrayBuffer;
   readonly devices: readonly DeviceDescription[];
 }
 
@@ -65,19 +75,26 @@ export class ThreadDevices {
   constructor(description: DeviceSetDescription, control: ThreadControl, lines: InterruptLines) {
     this.#mutexes = new Int32Array(description.mutexes);
     const claims: Claim[] = [];
-    const memory = new GuestRam(description.ram);
+    const bases = new RangeBases(description.bases);
+    const surroundings: Surroundings = {
+      eventFd: description.eventFd,
+      memory: new GuestRam(description.ram),
+      control,
+      lines,
+      bases,
+    };
     for (const entry of description.devices) {
       const type = deviceTypes.find((type) => type.name === entry.type)!;
-      const irqs = type.irqs(entry.properties);
-      const context = makeContext(description, entry, irqs, memory, control, lines);
-      const state = type.state.view(description.state, entry.stateOffset);
-      const device = type.create(state, context, entry.properties);
+      const context = makeContext(surroundings, entry, type.irqs(entry.properties));
+      const { state } = layoutFor(type, entry.properties);
+      const view = state.view(description.state, entry.stateOffset);
+      const device = type.create(view, context, entry.properties);
       this.#devices.set(entry.id, { device, mutex: entry.mutex });
-      type.ranges(entry.properties).forEach((range, number) =>
+      entry.ranges.forEach((range, number) =>
         claims.push({ ...range, range: number, device, mutex: entry.mutex })
       );
     }
-    this.bus = new Bus(claims, this.#mutexes);
+    this.bus = new Bus(claims, this.#mutexes, bases);
   }
 
   /** Calls a device with its mutex held. */
@@ -94,25 +111,36 @@ export class ThreadDevices {
 
 const nothing = new Uint8Array();
 
+/** What the devices on one thread have in common. */
+interface Surroundings {
+  readonly eventFd: number;
+  readonly memory: GuestRam;
+  readonly control: ThreadControl;
+  readonly lines: InterruptLines;
+  readonly bases: RangeBases;
+}
+
 function makeContext(
-  set: DeviceSetDescription,
+  { eventFd, memory, control, lines, bases }: Surroundings,
   entry: DeviceDescription,
   irqs: readonly number[],
-  memory: GuestRam,
-  control: ThreadControl,
-  lines: InterruptLines,
 ): DeviceContext {
   return {
-    setIrq: (level, line = 0) => lines.setLine(irqs[line], level),
+    interrupts: irqs.map((gsi) => ({ set: (level) => lines.setLine(gsi, level) })),
+    timers: entry.timerFds.map((fd) => ({ arm: (deadlineNs) => armTimerfd(fd, deadlineNs) })),
     memory,
     content: entry.content ?? nothing,
-    chardev: entry.chardev ? openSink(entry.chardev) : nullSink,
+    chardev: entry.chardev && openSink(entry.chardev),
     realtimeNs,
     monotonicNs,
-    armTimer: (deadlineNs) => armTimerfd(entry.timerFd, deadlineNs),
+    moveRange(range, base) {
+      const { slot, name } = entry.ranges[range];
+      if (slot === undefined) throw new RangeError(`Range '${name}' of '${entry.id}' cannot move`);
+      bases.move(slot, base);
+    },
     request(request) {
       control.post(requestEvents[request.kind], request.kind === "debug-exit" ? request.status : 0);
-      signalEventfd(set.eventFd);
+      signalEventfd(eventFd);
     },
   };
 }

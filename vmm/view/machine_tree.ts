@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { AddressRange } from "../../devices/device.ts";
 import type { DeviceInstance } from "../bus/device_set.ts";
 import type { Machine } from "../machine/machine.ts";
 import { ELCR, IOAPIC, LOCAL_APIC, PICS, PIT, type Place, SPEAKER } from "../machine/microvm.ts";
@@ -20,7 +21,7 @@ const PAGE = 4096;
 
 /** The spaces `memory` and `I/O`. */
 export function addressSpaces(machine: Machine): AddressSpaceInfo[] {
-  const claims = machine.devices.devices.flatMap((device) => device.ranges);
+  const claims = [...machine.devices.ranges().values()].flat();
   const ports = [
     ...PICS,
     ELCR,
@@ -52,6 +53,7 @@ function io({ name, base, size }: Place): MemoryRegionInfo {
 
 /** The system bus with the in-kernel chips and the ISA bus. */
 export function deviceTree(machine: Machine): BusInfo {
+  const ranges = machine.devices.ranges();
   const isa: BusInfo = {
     name: "isa.0",
     type: "ISA",
@@ -69,7 +71,9 @@ export function deviceTree(machine: Machine): BusInfo {
         id: "",
         properties: [number("iobase", PICS[0].base), flag("master", true)],
       },
-      ...machine.devices.devices.map(describeDevice),
+      ...machine.devices.devices.map((device) =>
+        describeDevice(device, ranges.get(device.id) ?? [])
+      ),
     ],
   };
   return {
@@ -88,7 +92,10 @@ export function deviceTree(machine: Machine): BusInfo {
   };
 }
 
-function describeDevice({ type, id, properties, ranges }: DeviceInstance): DeviceInfo {
+function describeDevice(
+  { type, id, properties }: DeviceInstance,
+  ranges: readonly AddressRange[],
+): DeviceInfo {
   return {
     driver: type.name,
     id,

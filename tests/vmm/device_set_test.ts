@@ -1,0 +1,226 @@
+/** What the machine gives a device: interrupts, timers, ranges that move, state by its properties. */
+import assert from "node:assert/strict";
+import { DeviceState } from "../../cpr/state/device_state.ts";
+import {
+  defineDevice,
+  type Device,
+  type DeviceContext,
+  type DeviceType,
+  type Properties,
+} from "../../devices/device.ts";
+import { deviceTypes } from "../../devices/registry.ts";
+import { array, struct, u32, u64, u8 } from "../../ffi/struct.ts";
+import { Reactor } from "../../ffi/reactor.ts";
+import type { AcceleratorVm } from "../../vmm/accel/accelerator.ts";
+import { type DeviceRequest, DeviceSet } from "../../vmm/bus/device_set.ts";
+import { ThreadDevices } from "../../vmm/bus/thread_devices.ts";
+import { controlBlockSize, ThreadControl } from "../../vmm/threads/control_block.ts";
+import { patience } from "../patience.ts";
+
+const tail = struct("tail", { value: u32 });
+
+/** As many words as its property says, before a subsection. */
+function layout({ words }: Properties) {
+  const state = struct("gadget", { place: u64, words: array(u32, Number(words)), tail });
+  return {
+    version: 2,
+    state,
+    older: [{
+      state: struct("gadget", { words: array(u8, Number(words)) }),
+      upgrade: (older: object, newer: object) => {
+        const to = (newer as ReturnType<typeof state.view>).words;
+        [...(older as { words: Iterable<number> }).words].forEach((word, i) => to.put(i, word));
+      },
+      downgrade: () => false,
+    }],
+    subsections: [{
+      field: "tail",
+      version: 1,
+      state: tail,
+      needed: (view: object) => (view as ReturnType<typeof state.view>).tail.value !== 0,
+    }],
+  };
+}
+
+/** Contexts of the gadgets, in the order in which they were made. */
+const contexts: DeviceContext[] = [];
+/** What the gadgets were told. */
+const calls: string[] = [];
+
+/** A device without a character part: two interrupts, two timers, a range that it moves itself. */
+const gadget: DeviceType = defineDevice({
+  name: "gadget",
+  help: "gadget",
+  user: false,
+  properties: {
+    words: { type: "uint8", default: 2, help: "words of state" },
+    base: { type: "uint32", default: 0xfeb0_0000, help: "address of the range that does not move" },
+  },
+  ...layout({ words: 2 }),
+  layout,
+  ranges: ({ base }) => [
+    { space: "mmio", base: Number(base), size: 0x100, name: "gadget" },
+    { space: "mmio", size: 0x100, name: "gadget-bar" },
+  ],
+  irqs: () => [16, 17],
+  timers: 2,
+  create(state, context): Device {
+    contexts.push(context);
+    return {
+      read: (range, offset) => range === 0 ? state.words.at(offset) : 0xba,
+      write: (_range, offset, _size, value) => {
+        state.words.put(offset, value);
+        state.place = BigInt(value);
+        context.moveRange(1, value);
+      },
+      reset: () => {},
+      timer: (index) => void calls.push(`timer ${index}`),
+      restored: () => context.moveRange(1, Number(state.place)),
+    };
+  },
+});
+(deviceTypes as DeviceType[]).push(gadget);
+
+/** Waits until the gadgets were told as often. */
+async function called(times: number): Promise<void> {
+  const end = performance.now() + patience(5000);
+  while (calls.length < times && performance.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+/** A set of devices on chips that record what is driven. */
+class Stage implements Disposable {
+  readonly lines: string[] = [];
+  readonly set: DeviceSet;
+  readonly #reactor = new Reactor();
+  readonly #control = new ThreadControl(new SharedArrayBuffer(controlBlockSize(1)), 1);
+
+  constructor(...requests: Partial<DeviceRequest>[]) {
+    contexts.length = calls.length = 0;
+    const interrupts = {
+      setLine: (gsi: number, level: boolean) => void this.lines.push(`${gsi} ${level}`),
+    };
+    const vm = { interrupts, interruptsDescription: { accelerator: "kvm", vmFd: -1 } };
+    this.set = new DeviceSet(
+      requests.map((one, i) => ({ type: "gadget", id: `g${i}`, properties: {}, ...one })),
+      vm as unknown as AcceleratorVm,
+      [],
+      -1,
+      this.#control,
+      this.#reactor,
+    );
+  }
+
+  /** The devices as another thread has them. */
+  thread(): ThreadDevices {
+    const lines = { setLine: (gsi: number) => void this.lines.push(`other ${gsi}`) };
+    return new ThreadDevices(this.set.description, this.#control, lines);
+  }
+
+  [Symbol.dispose](): void {
+    this.set.close();
+    void this.#reactor.close();
+  }
+}
+
+Deno.test("a device drives the interrupts that it declares, on the thread on which it is", () => {
+  using stage = new Stage({});
+  stage.thread();
+  const [own, other] = contexts;
+  own.interrupts[0].set(true);
+  own.interrupts[1].set(true);
+  own.interrupts[0].set(false);
+  other.interrupts[1].set(false);
+  assert.deepEqual(stage.lines, ["16 true", "17 true", "16 false", "other 17"]);
+  assert.equal(own.interrupts.length, 2);
+});
+
+Deno.test("a device without a chardev is given none", () => {
+  using _stage = new Stage({});
+  assert.equal(contexts[0].chardev, undefined);
+});
+
+Deno.test("each timer of a device comes by its number, whoever armed it", async () => {
+  using stage = new Stage({});
+  stage.thread();
+  const [own, other] = contexts;
+  assert.equal(own.timers.length, 2);
+  other.timers[1].arm(own.monotonicNs());
+  await called(1);
+  own.timers[0].arm(own.monotonicNs() + 3_600_000_000_000n);
+  other.timers[0].arm(1n);
+  await called(2);
+  assert.deepEqual(calls, ["timer 1", "timer 0"]);
+});
+
+Deno.test("the size of a device's state follows from its properties, that of its neighbour too", () => {
+  using stage = new Stage({ properties: { words: 100 } }, { properties: { words: 1, base: 0 } });
+  const sizes = stage.set.devices.map(({ state }) => state.length);
+  assert.deepEqual(sizes, [8 + 400 + 8, 8 + 4 + 4]);
+  const other = stage.thread();
+  stage.set.with("g0", (device) => device.write(0, 99, 4, 0x1234));
+  assert.equal(other.with("g0", (device) => device.read(0, 99, 4)), 0x1234);
+  assert.equal(stage.set.with("g1", (device) => device.read(0, 0, 4)), 0);
+});
+
+Deno.test("state of older versions and subsections are read in the layout of the properties", () => {
+  using stage = new Stage({ properties: { words: 5 } });
+  const [device] = stage.set.devices;
+  const state = new DeviceState(device);
+  const section = (data: number[], version: number, name = "gadget") => ({
+    name,
+    id: "g0",
+    version,
+    data: Uint8Array.from(data),
+  });
+  state.fill(section([1, 2, 3, 4, 5], 1), undefined);
+  stage.set.restore(device, state.bytes);
+  assert.equal(stage.set.with("g0", (gadget) => gadget.read(0, 4, 4)), 5);
+  assert.throws(() => state.fill(section([1, 2], 1), undefined), {
+    message: "Section 'gadget' g0 has 2 bytes, expected 5",
+  });
+  assert.deepEqual(state.subsections(), []);
+  device.state[8 + 5 * 4] = 7;
+  state.save();
+  assert.deepEqual(state.subsections().map(({ section }) => [section.name, ...section.data]), [
+    ["gadget/tail", 7, 0, 0, 0],
+  ]);
+});
+
+Deno.test("a range that a device moves is found by the other threads, and listed", () => {
+  using stage = new Stage({}, {
+    type: "pci-config",
+    id: "ports",
+  });
+  const other = stage.thread();
+  const listed = () => stage.set.ranges().get("g0")?.map(({ name, base }) => [name, base]);
+  assert.deepEqual(listed(), [["gadget", 0xfeb0_0000]]);
+  assert.equal(other.bus.readMemory(0xc000_0000, 1), 0xff);
+  stage.set.with("g0", (device) => device.write(0, 0, 4, 0xc000_0000));
+  assert.equal(other.bus.readMemory(0xc000_0000, 1), 0xba);
+  assert.deepEqual(listed(), [["gadget", 0xfeb0_0000], ["gadget-bar", 0xc000_0000]]);
+  assert.equal(stage.set.ranges().get("ports")?.length, 2);
+  assert.throws(() => contexts[0].moveRange(0, 0), {
+    message: "Range 'gadget' of 'g0' cannot move",
+  });
+});
+
+Deno.test("a device's range is where it was after its state was loaded", () => {
+  using before = new Stage({});
+  before.set.with("g0", (device) => device.write(0, 1, 4, 0xc100_0000));
+  const saved = before.set.devices[0].state.slice();
+  using after = new Stage({});
+  const bus = after.thread().bus;
+  after.set.restore(after.set.devices[0], saved);
+  after.set.restored();
+  assert.equal(bus.readMemory(0xc100_0000, 1), 0xba);
+});
+
+Deno.test("two devices that claim one address are refused, but not for ranges that move", () => {
+  using _apart = new Stage({}, { properties: { base: 0 } });
+  assert.throws(
+    () => new Stage({}, {}),
+    /Device range 'gadget' at 0xfeb00000 overlaps 'gadget' at 0xfeb00000/,
+  );
+});
