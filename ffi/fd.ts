@@ -365,8 +365,6 @@ export function* dataRanges(
 export const POLLIN = 1;
 /** Writing is possible. */
 export const POLLOUT = 4;
-/** An error is pending. */
-export const POLLERR = 8;
 /** The peer hung up. */
 export const POLLHUP = 16;
 

@@ -54,7 +54,7 @@ function migrationCommands(cpr: Cpr): Command[] {
       handler: () => ({
         ...migration.parameters,
         "cpr-exec-command": [...migration.parameters["cpr-exec-command"]],
-      } as never),
+      }),
     }),
     defineCommand({
       name: "migrate-set-capabilities",

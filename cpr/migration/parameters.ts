@@ -15,6 +15,16 @@ export const migrationModes = ["normal", "cpr-reboot", "cpr-transfer", "cpr-exec
 /** One of QEMU's migration modes. */
 export type MigrationMode = typeof migrationModes[number];
 
+/** The parameters that take one of a few words. */
+export const parameterChoices = {
+  mode: migrationModes,
+  "multifd-compression": ["none", "zlib"],
+  "zero-page-detection": ["none", "legacy", "multifd"],
+  "x-cpr-exec-relay": ["on", "off", "auto"],
+} as const;
+
+type Choice<Name extends keyof typeof parameterChoices> = typeof parameterChoices[Name][number];
+
 /** QEMU's defaults, in the order in which `query-migrate-parameters` gives them. */
 export const defaultParameters = {
   "cpu-throttle-tailslow": false,
@@ -23,18 +33,18 @@ export const defaultParameters = {
   "announce-max": 550,
   "direct-io": false,
   "avail-switchover-bandwidth": 0,
-  "zero-page-detection": "multifd",
+  "zero-page-detection": "multifd" as Choice<"zero-page-detection">,
   "multifd-qatzip-level": 1,
   "x-rdma-chunk-size": 1048576,
   "multifd-channels": 2,
-  mode: "normal" as MigrationMode,
+  mode: "normal" as Choice<"mode">,
   "multifd-zstd-level": 1,
   "announce-initial": 50,
   "downtime-limit": 300,
   "tls-authz": "",
   "cpr-exec-command": [] as readonly string[],
   "vcpu-dirty-limit": 1,
-  "multifd-compression": "none",
+  "multifd-compression": "none" as Choice<"multifd-compression">,
   "announce-rounds": 5,
   "announce-step": 100,
   "tls-creds": "",
@@ -50,7 +60,7 @@ export const defaultParameters = {
   /** Denovo's own: where the timeline of an update is written, in the Chrome trace-event format. */
   "x-trace-file": "",
   /** Denovo's own: whether cpr-exec goes by way of a helper process. */
-  "x-cpr-exec-relay": "auto" as "on" | "off" | "auto",
+  "x-cpr-exec-relay": "auto" as Choice<"x-cpr-exec-relay">,
 };
 
 /** The names of all parameters. */
@@ -119,14 +129,6 @@ const ranges: Partial<Record<ParameterName, Range>> = {
   "multifd-zstd-level": level(20),
   "multifd-qatzip-level": { min: 1, max: 9, text: "a value between 1 and 9" },
 };
-
-/** The parameters that take one of a few words. */
-export const parameterChoices = {
-  mode: migrationModes,
-  "multifd-compression": ["none", "zlib"],
-  "zero-page-detection": ["none", "legacy", "multifd"],
-  "x-cpr-exec-relay": ["on", "off", "auto"],
-} as const;
 
 /**
  * Reads a parameter's value as `-global` has it.

@@ -10,7 +10,6 @@ import {
   O,
   openFile,
   OwnedFd,
-  POLLERR,
   pollFd,
   POLLHUP,
   POLLIN,
@@ -44,6 +43,9 @@ function withFile(run: (path: string) => void): void {
     Deno.removeSync(path);
   }
 }
+
+/** poll(2): an error is pending, here that the reader has gone. */
+const POLLERR = 8;
 
 Deno.test("`OwnedFd` closes its descriptor once", () => {
   const file = openFile("/dev/null", O.RDONLY);

@@ -5,7 +5,6 @@
  *
  * @module
  */
-import type { Field, Struct } from "../../../ffi/struct.ts";
 import {
   ATTENTION,
   COMMON_ADDRESS,
@@ -33,9 +32,9 @@ const constant = (name: string, value: number, type = "usize") =>
 
 function offsetsOf(
   prefix: string,
-  layout: Struct<Record<string, Field<unknown>>>,
+  { offsets }: { readonly offsets: Readonly<Record<string, number>> },
 ): string[] {
-  return Object.entries(layout.offsets).map(([name, offset]) => constant(prefix + name, offset));
+  return Object.entries(offsets).map(([name, offset]) => constant(prefix + name, offset));
 }
 
 /** The text of `core/layout.ts`. */
@@ -44,16 +43,16 @@ function layoutSource(): string {
     Object.entries(values).map(([name, value]) => constant(prefix + name, value, "u32"));
   return [
     "// Written by `deno task core` from cpu_state.ts; change that.",
-    ...offsetsOf("", cpuState as never),
+    ...offsetsOf("", cpuState),
     "// The parts of a segment, and where each is",
     constant("segment_size_of", segment.size),
-    ...offsetsOf("segment_", segment as never),
+    ...offsetsOf("segment_", segment),
     ...SEGMENT_NAMES.map((name, i) =>
       constant(`seg_${name}`, cpuState.offsets.segments + i * segment.size)
     ),
     "// The parts of a region of RAM",
     constant("region_size_of", region.size),
-    ...offsetsOf("region_", region as never),
+    ...offsetsOf("region_", region),
     constant("max_regions", MAX_REGIONS, "u32"),
     "// attention, and what run() returns",
     ...names(ATTENTION, "attention_"),
