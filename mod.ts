@@ -61,10 +61,12 @@ import { VirtualMachine } from "./vmm/virtual_machine.ts";
 
 export type {
   ActionConfig,
+  BlockNodeConfig,
   BootConfig,
   ChardevConfig,
   CpuConfig,
   DeviceConfig,
+  DriveConfig,
   FirmwareFileConfig,
   LoaderConfig,
   MachineConfig,
@@ -77,6 +79,13 @@ export { defaultConfig } from "./vmm/config.ts";
 export type { VmEvent, VmEventListener } from "./vmm/events.ts";
 export { EventHub } from "./vmm/events.ts";
 export { type RunState, runStates } from "./vmm/run_state.ts";
+export type {
+  BlockNodeCommon,
+  ErrorAction,
+  FileNodeConfig,
+  NullNodeConfig,
+  RawNodeConfig,
+} from "./devices/block/config.ts";
 export type { Console } from "./vmm/console.ts";
 export type {
   ChardevCommon,

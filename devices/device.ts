@@ -134,7 +134,7 @@ export type PropertyValue = string | number | boolean;
 
 /** Declares one `-device` property. */
 export interface PropertyDeclaration {
-  readonly type: "uint8" | "uint16" | "uint32" | "bool" | "string" | "chardev";
+  readonly type: "uint8" | "uint16" | "uint32" | "bool" | "string" | "chardev" | "drive";
   readonly default?: PropertyValue;
   /** One line for `-device NAME,help`. */
   readonly help: string;

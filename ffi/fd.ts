@@ -5,7 +5,7 @@
  */
 import { check, Errno, errno, OsError, retry } from "./errno.ts";
 import { cstring, libc } from "./libc.ts";
-import { i64, struct, u16, u32, u64 } from "./struct.ts";
+import { i64, struct, u32, u64 } from "./struct.ts";
 
 /** open(2) flags (asm-generic/fcntl.h). */
 export const O = {
@@ -18,6 +18,7 @@ export const O = {
   TRUNC: 0o1000,
   APPEND: 0o2000,
   NONBLOCK: 0o4000,
+  DIRECT: 0o40000,
   NOFOLLOW: 0o400000,
   CLOEXEC: 0o2000000,
   PATH: 0o10000000,
@@ -195,6 +196,11 @@ export function accessMode(fd: number): number {
   return check(libc.fcntl(fd, F_GETFL, 0), "fcntl(F_GETFL)", `${fd}`) & 3;
 }
 
+/** Whether a file was opened with a flag, such as `O.DIRECT`. */
+export function hasFlag(fd: number, flag: number): boolean {
+  return (check(libc.fcntl(fd, F_GETFL, 0), "fcntl(F_GETFL)", `${fd}`) & flag) !== 0;
+}
+
 /** Duplicates a descriptor, with CLOEXEC. */
 export function duplicate(fd: number): OwnedFd {
   return new OwnedFd(check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 3), "fcntl(F_DUPFD_CLOEXEC)", `${fd}`));
@@ -217,40 +223,6 @@ export function fileStatus(fd: number): FileStatus {
     size: Number(st.size),
     allocated: Number(st.blocks) * 512,
   };
-}
-
-/** struct flock of x86-64 (asm-generic/fcntl.h). */
-const flock = struct("flock", {
-  type: u16,
-  whence: u16,
-  pad: u32,
-  start: i64,
-  len: i64,
-  pid: u32,
-  pad2: u32,
-});
-const F_OFD_SETLK = 37;
-const lockTypes = { shared: 0, exclusive: 1 } as const;
-const F_UNLCK = 2;
-
-/**
- * Locks a whole open file (F_OFD_SETLK): all who share its description, such as a process that the
- * descriptor is passed to, have the lock until the last of them closes it.
- *
- * @returns false if another has a lock that does not go with this one
- * @throws {OsError} where the file system knows no locks
- */
-export function lockFile(fd: number, kind: keyof typeof lockTypes): boolean {
-  const { bytes } = flock.alloc({ type: lockTypes[kind] });
-  if (libc.fcntl_buffer(fd, F_OFD_SETLK, bytes) === 0) return true;
-  if (errno() === Errno.EAGAIN || errno() === Errno.EACCES) return false;
-  throw new OsError("fcntl(F_OFD_SETLK)", errno(), `${fd}`);
-}
-
-/** Takes an open file's lock away. */
-export function unlockFile(fd: number): void {
-  const { bytes } = flock.alloc({ type: F_UNLCK });
-  check(libc.fcntl_buffer(fd, F_OFD_SETLK, bytes), "fcntl(F_OFD_SETLK)", `${fd}`);
 }
 
 /** struct statfs of x86-64 (asm-generic/statfs.h), as far as Denovo reads it. */

@@ -51,6 +51,15 @@ export class IoVector {
     return this.#end - this.#first;
   }
 
+  /** Whether each piece begins and ends at a multiple of `alignment` bytes, a power of two. */
+  isAligned(alignment: number): boolean {
+    for (let i = this.#first; i < this.#end; i++) {
+      // The lower halves have all the bits that count.
+      if ((this.#words[i * WORDS] | this.#words[i * WORDS + 2]) & (alignment - 1)) return false;
+    }
+    return true;
+  }
+
   /** Takes all pieces out. */
   clear(): void {
     this.#first = this.#end = this.#length = 0;

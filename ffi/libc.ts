@@ -39,6 +39,8 @@ const table = {
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
   // int fallocate(int fd, int mode, off_t offset, off_t len)
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
+  // int fdatasync(int fd)
+  fdatasync: { parameters: ["i32"], result: "i32" },
   // int fstat(int fd, struct stat *st)
   fstat: { parameters: ["i32", "buffer"], result: "i32" },
   // int fstatfs(int fd, struct statfs *buf)

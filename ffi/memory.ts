@@ -227,7 +227,7 @@ export class MappedRegion implements Disposable {
 }
 
 /** Whether there are only zeros: the first byte is one, and each is like the one before it. */
-function isZero(bytes: Uint8Array<ArrayBuffer>): boolean {
+export function isZero(bytes: Uint8Array<ArrayBuffer>): boolean {
   if (bytes.length === 0 || bytes[0] !== 0) return bytes.length === 0;
   const at = addressOf(bytes);
   return bytes.length === 1 || libc.memcmp(at, at + 1n, bytes.length - 1) === 0;

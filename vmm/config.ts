@@ -4,10 +4,11 @@
  * @module
  */
 import { MACHINE_TYPE } from "./machine/microvm.ts";
+import type { BlockNodeConfig, DriveConfig } from "../devices/block/config.ts";
 import type { ChardevConfig } from "../devices/chardev/config.ts";
 import type { PropertyValue } from "../devices/device.ts";
 
-export type { ChardevConfig };
+export type { BlockNodeConfig, ChardevConfig, DriveConfig };
 
 /** `-machine microvm,...` */
 export interface MachineTypeConfig {
@@ -205,6 +206,10 @@ export interface MachineConfig {
   readonly loaders: readonly LoaderConfig[];
   /** `-device`, in order. */
   readonly devices: readonly DeviceConfig[];
+  /** `-blockdev`, and those that `-drive` implies, each after the one that it is made of. */
+  readonly blockdevs: readonly BlockNodeConfig[];
+  /** `-drive`, in order. */
+  readonly drives: readonly DriveConfig[];
   /** `-chardev`, and those that `-serial`, `-monitor` and the like imply. */
   readonly chardevs: readonly ChardevConfig[];
   /** Ids of character devices, COM1 first; `none` for a port without one. */
@@ -283,6 +288,8 @@ export function defaultConfig(): MachineConfig {
     nographic: false,
     loaders: [],
     devices: [],
+    blockdevs: [],
+    drives: [],
     chardevs: [],
     serials: [],
     monitors: [],

@@ -10,16 +10,15 @@ import { OsError } from "../ffi/errno.ts";
 import {
   fileStatus,
   findNamed,
-  lockFile,
   O,
   openFile,
   type OwnedFd,
   readAt,
   seekFd,
   unlinkNamed,
-  unlockFile,
   writeAll,
 } from "../ffi/fd.ts";
+import { lockFile, unlockFile } from "../ffi/file_lock.ts";
 import type { FdRequirement } from "../ffi/fd_requirement.ts";
 import { resizeFile } from "../ffi/memory.ts";
 import type { Handover, Inheritance, Keeper } from "./inheritance.ts";

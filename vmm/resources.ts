@@ -4,6 +4,7 @@
  * @module
  */
 import { Reactor } from "../ffi/reactor.ts";
+import { BlockSet } from "./block_set.ts";
 import { ChardevSet } from "./chardev_set.ts";
 import type { MachineConfig } from "./config.ts";
 import { Console } from "./console.ts";
@@ -19,6 +20,8 @@ export class Resources {
   readonly reactor: Reactor = new Reactor();
   /** The character devices. */
   readonly chardevs: ChardevSet;
+  /** The disks' images. */
+  readonly blocks: BlockSet = new BlockSet();
   /** All memory. */
   readonly memory: MemorySet = new MemorySet();
   /** The first serial port as streams, if no character device was named for it. */
@@ -37,7 +40,7 @@ export class Resources {
 
   /** Those of them that have something to hand over. */
   get keepers(): readonly Keeper[] {
-    return [this.memory, this.chardevs];
+    return [this.memory, this.blocks, this.chardevs];
   }
 
   /** Gives a VM that has no serial port of its own one that code reads and writes. */
@@ -60,12 +63,14 @@ export class Resources {
     options: { readonly abort?: AbortSignal; readonly successor?: boolean },
   ): Promise<void> {
     this.memory.open(config, inheritance);
+    this.blocks.open(config.blockdevs, config.drives, inheritance);
     await this.chardevs.open(config.chardevs, config.monitors, inheritance, options);
   }
 
   /** Closes everything. */
   async close(): Promise<void> {
     this.memory.close();
+    this.blocks.close();
     this.chardevs.close();
     this.console?.close();
     await this.reactor.close();

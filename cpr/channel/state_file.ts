@@ -8,12 +8,12 @@ import {
   accessMode,
   duplicate,
   fileStatus,
-  lockFile,
   O,
   openFile,
   type OwnedFd,
   seekFd,
 } from "../../ffi/fd.ts";
+import { lockFile } from "../../ffi/file_lock.ts";
 import { resizeFile } from "../../ffi/memory.ts";
 import type { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
 import type { FileAddress } from "./address.ts";

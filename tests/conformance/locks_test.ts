@@ -1,6 +1,7 @@
 /** Of some things there may be one: what a live VMM has is not taken from it by another. */
 import assert from "node:assert/strict";
-import { lockFile, O, openFile } from "../../ffi/fd.ts";
+import { O, openFile } from "../../ffi/fd.ts";
+import { lockFile } from "../../ffi/file_lock.ts";
 import {
   beginTransfer,
   execUpdate,

@@ -135,7 +135,7 @@ export function deviceHelp(text: string, types: readonly DeviceType[]): string |
   const { properties } = findType(driver, types);
   const lines = Object.entries(properties).map(([name, { type, help, default: value }]) => ({
     name,
-    type: type === "string" || type === "chardev" ? "str" : type,
+    type: ["string", "chardev", "drive"].includes(type) ? "str" : type,
     help,
     default: value,
   }));
@@ -163,7 +163,21 @@ export function device(text: string, draft: Draft): void {
   if (device.driver === "isa-serial") draft.defaultSerial = false;
   const index = config.devices.length;
   config.devices = [...config.devices, device];
-  draft.later("check", () => bindChardevs(config.devices[index], draft));
+  draft.later("check", () => {
+    bindChardevs(config.devices[index], draft);
+    bindDrives(config.devices[index], draft);
+  });
+}
+
+/** Binds the device to the disks that its properties name. */
+function bindDrives({ driver, properties }: DeviceConfig, draft: Draft): void {
+  for (const [name, { type }] of Object.entries(findType(driver, draft.types).properties)) {
+    if (type !== "drive") continue;
+    const drive = String(properties[name] ?? "");
+    if (drive === "") throw new OptionError(`${name} property not set`);
+    if (draft.useDrive(drive)) continue;
+    throw new OptionError(`Property '${driver}.${name}' can't find value '${drive}'`);
+  }
 }
 
 /** Binds the device to the backends that its properties name. */

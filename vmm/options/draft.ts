@@ -33,6 +33,7 @@ export class Draft {
   monitorCount = 0;
   readonly #later: { readonly stage: Stage; readonly run: () => void }[] = [];
   readonly #uses = new Map<string, number>();
+  readonly #usedDrives = new Set<string>();
   #where = "";
 
   /**
@@ -113,5 +114,25 @@ export class Draft {
           `too many uses of multiplexed chardev '${id}' (maximum is ${MAX_MUX})`,
         );
     }
+  }
+
+  /**
+   * Gives a drive, or a block node, to a device.
+   *
+   * @returns false if there is none of that name
+   * @throws OptionError if another device has it, or there is no medium in it
+   */
+  useDrive(name: string): boolean {
+    const { drives, blockdevs } = this.config;
+    const drive = drives.find(({ id }) => id === name);
+    if (!drive && !blockdevs.some(({ nodeName }) => nodeName === name)) return false;
+    if (drive && drive.nodeName === undefined) {
+      throw new OptionError("Device needs media, but drive is empty");
+    }
+    if (this.#usedDrives.has(name)) {
+      throw new OptionError(`Drive '${name}' is already in use by another device`);
+    }
+    this.#usedDrives.add(name);
+    return true;
   }
 }

@@ -20,6 +20,7 @@ export type ParameterType =
   | "string"
   | "id"
   | "chardev"
+  | "drive"
   | "size"
   | "uint8"
   | "uint16"
@@ -32,7 +33,7 @@ export type Schema = Readonly<Record<string, ParameterType>>;
 
 /** What a parameter of type `T` reads as. */
 export type ValueOf<T> = T extends "bool" ? boolean
-  : T extends "string" | "id" | "chardev" ? string
+  : T extends "string" | "id" | "chardev" | "drive" ? string
   : T extends readonly (infer Word)[] ? Word
   : number;
 
@@ -51,6 +52,7 @@ function fromText(name: string, type: ParameterType, text: string): Value {
       return parseBool(name, text);
     case "string":
     case "chardev":
+    case "drive":
       return text;
     case "id":
       return parseId(text);

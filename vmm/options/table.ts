@@ -4,6 +4,7 @@
  * @module
  */
 import { acceptedOptions } from "./groups/accepted.ts";
+import { blockOptions } from "./groups/block.ts";
 import { bootOptions } from "./groups/boot.ts";
 import { chardevOptions } from "./groups/chardev.ts";
 import { consoleOptions } from "./groups/consoles.ts";
@@ -23,6 +24,7 @@ interface OptionGroup {
 /** All options. */
 export const optionGroups: readonly OptionGroup[] = [
   { title: "Standard options", options: standardOptions },
+  { title: "Block device options", options: blockOptions },
   { title: "Display options", options: displayOptions },
   { title: "Network options", options: networkOptions },
   { title: "Character device options", options: chardevOptions },

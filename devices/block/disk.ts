@@ -1,0 +1,160 @@
+/**
+ * A block node as a guest's disk uses it, on any thread: bounds, permissions, and what `discard` and
+ * `detect-zeroes` ask for.
+ *
+ * @module
+ */
+import { Errno } from "../../ffi/errno.ts";
+import { IoVector } from "../../ffi/iovec.ts";
+import { isZero } from "../../ffi/memory.ts";
+import type { BlockNodeCommon } from "./config.ts";
+import { type Image, type ImageDescription, openImage } from "./image.ts";
+
+/** Sizes are multiples of this; a file's last bytes are followed by zeros. */
+export const SECTOR = 512;
+
+/** What all threads know of an image: words of 64 bits, by their index. */
+export const SharedWord = {
+  /** Bytes of the image. */
+  SIZE: 0,
+  /** The end of the write that came furthest, in bytes. */
+  HIGHEST_WRITE: 1,
+  DISCARDS: 2,
+  DISCARDED_BYTES: 3,
+  FAILED_DISCARDS: 4,
+} as const;
+/** Bytes of those words. */
+export const SHARED_SIZE = 5 * 8;
+
+/** A node as plain data, from which any thread opens it. */
+export interface DiskDescription
+  extends Pick<BlockNodeCommon, "nodeName" | "readOnly" | "discard" | "detectZeroes"> {
+  readonly image: ImageDescription;
+  /** Bytes of the image before the disk begins. */
+  readonly offset: number;
+  /** Bytes, if it is not all the rest of the image. */
+  readonly size?: number;
+  /** Whether flushes are left out. */
+  readonly noFlush: boolean;
+  readonly shared: SharedArrayBuffer;
+}
+
+/** Bytes of the disk now: an image can be resized. */
+export function diskSize({ offset, size, shared }: DiskDescription): number {
+  if (size !== undefined) return size;
+  const image = Number(Atomics.load(new BigInt64Array(shared), SharedWord.SIZE));
+  return Math.max(0, Math.ceil(image / SECTOR) * SECTOR - offset);
+}
+
+/** Bytes that are looked at at a time for whether they are zeros. */
+const LOOK = 64 << 10;
+
+/** A disk on this thread. What its methods return is 0 or a negative errno; vectors are used up. */
+export class Disk {
+  readonly description: DiskDescription;
+  readonly #image: Image;
+  readonly #words: BigInt64Array<SharedArrayBuffer>;
+  readonly #look = new IoVector();
+  readonly #looked = new Uint8Array(LOOK);
+
+  /** Opens a disk on this thread. */
+  constructor(description: DiskDescription) {
+    this.description = description;
+    this.#image = openImage(description.image);
+    this.#words = new BigInt64Array(description.shared);
+  }
+
+  /** Bytes now. */
+  get sizeBytes(): number {
+    return diskSize(this.description);
+  }
+
+  /** Whether it cannot be written. */
+  get readOnly(): boolean {
+    return this.description.readOnly;
+  }
+
+  /** Whether a range, of any numbers, is within the disk. */
+  contains(offset: number, length: number): boolean {
+    return offset >= 0 && length >= 0 && offset + length <= this.sizeBytes;
+  }
+
+  /** Fills a vector from `offset` on. */
+  read(vector: IoVector, offset: number): number {
+    if (!this.contains(offset, vector.length)) return -Errno.EIO;
+    return this.#image.read(vector, this.description.offset + offset);
+  }
+
+  /** Writes a vector at `offset`. */
+  write(vector: IoVector, offset: number): number {
+    const { length } = vector;
+    const refusal = this.#refusal(offset, length);
+    if (refusal < 0) return refusal;
+    if (this.description.detectZeroes !== "off" && this.#isZero(vector)) {
+      return this.writeZeroes(offset, length, this.description.detectZeroes === "unmap");
+    }
+    const error = this.#image.write(vector, this.description.offset + offset);
+    if (error === 0) this.#written(offset + length);
+    return error;
+  }
+
+  /** What has been written is on the host's disk then. */
+  flush(): number {
+    return this.description.noFlush ? 0 : this.#image.flush();
+  }
+
+  /** Gives a range back to the host, if that is wanted. */
+  discard(offset: number, length: number): number {
+    const refusal = this.#refusal(offset, length);
+    if (refusal < 0) return refusal;
+    if (this.description.discard === "ignore" || length === 0) return 0;
+    const error = this.#image.discard(this.description.offset + offset, length);
+    this.#count(error === 0 ? SharedWord.DISCARDS : SharedWord.FAILED_DISCARDS, 1);
+    if (error === 0) this.#count(SharedWord.DISCARDED_BYTES, length);
+    return error;
+  }
+
+  /**
+   * Makes a range zeros.
+   *
+   * @param mayUnmap whether the host may take back the space, if that is wanted
+   */
+  writeZeroes(offset: number, length: number, mayUnmap: boolean): number {
+    const refusal = this.#refusal(offset, length);
+    if (refusal < 0 || length === 0) return refusal;
+    const unmap = mayUnmap && this.description.discard === "unmap";
+    const error = this.#image.zero(this.description.offset + offset, length, unmap);
+    if (error === 0) this.#written(offset + length);
+    return error;
+  }
+
+  #refusal(offset: number, length: number): number {
+    if (this.readOnly) return -Errno.EROFS;
+    return this.contains(offset, length) ? 0 : -Errno.EIO;
+  }
+
+  #isZero(vector: IoVector): boolean {
+    this.#look.clear();
+    if (!this.#look.append(vector)) return false;
+    while (this.#look.length > 0) {
+      const n = this.#look.copyOut(this.#looked);
+      if (n < 0 || !isZero(this.#looked.subarray(0, n))) return false;
+      this.#look.skip(n);
+    }
+    return true;
+  }
+
+  #written(end: number): void {
+    const next = BigInt(end);
+    let highest = Atomics.load(this.#words, SharedWord.HIGHEST_WRITE);
+    while (highest < next) {
+      const found = Atomics.compareExchange(this.#words, SharedWord.HIGHEST_WRITE, highest, next);
+      if (found === highest) return;
+      highest = found;
+    }
+  }
+
+  #count(word: number, n: number): void {
+    Atomics.add(this.#words, word, BigInt(n));
+  }
+}

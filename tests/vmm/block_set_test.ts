@@ -1,0 +1,344 @@
+import assert from "node:assert/strict";
+import type { BlockNodeConfig, DriveConfig, FileNodeConfig } from "../../devices/block/config.ts";
+import { Disk } from "../../devices/block/disk.ts";
+import { duplicate, fileStatus, O, openFile } from "../../ffi/fd.ts";
+import { IoVector } from "../../ffi/iovec.ts";
+import { mapAnonymous } from "../../ffi/memory.ts";
+import { BlockSet } from "../../vmm/block_set.ts";
+import { Inheritance } from "../../vmm/inheritance.ts";
+import { has } from "../accel/software/guests/record.ts";
+
+const common = {
+  readOnly: false,
+  autoReadOnly: false,
+  cache: { direct: false, noFlush: false },
+  discard: "ignore",
+  detectZeroes: "off",
+} as const;
+const device = { device: "disk0", shareWrites: false };
+
+function file(filename: string, changes: Partial<FileNodeConfig> = {}): FileNodeConfig {
+  return {
+    ...common,
+    ...{ driver: "file", nodeName: "file", filename, locking: "auto", aio: "threads" },
+    ...changes,
+  };
+}
+
+function raw(nodeName: string, of = "file"): BlockNodeConfig {
+  return { ...common, driver: "raw", nodeName, file: of, offset: 0 };
+}
+
+/** Runs `use` with the path of an image of 1 MiB, and a way to make sets that are closed afterwards. */
+async function withImage(
+  use: (path: string, makeSet: () => BlockSet) => void | Promise<void>,
+): Promise<void> {
+  const path = Deno.makeTempFileSync();
+  Deno.truncateSync(path, 1 << 20);
+  const sets: BlockSet[] = [];
+  try {
+    await use(path, () => {
+      const set = new BlockSet();
+      sets.push(set);
+      return set;
+    });
+  } finally {
+    for (const set of sets) set.close();
+    Deno.removeSync(path);
+  }
+}
+
+/** The bytes of a file that anybody has locked, `READ` or `WRITE` (proc(5), /proc/locks). */
+function locksOn(path: string): string[] {
+  using opened = openFile(path, O.PATH);
+  const { ino } = fileStatus(opened.fd);
+  return Deno.readTextFileSync("/proc/locks").trim().split("\n")
+    .map((line) => line.split(/\s+/))
+    .filter((words) => words.some((word) => word.endsWith(`:${ino}`)))
+    .map((words) => `${words[1]} ${words[3]} ${words.at(-2)}-${words.at(-1)}`)
+    .sort();
+}
+
+/** What a set hands over, in an inheritance of duplicates, which share the locks. */
+function inheritedFrom(set: BlockSet, shared = true): Inheritance {
+  const inheritance = new Inheritance(shared);
+  const { fds, values } = set.handOver();
+  for (const { name, id, fd } of fds) inheritance.addFd(name, id, duplicate(fd));
+  for (const { name, id, data } of values) {
+    inheritance.addValue(name, id, new Uint8Array(data));
+  }
+  return inheritance;
+}
+
+const refused = (lock: string, path: string) => ({
+  message: `Failed to get ${lock} lock\nIs another process using the image [${path}]?`,
+});
+
+Deno.test("a disk's locks are on the bytes on which QEMU's are", async () => {
+  const drive: DriveConfig = { id: "d", nodeName: "file", writeCache: true };
+  const READ_WRITE = ["OFDLCK READ 100-101", "OFDLCK READ 201-201"];
+  const cases: [
+    what: string,
+    node: Partial<FileNodeConfig>,
+    drives: DriveConfig[],
+    attach: string | undefined,
+    share: boolean,
+    locks: string[],
+  ][] = [
+    ["a node that nobody uses", {}, [], undefined, false, []],
+    ["a drive that nobody uses", {}, [drive], undefined, false, ["OFDLCK READ 100-100"]],
+    ["a disk", {}, [], "file", false, READ_WRITE],
+    ["a drive as a disk", {}, [drive], "d", false, READ_WRITE],
+    ["a disk to share", {}, [], "file", true, ["OFDLCK READ 100-101"]],
+    ["a disk to read", { readOnly: true }, [], "file", false, [
+      "OFDLCK READ 100-100",
+      "OFDLCK READ 201-201",
+    ]],
+    ["a disk without locks", { locking: "off" }, [], "file", false, []],
+  ];
+  for (const [what, node, drives, attach, shareWrites, locks] of cases) {
+    await withImage((path, makeSet) => {
+      const set = makeSet();
+      set.open([file(path, node)], drives);
+      if (attach !== undefined) set.attach(attach, { device: "x", shareWrites });
+      assert.deepEqual(locksOn(path), locks, what);
+      set.close();
+      assert.deepEqual(locksOn(path), [], what);
+    });
+  }
+});
+
+Deno.test("an image is one VMM's, unless both share it", async () => {
+  await withImage((path, makeSet) => {
+    const first = makeSet();
+    first.open([file(path)], []);
+    first.attach("file", device);
+    const second = makeSet();
+    second.open([file(path)], []);
+    assert.throws(() => second.attach("file", device), refused('"write"', path));
+    assert.throws(
+      () => second.attach("file", { ...device, shareWrites: true }),
+      refused('"write"', path),
+    );
+    const reader = makeSet();
+    reader.open([file(path, { readOnly: true })], []);
+    assert.throws(() => reader.attach("file", device), refused('shared "write"', path));
+    assert.deepEqual(locksOn(path), ["OFDLCK READ 100-101", "OFDLCK READ 201-201"]);
+    first.close();
+    second.attach("file", { ...device, shareWrites: true });
+    const third = makeSet();
+    third.open([file(path)], []);
+    third.attach("file", { ...device, shareWrites: true });
+    assert.throws(() => reader.attach("file", device), refused('shared "write"', path));
+  });
+});
+
+Deno.test("two devices of one VMM do not get the same image either", async () => {
+  await withImage((path, makeSet) => {
+    const set = makeSet();
+    set.open([file(path), raw("a"), raw("b")], [{ id: "d", writeCache: true }]);
+    set.attach("a", device);
+    assert.throws(() => set.attach("a", device), {
+      message: "Drive 'a' is already in use by another device",
+    });
+    assert.throws(() => set.attach("b", device), {
+      message: "Permission conflict on node 'file': permissions 'write' are both required by" +
+        " block device 'b' and unshared by block device 'a'",
+    });
+    assert.throws(() => set.attach("d", device), {
+      message: "Device needs media, but drive is empty",
+    });
+    assert.throws(() => set.attach("x", device), { message: "Cannot find drive 'x'" });
+  });
+});
+
+Deno.test("a successor has an image's lock with its predecessor, and nobody gets it between them", async () => {
+  await withImage((path, makeSet) => {
+    const third = makeSet();
+    third.open([file(path)], []);
+    const tryIt = () =>
+      assert.throws(
+        () => third.attach("file", { device: "x", shareWrites: true }),
+        /^Error: Failed/,
+      );
+    let vmm = makeSet();
+    vmm.open([file(path), raw("disk")], []);
+    vmm.attach("disk", device);
+    for (let i = 0; i < 5; i++) {
+      const next = makeSet();
+      using inheritance = inheritedFrom(vmm);
+      tryIt();
+      next.open([file(path), raw("disk")], [], inheritance);
+      inheritance.checkEmpty();
+      next.attach("disk", device);
+      tryIt();
+      vmm.close();
+      tryIt();
+      vmm = next;
+    }
+    assert.deepEqual(locksOn(path), ["OFDLCK READ 100-101", "OFDLCK READ 201-201"]);
+    vmm.close();
+    third.attach("file", device);
+  });
+});
+
+Deno.test("a successor that fails, or wants less, takes no lock from its predecessor", async () => {
+  await withImage((path, makeSet) => {
+    const vmm = makeSet();
+    vmm.open([file(path)], []);
+    vmm.attach("file", { device: "x", shareWrites: true });
+    const other = makeSet();
+    other.open([file(path)], []);
+    other.attach("file", { device: "x", shareWrites: true });
+    other.close();
+    const locks = ["OFDLCK READ 100-101"];
+    assert.deepEqual(locksOn(path), locks);
+    const writer = makeSet();
+    writer.open([file(path)], []);
+    writer.attach("file", { device: "x", shareWrites: true });
+    {
+      using inheritance = inheritedFrom(vmm);
+      const next = makeSet();
+      next.open([file(path)], [], inheritance);
+      // Somebody else writes: it cannot have the image for itself.
+      assert.throws(() => next.attach("file", device), refused('shared "write"', path));
+      next.close();
+    }
+    writer.close();
+    assert.deepEqual(locksOn(path), locks);
+    {
+      using inheritance = inheritedFrom(vmm);
+      const next = makeSet();
+      next.open([file(path, { readOnly: true })], [], inheritance);
+      next.attach("file", { device: "x", shareWrites: true });
+      next.close();
+    }
+    assert.deepEqual(locksOn(path), locks);
+  });
+});
+
+Deno.test("what a successor inherits must be what it is told that a node is", async () => {
+  await withImage(async (path, makeSet) => {
+    const vmm = makeSet();
+    vmm.open([file(path)], []);
+    vmm.attach("file", device);
+    const other = await Deno.makeTempFile();
+    const fails = (config: FileNodeConfig, message: string, change?: (i: Inheritance) => void) => {
+      using inheritance = inheritedFrom(vmm);
+      change?.(inheritance);
+      assert.throws(() => {
+        const next = makeSet();
+        next.open([config], [], inheritance);
+        inheritance.checkEmpty();
+      }, { message });
+    };
+    fails(file(other), `Node 'file' is another file than '${other}' in the old VMM`);
+    fails(
+      file(path, { cache: { direct: true, noFlush: false } }),
+      "Node 'file' has cache.direct=off in the old VMM: that cannot change while the guest runs",
+    );
+    fails(file(path, { nodeName: "new" }), "Unknown file descriptor 'block' file");
+    fails(
+      file(path, { driver: "host_device" }),
+      "File descriptor 'block' file is a file, expected a block",
+    );
+    const bytes = (text: string) => (inheritance: Inheritance) => {
+      inheritance.takeValue("block", "file");
+      inheritance.addValue("block", "file", new TextEncoder().encode(text));
+    };
+    const senseless = "Permissions of block node 'file' make no sense";
+    for (const text of ["", "null", "{}", '{"used":-1,"unshared":0}', '{"used":16,"unshared":0}']) {
+      fails(file(path), senseless, bytes(text));
+    }
+    // A file that was renamed or removed is the same disk under the new name, or under none.
+    await Deno.rename(path, other);
+    using inheritance = inheritedFrom(vmm);
+    makeSet().open([file(path)], [], inheritance);
+    await Deno.rename(other, path);
+  });
+});
+
+Deno.test("nodes are added, resized and removed, or it is said why not", async () => {
+  await withImage((path, makeSet) => {
+    const set = makeSet();
+    set.open([file(path), raw("disk")], [{ id: "d", nodeName: "disk", writeCache: true }]);
+    assert.throws(() => set.add([raw("disk")]), {
+      message: "Duplicate nodes with node-name='disk'",
+    });
+    assert.throws(() => set.add([raw("d")]), {
+      message: "node-name=d is conflicting with a device id",
+    });
+    assert.throws(() => set.add([raw("x", "nothing")]), {
+      message: "Cannot find device='nothing' nor node-name='nothing'",
+    });
+    set.add([file(path, { nodeName: "#top.file" }), raw("top", "#top.file")]);
+    assert.deepEqual(set.nodes.map(({ config }) => config.nodeName), [
+      ...["top", "#top.file", "disk", "file"],
+    ]);
+    // One of several fails: none is there.
+    assert.throws(() => set.add([file(path, { nodeName: "y" }), raw("z", "nothing")]));
+    assert.equal(set.nodes.length, 4);
+    for (
+      const [name, message] of [
+        ["nothing", "Failed to find node with node-name='nothing'"],
+        ["disk", "Node disk is in use"],
+        ["file", "Block device file is in use"],
+        ["#top.file", "Node #top.file is not owned by the monitor"],
+      ]
+    ) {
+      assert.throws(() => set.remove(name), { message });
+    }
+    set.remove("top");
+    assert.deepEqual(set.nodes.map(({ config }) => config.nodeName), ["disk", "file"]);
+
+    const { disk: description } = set.attach("d", device);
+    const disk = new Disk(description);
+    set.resize({ device: "d" }, 2 << 20);
+    assert.equal(disk.sizeBytes, 2 << 20);
+    assert.equal(Deno.statSync(path).size, 2 << 20);
+    set.resize({ nodeName: "file" }, 1 << 19);
+    assert.equal(disk.sizeBytes, 1 << 19);
+    assert.throws(() => set.resize({ nodeName: "nothing" }, 0), {
+      message: "Cannot find device='' nor node-name='nothing'",
+    });
+    using memory = mapAnonymous(4096);
+    const vector = new IoVector();
+    vector.push(memory.address, 512);
+    assert.ok(disk.write(vector, 1 << 19) < 0);
+  });
+});
+
+Deno.test({
+  name: "QEMU's tools and Denovo keep away from each other's images",
+  ignore: !await has("qemu-io"),
+  async fn() {
+    await withImage(async (path, makeSet) => {
+      const qemuIo = (...args: string[]) =>
+        new Deno.Command("qemu-io", {
+          args: ["-f", "raw", path, ...args],
+          ...{ stdin: "piped", stdout: "piped", stderr: "piped" },
+        });
+      const set = makeSet();
+      set.open([file(path)], []);
+      set.attach("file", device);
+      const { stderr } = await qemuIo("-c", "quit").spawn().output().catch(() => {
+        throw new Error("qemu-io did not run");
+      });
+      assert.match(new TextDecoder().decode(stderr), /Failed to get "write" lock/);
+      set.close();
+
+      await using qemu = qemuIo().spawn();
+      // It reads commands, with the image open, until there are no more.
+      while (locksOn(path).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+      const next = makeSet();
+      next.open([file(path)], []);
+      assert.throws(
+        () => next.attach("file", device),
+        /^Error: Failed to get (shared )?"write" lock/,
+      );
+      await qemu.stdin.close();
+      await Promise.all([qemu.stdout.cancel(), qemu.stderr.cancel(), qemu.status]);
+      next.attach("file", device);
+    });
+  },
+});

@@ -1,0 +1,263 @@
+/**
+ * The VM's disks as the host has them: block nodes by name, drives by id, and who uses them.
+ *
+ * A file's descriptor is handed to a successor, and with it its locks, which belong to the open file
+ * description: between two VMMs there is no moment in which a third process could take them.
+ *
+ * @module
+ */
+import type { BlockNodeConfig, DriveConfig } from "../devices/block/config.ts";
+import type { DiskDescription } from "../devices/block/disk.ts";
+import { fileRequirement } from "../devices/block/file.ts";
+import { type BlockNode, type KeptFile, keptOf, openNode } from "../devices/block/node.ts";
+import {
+  diskPermissions,
+  noPermissions,
+  Permission,
+  type Permissions,
+} from "../devices/block/permissions.ts";
+import { DiskStatistics, STATISTICS_SIZE } from "../devices/block/statistics.ts";
+import {
+  describeKey,
+  type HandedFd,
+  type HandedValue,
+  type Handover,
+  type Inheritance,
+  type Keeper,
+} from "./inheritance.ts";
+
+/** What a node's file and its locks are handed over as; the id is the node's name. */
+const BLOCK = "block";
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true });
+
+/** How a device uses a disk. */
+export interface DiskUser {
+  /** What messages call the device: its id, or its place in the machine. */
+  readonly device: string;
+  /** Whether others may write to the disk as well. */
+  readonly shareWrites: boolean;
+}
+
+/** A disk that a device has: plain data, from which any thread opens it. */
+export interface AttachedDisk {
+  readonly disk: DiskDescription;
+  /** What the device counts. */
+  readonly statistics: SharedArrayBuffer;
+  /** What `-drive` says of it, if it is one. */
+  readonly drive?: DriveConfig;
+}
+
+/** A drive, or a node that a device uses without one (QEMU's BlockBackend). */
+export interface BlockBackend {
+  /** Empty for a node without a drive. */
+  readonly drive: DriveConfig | undefined;
+  readonly node: BlockNode | undefined;
+  readonly user: DiskUser | undefined;
+  readonly statistics: DiskStatistics;
+}
+
+/** Nodes and drives. */
+export class BlockSet implements Keeper {
+  readonly #nodes = new Map<string, BlockNode>();
+  readonly #drives = new Map<string, DriveConfig>();
+  /** By the name that devices know a disk by. */
+  readonly #attached = new Map<string, { readonly user: DiskUser; readonly disk: AttachedDisk }>();
+  readonly #unused = new DiskStatistics(new SharedArrayBuffer(STATISTICS_SIZE));
+
+  /** All nodes, the last to come first, as QEMU lists them. */
+  get nodes(): readonly BlockNode[] {
+    return [...this.#nodes.values()].reverse();
+  }
+
+  /** All drives, then the nodes that devices use without one. */
+  get backends(): readonly BlockBackend[] {
+    const names = [...this.#drives.keys(), ...this.#attached.keys()];
+    return [...new Set(names)].map((name) => {
+      const drive = this.#drives.get(name);
+      const attached = this.#attached.get(name);
+      return {
+        drive,
+        node: this.#nodes.get(drive ? drive.nodeName ?? "" : name),
+        user: attached?.user,
+        statistics: attached ? new DiskStatistics(attached.disk.statistics) : this.#unused,
+      };
+    });
+  }
+
+  /**
+   * Opens what the configuration asks for.
+   *
+   * @param configs nodes, each after the one that it is made of
+   * @param inheritance what a predecessor left
+   * @throws {Error} in QEMU's words; those opened by then stay open until `close`
+   */
+  open(
+    configs: readonly BlockNodeConfig[],
+    drives: readonly DriveConfig[],
+    inheritance?: Inheritance,
+  ): void {
+    for (const config of configs) this.#open(config, inheritance);
+    for (const drive of drives) this.#addDrive(drive);
+  }
+
+  /**
+   * Opens nodes that are made of one another, or none of them.
+   *
+   * @throws {Error} in QEMU's words
+   */
+  add(configs: readonly BlockNodeConfig[]): void {
+    const opened: string[] = [];
+    try {
+      for (const config of configs) {
+        this.#open(config);
+        opened.push(config.nodeName);
+      }
+    } catch (error) {
+      for (const name of opened.reverse()) this.#close(name);
+      throw error;
+    }
+  }
+
+  /**
+   * Closes a node that nobody uses, and those without a name that it is made of.
+   *
+   * @throws {Error} in QEMU's words
+   */
+  remove(name: string): void {
+    const node = this.#nodes.get(name);
+    if (!node) throw new Error(`Failed to find node with node-name='${name}'`);
+    if (this.backends.some((one) => one.node === node)) throw new Error(`Node ${name} is in use`);
+    if (isUnnamed(name)) throw new Error(`Node ${name} is not owned by the monitor`);
+    if ([...this.#nodes.values()].some(({ child }) => child === node)) {
+      throw new Error(`Block device ${name} is in use`);
+    }
+    this.#close(name);
+    for (let { child } = node; child && isUnnamed(child.config.nodeName); { child } = child) {
+      this.#close(child.config.nodeName);
+    }
+  }
+
+  /**
+   * Changes the size of a drive's node, or of a node.
+   *
+   * @param name a drive's id or a node's name
+   * @throws {Error} in QEMU's words
+   */
+  resize(name: { readonly device?: string; readonly nodeName?: string }, size: number): void {
+    const { device = "", nodeName = "" } = name;
+    const node = this.#nodes.get(this.#drives.get(device)?.nodeName ?? nodeName);
+    if (!node) throw new Error(`Cannot find device='${device}' nor node-name='${nodeName}'`);
+    node.resize(size);
+  }
+
+  /**
+   * Gives a disk to a device.
+   *
+   * @param name a drive's id, or a node's name
+   * @throws {Error} in QEMU's words
+   */
+  attach(name: string, user: DiskUser): AttachedDisk {
+    const drive = this.#drives.get(name);
+    const node = this.#nodes.get(drive ? drive.nodeName ?? "" : name);
+    if (!node) {
+      throw new Error(
+        drive ? "Device needs media, but drive is empty" : `Cannot find drive '${name}'`,
+      );
+    }
+    if (this.#attached.has(name)) {
+      throw new Error(`Drive '${name}' is already in use by another device`);
+    }
+    const permissions = diskPermissions(!node.readOnly, user.shareWrites);
+    node.base.setUser(describeUser(name), permissions);
+    const statistics = new SharedArrayBuffer(STATISTICS_SIZE);
+    const disk = { disk: node.description, statistics, ...drive && { drive } };
+    this.#attached.set(name, { user, disk });
+    return disk;
+  }
+
+  handOver(): Handover {
+    const fds: HandedFd[] = [];
+    const values: HandedValue[] = [];
+    for (const [id, node] of this.#nodes) {
+      const kept = keptOf(node);
+      if (!kept) continue;
+      fds.push({ name: BLOCK, id, fd: kept.fd });
+      values.push({ name: BLOCK, id, data: encoder.encode(JSON.stringify(kept.permissions)) });
+    }
+    return { fds, values };
+  }
+
+  /** Closes all nodes. */
+  close(): void {
+    for (const node of this.nodes) node.close();
+    this.#nodes.clear();
+  }
+
+  #open(config: BlockNodeConfig, inheritance?: Inheritance): void {
+    const { nodeName } = config;
+    if (this.#nodes.has(nodeName)) {
+      throw new Error(`Duplicate nodes with node-name='${nodeName}'`);
+    }
+    if (this.#drives.has(nodeName)) {
+      throw new Error(`node-name=${nodeName} is conflicting with a device id`);
+    }
+    const child = config.driver === "raw" ? this.#find(config.file) : undefined;
+    this.#nodes.set(nodeName, openNode(config, child, takeKept(config, inheritance)));
+  }
+
+  #find(name: string): BlockNode {
+    const node = this.#nodes.get(this.#drives.get(name)?.nodeName ?? name);
+    if (node) return node;
+    throw new Error(`Cannot find device='${name}' nor node-name='${name}'`);
+  }
+
+  #addDrive(drive: DriveConfig): void {
+    this.#drives.set(drive.id, drive);
+    const node = drive.nodeName === undefined ? undefined : this.#nodes.get(drive.nodeName);
+    const used = Permission.CONSISTENT_READ;
+    node?.base.setUser(describeUser(drive.id), { ...noPermissions, used });
+  }
+
+  #close(name: string): void {
+    this.#nodes.get(name)?.close();
+    this.#nodes.delete(name);
+  }
+}
+
+function describeUser(name: string): string {
+  return `block device '${name}'`;
+}
+
+/** Whether a node got its name from the one that is made of it. */
+function isUnnamed(name: string): boolean {
+  return name.startsWith("#");
+}
+
+/** What a predecessor left of a file. @throws {Error} if it is not what this node is told to be */
+function takeKept(config: BlockNodeConfig, inheritance?: Inheritance): KeptFile | undefined {
+  if (config.driver === "raw" || config.driver === "null-co") return undefined;
+  const { nodeName } = config;
+  const file = inheritance?.takeFd(BLOCK, nodeName, fileRequirement(config));
+  const data = inheritance?.takeValue(BLOCK, nodeName);
+  if (!file) return undefined;
+  try {
+    return { file, permissions: decodePermissions(nodeName, data) };
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+function decodePermissions(id: string, data: Uint8Array | undefined): Permissions {
+  try {
+    const { used, unshared } = JSON.parse(decoder.decode(data));
+    if ([used, unshared].every((bits) => Number.isInteger(bits) && bits >= 0 && bits < 16)) {
+      return { used, unshared };
+    }
+  } catch {
+    // Said below.
+  }
+  throw new Error(`Permissions of block node ${describeKey(id, "")} make no sense`);
+}

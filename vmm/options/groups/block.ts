@@ -1,0 +1,41 @@
+/**
+ * Disks, as the host has them.
+ *
+ * @module
+ */
+import { blockdev } from "../blockdev.ts";
+import { drive } from "../drive.ts";
+import { line, type Option, reads } from "../option.ts";
+
+/** The options, in the order of `-help`. */
+export const blockOptions: readonly Option[] = [
+  reads(
+    "blockdev",
+    [
+      "-blockdev [driver=]file,node-name=N,filename=path[,locking=on|off|auto]\n" +
+      "          [,aio=threads|native|io_uring]",
+      "-blockdev [driver=]host_device,node-name=N,filename=path (the same)",
+      "-blockdev [driver=]raw,node-name=N,file=N[,offset=bytes][,size=bytes]",
+      "-blockdev [driver=]null-co,node-name=N[,size=bytes][,read-zeroes=on|off]",
+      line(
+        "          [,read-only=on|off][,auto-read-only=on|off][,cache.direct=on|off]\n" +
+          "          [,cache.no-flush=on|off][,discard=ignore|unmap]\n" +
+          "          [,detect-zeroes=on|off|unmap] (all)",
+        "configure a block backend",
+      ),
+    ].join("\n"),
+    blockdev,
+  ),
+  reads(
+    "drive",
+    line(
+      "-drive [file=file][,format=raw][,if=none|virtio][,id=name][,index=i][,media=disk|cdrom]\n" +
+        "       [,cache=writeback|writethrough|none|directsync|unsafe][,readonly=on|off]\n" +
+        "       [,auto-read-only=on|off][,aio=threads|native|io_uring][,locking=on|off|auto]\n" +
+        "       [,discard=ignore|unmap][,detect-zeroes=on|off|unmap]\n" +
+        "       [,werror=ignore|stop|report|enospc][,rerror=ignore|stop|report]",
+      "use 'file' as a drive image; if=virtio makes a virtio-blk-device of it",
+    ),
+    drive,
+  ),
+];
