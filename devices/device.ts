@@ -125,6 +125,8 @@ export interface Device {
    * @returns false if the keyboard has no room for them
    */
   press?(keys: readonly string[], holdMs: number): boolean;
+  /** A user presses the power button. */
+  pressPowerButton?(): void;
   /** After saved state was loaded: sets interrupts, timers and places of ranges from the state. */
   restored?(): void;
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { acpiGed } from "./acpi/ged.ts";
 import { isaDebugExit } from "./isa/debug_exit.ts";
 import { isaDebugcon } from "./isa/debugcon.ts";
 import type { DeviceType } from "./device.ts";
@@ -15,6 +16,7 @@ import { fwCfg } from "./isa/fw_cfg.ts";
 
 /** Every kind of device that exists, in the order of `-device help`. */
 export const deviceTypes: readonly DeviceType[] = [
+  acpiGed,
   fwCfg,
   i8042,
   isaDebugExit,

@@ -20,6 +20,10 @@ export interface MachineTypeConfig {
   readonly auxRamShare?: boolean;
   /** Whether ACPI tables tell the guest of the machine, and there is a GED. */
   readonly acpi: boolean;
+  /** `x-oem-id=`: who made the ACPI tables, up to 6 bytes. */
+  readonly oemId?: string;
+  /** `x-oem-table-id=`: up to 8 bytes. */
+  readonly oemTableId?: string;
   /** i8254 timer. */
   readonly pit: boolean;
   /** i8259 interrupt controllers. */
@@ -265,7 +269,7 @@ export function defaultConfig(): MachineConfig {
   return {
     machine: {
       type: MACHINE_TYPE,
-      acpi: false,
+      acpi: true,
       pit: true,
       pic: true,
       rtc: false,

@@ -15,7 +15,7 @@ import { GuestEvents } from "./guest_events.ts";
 import type { MemoryBackend } from "./machine/guest_memory.ts";
 import type { Inheritance, Keeper } from "./inheritance.ts";
 import { checkMachine } from "./machine/check.ts";
-import { Machine } from "./machine/machine.ts";
+import { GED_ID, Machine } from "./machine/machine.ts";
 import { OldVm } from "./machine/old_vm.ts";
 import type { Pidfile } from "./pidfile.ts";
 import { Resources } from "./resources.ts";
@@ -333,8 +333,10 @@ export class VirtualMachine implements AsyncDisposable {
     else if (wasRunning) this.machine.resume();
   }
 
-  /** Asks the guest to power down: without ACPI there is nobody to ask, only the event is sent. */
+  /** Presses the power button; without ACPI there is none, only the event is sent. */
   powerdown(): void {
+    const { devices } = this.machine;
+    if (this.config.machine.acpi) devices.with(GED_ID, (device) => device.pressPowerButton!());
     this.events.emit("POWERDOWN");
   }
 

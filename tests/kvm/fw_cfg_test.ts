@@ -50,9 +50,12 @@ kvmTest("a guest reads QEMU's standard items", async () => {
   assert.deepEqual([...files.keys()], [
     "bios-geometry",
     "bootorder",
+    "etc/acpi/rsdp",
+    "etc/acpi/tables",
     "etc/boot-fail-wait",
     "etc/boot-menu-wait",
     "etc/e820",
+    "etc/table-loader",
     "opt/x",
   ]);
   const contents: [name: string, hex: string][] = [

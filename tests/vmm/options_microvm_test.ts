@@ -26,7 +26,7 @@ const absent = (what: string) => ({ off: NOTHING, auto: NOTHING, on: `! no ${wha
 
 /** QEMU's properties, with values and what becomes of them. */
 const properties: Record<string, Record<string, Outcome>> = {
-  acpi: absent("ACPI"),
+  acpi: { on: NOTHING, auto: NOTHING, off: { machine: { acpi: false } } },
   append: { "console=ttyS0": "! -append only allowed with -kernel option" },
   "auto-kernel-cmdline": { on: NOTHING, off: { machine: { autoKernelCmdline: false } } },
   "aux-ram-share": {
@@ -65,11 +65,11 @@ const properties: Record<string, Record<string, Outcome>> = {
   "suppress-vmdesc": { on: NOTHING, off: NOTHING },
   usb: { off: NOTHING, on: "! no USB" },
   "x-oem-id": {
-    ABCDEF: NOTHING,
+    ABCDEF: { machine: { oemId: "ABCDEF" } },
     ABCDEFG: "! User specified x-oem-id value is bigger than 6 bytes",
   },
   "x-oem-table-id": {
-    ABCDEFGH: NOTHING,
+    ABCDEFGH: { machine: { oemTableId: "ABCDEFGH" } },
     ABCDEFGHI: "! User specified x-oem-table-id value is bigger than 8 bytes",
   },
   "x-option-roms": { on: NOTHING, off: NOTHING },

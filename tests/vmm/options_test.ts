@@ -108,7 +108,8 @@ Deno.test("parseCommandLine() resolves -machine's properties as QEMU's microvm d
   const defaults = defaultConfig().machine;
   const cases: [line: string, part: Partial<MachineConfig["machine"]>][] = [
     ["-M microvm", {}],
-    ["-M microvm,pit=auto,pic=auto,rtc=auto,acpi=off,pcie=auto,usb=off", {}],
+    ["-M microvm,pit=auto,pic=auto,rtc=auto,acpi=auto,pcie=auto,usb=off", {}],
+    ["-M acpi=off", { acpi: false }],
     ["-M microvm,pit=off,pic=off,rtc=on", { pit: false, pic: false, rtc: true }],
     ["-M rtc=on -M pit=off", { pit: false, rtc: true }],
     ["-M rtc=on -M rtc=off", {}],

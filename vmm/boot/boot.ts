@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { type AcpiOptions, acpiSegments, RSDP_ADDRESS } from "../firmware/acpi/acpi.ts";
 import { isBzImage } from "./bzimage.ts";
 import { type CpuStart, resetStart } from "./cpu_start.ts";
 import { ramRanges } from "../firmware/e820.ts";
@@ -54,6 +55,8 @@ export interface BootRequest {
   readonly append?: string;
   /** What `auto-kernel-cmdline=on` appends: one `virtio_mmio.device=...` a transport. */
   readonly autoCmdline?: readonly string[];
+  /** What ACPI tables tell the kernel; undefined without ACPI. */
+  readonly acpi?: AcpiOptions;
   /** `-bios` */
   readonly bios?: ImageFile;
   /** Every `-device loader` */
@@ -92,6 +95,7 @@ export function planBoot(request: BootRequest): BootPlan {
   if (request.kernel) {
     const kernel = planKernel(request, request.kernel);
     segments.push(...kernel.segments, ...mpTableSegments(request));
+    if (request.acpi) segments.push(...acpiSegments(request.acpi));
     starts.set(0, kernel.start);
   } else if (firmware) {
     segments.push(firmware.lowCopy);
@@ -129,7 +133,13 @@ function checkOptions({ kernel, append, initrd }: BootRequest): void {
 function planKernel(request: BootRequest, kernel: ImageFile): KernelPlan {
   const { append = "", autoCmdline = [], boot = "auto", initrd, ramSize } = request;
   const cmdline = [append, ...autoCmdline].filter((part) => part !== "").join(" ");
-  const kernelRequest: KernelRequest = { kernel, initrd, cmdline, ramSize };
+  const kernelRequest: KernelRequest = {
+    kernel,
+    initrd,
+    cmdline,
+    ramSize,
+    rsdp: request.acpi && RSDP_ADDRESS,
+  };
   if (boot === "auto" && isMultiboot(kernel)) {
     return planMultiboot({ kernel, append: cmdline, modules: request.modules ?? [], ramSize });
   }

@@ -50,6 +50,8 @@ export interface KernelRequest {
   readonly cmdline: string;
   /** Bytes of guest RAM. */
   readonly ramSize: number;
+  /** Guest physical address of ACPI's root pointer, if there are tables. */
+  readonly rsdp?: number;
 }
 
 /** What to load for a kernel, and how the first vCPU starts. */

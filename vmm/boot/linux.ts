@@ -43,6 +43,7 @@ const LARGE = 1n << 7n;
 /** Page directories: 1 GiB each, so that everything below 4 GiB is mapped, devices too. */
 const DIRECTORIES = 4;
 /** Offsets in struct boot_params besides the setup header. */
+const ACPI_RSDP_ADDR = 0x70;
 const E820_ENTRIES = 0x1e8;
 const E820_TABLE = 0x2d0;
 const E820_ENTRY_SIZE = 20;
@@ -97,7 +98,7 @@ function planLinux(request: KernelRequest, image: LinuxImage): KernelPlan {
   const initrd = initrdSegment(request, image.segments, image.initrdAddrMax);
   const segments: Segment[] = [
     { name: "gdt", gpa: BootAddress.GDT, bytes: bootGdt() },
-    zeroPage(image.header, cmdline, initrd, request.ramSize),
+    zeroPage(image.header, cmdline, initrd, request),
     { name: "page tables", gpa: BootAddress.PAGE_TABLES, bytes: identityPageTables() },
     cmdline,
     ...image.segments,
@@ -134,7 +135,7 @@ function zeroPage(
   header: Uint8Array,
   cmdline: BytesSegment,
   initrd: FileSegment | undefined,
-  ramSize: number,
+  { ramSize, rsdp = 0 }: KernelRequest,
 ): BytesSegment {
   const bytes = new Uint8Array(PAGE);
   const view = new DataView(bytes.buffer);
@@ -143,6 +144,7 @@ function zeroPage(
   view.setUint32(SetupHeader.CMD_LINE_PTR, cmdline.gpa, true);
   view.setUint32(SetupHeader.RAMDISK_IMAGE, initrd?.gpa ?? 0, true);
   view.setUint32(SetupHeader.RAMDISK_SIZE, initrd ? segmentLength(initrd) : 0, true);
+  view.setBigUint64(ACPI_RSDP_ADDR, BigInt(rsdp), true);
   view.setUint8(E820_ENTRIES, writeMemoryMap(view, E820_TABLE, E820_ENTRY_SIZE, ramSize));
   return { name: "boot_params", gpa: BootAddress.ZERO_PAGE, bytes };
 }

@@ -45,7 +45,7 @@ export function planPvh(request: KernelRequest, elf: ElfImage): KernelPlan {
   checkEntry(elf, entry, "XEN_ELFNOTE_PHYS32_ENTRY");
   const cmdline = cmdlineSegment(request.cmdline, MAX_CMDLINE);
   const initrd = initrdSegment(request, elf.segments, VMLINUX_INITRD_ADDR_MAX);
-  const startInfo = startInfoSegment(cmdline, initrd, request.ramSize);
+  const startInfo = startInfoSegment(cmdline, initrd, request);
   return {
     segments: [startInfo, cmdline, ...elf.segments, ...(initrd ? [initrd] : [])],
     start: protected32Start(entry, startInfo.gpa),
@@ -56,7 +56,7 @@ export function planPvh(request: KernelRequest, elf: ElfImage): KernelPlan {
 function startInfoSegment(
   cmdline: BytesSegment,
   initrd: FileSegment | undefined,
-  ramSize: number,
+  { ramSize, rsdp = 0 }: KernelRequest,
 ): BytesSegment {
   const gpa = BootAddress.START_INFO;
   const page = new Uint8Array(4096);
@@ -71,6 +71,7 @@ function startInfoSegment(
     view.setBigUint64(MODULE_LIST + 8, BigInt(segmentLength(initrd)), true);
   }
   view.setBigUint64(24, BigInt(cmdline.gpa), true); // cmdline_paddr
+  view.setBigUint64(32, BigInt(rsdp), true); // rsdp_paddr
   view.setBigUint64(40, BigInt(gpa + MEMORY_MAP), true); // memmap_paddr
   view.setUint32(48, entries, true); // memmap_entries
   const used = MEMORY_MAP + entries * MEMORY_MAP_ENTRY_SIZE;

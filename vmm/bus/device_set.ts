@@ -11,6 +11,7 @@ import {
   type DeviceType,
   layoutFor,
   type Properties,
+  type RangeDeclaration,
   withDefaults,
 } from "../../devices/device.ts";
 import { deviceTypes } from "../../devices/registry.ts";
@@ -61,13 +62,21 @@ export function findDeviceType(name: string): DeviceType {
   return type;
 }
 
+/** The addresses and the interrupts of a device to be made. */
+export function devicePlaces(
+  { type: name, properties }: DeviceRequest,
+): { ranges: readonly RangeDeclaration[]; irqs: readonly number[] } {
+  const type = findDeviceType(name);
+  const all = withDefaults(type, properties);
+  return { ranges: type.ranges(all), irqs: type.irqs(all) };
+}
+
 /** Throws when a device's type is unknown, or two devices claim one address. */
 export function checkDevices(requests: readonly DeviceRequest[]): void {
-  checkOverlap(requests.flatMap((request) => {
-    const type = findDeviceType(request.type);
-    const ranges = type.ranges(withDefaults(type, request.properties));
-    return ranges.flatMap(({ base, ...range }) => base === undefined ? [] : [{ ...range, base }]);
-  }));
+  const ranges = requests.flatMap((request) => devicePlaces(request).ranges);
+  checkOverlap(
+    ranges.flatMap(({ base, ...range }) => base === undefined ? [] : [{ ...range, base }]),
+  );
 }
 
 /** All devices, as the main thread sees them. */

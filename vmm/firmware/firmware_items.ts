@@ -13,6 +13,7 @@ import {
 import { OsError } from "../../ffi/errno.ts";
 import { O, openFile, readFd } from "../../ffi/fd.ts";
 import { encodeText } from "../../ffi/text.ts";
+import { acpiFiles, type AcpiOptions } from "./acpi/acpi.ts";
 import { E820Type, ramRanges } from "./e820.ts";
 import type { FirmwareFileConfig, MachineConfig } from "../config.ts";
 import { KVM_IDENTITY_MAP_ADDRESS, KVM_PAGES_END } from "../machine/microvm.ts";
@@ -35,10 +36,15 @@ export interface FirmwareItems {
  *
  * @param config the machine
  * @param apicIds APIC ids, one a vCPU
+ * @param acpi what ACPI tables say of it, if it has any
  * @throws {Error} in QEMU's words if a file cannot be read or a name cannot be used
  */
-export function firmwareItems(config: MachineConfig, apicIds: readonly number[]): FirmwareItems {
-  const files: FileItem[] = standardFiles(config);
+export function firmwareItems(
+  config: MachineConfig,
+  apicIds: readonly number[],
+  acpi?: AcpiOptions,
+): FirmwareItems {
+  const files: FileItem[] = [...standardFiles(config), ...(acpi ? acpiFiles(acpi) : [])];
   const userFiles = config.firmwareFiles.map((file) => {
     const refusal = refuseName(file.name, files);
     if (refusal !== undefined) throw new Error(`${optionOf(file)}: ${refusal}`);

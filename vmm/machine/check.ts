@@ -6,6 +6,7 @@
 import { checkDevices } from "../bus/device_set.ts";
 import type { MachineConfig } from "../config.ts";
 import { readCpu } from "../cpu/definition.ts";
+import { acpiOptions } from "../firmware/acpi/options.ts";
 import { apicId } from "../cpu/topology.ts";
 import { machineDevices } from "./machine.ts";
 import { BootImages } from "./power_on.ts";
@@ -20,7 +21,9 @@ export function checkMachine(config: MachineConfig, incoming: boolean): void {
   readCpu(config.cpu);
   checkDevices(machineDevices(config));
   if (incoming) return;
+  const devices = machineDevices(config);
   const apicIds = Array.from({ length: config.smp.cpus }, (_, index) => apicId(config.smp, index));
   // What the processors can do changes words of a table, and not whether images fit.
-  using _images = new BootImages(config, { apicIds, signature: 0, features: 0 });
+  const processors = { apicIds, signature: 0, features: 0 };
+  using _images = new BootImages(config, processors, acpiOptions(config, devices, apicIds));
 }

@@ -16,6 +16,8 @@ import { findCpuid } from "../cpu/features.ts";
 import { type CpuTables, cpuTables, hostCpu } from "../cpu/tables.ts";
 import { type DeviceRequest, DeviceSet } from "../bus/device_set.ts";
 import type { RamRange } from "../bus/device_memory.ts";
+import type { AcpiOptions } from "../firmware/acpi/acpi.ts";
+import { acpiOptions } from "../firmware/acpi/options.ts";
 import { type FirmwareItems, firmwareItems } from "../firmware/firmware_items.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
@@ -30,6 +32,9 @@ import { Vcpu } from "../threads/vcpu.ts";
 
 /** Milliseconds after which a vCPU thread that is not up is a defect. */
 const START_LIMIT_MS = 30_000;
+
+/** The id of the generic event device. */
+export const GED_ID = "ged";
 
 const NO_UUID = "00000000-0000-0000-0000-000000000000";
 
@@ -73,6 +78,7 @@ export class Machine {
   /** CPUID leaves and APIC ids. */
   readonly cpus: CpuTables;
   readonly #config: MachineConfig;
+  readonly #acpi: AcpiOptions | undefined;
   readonly #event: OwnedFd = makeEventfd();
   readonly #control: ThreadControl;
   readonly #parts: MachineParts;
@@ -96,7 +102,9 @@ export class Machine {
       checkVcpuLimit(config.smp.cpus, this.accelerator);
       this.cpus = cpuTables(config, hostCpu(this.accelerator));
       this.memory = new GuestMemory(parts.ram);
-      this.firmware = firmwareItems(config, this.cpus.identities.map(({ apicId }) => apicId));
+      const apicIds = this.cpus.identities.map(({ apicId }) => apicId);
+      this.#acpi = acpiOptions(config, machineDevices(config), apicIds);
+      this.firmware = firmwareItems(config, apicIds, this.#acpi);
       this.hardware = this.#cleanup.use(
         new Hardware(this.accelerator, {
           pit: config.machine.pit,
@@ -215,11 +223,12 @@ export class Machine {
   #images(): BootImages {
     const { identities } = this.cpus;
     const leaf1 = findCpuid(identities[0].cpuid, 1);
-    return new BootImages(this.#config, {
+    const processors = {
       apicIds: identities.map(({ apicId }) => apicId),
       signature: leaf1?.eax ?? 0,
       features: leaf1?.edx ?? 0,
-    });
+    };
+    return new BootImages(this.#config, processors, this.#acpi);
   }
 
   #takeEvents(): void {
@@ -271,6 +280,7 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
     { type: "port92", id: "port92", properties: {} },
     { type: "pci-config", id: "pci-config", properties: {} },
   ];
+  if (config.machine.acpi) own.push({ type: "acpi-ged", id: GED_ID, properties: {} });
   if (config.machine.rtc) {
     own.push({ type: "mc146818rtc", id: "rtc", properties: rtcProperties(config) });
   }

@@ -41,15 +41,6 @@ export const LOW_RAM_LIMIT = 0xc000_0000;
 export const HIGH_RAM_START = 0x1_0000_0000;
 /** A page in the hole that nothing claims, for vCPUs that enter the guest before there is one. */
 export const SCRATCH_PAGE = 0xd000_0000;
-/**
- * The generic event device (ACPI 6.5, 5.6.9): its selector, the registers by which a machine without
- * ACPI hardware sleeps and resets, and its interrupt.
- */
-export const GED = {
-  events: { name: "acpi-ged", base: 0xfea0_0000, size: 4 },
-  registers: { name: "acpi-ged-regs", base: 0xfea0_0200, size: 3 },
-  irq: 9,
-} as const satisfies { events: Place; registers: Place; irq: number };
 /** The IOAPIC's registers. */
 export const IOAPIC: Place = { name: "kvm-ioapic", base: 0xfec0_0000, size: 0x1000 };
 /** Local APICs, and the addresses to which messages are written that are interrupts. */

@@ -12,6 +12,7 @@ import type { CpuStart } from "../boot/cpu_start.ts";
 import { isMultiboot, splitModules } from "../boot/multiboot.ts";
 import { BootError, type ImageFile, type Segment, segmentLength } from "../boot/image.ts";
 import type { MachineConfig } from "../config.ts";
+import type { AcpiOptions } from "../firmware/acpi/acpi.ts";
 import type { GuestMemory } from "./guest_memory.ts";
 
 /** KVM_MP_STATE_RUNNABLE: a vCPU with a start address does not wait for INIT and SIPI. */
@@ -83,9 +84,12 @@ export class BootImages implements Disposable {
   /**
    * Opens the images and plans.
    *
+   * @param config the machine
+   * @param processors what the MP table says of them
+   * @param acpi what ACPI tables say of the machine, if it has any
    * @throws {BootError} that names the image and what is wrong with it
    */
-  constructor(config: MachineConfig, processors: Processors) {
+  constructor(config: MachineConfig, processors: Processors, acpi?: AcpiOptions) {
     try {
       const kernel = this.#image(config.kernel, "kernel");
       this.plan = planBoot({
@@ -102,6 +106,7 @@ export class BootImages implements Disposable {
           file: this.#image(loader.file, "image"),
         })),
         boot: config.machine.xBoot,
+        acpi,
       });
     } catch (error) {
       this[Symbol.dispose]();

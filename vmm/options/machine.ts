@@ -80,19 +80,19 @@ const alias = (key: "kernel" | "initrd" | "append" | "bios") => ({
   },
 });
 
-/** What ACPI tables would show, of which there are none. */
-const oem = (bytes: number) => ({
+/** What ACPI tables show of who made them. */
+const oem = (key: "oemId" | "oemTableId", bytes: number) => ({
   type: "string",
-  help: `Shown in ACPI tables, of which there are none; up to ${bytes} bytes`,
+  help: `Shown in ACPI tables, up to ${bytes} bytes`,
   read: (name: string, text: string) => {
-    if (encodeText(text).length <= bytes) return;
+    if (encodeText(text).length <= bytes) return { [key]: text };
     throw new OptionError(
       `User specified ${name} value is bigger than ${bytes} bytes in size`,
     );
   },
 });
 
-const chip = (key: "pit" | "pic" | "rtc", auto: boolean) => ({
+const chip = (key: "acpi" | "pit" | "pic" | "rtc", auto: boolean) => ({
   type: "OnOffAuto",
   read: (name: string, text: string) => ({ [key]: onOffAuto(name, text, auto) }),
 });
@@ -120,9 +120,9 @@ const isObject = (value: Keyval): value is KeyvalObject =>
 
 const BOOT_PROTOCOLS = ["auto", "pvh", "linux64"] as const;
 
-/** The properties of `microvm`; `auto` is what QEMU's microvm takes it for with KVM, without ACPI. */
+/** The properties of `microvm`; `auto` is what QEMU's microvm takes it for with KVM. */
 const PROPERTIES: Readonly<Record<string, MachineProperty>> = {
-  acpi: absent("ACPI"),
+  acpi: { ...chip("acpi", true), help: "Enable ACPI" },
   append: { ...alias("append"), help: "Linux kernel command line" },
   "aux-ram-share": { ...flag("auxRamShare"), help: "Share auxiliary guest RAM, which CPR needs" },
   "auto-kernel-cmdline": {
@@ -175,8 +175,8 @@ const PROPERTIES: Readonly<Record<string, MachineProperty>> = {
     help: "Boot protocol of an ELF kernel",
     read: (name, text) => ({ xBoot: parseEnum(name, text, BOOT_PROTOCOLS) }),
   },
-  "x-oem-id": oem(6),
-  "x-oem-table-id": oem(8),
+  "x-oem-id": oem("oemId", 6),
+  "x-oem-table-id": oem("oemTableId", 8),
   "x-option-roms": { ...idle, help: "There are no option ROMs" },
   "x-pause-clock": {
     ...flag("xPauseClock"),

@@ -49,7 +49,7 @@ export class MachineView implements MachineControl {
     cpuMax: USABLE_CPUS,
     defaultCpuType: "host-x86_64-cpu",
     defaultRamId: DEFAULT_RAM_ID,
-    acpi: false,
+    acpi: true,
   }];
   readonly #vm: VirtualMachine;
 

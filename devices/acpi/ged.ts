@@ -1,0 +1,104 @@
+/**
+ * The generic event device and the registers of a machine without ACPI's fixed hardware: power button,
+ * sleep, reset (ACPI 6.5, 4.8.3.7 and 5.6.9), where QEMU's microvm has them.
+ *
+ * The guest's GED driver is interrupted, and AML reads from the selector what has happened.
+ *
+ * @module
+ */
+import { struct, u32, type View } from "../../ffi/struct.ts";
+import { defineDevice, type Device, type DeviceContext, type DeviceType } from "../device.ts";
+
+/** Where its selector and its registers are, and its interrupt. */
+export const GED = { events: 0xfea0_0000, registers: 0xfea0_0200, irq: 9 } as const;
+
+/** The selector's size, a word of 32 bits. */
+export const GED_EVENTS_SIZE = 4;
+
+/** Bits of the selector. */
+export const GedEvent = { POWER_BUTTON: 2 } as const;
+
+/** Offsets of the registers, each a byte. */
+export const GedRegister = { SLEEP_CONTROL: 0, SLEEP_STATUS: 1, RESET: 2 } as const;
+
+/** What the sleep control register takes: the type of sleep, and to enter it. */
+export const SleepControl = { TYPE_SHIFT: 2, TYPE_MASK: 7, ENABLE: 1 << 5 } as const;
+
+/** Types of sleep, as the DSDT says them. */
+export const SleepType = { S5: 5 } as const;
+
+/** What the reset register takes. */
+export const RESET_VALUE = 0x42;
+
+/** Address ranges, by number. */
+const EVENTS = 0;
+
+const state = struct("acpi-ged", {
+  /** What has happened and was not read yet. */
+  events: u32,
+});
+
+class Ged implements Device {
+  readonly #state: View<typeof state.fields>;
+  readonly #context: DeviceContext;
+
+  constructor(view: View<typeof state.fields>, context: DeviceContext) {
+    this.#state = view;
+    this.#context = context;
+  }
+
+  /** The selector reads once, and only as a whole. The other registers read as zeros. */
+  read(range: number, offset: number, size: number): number {
+    if (range !== EVENTS || offset !== 0 || size !== GED_EVENTS_SIZE) return 0;
+    const { events } = this.#state;
+    this.#state.events = 0;
+    return events;
+  }
+
+  write(range: number, offset: number, _size: number, value: number): void {
+    if (range === EVENTS) return;
+    const byte = value & 0xff;
+    if (offset === GedRegister.SLEEP_CONTROL) this.#sleep(byte);
+    if (offset === GedRegister.RESET && byte === RESET_VALUE) {
+      this.#context.request({ kind: "reset", reason: "guest-reset" });
+    }
+  }
+
+  reset(): void {
+    this.#state.events = 0;
+  }
+
+  pressPowerButton(): void {
+    this.#state.events |= GedEvent.POWER_BUTTON;
+    // The DSDT calls the interrupt edge-triggered.
+    const [interrupt] = this.#context.interrupts;
+    interrupt.set(true);
+    interrupt.set(false);
+  }
+
+  #sleep(control: number): void {
+    if ((control & SleepControl.ENABLE) === 0) return;
+    const type = control >> SleepControl.TYPE_SHIFT & SleepControl.TYPE_MASK;
+    if (type === SleepType.S5) {
+      this.#context.request({ kind: "shutdown", reason: "guest-shutdown" });
+    }
+  }
+}
+
+/** The `acpi-ged` device type. */
+export const acpiGed: DeviceType = defineDevice({
+  name: "acpi-ged",
+  help: "generic event device: power button, sleep and reset for ACPI",
+  user: false,
+  properties: {},
+  version: 1,
+  state,
+  // Between events there is nothing to say, and VMMs without it go on with the guest.
+  needed: ({ events }) => events !== 0,
+  ranges: () => [
+    { space: "mmio", base: GED.events, size: GED_EVENTS_SIZE, name: "acpi-ged" },
+    { space: "mmio", base: GED.registers, size: 3, name: "acpi-ged-regs" },
+  ],
+  irqs: () => [GED.irq],
+  create: (view, context) => new Ged(view, context),
+});

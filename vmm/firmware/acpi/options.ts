@@ -1,0 +1,54 @@
+/**
+ * What ACPI tables tell of a machine, from its devices.
+ *
+ * @module
+ */
+import { devicePlaces, type DeviceRequest } from "../../bus/device_set.ts";
+import type { MachineConfig } from "../../config.ts";
+import { virtioTransports } from "../../machine/microvm.ts";
+import type { AcpiOptions } from "./acpi.ts";
+import type { IsaPlace } from "./dsdt.ts";
+import { DEFAULT_OEM } from "./table.ts";
+
+/**
+ * Finds out what the tables say.
+ *
+ * @param config the machine
+ * @param requests its devices
+ * @param apicIds APIC ids, one a vCPU
+ * @returns undefined if it has no ACPI
+ */
+export function acpiOptions(
+  { machine }: MachineConfig,
+  requests: readonly DeviceRequest[],
+  apicIds: readonly number[],
+): AcpiOptions | undefined {
+  if (!machine.acpi) return undefined;
+  return {
+    oem: {
+      id: machine.oemId ?? DEFAULT_OEM.id,
+      tableId: machine.oemTableId ?? DEFAULT_OEM.tableId,
+    },
+    apicIds,
+    pic: machine.pic,
+    serials: isaPlaces(requests, "isa-serial"),
+    rtc: isaPlaces(requests, "mc146818rtc")[0],
+    transports: usedTransports(requests),
+  };
+}
+
+function isaPlaces(requests: readonly DeviceRequest[], type: string): IsaPlace[] {
+  return requests.filter((request) => request.type === type).map((request) => {
+    const { ranges: [{ base }], irqs: [irq] } = devicePlaces(request);
+    return { port: base!, irq };
+  });
+}
+
+/** The transports that have devices, as QEMU tells only of those. */
+function usedTransports(requests: readonly DeviceRequest[]): AcpiOptions["transports"] {
+  const bases = new Set(
+    requests.flatMap((request) => devicePlaces(request).ranges).map(({ base }) => base),
+  );
+  const transports = [...virtioTransports(true).entries()];
+  return new Map(transports.filter(([, { place }]) => bases.has(place.base)));
+}
