@@ -7,6 +7,7 @@ import { MAX_KEYS } from "../devices/isa/ps2_keyboard.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import type { Accelerator } from "./accel/accelerator.ts";
 import { openAccelerator } from "./accel/open.ts";
+import type { BlockSet } from "./block_set.ts";
 import type { ChardevSet } from "./chardev_set.ts";
 import type { Console } from "./console.ts";
 import { defaultConfig, type MachineConfig } from "./config.ts";
@@ -58,6 +59,12 @@ export class VirtualMachine implements AsyncDisposable {
    * @internal
    */
   readonly chardevs: ChardevSet;
+  /**
+   * The disks' images.
+   *
+   * @internal
+   */
+  readonly blocks: BlockSet;
   /**
    * Memory, vCPUs and devices.
    *
@@ -118,6 +125,7 @@ export class VirtualMachine implements AsyncDisposable {
     this.#parts = parts;
     this.reactor = parts.reactor;
     this.chardevs = parts.chardevs;
+    this.blocks = parts.blocks;
     this.backends = parts.memory.backends;
     this.actions = {
       ...config.actions,

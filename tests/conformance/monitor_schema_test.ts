@@ -34,6 +34,20 @@ class Comparison {
     this.#theirs = theirs;
   }
 
+  /** Each form of ours is one of theirs; of objects there is one in an alternate. */
+  #alternate(ours: Kind<"alternate">, theirs: Kind<"alternate">, where: string): void {
+    for (const { type } of ours.members) {
+      const kind = this.#ours.get(type)!["meta-type"];
+      const same = theirs.members.find((other) =>
+        kind === "object"
+          ? this.#theirs.get(other.type)!["meta-type"] === kind
+          : other.type === type
+      );
+      assert.ok(same, where);
+      this.compare(type, same.type, where);
+    }
+  }
+
   compare(ourName: string, theirName: string, where: string): void {
     const key = `${ourName} ${theirName}`;
     if (this.#compared.has(key)) return;
@@ -41,6 +55,7 @@ class Comparison {
     const ours = this.#ours.get(ourName)!, theirs = this.#theirs.get(theirName)!;
     // One of several forms is enough.
     if (theirs["meta-type"] === "alternate") {
+      if (ours["meta-type"] === "alternate") return this.#alternate(ours, theirs, where);
       return assert.ok(theirs.members.some(({ type }) => type === ourName), where);
     }
     assert.equal(ours["meta-type"], theirs["meta-type"], where);

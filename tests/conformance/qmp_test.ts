@@ -191,6 +191,7 @@ kvmTest("quit sends SHUTDOWN, replies, and hangs up", async () => {
 /** What each `info` sub-command prints of a VM that runs; undefined where it may print nothing. */
 const infos: Record<string, RegExp | undefined> = {
   block: undefined,
+  blockstats: undefined,
   chardev: /^serial0: filename=null$/m,
   cpus: /^\* CPU #0: thread_id=\d+ model=/,
   history: undefined,
@@ -253,6 +254,34 @@ kvmTest("x and xp read the guest's memory while it runs", async () => {
     /: 0x00 0x00 0x00 0x00$/m,
   );
   assert.match(await qmp.hmp("xp /1gx 0x7ffffffffff"), /7ffffffffff: Cannot access memory\n$/);
+});
+
+kvmTest("block nodes come and go, and their images stay locked while they are drives", async () => {
+  const image = await Deno.makeTempFile();
+  await Deno.truncate(image, 1 << 20);
+  try {
+    await using bench = await Bench.open("-drive", `file=${image},format=raw,id=d,if=none`);
+    const { qmp } = bench;
+    const names = async () =>
+      (await qmp.execute("query-named-block-nodes")).map((node: Json) => node["node-name"]);
+    assert.deepEqual(await names(), ["#d", "#d.file"]);
+    const other = { driver: "file", filename: image, "read-only": true };
+    await qmp.execute("blockdev-add", { driver: "raw", "node-name": "r", file: other });
+    assert.deepEqual(await names(), ["r", "#r.file", "#d", "#d.file"]);
+    await assert.rejects(
+      () => qmp.execute("blockdev-add", { driver: "null-co", "node-name": "r" }),
+      { message: /Duplicate nodes with node-name='r'/ },
+    );
+    await qmp.execute("blockdev-del", { "node-name": "r" });
+    await qmp.execute("block_resize", { device: "d", size: 2 << 20 });
+    assert.equal((await Deno.stat(image)).size, 2 << 20);
+    const [disk] = await qmp.execute("query-block");
+    assert.equal(disk.inserted.image["virtual-size"], 2 << 20);
+    assert.equal(disk.inserted.file, image);
+    assert.match(await qmp.hmp("info block"), /^d \(#d\): .* \(raw\)$/m);
+  } finally {
+    await Deno.remove(image);
+  }
 });
 
 kvmTest("memory backends and character devices come and go", async () => {

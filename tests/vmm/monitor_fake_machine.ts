@@ -4,6 +4,7 @@
  * @module
  */
 import { EventHub } from "../../vmm/events.ts";
+import type { BlockInfo, BlockNodeInfo } from "../../vmm/monitor/block_info.ts";
 import type { MachineControl, MemoryRegionInfo, RunState } from "../../vmm/monitor/control.ts";
 import { deviceNotFound, QmpError } from "../../vmm/monitor/errors.ts";
 import { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
@@ -23,6 +24,9 @@ const bios: MemoryRegionInfo = {
   priority: 1,
   kind: "rom",
 };
+
+const noCounts = { bytes: 0, operations: 0, totalTimeNs: 0, failed: 0, invalid: 0 };
+const noStatistics = { counts: { rd: noCounts, wr: noCounts, flush: noCounts, unmap: noCounts } };
 
 /** One vCPU more than QEMU's recordings have, 4 KiB of RAM, a disk, a NIC and a monitor. */
 export class FakeMachine implements MachineControl {
@@ -160,22 +164,60 @@ export class FakeMachine implements MachineControl {
       }],
     }],
   };
-  readonly blockDevices = [{
-    device: "d0",
-    nodeName: "#block111",
-    qdev: "vb0",
-    file: "disk.img",
-    driver: "raw",
-    readOnly: false,
-    size: 1048576,
-    direct: false,
-  }];
+  readonly blockNodes: readonly BlockNodeInfo[] = [
+    {
+      ...{ nodeName: "#d0", driver: "raw", filename: "disk.img", child: "#d0.file" },
+      ...{ readOnly: false, size: 1048576, allocated: 8192, direct: false, noFlush: false },
+      ...{ detectZeroes: "off", highestWrite: 1024 },
+    },
+    {
+      ...{ nodeName: "#d0.file", driver: "file", filename: "disk.img" },
+      ...{ readOnly: false, size: 1048576, allocated: 8192, direct: false, noFlush: false },
+      ...{ detectZeroes: "off", highestWrite: 1024 },
+      discards: { done: 1, failed: 2, bytes: 512 },
+    },
+    {
+      ...{ nodeName: "n1", driver: "null-co", filename: 'json:{"driver": "null-co", "size": 0}' },
+      ...{ readOnly: true, size: 0, direct: true, noFlush: true },
+      ...{ detectZeroes: "on", highestWrite: 0 },
+    },
+  ];
+  readonly blockDevices: readonly BlockInfo[] = [
+    {
+      ...{ device: "d0", qdev: "vb0", ioStatus: "nospace", writeback: false },
+      node: this.blockNodes[0],
+      statistics: {
+        counts: {
+          rd: { bytes: 1, operations: 2, totalTimeNs: 3, failed: 4, invalid: 5 },
+          wr: { bytes: 11, operations: 12, totalTimeNs: 13, failed: 14, invalid: 15 },
+          flush: { bytes: 0, operations: 22, totalTimeNs: 23, failed: 24, invalid: 25 },
+          unmap: { bytes: 31, operations: 32, totalTimeNs: 33, failed: 34, invalid: 35 },
+        },
+        idleNs: 99,
+      },
+    },
+    { device: "cd", writeback: true, statistics: noStatistics },
+    {
+      ...{ device: "", qdev: "vb1", ioStatus: "ok", writeback: true },
+      node: this.blockNodes[2],
+      statistics: noStatistics,
+    },
+  ];
   readonly netClients = [{
     name: "vn0",
     info: "index=0,type=nic,model=virtio-net-device,macaddr=52:54:00:12:34:56",
     peer: { name: "n0", info: "index=0,type=tap,ifname=tap0" },
   }];
 
+  blockdevAdd(...args: unknown[]) {
+    this.calls.push(["blockdevAdd", ...args]);
+  }
+  blockdevDel(...args: unknown[]) {
+    this.calls.push(["blockdevDel", ...args]);
+  }
+  blockResize(...args: unknown[]) {
+    this.calls.push(["blockResize", ...args]);
+  }
   objectAdd(...args: unknown[]) {
     this.calls.push(["objectAdd", ...args]);
   }

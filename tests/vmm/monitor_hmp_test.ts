@@ -293,14 +293,42 @@ Deno.test("HmpSession keeps what is typed while a command runs for later", async
   assert.ok(output.endsWith("\r\nvm1\r\n(qemu) "));
 });
 
+const D0 = "d0 (#d0): disk.img (raw)\n    Attached to:      vb0\n" +
+  "    I/O status:       nospace\n    Cache mode:       writethrough\n";
+const CD = "cd: [not inserted]\n    Removable device: not locked, tray closed\n";
+const N1 = 'n1: json:{"driver": "null-co", "size": 0} (null-co, read-only)\n' +
+  "    Attached to:      vb1\n    Cache mode:       writeback, direct, ignore flushes\n" +
+  "    Detect zeroes:    on\n";
+const NO_STATISTICS = "rd_bytes=0 wr_bytes=0 rd_operations=0 wr_operations=0" +
+  " flush_operations=0 wr_total_time_ns=0 rd_total_time_ns=0 flush_total_time_ns=0" +
+  " rd_merged=0 wr_merged=0 idle_time_ns=0\n";
+
 Deno.test("HmpSession shows the machine", async () => {
   const { type } = connect();
   const cases = [
+    ["info block", `${D0}\n${CD}\n${N1}`],
+    ["info block d0", D0],
+    ["info block cd", `\n${CD}`],
     [
-      "info block",
-      "d0 (#block111): disk.img (raw)\n    Attached to:      vb0\n    Cache mode:       writeback\n",
+      "info block -v d0",
+      `${D0}\nImages:\nimage: disk.img\nfile format: raw\n` +
+      "virtual size: 1 MiB (1048576 bytes)\ndisk size: 8 KiB\n",
     ],
+    [
+      "info block -n",
+      "#d0: disk.img (raw)\n    Cache mode:       writeback\n\n" +
+      "#d0.file: disk.img (file)\n    Cache mode:       writeback\n\n" +
+      N1.replace("    Attached to:      vb1\n", ""),
+    ],
+    ["info block #d0.file", "\n#d0.file: disk.img (file)\n    Cache mode:       writeback\n"],
     ["info block zz", ""],
+    [
+      "info blockstats",
+      "d0: rd_bytes=1 wr_bytes=11 rd_operations=2 wr_operations=12 flush_operations=22" +
+      " wr_total_time_ns=13 rd_total_time_ns=3 flush_total_time_ns=23 rd_merged=0 wr_merged=0" +
+      ` idle_time_ns=99\ncd: ${NO_STATISTICS}: ${NO_STATISTICS}`,
+    ],
+    ["block_resize d0 x", "Error: invalid size\n"],
     [
       "info network",
       "vn0: index=0,type=nic,model=virtio-net-device,macaddr=52:54:00:12:34:56\n" +

@@ -114,6 +114,88 @@ Deno.test("Queries answer in QEMU's shapes", async () => {
   }]);
 });
 
+Deno.test("query-block and query-blockstats tell of drives, nodes, and what was counted", async () => {
+  const blocks = await execute("query-block") as Record<string, unknown>[];
+  const { inserted, ...disk } = blocks[0];
+  assert.deepEqual(disk, {
+    ...{ "io-status": "nospace", device: "d0", qdev: "vb0", type: "unknown" },
+    ...{ locked: false, removable: false },
+  });
+  assert.deepEqual(inserted, {
+    ...{ bps: 0, bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0, write_threshold: 0 },
+    ...{ detect_zeroes: "off", ro: false, drv: "raw", file: "disk.img", "node-name": "#d0" },
+    ...{ active: true, encrypted: false, backing_file_depth: 0 },
+    children: [{ child: "file", "node-name": "#d0.file" }],
+    cache: { "no-flush": false, direct: false, writeback: false },
+    image: {
+      ...{ filename: "disk.img", format: "raw", "dirty-flag": false },
+      ...{ "virtual-size": 1048576, "actual-size": 8192 },
+    },
+  });
+  assert.deepEqual(blocks[1], {
+    ...{ device: "cd", type: "unknown", locked: false, removable: true },
+  });
+  const nodes = await execute("query-named-block-nodes") as Record<string, unknown>[];
+  assert.deepEqual(nodes.map((node) => node["node-name"]), ["#d0", "#d0.file", "n1"]);
+  assert.deepEqual(nodes[2].cache, { "no-flush": true, direct: true, writeback: true });
+
+  type Statistics = Record<string, Record<string, unknown>>;
+  const [d0, cd] = await execute("query-blockstats") as Statistics[];
+  assert.equal(d0["node-name"], "#d0");
+  assert.deepEqual(d0.parent["driver-specific"], {
+    driver: "file",
+    "discard-nb-ok": 1,
+    "discard-nb-failed": 2,
+    "discard-bytes-ok": 512,
+  });
+  const { stats } = d0;
+  for (const [name, first] of [["rd", 1], ["wr", 11], ["flush", 20], ["unmap", 31]] as const) {
+    if (name !== "flush") assert.equal(stats[`${name}_bytes`], first);
+    const base = Math.floor(first / 10) * 10;
+    assert.deepEqual(
+      ["operations", "total_time_ns"].map((what) => stats[`${name}_${what}`]),
+      [base + 2, base + 3],
+    );
+    assert.deepEqual(
+      ["failed", "invalid"].map((what) => stats[`${what}_${name}_operations`]),
+      [base + 4, base + 5],
+    );
+  }
+  assert.deepEqual([stats.wr_highest_offset, stats.idle_time_ns], [1024, 99]);
+  assert.ok(!("idle_time_ns" in cd.stats) && !("node-name" in cd));
+  const ofNodes = await execute("query-blockstats", { "query-nodes": true }) as Statistics[];
+  assert.equal(ofNodes[1].stats.wr_highest_offset, 1024);
+  assert.equal(ofNodes[1].stats.account_invalid, false);
+});
+
+Deno.test("blockdev-add, blockdev-del and block_resize reach the machine, checked", async () => {
+  const context = makeContext(builtinCommands());
+  const { table } = context;
+  const node = { driver: "raw", "node-name": "x", file: { driver: "file", filename: "y" } };
+  await table.execute(context, "blockdev-add", node);
+  await table.execute(context, "blockdev-del", { "node-name": "x" });
+  await table.execute(context, "block_resize", { device: "d0", size: 4096 });
+  await executeLine(context, "block_resize d0 2");
+  await executeLine(context, "block_resize d0 1.5k");
+  assert.deepEqual(context.machine.calls, [
+    ["blockdevAdd", node],
+    ["blockdevDel", "x"],
+    ["blockResize", { device: "d0", nodeName: undefined }, 4096],
+    ["blockResize", { device: "d0" }, 2 << 20],
+    ["blockResize", { device: "d0" }, 1536],
+  ]);
+  for (
+    const [name, args, message] of [
+      ["block_resize", { size: -1 }, "Parameter 'size' expects a >0 size"],
+      ["blockdev-add", { driver: "qcow2" }, "Parameter 'driver' does not accept value 'qcow2'"],
+      ["blockdev-add", { driver: "file" }, "Parameter 'filename' is missing"],
+      ["blockdev-add", { driver: "null-co", foo: 1 }, "Parameter 'foo' is unexpected"],
+    ] as const
+  ) {
+    await assert.rejects(() => table.execute(context, name, args), { message });
+  }
+});
+
 Deno.test("memsave and pmemsave check what they are given", async () => {
   const args = { val: 0, size: 1, filename: "/nonexistent/x" };
   await assert.rejects(execute("memsave", { ...args, "cpu-index": 9 }), {

@@ -8,6 +8,7 @@ import { blockCommands } from "./commands/block.ts";
 import { fdCommands } from "./commands/fds.ts";
 import { gdbCommands } from "./commands/gdb.ts";
 import { hotplugCommands } from "./commands/hotplug.ts";
+import { infoBlockCommands } from "./commands/info_block.ts";
 import { infoDeviceCommands } from "./commands/info_devices.ts";
 import { infoMemoryCommands } from "./commands/info_memory.ts";
 import { infoVmCommands } from "./commands/info_vm.ts";
@@ -24,6 +25,6 @@ export function builtinCommands(): CommandTable {
     .add(...monitorCommands, ...runControlCommands, ...machineCommands, ...memoryCommands)
     .add(...fdCommands, ...hotplugCommands, ...blockCommands, ...keyCommands)
     .addHmp(...helpCommands, ...memoryHmpCommands, ...gdbCommands)
-    .addInfo(...infoVmCommands, ...infoMemoryCommands, ...infoDeviceCommands)
+    .addInfo(...infoVmCommands, ...infoMemoryCommands, ...infoDeviceCommands, ...infoBlockCommands)
     .addEvents(async () => (await import("./schema/events.ts")).events);
 }

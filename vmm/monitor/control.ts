@@ -12,6 +12,7 @@ import type { ChardevConfig } from "../../devices/chardev/config.ts";
 import type { ActionConfig } from "../config.ts";
 import type { VmEventListener } from "../events.ts";
 import type { RunState } from "../run_state.ts";
+import type { BlockInfo, BlockNodeInfo } from "./block_info.ts";
 import type { FdRegistry } from "./fd_registry.ts";
 
 export type { RunState };
@@ -149,26 +150,6 @@ export interface DeviceInfo {
   readonly buses?: readonly BusInfo[];
 }
 
-/** One disk. */
-export interface BlockInfo {
-  /** Name of the drive; empty for a `-blockdev` without one. */
-  readonly device: string;
-  /** Name in the block graph. */
-  readonly nodeName: string;
-  /** Id of the device it is attached to. */
-  readonly qdev?: string;
-  /** Path of the image. */
-  readonly file: string;
-  /** Name of the format driver, for example `raw`. */
-  readonly driver: string;
-  /** Whether the guest can only read it. */
-  readonly readOnly: boolean;
-  /** Bytes. */
-  readonly size: number;
-  /** Whether the host's page cache is bypassed (`cache.direct=on`). */
-  readonly direct: boolean;
-}
-
 /** One network client: a NIC or a backend (`info network`). */
 export interface NetClientInfo {
   /** Id of the device or backend. */
@@ -214,6 +195,16 @@ export interface ObjectOptions {
   /** Id of the new object. */
   readonly id: string;
   /** A property of the type's. */
+  readonly [property: string]: unknown;
+}
+
+/** Properties of `blockdev-add`; all but the first two are the driver's own. */
+export interface BlockdevOptions {
+  /** Name of the driver. */
+  readonly driver: string;
+  /** Name of the new node. */
+  readonly "node-name"?: string;
+  /** A property of the driver's. */
   readonly [property: string]: unknown;
 }
 
@@ -307,6 +298,8 @@ export interface MachineControl {
   readonly deviceTree: BusInfo;
   /** Disks. */
   readonly blockDevices: readonly BlockInfo[];
+  /** Block nodes, the last to come first. */
+  readonly blockNodes: readonly BlockNodeInfo[];
   /** NICs with their peers, and backends without a NIC. */
   readonly netClients: readonly NetClientInfo[];
 
@@ -330,4 +323,13 @@ export interface MachineControl {
   chardevAddOptions(text: string): Awaitable<void>;
   /** Removes a character device; throws if there is none or it is in use. */
   chardevRemove(id: string): Awaitable<void>;
+  /** Opens a block node; throws if it cannot be, or the name is taken. */
+  blockdevAdd(options: BlockdevOptions): Awaitable<void>;
+  /** Closes a block node; throws if there is none or it is in use. */
+  blockdevDel(nodeName: string): Awaitable<void>;
+  /** Changes the size of a disk; throws if it cannot be. */
+  blockResize(
+    of: { readonly device?: string; readonly nodeName?: string },
+    size: number,
+  ): Awaitable<void>;
 }

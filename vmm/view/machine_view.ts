@@ -6,6 +6,7 @@
 import type { ChardevConfig } from "../../devices/chardev/config.ts";
 import type { AcceleratorVcpu } from "../accel/accelerator.ts";
 import { deviceTypes } from "../../devices/registry.ts";
+import { blockInfos, blockNodeInfos } from "./block_view.ts";
 import { dumpInterruptControllers, dumpLocalApic } from "./interrupts.ts";
 import { dumpRegisters, readRegister } from "./registers.ts";
 import type { EventHub } from "../events.ts";
@@ -15,7 +16,7 @@ import { MACHINE_TYPE, USABLE_CPUS } from "../machine/microvm.ts";
 import type {
   Actions,
   AddressSpaceInfo,
-  BlockInfo,
+  BlockdevOptions,
   BusInfo,
   ChardevInfo,
   DeviceOptions,
@@ -28,9 +29,11 @@ import type {
   RomInfo,
   VcpuInfo,
 } from "../monitor/control.ts";
+import type { BlockInfo, BlockNodeInfo } from "../monitor/block_info.ts";
 import { deviceNotFound, QmpError } from "../monitor/errors.ts";
 import { FdRegistry } from "../monitor/fd_registry.ts";
 import { GDB_CHARDEV, parseGdbDevice } from "../options/chardev.ts";
+import { parseBlockdev } from "../options/blockdev.ts";
 import { parseChardev, parseDevice, parseObject } from "../options/command_line.ts";
 import type { RunState } from "../run_state.ts";
 import { DEFAULT_RAM_ID, ROM_ID } from "../machine/memory_set.ts";
@@ -41,7 +44,6 @@ export class MachineView implements MachineControl {
   readonly wakeupSupported = false;
   readonly fds: FdRegistry = new FdRegistry();
   readonly chardevBackends = ["null", "stdio", "file", "pipe", "pty", "socket"];
-  readonly blockDevices: readonly BlockInfo[] = [];
   readonly netClients: readonly NetClientInfo[] = [];
   readonly machineTypes: readonly MachineTypeInfo[] = [{
     name: MACHINE_TYPE,
@@ -199,6 +201,26 @@ export class MachineView implements MachineControl {
 
   get chardevs(): readonly ChardevInfo[] {
     return [...this.#vm.chardevs.backends.values()];
+  }
+
+  get blockDevices(): readonly BlockInfo[] {
+    return blockInfos(this.#vm.blocks);
+  }
+
+  get blockNodes(): readonly BlockNodeInfo[] {
+    return blockNodeInfos(this.#vm.blocks);
+  }
+
+  blockdevAdd(options: BlockdevOptions): void {
+    this.#vm.blocks.add(parseBlockdev({ ...options }));
+  }
+
+  blockdevDel(nodeName: string): void {
+    this.#vm.blocks.remove(nodeName);
+  }
+
+  blockResize(of: Parameters<MachineControl["blockResize"]>[0], size: number): void {
+    this.#vm.blocks.resize(of, size);
   }
 
   get deviceTree(): BusInfo {

@@ -1,47 +1,206 @@
 /**
- * Query about disks.
+ * Commands about disks.
  *
  * @module
  */
+import type { BlockInfo, BlockNodeInfo, BlockStatistics } from "../block_info.ts";
 import { defineCommand } from "../command.ts";
 import type { Command } from "../context.ts";
-import type { BlockInfo } from "../control.ts";
+import { QmpError } from "../errors.ts";
+
+const schemas = () => import("../schema/block.ts");
 
 /** No limit on bandwidth or operations is set, since there is no throttling. */
 const noLimits = { bps: 0, bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 } as const;
+const UNITS = "BKMGTPE";
 
-/** `query-block` */
+/** Commands that look at disks, and that make, change and remove what is behind them. */
 export const blockCommands: readonly Command[] = [
   defineCommand({
     name: "query-block",
     help: "show the disks",
-    schema: async () => (await import("../schema/block.ts")).queryBlock,
-    handler: ({ machine }) =>
-      machine.blockDevices.map((disk) => ({
-        device: disk.device,
-        locked: false,
-        removable: false,
-        inserted: inserted(disk),
-        ...disk.qdev !== undefined && { qdev: disk.qdev },
-        type: "unknown",
-      })),
+    schema: async () => (await schemas()).queryBlock,
+    handler: ({ machine }) => machine.blockDevices.map(describeDisk),
+  }),
+  defineCommand({
+    name: "query-named-block-nodes",
+    help: "show the block nodes",
+    schema: async () => (await schemas()).queryNamedBlockNodes,
+    handler: ({ machine }) => machine.blockNodes.map((node) => describeNode(node, true)),
+  }),
+  defineCommand({
+    name: "query-blockstats",
+    help: "show what the disks have counted",
+    schema: async () => (await schemas()).queryBlockstats,
+    handler: ({ machine }, { "query-nodes": ofNodes = false }) => {
+      const nodes = new Map(machine.blockNodes.map((node) => [node.nodeName, node]));
+      return ofNodes
+        ? [...nodes.values()].map((node) => nodeStatistics(node, nodes))
+        : machine.blockDevices.map((disk) => diskStatistics(disk, nodes));
+    },
+  }),
+  defineCommand({
+    name: "blockdev-add",
+    help: "open a block node, like -blockdev on the command line",
+    schema: async () => (await schemas()).blockdevAdd,
+    handler: ({ machine }, options) => machine.blockdevAdd(options),
+  }),
+  defineCommand({
+    name: "blockdev-del",
+    help: "close a block node",
+    schema: async () => (await schemas()).blockdevDel,
+    handler: ({ machine }, { "node-name": name }) => machine.blockdevDel(name),
+  }),
+  defineCommand({
+    name: "block_resize",
+    help: "resize a block image",
+    schema: async () => (await schemas()).blockResize,
+    handler: ({ machine }, { device, "node-name": nodeName, size }) => {
+      if (size < 0) throw new QmpError("Parameter 'size' expects a >0 size");
+      return machine.blockResize({ device, nodeName }, size);
+    },
+    hmp: {
+      parameters: [{ name: "device", type: "string" }, { name: "size", type: "string" }],
+      usage: "device size",
+      run: ({ machine }, { device, size }) => machine.blockResize({ device }, readSize(size)),
+    },
   }),
 ];
 
-function inserted({ file, nodeName, driver, readOnly, size, direct }: BlockInfo) {
+/** A size as HMP takes it: mebibytes unless it has a suffix. */
+function readSize(text: string): number {
+  const [, digits, fraction = "", unit = "M"] = /^(\d+)(\.\d+)?([BKMGTPE]?)$/i.exec(text) ?? [];
+  const bytes = Number(digits + fraction) * 1024 ** UNITS.indexOf((unit || "M").toUpperCase());
+  if (digits === undefined || !Number.isSafeInteger(bytes)) throw new QmpError("invalid size");
+  return bytes;
+}
+
+function describeDisk({ device, qdev, ioStatus, node, writeback }: BlockInfo) {
+  return {
+    ...ioStatus !== undefined && { "io-status": ioStatus },
+    device,
+    locked: false,
+    // A drive that no device uses, as QEMU has it.
+    removable: qdev === undefined,
+    ...node && { inserted: describeNode(node, writeback) },
+    ...qdev !== undefined && { qdev },
+    type: "unknown",
+  };
+}
+
+function describeNode(node: BlockNodeInfo, writeback: boolean) {
+  const { filename, nodeName, driver, readOnly, size, allocated, child, direct, noFlush } = node;
   return {
     ...noLimits,
-    detect_zeroes: "off" as const,
-    image: { "virtual-size": size, filename: file, format: driver },
+    detect_zeroes: node.detectZeroes,
+    image: {
+      "virtual-size": size,
+      filename,
+      format: driver,
+      ...allocated !== undefined && { "actual-size": allocated },
+      ...driver !== "null-co" && { "dirty-flag": false },
+    },
     ro: readOnly,
     "node-name": nodeName,
     backing_file_depth: 0,
-    children: [],
+    children: child === undefined ? [] : [{ child: "file", "node-name": child }],
     active: true,
     drv: driver,
     write_threshold: 0,
     encrypted: false,
-    cache: { "no-flush": false, direct, writeback: true },
-    file,
+    cache: { "no-flush": noFlush, direct, writeback },
+    file: filename,
+  };
+}
+
+type Nodes = ReadonlyMap<string, BlockNodeInfo>;
+
+function diskStatistics({ device, qdev, node, statistics }: BlockInfo, nodes: Nodes) {
+  return {
+    device,
+    ...qdev !== undefined && { qdev },
+    ...node && { "node-name": node.nodeName, ...ofDriver(node) },
+    stats: describeStatistics(statistics, node, true),
+    ...parentOf(node, nodes),
+  };
+}
+
+type NodeStatistics = {
+  readonly "node-name": string;
+  readonly stats: ReturnType<typeof describeStatistics>;
+  readonly parent?: NodeStatistics;
+};
+
+function nodeStatistics(node: BlockNodeInfo, nodes: Nodes): NodeStatistics {
+  return {
+    "node-name": node.nodeName,
+    ...ofDriver(node),
+    stats: describeStatistics(undefined, node, false),
+    ...parentOf(node, nodes),
+  };
+}
+
+/** QEMU calls what a node is made of its parent here. */
+function parentOf(node: BlockNodeInfo | undefined, nodes: Nodes) {
+  const child = node?.child === undefined ? undefined : nodes.get(node.child);
+  return child && { parent: nodeStatistics(child, nodes) };
+}
+
+function ofDriver({ driver, discards }: BlockNodeInfo) {
+  if (!discards || (driver !== "file" && driver !== "host_device")) return {};
+  return {
+    "driver-specific": {
+      driver,
+      "discard-nb-ok": discards.done,
+      "discard-nb-failed": discards.failed,
+      "discard-bytes-ok": discards.bytes,
+    } as const,
+  };
+}
+
+const noCounts = { bytes: 0, operations: 0, totalTimeNs: 0, failed: 0, invalid: 0 };
+const nothing = { rd: noCounts, wr: noCounts, flush: noCounts, unmap: noCounts };
+
+/** Zones are counted as well, of which there are none; requests are not merged. */
+function describeStatistics(
+  statistics: BlockStatistics | undefined,
+  node: BlockNodeInfo | undefined,
+  accounts: boolean,
+) {
+  const { rd, wr, flush, unmap } = statistics?.counts ?? nothing;
+  return {
+    rd_bytes: rd.bytes,
+    wr_bytes: wr.bytes,
+    zone_append_bytes: 0,
+    unmap_bytes: unmap.bytes,
+    rd_operations: rd.operations,
+    wr_operations: wr.operations,
+    zone_append_operations: 0,
+    flush_operations: flush.operations,
+    unmap_operations: unmap.operations,
+    rd_total_time_ns: rd.totalTimeNs,
+    wr_total_time_ns: wr.totalTimeNs,
+    zone_append_total_time_ns: 0,
+    flush_total_time_ns: flush.totalTimeNs,
+    unmap_total_time_ns: unmap.totalTimeNs,
+    wr_highest_offset: node?.highestWrite ?? 0,
+    rd_merged: 0,
+    wr_merged: 0,
+    zone_append_merged: 0,
+    unmap_merged: 0,
+    ...statistics?.idleNs !== undefined && { idle_time_ns: statistics.idleNs },
+    failed_rd_operations: rd.failed,
+    failed_wr_operations: wr.failed,
+    failed_zone_append_operations: 0,
+    failed_flush_operations: flush.failed,
+    failed_unmap_operations: unmap.failed,
+    invalid_rd_operations: rd.invalid,
+    invalid_wr_operations: wr.invalid,
+    invalid_zone_append_operations: 0,
+    invalid_flush_operations: flush.invalid,
+    invalid_unmap_operations: unmap.invalid,
+    account_invalid: accounts,
+    account_failed: accounts,
+    timed_stats: [],
   };
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { BlockInfo, BusInfo, DeviceInfo, NetClientInfo } from "../control.ts";
+import type { BusInfo, DeviceInfo, NetClientInfo } from "../control.ts";
 import { defineHmp } from "../hmp_command.ts";
 import type { HmpCommand } from "../context.ts";
 
@@ -14,16 +14,6 @@ export const infoDeviceCommands: readonly HmpCommand[] = [
     help: "show the character devices",
     run: ({ machine }) =>
       machine.chardevs.map(({ label, filename }) => `${label}: filename=${filename}\n`).join(""),
-  }),
-  defineHmp({
-    name: "block",
-    parameters: [{ name: "device", type: "string", optional: true }],
-    usage: "[device]",
-    help: "show info of one block device or all block devices",
-    run: ({ machine }, { device }) =>
-      machine.blockDevices
-        .filter((disk) => device === undefined || disk.device === device)
-        .map(blockText).join("\n"),
   }),
   defineHmp({
     name: "network",
@@ -38,13 +28,6 @@ export const infoDeviceCommands: readonly HmpCommand[] = [
     run: ({ machine }, { brief }) => busText(machine.deviceTree, "", brief),
   }),
 ];
-
-function blockText({ device, nodeName, file, driver, readOnly, qdev, direct }: BlockInfo): string {
-  const name = device === "" ? nodeName : `${device} (${nodeName})`;
-  return `${name}: ${file} (${driver}${readOnly ? ", read-only" : ""})\n` +
-    (qdev === undefined ? "" : `    Attached to:      ${qdev}\n`) +
-    `    Cache mode:       writeback${direct ? ", direct" : ""}\n`;
-}
 
 function netClientText({ name, info, peer }: NetClientInfo): string {
   return `${name}: ${info}\n${peer ? ` \\ ${peer.name}: ${peer.info}\n` : ""}`;

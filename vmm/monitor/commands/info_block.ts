@@ -1,0 +1,102 @@
+/**
+ * `info block` and `info blockstats`.
+ *
+ * @module
+ */
+import type { BlockInfo, BlockNodeInfo, BlockStatistics } from "../block_info.ts";
+import type { HmpCommand } from "../context.ts";
+import { defineHmp } from "../hmp_command.ts";
+
+/** The sub-commands. */
+export const infoBlockCommands: readonly HmpCommand[] = [
+  defineHmp({
+    name: "block",
+    parameters: [
+      { name: "nodes", type: "flag", letter: "n" },
+      { name: "verbose", type: "flag", letter: "v" },
+      { name: "device", type: "string", optional: true },
+    ],
+    usage: "[-n] [-v] [device]",
+    help: "show info of one block device or all block devices (-n: show named nodes; " +
+      "-v: show details)",
+    run: ({ machine }, { nodes, verbose, device }) => {
+      const disks = nodes ? [] : machine.blockDevices;
+      const text = list(
+        disks.map((disk) => [disk.device, diskText(disk, verbose)]),
+        device,
+      );
+      if (text !== "" || (device === undefined && !nodes)) return text;
+      return list(
+        machine.blockNodes.map((node) => [node.nodeName, nodeText(node, node.nodeName, verbose)]),
+        device,
+      );
+    },
+  }),
+  defineHmp({
+    name: "blockstats",
+    help: "show block device statistics",
+    run: ({ machine }) => machine.blockDevices.map(statisticsText).join(""),
+  }),
+];
+
+/** Those of one name, or all; an empty line before each but the very first, as QEMU prints it. */
+function list(entries: [name: string, text: string][], wanted: string | undefined): string {
+  return entries.map(([name, text], index) =>
+    wanted === undefined || wanted === name ? (index > 0 ? `\n${text}` : text) : ""
+  ).join("");
+}
+
+function diskText(disk: BlockInfo, verbose: boolean): string {
+  const { device, node, qdev, ioStatus, writeback } = disk;
+  const name = device === ""
+    ? node?.nodeName ?? qdev ?? "<anonymous>"
+    : node
+    ? `${device} (${node.nodeName})`
+    : device;
+  const attached = (qdev === undefined ? "" : `    Attached to:      ${qdev}\n`) +
+    (ioStatus === undefined || ioStatus === "ok" ? "" : `    I/O status:       ${ioStatus}\n`) +
+    (qdev === undefined ? "    Removable device: not locked, tray closed\n" : "");
+  if (!node) return `${name}: [not inserted]\n${attached}`;
+  return nodeText(node, name, verbose, writeback, attached);
+}
+
+function nodeText(
+  node: BlockNodeInfo,
+  name: string,
+  verbose: boolean,
+  writeback = true,
+  attached = "",
+): string {
+  const { filename, driver, readOnly, direct, noFlush, detectZeroes } = node;
+  const cache = writeback ? "writeback" : "writethrough";
+  return `${name}: ${filename} (${driver}${readOnly ? ", read-only" : ""})\n${attached}` +
+    `    Cache mode:       ${cache}${direct ? ", direct" : ""}` +
+    `${noFlush ? ", ignore flushes" : ""}\n` +
+    (detectZeroes === "off" ? "" : `    Detect zeroes:    ${detectZeroes}\n`) +
+    (verbose ? imageText(node) : "");
+}
+
+function imageText({ filename, driver, size, allocated }: BlockNodeInfo): string {
+  return `\nImages:\nimage: ${filename}\nfile format: ${driver}\n` +
+    `virtual size: ${sizeText(size)} (${size} bytes)\n` +
+    `disk size: ${allocated === undefined ? "unavailable" : sizeText(allocated)}\n`;
+}
+
+/** A size in the unit in which it has up to four digits, of which three are shown (`%0.3g`). */
+function sizeText(bytes: number): string {
+  const units = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+  let value = bytes, unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${Number(value.toPrecision(3))} ${units[unit]}B`;
+}
+
+function statisticsText({ device, statistics }: BlockInfo): string {
+  const { counts: { rd, wr, flush }, idleNs = 0 }: BlockStatistics = statistics;
+  return `${device}: rd_bytes=${rd.bytes} wr_bytes=${wr.bytes} rd_operations=${rd.operations}` +
+    ` wr_operations=${wr.operations} flush_operations=${flush.operations}` +
+    ` wr_total_time_ns=${wr.totalTimeNs} rd_total_time_ns=${rd.totalTimeNs}` +
+    ` flush_total_time_ns=${flush.totalTimeNs} rd_merged=0 wr_merged=0 idle_time_ns=${idleNs}\n`;
+}

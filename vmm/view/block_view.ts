@@ -1,0 +1,85 @@
+/**
+ * The VM's disks as monitor commands see them.
+ *
+ * @module
+ */
+import { diskSize, SharedWord } from "../../devices/block/disk.ts";
+import type { BlockNode } from "../../devices/block/node.ts";
+import {
+  type DiskStatistics,
+  type RequestKind,
+  requestKinds,
+} from "../../devices/block/statistics.ts";
+import { monotonicNs } from "../../ffi/event.ts";
+import type { BlockBackend, BlockSet } from "../block_set.ts";
+import type {
+  BlockInfo,
+  BlockNodeInfo,
+  BlockStatistics,
+  RequestCounts,
+} from "../monitor/block_info.ts";
+
+/** All disks. */
+export function blockInfos({ backends }: BlockSet): BlockInfo[] {
+  return backends.map(describeBackend);
+}
+
+/** All nodes. */
+export function blockNodeInfos({ nodes }: BlockSet): BlockNodeInfo[] {
+  return nodes.map(describeNode);
+}
+
+function describeBackend({ drive, node, user, statistics }: BlockBackend): BlockInfo {
+  return {
+    device: drive?.id ?? "",
+    ...user && { qdev: user.device, ioStatus: statistics.ioStatus },
+    writeback: drive?.writeCache ?? true,
+    ...node && { node: describeNode(node) },
+    statistics: describeStatistics(statistics),
+  };
+}
+
+function describeNode(node: BlockNode): BlockNodeInfo {
+  const { config, child, description, allocated } = node;
+  const words = new BigInt64Array(description.shared);
+  const word = (index: number) => Number(Atomics.load(words, index));
+  return {
+    nodeName: config.nodeName,
+    driver: config.driver,
+    filename: node.filename,
+    readOnly: node.readOnly,
+    size: diskSize(description),
+    ...allocated !== undefined && { allocated },
+    direct: config.cache.direct,
+    noFlush: config.cache.noFlush,
+    detectZeroes: config.detectZeroes,
+    ...child && { child: child.config.nodeName },
+    highestWrite: word(SharedWord.HIGHEST_WRITE),
+    ...description.image.kind !== "null" && !child && {
+      discards: {
+        done: word(SharedWord.DISCARDS),
+        failed: word(SharedWord.FAILED_DISCARDS),
+        bytes: word(SharedWord.DISCARDED_BYTES),
+      },
+    },
+  };
+}
+
+function describeStatistics(statistics: DiskStatistics): BlockStatistics {
+  const idleNs = statistics.idleNs(monotonicNs());
+  const counts = Object.fromEntries(requestKinds.map((kind) => [kind, countsOf(statistics, kind)]));
+  return {
+    counts: counts as BlockStatistics["counts"],
+    ...idleNs !== undefined && { idleNs },
+  };
+}
+
+function countsOf(statistics: DiskStatistics, kind: RequestKind): RequestCounts {
+  return {
+    bytes: statistics.count(kind, "bytes"),
+    operations: statistics.count(kind, "operations"),
+    totalTimeNs: statistics.count(kind, "total_time_ns"),
+    failed: statistics.count(kind, "failed"),
+    invalid: statistics.count(kind, "invalid"),
+  };
+}
