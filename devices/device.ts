@@ -10,6 +10,7 @@
  *
  * @module
  */
+import type { IoVector } from "../ffi/iovec.ts";
 import type { Fields, Struct, View } from "../ffi/struct.ts";
 import type { SavedLayout, Subsection } from "./saved_state.ts";
 
@@ -44,6 +45,20 @@ export interface Timer {
   arm(deadlineNs: bigint): void;
 }
 
+/** Wakes the thread that works on a device's queues: it calls {@linkcode Device.rung}. */
+export interface Doorbell {
+  /** Rings; however often before the thread comes, it is called once. */
+  ring(): void;
+}
+
+/** A lock that all threads share. Whoever holds one does nothing that waits for something else. */
+export interface Lock {
+  /** Takes it, waiting for it if need be. */
+  lock(): void;
+  /** Frees it. */
+  unlock(): void;
+}
+
 /** Why a device asks for the machine to be stopped, QEMU's ShutdownCause. */
 export type GuestRequest =
   | { kind: "reset"; reason: "guest-reset" }
@@ -71,6 +86,18 @@ export interface DeviceMemory {
   write(gpa: number, data: Uint8Array<ArrayBuffer>): boolean;
   /** Fills RAM with zeros; false, and nothing is written, if it is not RAM throughout. */
   zero(gpa: number, length: number): boolean;
+  /**
+   * Adds a range of RAM to a vector, for system calls that read or write it in place.
+   *
+   * @returns "outside" if it is not RAM throughout, "full" if the vector has no room; nothing is added
+   */
+  collect(vector: IoVector, gpa: number, length: number): "added" | "outside" | "full";
+  /**
+   * RAM as a buffer that aliases it, for what driver and device share; its pages are made to be there.
+   *
+   * @returns undefined if it is not RAM throughout, or the host has no memory for it
+   */
+  view(gpa: number, length: number): ArrayBuffer | undefined;
 }
 
 /** What a device may do to its surroundings; the same on every thread. */
@@ -79,6 +106,10 @@ export interface DeviceContext {
   readonly interrupts: readonly Interrupt[];
   /** As many as {@linkcode DeviceType.timers} says. */
   readonly timers: readonly Timer[];
+  /** Those that {@linkcode DeviceType.doorbells} declares. */
+  readonly doorbells: readonly Doorbell[];
+  /** As many as {@linkcode DeviceType.locks} says. */
+  readonly locks: readonly Lock[];
   /** The character backend bound to the device's `chardev` property, if one is. */
   readonly chardev?: CharacterSink;
   readonly memory: DeviceMemory;
@@ -99,6 +130,10 @@ export interface DeviceContext {
   moveRange(range: number, base: number | undefined): void;
   /** Asks the main thread for a reset, a shutdown or an exit; returns at once. */
   request(request: GuestRequest): void;
+  /** Whether this thread is asked to stand still, so that no more work shall be begun on it. */
+  isParking(): boolean;
+  /** Tells the user something about the device. */
+  warn(text: string): void;
 }
 
 /** A device at work on one thread. Calls come with the device's lock held. */
@@ -111,6 +146,11 @@ export interface Device {
   reset(): void;
   /** Timer number `index` has fallen due. Another thread may have armed it again since. */
   timer?(index: number, nowNs: bigint): void;
+  /**
+   * A doorbell was rung, or the thread that works on queues begins or goes on: there may be work. Called
+   * without the device's lock, on no other thread than that one.
+   */
+  rung?(doorbell: number): void;
   /** How many input bytes the device takes now (character frontends). */
   inputRoom?(): number;
   /** Input from the character backend, at most `inputRoom()` bytes. */
@@ -136,10 +176,29 @@ export type PropertyValue = string | number | boolean;
 
 /** Declares one `-device` property. */
 export interface PropertyDeclaration {
-  readonly type: "uint8" | "uint16" | "uint32" | "bool" | "string" | "chardev" | "drive";
+  readonly type:
+    | "uint8"
+    | "uint16"
+    | "uint32"
+    | "uint64"
+    | "bool"
+    | "string"
+    | "chardev"
+    | "drive";
   readonly default?: PropertyValue;
   /** One line for `-device NAME,help`. */
   readonly help: string;
+  /** Whether the machine sets it: users neither set nor see it. */
+  readonly internal?: true;
+}
+
+/** A write of the driver's, of 4 bytes, that rings a doorbell. */
+export interface DoorbellDeclaration {
+  /** Number of the device's range, which does not move. */
+  readonly range: number;
+  readonly offset: number;
+  /** The value that rings. */
+  readonly value: number;
 }
 
 /** A device's properties by name. */
@@ -177,8 +236,14 @@ export interface DeviceType<F extends Fields = Fields> extends DeviceLayout<F> {
   ranges(properties: Properties): RangeDeclaration[];
   /** The global interrupt (GSI) of each line, from its properties. */
   irqs(properties: Properties): number[];
+  /** The kind of bus that it sits on; the ISA bus unless given. */
+  readonly bus?: "virtio-bus";
   /** How many timers it has; none unless given. */
   readonly timers?: number;
+  /** How many locks beside the one that is held around calls; none unless given. */
+  readonly locks?: number;
+  /** Its doorbells, from its properties; none unless given. */
+  doorbells?(properties: Properties): DoorbellDeclaration[];
   /** Builds the device on this thread over shared `state`. Must not change `state`. */
   create(state: View<F>, context: DeviceContext, properties: Properties): Device;
 }

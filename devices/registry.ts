@@ -13,6 +13,7 @@ import { port92 } from "./isa/port92.ts";
 import { mc146818rtc } from "./isa/rtc.ts";
 import { isaSerial } from "./isa/serial.ts";
 import { fwCfg } from "./isa/fw_cfg.ts";
+import { virtioRng } from "./virtio/rng.ts";
 
 /** Every kind of device that exists, in the order of `-device help`. */
 export const deviceTypes: readonly DeviceType[] = [
@@ -25,4 +26,5 @@ export const deviceTypes: readonly DeviceType[] = [
   mc146818rtc,
   pciConfig,
   port92,
+  virtioRng,
 ];

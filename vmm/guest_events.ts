@@ -68,7 +68,7 @@ export class GuestEvents {
       case GuestEvent.CRASH:
         return this.#panic();
       case GuestEvent.THREAD_FAILED:
-        return this.#internalError(`CPU ${vcpu?.index} thread failed`);
+        return this.#internalError(`${vcpu ? `CPU ${vcpu.index}` : "I/O"} thread failed`);
       default:
         return this.#internalError(vcpuFailure(vm.machine, vcpu!, event, argument));
     }

@@ -9,7 +9,7 @@
  */
 import { monotonicNow } from "../../ffi/event.ts";
 import type { Machine } from "../../vmm/machine/machine.ts";
-import { type MachineThread, parkAll } from "../../vmm/threads/machine_thread.ts";
+import { type MachineThread, parkAll, parkServants } from "../../vmm/threads/machine_thread.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { awaitAnswer, type Channel, sendIfThere } from "../channel/channel.ts";
 import { Owner, type Ownership } from "../handover/ownership.ts";
@@ -50,6 +50,7 @@ export function leave(leaving: Leaving): { readonly sections: Section[]; readonl
   const { ownership, channel, vm, image } = leaving;
   const { timeline } = ownership;
   if (!leaving.guest) {
+    parkServants(leaving.threads);
     const stoppedNs = monotonicNow();
     timeline.stamp("stop", stoppedNs);
     parkAll(leaving.threads);

@@ -6,7 +6,7 @@
  *
  * `denovo.js` is all that runs before the guest does; what is imported later (monitors, schemas)
  * lies beside it in files of its own, which the start does not have to read. `vcpu_worker.js` is a
- * vCPU thread's code. Run as a program, this module makes the bundle: `deno task bundle`.
+ * vCPU thread's code, `io_worker.js` the I/O thread's. Run as a program, this module makes the bundle: `deno task bundle`.
  *
  * @module
  */
@@ -21,8 +21,12 @@ const hashFile = new URL(".hash", dist);
 /** What the hash covers: every file that ends up in the bundle, and what decides on versions. */
 const sources = ["mod.ts", "deno.json", "deno.lock", "ffi", "devices", "vmm", "cpr"];
 
-/** The two programs: what each file of `dist/` is made from. */
-const entryPoints = { vcpu_worker: "vmm/threads/vcpu_worker.ts", denovo: "mod.ts" };
+/** The programs: what each file of `dist/` is made from. */
+const entryPoints = {
+  vcpu_worker: "vmm/threads/vcpu_worker.ts",
+  io_worker: "vmm/threads/io_worker.ts",
+  denovo: "mod.ts",
+};
 
 /** What the program reads beside itself. */
 const assets = ["vmm/accel/software/core.wasm"];

@@ -3,23 +3,11 @@
  *
  * @module
  */
+import type { DeviceMemory } from "../device.ts";
 import { IoVector, MAX_PIECES } from "../../ffi/iovec.ts";
 
-/** Guest RAM as rings and requests need it. Addresses and lengths may be anything. */
-export interface RingMemory {
-  /**
-   * Adds a range of guest RAM to a vector.
-   *
-   * @returns "outside" if it is not RAM throughout, "full" if the vector has no room; nothing is added
-   */
-  collect(vector: IoVector, gpa: number, length: number): "added" | "outside" | "full";
-  /**
-   * Guest RAM as a buffer that aliases it; its pages are made to be there now.
-   *
-   * @returns undefined if it is not RAM throughout, or there is no memory for it
-   */
-  view(gpa: number, length: number): ArrayBuffer | undefined;
-}
+/** Guest RAM as rings and requests need it. */
+export type RingMemory = Pick<DeviceMemory, "collect" | "view">;
 
 /** The driver broke the rules of the ring: the device needs a reset (virtio 1.2, 2.1.1). */
 export class MalformedRing extends Error {

@@ -8,6 +8,7 @@ import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
 import { OwnedFd as Fd } from "../fd.ts";
 import {
   kvmEnableCap,
+  kvmIoeventfd,
   kvmIrqLevel,
   kvmIrqRoutingEntry,
   kvmPitConfig,
@@ -19,6 +20,8 @@ const MEM_READONLY = 2;
 /** KVM_PIT_SPEAKER_DUMMY: the kernel answers port 0x61 too. */
 const PIT_SPEAKER_DUMMY = 1;
 
+/** KVM_IOEVENTFD_FLAG_DATAMATCH: only one value does. */
+const IOEVENTFD_DATAMATCH = 1;
 /** KVM_IRQ_ROUTING_IRQCHIP: a line leads to a pin of a chip. */
 const ROUTING_IRQCHIP = 1;
 /** KVM_IRQCHIP_IOAPIC */
@@ -106,6 +109,18 @@ export class KvmVm implements Disposable {
     this.#irq.view.irq = gsi;
     this.#irq.view.level = level ? 1 : 0;
     ioctlBuffer(this.fd.fd, KVM.IRQ_LINE, this.#irq.bytes);
+  }
+
+  /** Signals an eventfd instead of an exit when the guest writes 4 bytes of this value to memory. */
+  addIoeventfd(address: number, value: number, fd: number): void {
+    const { bytes } = kvmIoeventfd.alloc({
+      datamatch: BigInt(value),
+      addr: BigInt(address),
+      len: 4,
+      fd,
+      flags: IOEVENTFD_DATAMATCH,
+    });
+    ioctlBuffer(this.fd.fd, KVM.IOEVENTFD, bytes);
   }
 
   /** Fills `state` by a KVM_GET_* ioctl of {@linkcode KVM}, or sets it by a KVM_SET_* one. */

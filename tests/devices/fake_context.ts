@@ -12,13 +12,17 @@ import {
   type DeviceContext,
   type DeviceMemory,
   type DeviceType,
+  type Doorbell,
   type GuestRequest,
   type Interrupt,
   layoutFor,
+  type Lock,
   type Properties,
   type Timer,
   withDefaults,
 } from "../../devices/device.ts";
+import type { IoVector } from "../../ffi/iovec.ts";
+import { addressOf, viewMemory } from "../../ffi/memory.ts";
 import type { Fields, Struct } from "../../ffi/struct.ts";
 
 /** A host side of a character device that takes as many bytes as the test allows. */
@@ -56,8 +60,11 @@ export class FakeSink implements CharacterSink {
 
 /** RAM from an address on. */
 export class FakeMemory implements DeviceMemory {
-  readonly base = 0x1000;
-  readonly bytes = new Uint8Array(0x1000);
+  readonly bytes: Uint8Array<ArrayBuffer>;
+
+  constructor(readonly base = 0x1000, size = 0x1000) {
+    this.bytes = new Uint8Array(size);
+  }
 
   read(gpa: number, length: number): Uint8Array<ArrayBuffer> | undefined {
     return this.#has(gpa, length)
@@ -77,6 +84,20 @@ export class FakeMemory implements DeviceMemory {
     return true;
   }
 
+  collect(vector: IoVector, gpa: number, length: number): "added" | "outside" | "full" {
+    if (!this.#has(gpa, length)) return "outside";
+    return vector.push(this.#address(gpa), length) ? "added" : "full";
+  }
+
+  view(gpa: number, length: number): ArrayBuffer | undefined {
+    return this.#has(gpa, length) ? viewMemory(this.#address(gpa), length).buffer : undefined;
+  }
+
+  /** Memory of an ArrayBuffer stays where it is. */
+  #address(gpa: number): number {
+    return Number(addressOf(this.bytes)) + gpa - this.base;
+  }
+
   #has(gpa: number, length: number): boolean {
     return gpa >= this.base && gpa + length <= this.base + this.bytes.length;
   }
@@ -85,7 +106,6 @@ export class FakeMemory implements DeviceMemory {
 /** A device context that records what the device does and has clocks that the test sets. */
 export class FakeContext implements DeviceContext {
   readonly chardev = new FakeSink();
-  readonly memory = new FakeMemory();
   /** Set by a test before it makes its rig's device. */
   content: Uint8Array = new Uint8Array();
   /** Present level of each interrupt line. */
@@ -95,6 +115,15 @@ export class FakeContext implements DeviceContext {
   readonly requests: GuestRequest[] = [];
   readonly interrupts: readonly Interrupt[];
   readonly timers: readonly Timer[];
+  readonly doorbells: readonly Doorbell[];
+  /** Doorbells that were rung, and not answered yet. */
+  readonly rung = new Set<number>();
+  readonly locks: readonly Lock[];
+  /** Which locks are held. */
+  readonly held: boolean[] = [];
+  /** Whether the device shall begin nothing. */
+  parking = false;
+  readonly warnings: string[] = [];
   /** Armed deadline of each timer, 0n when disarmed. */
   readonly deadlines: bigint[];
   /** How often a timer was armed or disarmed. */
@@ -108,8 +137,32 @@ export class FakeContext implements DeviceContext {
   /**
    * @param interrupts how many the device has
    * @param timers how many the device has
+   * @param doorbells how many the device has
+   * @param locks how many the device has
+   * @param memory guest RAM
    */
-  constructor(interrupts: number, timers: number) {
+  constructor(
+    interrupts: number,
+    timers: number,
+    doorbells = 0,
+    locks = 0,
+    readonly memory: FakeMemory = new FakeMemory(),
+  ) {
+    this.doorbells = Array.from(
+      { length: doorbells },
+      (_, i) => ({ ring: () => this.rung.add(i) }),
+    );
+    this.locks = Array.from({ length: locks }, (_, i) => ({
+      lock: () => {
+        assert(!this.held[i], "a lock is taken twice");
+        assert(!this.held.slice(i).includes(true), "locks are taken in another order");
+        this.held[i] = true;
+      },
+      unlock: () => {
+        assert(this.held[i], "a lock is freed that is not held");
+        this.held[i] = false;
+      },
+    }));
     this.interrupts = Array.from({ length: interrupts }, (_, line) => ({
       set: (level) => this.#setLine(line, level),
     }));
@@ -147,6 +200,14 @@ export class FakeContext implements DeviceContext {
   request(request: GuestRequest): void {
     this.requests.push(request);
   }
+
+  isParking(): boolean {
+    return this.parking;
+  }
+
+  warn(text: string): void {
+    this.warnings.push(text);
+  }
 }
 
 /** How a rig treats its device between two calls. */
@@ -167,9 +228,16 @@ export class Rig {
     mode: RigMode = "kept",
     properties: Properties = {},
     content: Uint8Array = new Uint8Array(),
+    memory?: FakeMemory,
   ) {
     this.#properties = withDefaults(type, properties);
-    this.context = new FakeContext(type.irqs(this.#properties).length, type.timers ?? 0);
+    this.context = new FakeContext(
+      type.irqs(this.#properties).length,
+      type.timers ?? 0,
+      type.doorbells?.(this.#properties).length,
+      type.locks,
+      memory,
+    );
     this.context.content = content;
     this.#layout = layoutFor(type, this.#properties).state;
     this.#type = type;
@@ -202,6 +270,14 @@ export class Rig {
 
   write(offset: number, value: number, size = 1, range = 0): void {
     this.call((device) => device.write(range, offset, size, value));
+  }
+
+  /** Lets the device look at the doorbells that were rung, as the I/O thread does. */
+  work(): void {
+    for (const doorbell of [...this.context.rung]) {
+      this.context.rung.delete(doorbell);
+      this.call((device) => device.rung!(doorbell));
+    }
   }
 
   /** Gives the device what it takes of `data`, as a backend does; returns the rest. */

@@ -37,7 +37,7 @@ for (const type of deviceTypes) {
   const act = (rig: Rig, random: (limit: number) => number) => {
     const range = random(2);
     const size = [1, 2, 4][random(3)];
-    switch (random(9)) {
+    switch (random(11)) {
       case 0:
       case 1:
         rig.write(random(8), random(2 ** 32) % 2 ** (8 * size), size, range);
@@ -67,6 +67,13 @@ for (const type of deviceTypes) {
         break;
       case 8:
         rig.call((device) => device.press?.(["ctrl", "a"].slice(random(3)), random(2 ** 32)));
+        break;
+      case 9:
+        // A register that is further away.
+        rig.write(4 * random(0x80), random(2) ? random(4) : random(2 ** 32), 4, 0);
+        break;
+      case 10:
+        rig.call((device) => device.rung?.(random(rig.context.doorbells.length)));
         break;
     }
   };

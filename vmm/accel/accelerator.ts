@@ -105,12 +105,24 @@ export interface AcceleratorVm extends Disposable {
   setMemory(slot: MemorySlot): void;
   /** Takes a memory slot away. */
   removeMemory(slot: MemorySlot): void;
+  /** Where there is no need of the vCPU's thread for it, lets a doorbell be rung without. */
+  connectDoorbell(doorbell: DoorbellAddress): void;
   /** Reads a part of the state. @throws {OsError} */
   read(part: VmPart, into: Uint8Array<ArrayBuffer>): void;
   /** Writes a part of the state. @throws {OsError} if it makes no sense */
   write(part: VmPart, from: Uint8Array<ArrayBuffer>): void;
   /** Closes VM and vCPUs. No thread may be inside one. */
   close(): void;
+}
+
+/** A write of 4 bytes that is not carried out but told to somebody. */
+export interface DoorbellAddress {
+  /** Guest physical address. */
+  readonly address: number;
+  /** The only value that rings. */
+  readonly value: number;
+  /** An eventfd. */
+  readonly fd: number;
 }
 
 /** Where a debugger wants a vCPU to stop: before an instruction, or after an access to memory. */

@@ -4,7 +4,11 @@
  * @module
  */
 import type { DeviceMemory } from "../../devices/device.ts";
-import { MappedRegion } from "../../ffi/memory.ts";
+import { OsError } from "../../ffi/errno.ts";
+import type { IoVector } from "../../ffi/iovec.ts";
+import { MappedRegion, MemoryLost, viewMemory } from "../../ffi/memory.ts";
+
+const PAGE = 4096;
 
 /** Where a range of guest RAM is mapped: plain data. */
 export interface RamRange {
@@ -16,18 +20,24 @@ export interface RamRange {
   readonly address: number;
   /** Whose it is, for messages. */
   readonly name: string;
+  /** Whether the guest cannot write it: devices do not for it either. */
+  readonly readonly: boolean;
 }
 
 /** Guest RAM on this thread. */
 export class GuestRam implements DeviceMemory {
-  readonly #ranges: readonly { readonly gpa: number; readonly mapping: MappedRegion }[];
+  readonly #ranges: readonly {
+    readonly gpa: number;
+    readonly mapping: MappedRegion;
+    readonly readonly: boolean;
+  }[];
 
   /** @param ranges where it is; the mappings outlive the devices */
   constructor(ranges: readonly RamRange[]) {
-    this.#ranges = ranges.map(({ gpa, size, address, name }) => {
+    this.#ranges = ranges.map(({ gpa, size, address, name, readonly }) => {
       const mapping = new MappedRegion(address, size);
       mapping.name = name;
-      return { gpa, mapping };
+      return { gpa, mapping, readonly };
     });
   }
 
@@ -46,6 +56,26 @@ export class GuestRam implements DeviceMemory {
     const range = this.#find(gpa, length);
     range?.mapping.zero(gpa - range.gpa, length);
     return range !== undefined;
+  }
+
+  collect(vector: IoVector, gpa: number, length: number): "added" | "outside" | "full" {
+    const range = this.#find(gpa, length);
+    if (!range || range.readonly) return "outside";
+    return vector.push(range.mapping.address + gpa - range.gpa, length) ? "added" : "full";
+  }
+
+  view(gpa: number, length: number): ArrayBuffer | undefined {
+    const range = this.#find(gpa, length);
+    if (!range || range.readonly || length === 0) return undefined;
+    const offset = gpa - range.gpa;
+    const from = offset - offset % PAGE;
+    try {
+      range.mapping.populate(from, Math.ceil((offset + length - from) / PAGE) * PAGE);
+    } catch (error) {
+      if (error instanceof OsError || error instanceof MemoryLost) return undefined;
+      throw error;
+    }
+    return viewMemory(range.mapping.address + offset, length).buffer;
   }
 
   #find(gpa: number, length: number) {

@@ -15,7 +15,7 @@ import {
   withDefaults,
 } from "../../devices/device.ts";
 import { deviceTypes } from "../../devices/registry.ts";
-import { drainEvent, Epoll, makeTimerfd, monotonicNs } from "../../ffi/event.ts";
+import { drainEvent, Epoll, makeEventfd, makeTimerfd, monotonicNs } from "../../ffi/event.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import type { AcceleratorVm } from "../accel/accelerator.ts";
@@ -79,6 +79,11 @@ export function checkDevices(requests: readonly DeviceRequest[]): void {
   );
 }
 
+/** Whether there are devices that want work done beside the vCPUs. */
+export function needIoThread(requests: readonly DeviceRequest[]): boolean {
+  return requests.some((request) => findDeviceType(request.type).doorbells !== undefined);
+}
+
 /** All devices, as the main thread sees them. */
 export class DeviceSet implements Disposable {
   readonly devices: readonly DeviceInstance[];
@@ -86,6 +91,8 @@ export class DeviceSet implements Disposable {
   readonly description: DeviceSetDescription;
   /** Of each device. */
   readonly #timers: readonly (readonly OwnedFd[])[];
+  /** Of each device. */
+  readonly #doorbells: readonly (readonly OwnedFd[])[];
   readonly #reactor: Reactor;
   readonly #own: ThreadDevices;
 
@@ -112,14 +119,16 @@ export class DeviceSet implements Disposable {
     const { devices, offsets, state } = placeStates(requests);
     this.devices = devices;
     this.#timers = devices.map(({ type }) => Array.from({ length: type.timers ?? 0 }, makeTimerfd));
+    this.#doorbells = devices.map((device) => connectDoorbells(device, vm));
     this.#reactor = reactor;
+    const { locks, words } = numberLocks(devices);
     const { ranges, slots } = numberRanges(devices);
     this.description = {
       interrupts: vm.interruptsDescription,
       eventFd,
       ram,
       state,
-      mutexes: new SharedArrayBuffer(4 * Math.max(1, requests.length)),
+      mutexes: new SharedArrayBuffer(4 * Math.max(1, words)),
       bases: RangeBases.allocate(slots),
       devices: devices.map((device, i): DeviceDescription => ({
         type: device.type.name,
@@ -129,6 +138,8 @@ export class DeviceSet implements Disposable {
         stateOffset: offsets[i],
         mutex: i,
         timerFds: this.#timers[i].map(({ fd }) => fd),
+        doorbellFds: this.#doorbells[i].map(({ fd }) => fd),
+        locks: locks[i],
         chardev: requests[i].sink,
         content: requests[i].content,
       })),
@@ -177,8 +188,9 @@ export class DeviceSet implements Disposable {
     for (const { id } of this.devices) this.with(id, (device) => device.restored?.());
   }
 
-  /** Ends the timers. */
+  /** Ends the timers, and closes doorbells. */
   close(): void {
+    for (const doorbell of this.#doorbells.flat()) doorbell.close();
     for (const timer of this.#timers.flat()) {
       this.#reactor.remove(timer.fd);
       timer.close();
@@ -214,6 +226,27 @@ function placeStates(requests: readonly DeviceRequest[]) {
     state: new Uint8Array(state, offsets[i], device.layout.state.size),
   }));
   return { devices, offsets, state };
+}
+
+/** Makes a device's doorbells. */
+function connectDoorbells({ type, properties }: DeviceInstance, vm: AcceleratorVm): OwnedFd[] {
+  const ranges = type.ranges(properties);
+  return (type.doorbells?.(properties) ?? []).map(({ range, offset, value }) => {
+    const { space, base, name } = ranges[range];
+    if (base === undefined || space !== "mmio") {
+      throw new RangeError(`Range '${name}' of a '${type.name}' cannot have doorbells`);
+    }
+    const event = makeEventfd();
+    vm.connectDoorbell({ address: base + offset, value, fd: event.fd });
+    return event;
+  });
+}
+
+/** Where the devices' other locks are behind their mutexes, and how many words that makes. */
+function numberLocks(devices: readonly DeviceInstance[]) {
+  let words = devices.length;
+  const locks = devices.map(({ type }) => Array.from({ length: type.locks ?? 0 }, () => words++));
+  return { locks, words };
 }
 
 /** The devices' ranges, those that move with their slots, and how many slots there are. */

@@ -18,7 +18,7 @@ import { armTimerfd, monotonicNs, realtimeNs, signalEventfd } from "../../ffi/ev
 import type { InterruptLines, InterruptsDescription } from "../accel/accelerator.ts";
 import { RangeBases } from "./bases.ts";
 import { Bus, type Claim, type PlacedRange } from "./bus.ts";
-import { GuestEvent, type ThreadControl } from "../threads/control_block.ts";
+import { GuestEvent, type ThreadControl, Wanted } from "../threads/control_block.ts";
 import { GuestRam, type RamRange } from "./device_memory.ts";
 
 /** A device as plain data, to be built on any thread. */
@@ -34,6 +34,10 @@ export interface DeviceDescription {
   readonly mutex: number;
   /** The timerfd of each of its timers. */
   readonly timerFds: readonly number[];
+  /** The eventfd of each of its doorbells. */
+  readonly doorbellFds: readonly number[];
+  /** Indices of its other locks among the mutex words. */
+  readonly locks: readonly number[];
   readonly chardev?: SinkDescription;
   readonly content?: Uint8Array<SharedArrayBuffer>;
 }
@@ -82,6 +86,7 @@ export class ThreadDevices {
       control,
       lines,
       bases,
+      mutexes: this.#mutexes,
     };
     for (const entry of description.devices) {
       const type = deviceTypes.find((type) => type.name === entry.type)!;
@@ -95,6 +100,11 @@ export class ThreadDevices {
       );
     }
     this.bus = new Bus(claims, this.#mutexes, bases);
+  }
+
+  /** Lets a device look for work that one of its doorbells tells of. Its mutex is not held. */
+  rung(id: string, doorbell: number): void {
+    this.#devices.get(id)!.device.rung?.(doorbell);
   }
 
   /** Calls a device with its mutex held. */
@@ -118,16 +128,22 @@ interface Surroundings {
   readonly control: ThreadControl;
   readonly lines: InterruptLines;
   readonly bases: RangeBases;
+  readonly mutexes: Int32Array<SharedArrayBuffer>;
 }
 
 function makeContext(
-  { eventFd, memory, control, lines, bases }: Surroundings,
+  { eventFd, memory, control, lines, bases, mutexes }: Surroundings,
   entry: DeviceDescription,
   irqs: readonly number[],
 ): DeviceContext {
   return {
     interrupts: irqs.map((gsi) => ({ set: (level) => lines.setLine(gsi, level) })),
     timers: entry.timerFds.map((fd) => ({ arm: (deadlineNs) => armTimerfd(fd, deadlineNs) })),
+    doorbells: entry.doorbellFds.map((fd) => ({ ring: () => signalEventfd(fd) })),
+    locks: entry.locks.map((index) => ({
+      lock: () => lock(mutexes, index),
+      unlock: () => unlock(mutexes, index),
+    })),
     memory,
     content: entry.content ?? nothing,
     chardev: entry.chardev && openSink(entry.chardev),
@@ -142,5 +158,7 @@ function makeContext(
       control.post(requestEvents[request.kind], request.kind === "debug-exit" ? request.status : 0);
       signalEventfd(eventFd);
     },
+    isParking: () => control.wanted !== Wanted.RUN,
+    warn: (text) => console.error(`denovo: ${text}`),
   };
 }

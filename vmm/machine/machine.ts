@@ -14,7 +14,7 @@ import type { MachineConfig } from "../config.ts";
 import { controlBlockSize, ThreadControl, ThreadPhase } from "../threads/control_block.ts";
 import { findCpuid } from "../cpu/features.ts";
 import { type CpuTables, cpuTables, hostCpu } from "../cpu/tables.ts";
-import { type DeviceRequest, DeviceSet } from "../bus/device_set.ts";
+import { type DeviceRequest, DeviceSet, needIoThread } from "../bus/device_set.ts";
 import type { RamRange } from "../bus/device_memory.ts";
 import type { AcpiOptions } from "../firmware/acpi/acpi.ts";
 import { acpiOptions } from "../firmware/acpi/options.ts";
@@ -22,12 +22,14 @@ import { type FirmwareItems, firmwareItems } from "../firmware/firmware_items.ts
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
 import { LOW_RAM_LIMIT } from "./microvm.ts";
+import { placeVirtio, virtioCmdline } from "./virtio.ts";
 import {
   type MachineThread,
   parkAll,
   startGradually,
   threadsAtATime,
 } from "../threads/machine_thread.ts";
+import { IoThread } from "../threads/io_thread.ts";
 import { Vcpu } from "../threads/vcpu.ts";
 
 /** Milliseconds after which a vCPU thread that is not up is a defect. */
@@ -79,6 +81,8 @@ export class Machine {
   readonly cpus: CpuTables;
   readonly #config: MachineConfig;
   readonly #acpi: AcpiOptions | undefined;
+  /** There is one if a device needs it. */
+  readonly #ioThread: IoThread | undefined;
   readonly #event: OwnedFd = makeEventfd();
   readonly #control: ThreadControl;
   readonly #parts: MachineParts;
@@ -112,13 +116,18 @@ export class Machine {
           cpus: this.cpus.identities,
         }),
       );
-      const block = new SharedArrayBuffer(controlBlockSize(config.smp.cpus));
-      this.#control = new ThreadControl(block, config.smp.cpus);
+      const requests = deviceRequests(config, parts, this.firmware);
+      const threads = config.smp.cpus + (needIoThread(requests) ? 1 : 0);
+      const block = new SharedArrayBuffer(controlBlockSize(threads));
+      this.#control = new ThreadControl(block, threads);
       this.vcpus = this.hardware.vcpus.map((vcpu, index) => new Vcpu(index, vcpu, block));
-      this.threads = this.vcpus;
+      if (threads > this.vcpus.length) {
+        this.#ioThread = this.#cleanup.use(new IoThread(block, this.vcpus.length));
+      }
+      this.threads = [...this.vcpus, ...(this.#ioThread ? [this.#ioThread] : [])];
       this.devices = this.#cleanup.use(
         new DeviceSet(
-          deviceRequests(config, parts, this.firmware),
+          requests,
           this.hardware.vm,
           ramRanges(this.memory),
           this.#event.fd,
@@ -138,8 +147,9 @@ export class Machine {
   /** Starts the threads, parked; returns at once. */
   startThreads(): void {
     const { length } = this.vcpus;
-    const start = (vcpu: Vcpu) =>
-      vcpu.startThread(length, this.devices.description, () => this.#takeEvents());
+    const { description } = this.devices;
+    const start = (vcpu: Vcpu) => vcpu.startThread(length, description, () => this.#takeEvents());
+    this.#ioThread?.startThread(description, () => this.#takeEvents());
     void startGradually(this.vcpus, start, threadsAtATime, this.#closing.signal);
   }
 
@@ -228,7 +238,8 @@ export class Machine {
       signature: leaf1?.eax ?? 0,
       features: leaf1?.edx ?? 0,
     };
-    return new BootImages(this.#config, processors, this.#acpi);
+    const cmdline = virtioCmdline(this.#config, machineDevices(this.#config));
+    return new BootImages(this.#config, processors, this.#acpi, cmdline);
   }
 
   #takeEvents(): void {
@@ -237,7 +248,7 @@ export class Machine {
       const taken = vcpu.control.take();
       if (taken) this.#parts.onEvent({ ...taken, vcpu });
     }
-    const taken = this.#control.take();
+    const taken = this.#ioThread?.control.take() ?? this.#control.take();
     if (taken) this.#parts.onEvent(taken);
   }
 }
@@ -251,11 +262,12 @@ function checkVcpuLimit(cpus: number, { maxVcpus: limit, title }: Accelerator): 
 
 /** Where guest RAM is mapped, for devices. */
 function ramRanges({ regions }: GuestMemory): RamRange[] {
-  return regions.map(({ gpa, size, mapping, offset }) => ({
+  return regions.map(({ gpa, size, mapping, offset, readonly }) => ({
     gpa,
     size,
     address: mapping.address + offset,
     name: mapping.name,
+    readonly,
   }));
 }
 
@@ -299,7 +311,7 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
     id: device.id ?? `${device.driver}.${i}`,
     properties: device.properties,
   }));
-  return [...own, ...user];
+  return placeVirtio([...own, ...user], config.machine.acpi);
 }
 
 /** RAM sizes and CPUs as the CMOS tells firmware, and the time. */

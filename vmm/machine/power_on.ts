@@ -87,9 +87,15 @@ export class BootImages implements Disposable {
    * @param config the machine
    * @param processors what the MP table says of them
    * @param acpi what ACPI tables say of the machine, if it has any
+   * @param autoCmdline what the machine adds to the kernel's command line
    * @throws {BootError} that names the image and what is wrong with it
    */
-  constructor(config: MachineConfig, processors: Processors, acpi?: AcpiOptions) {
+  constructor(
+    config: MachineConfig,
+    processors: Processors,
+    acpi?: AcpiOptions,
+    autoCmdline: readonly string[] = [],
+  ) {
     try {
       const kernel = this.#image(config.kernel, "kernel");
       this.plan = planBoot({
@@ -100,6 +106,7 @@ export class BootImages implements Disposable {
         kernel,
         ...this.#initrd(config, kernel),
         append: config.append,
+        autoCmdline,
         bios: this.#image(config.bios, "PC BIOS"),
         loaders: config.loaders.map((loader) => ({
           ...loader,

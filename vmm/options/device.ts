@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { DeviceType } from "../../devices/device.ts";
+import type { DeviceType, PropertyDeclaration } from "../../devices/device.ts";
 import type { DeviceConfig, LoaderConfig } from "../config.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
@@ -97,9 +97,14 @@ function readDevice(options: RawOptions, types: readonly DeviceType[]): DeviceCo
 
 type Properties = DeviceConfig["properties"];
 
+/** The properties that users set. */
+function settable({ properties }: DeviceType): [string, PropertyDeclaration][] {
+  return Object.entries(properties).filter(([, { internal }]) => !internal);
+}
+
 function schemaOf(type: DeviceType): Schema {
   return Object.fromEntries(
-    Object.entries(type.properties).map(([name, declaration]) => [name, declaration.type]),
+    settable(type).map(([name, declaration]) => [name, declaration.type]),
   );
 }
 
@@ -121,7 +126,7 @@ export function parseDevice(
 /** What `-device help` prints. */
 function deviceTypesHelp(types: readonly DeviceType[]): string {
   const lines = types.filter(({ user }) => user)
-    .map(({ name, help }) => `name "${name}", desc "${help}"`);
+    .map(({ name, bus, help }) => `name "${name}",${bus ? ` bus ${bus},` : ""} desc "${help}"`);
   return [...lines, 'name "loader", desc "Generic Loader"'].join("\n");
 }
 
@@ -132,8 +137,7 @@ export function deviceHelp(text: string, types: readonly DeviceType[]): string |
   if (!options.entries.has("driver")) return deviceTypesHelp(types);
   const driver = readDriver(options);
   if (driver === "loader") return propertyHelp(driver, LOADER_HELP);
-  const { properties } = findType(driver, types);
-  const lines = Object.entries(properties).map(([name, { type, help, default: value }]) => ({
+  const lines = settable(findType(driver, types)).map(([name, { type, help, default: value }]) => ({
     name,
     type: ["string", "chardev", "drive"].includes(type) ? "str" : type,
     help,
@@ -224,9 +228,7 @@ export function global(text: string, draft: Draft): void {
   if (driver === "migration") return;
   const type = types.find(({ name }) => name === driver);
   if (!type) throw new OptionError(`global ${driver}.${property} has invalid class name`);
-  const declaration = Object.hasOwn(type.properties, property)
-    ? type.properties[property]
-    : undefined;
+  const declaration = Object.fromEntries(settable(type))[property];
   if (!declaration) throw unknownProperty(driver)(property);
   readValue(property, declaration.type, value, false);
 }

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { monotonicNow } from "../../ffi/event.ts";
 
 /** What the main thread wants a thread to do; READY is to park, awake, for a moment. */
 export const Wanted = { PARK: 0, RUN: 1, EXIT: 2, READY: 3 } as const;
@@ -166,6 +167,23 @@ export class ThreadControl {
     Atomics.store(this.#words, this.#base + EVENT, GuestEvent.NONE);
     return { event, argument };
   }
+}
+
+/**
+ * What a thread does between two runs: it parks until it shall run.
+ *
+ * @returns false when it shall exit
+ */
+export function awaitOrders(control: ThreadControl): boolean {
+  control.phase = ThreadPhase.PARKED;
+  while (control.wanted === Wanted.PARK || control.wanted === Wanted.READY) {
+    control.waitWhileWanted(Wanted.PARK);
+    control.spinWhileReady();
+    control.waitWhileWanted(Wanted.READY);
+  }
+  control.enteredNs = monotonicNow();
+  control.phase = ThreadPhase.RUNNING;
+  return control.wanted !== Wanted.EXIT;
 }
 
 /** The words of the first `count` threads of a control block: those of the vCPUs. */

@@ -14,8 +14,25 @@ const KICK_AGAIN_MS = 20;
 /** Milliseconds after which a thread that does not park is a defect. */
 const PARK_LIMIT_MS = 10_000;
 
+/**
+ * Stops those threads that only serve the guest, which runs on: a request that takes long keeps it from
+ * nothing else, and is not in any pause.
+ *
+ * @throws {Error} if one does not stop; then none is stopped
+ */
+export function parkServants(threads: readonly MachineThread[]): void {
+  try {
+    for (const thread of threads) if (thread.servesGuest) thread.kick();
+    for (const thread of threads) if (thread.servesGuest) thread.awaitParked();
+  } catch (error) {
+    for (const thread of threads) if (thread.servesGuest) thread.resume();
+    throw error;
+  }
+}
+
 /** Stops threads, each with nothing half done. @throws {Error} if one does not stop */
 export function parkAll(threads: readonly MachineThread[]): void {
+  parkServants(threads);
   for (const thread of threads) thread.kick();
   for (const thread of threads) thread.awaitParked();
 }
@@ -57,6 +74,8 @@ export async function startGradually<T extends { readonly control: Pick<ThreadCo
 export abstract class MachineThread {
   /** The thread's control words. */
   readonly control: ThreadControl;
+  /** Whether it only does what the guest asks for, and is no part of the guest itself. */
+  readonly servesGuest: boolean = false;
   #worker: Worker | undefined;
 
   /**

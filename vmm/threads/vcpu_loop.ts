@@ -9,7 +9,13 @@ import { Exit, type RunPage, RunResult } from "../../ffi/kvm/run.ts";
 import { MemoryLost } from "../../ffi/memory.ts";
 import type { VcpuRunner } from "../accel/accelerator.ts";
 import type { Bus } from "../bus/bus.ts";
-import { GuestEvent, type ThreadControl, ThreadPhase, Wanted } from "./control_block.ts";
+import {
+  awaitOrders,
+  GuestEvent,
+  type ThreadControl,
+  ThreadPhase,
+  Wanted,
+} from "./control_block.ts";
 
 /** What a vCPU thread works with. */
 export interface VcpuThread {
@@ -29,7 +35,7 @@ const START_POLL_MS = 50;
 export function vcpuLoop(vcpu: VcpuThread): void {
   warmUp(vcpu);
   awaitAllStarted(vcpu);
-  while (waitForWork(vcpu)) {
+  while (awaitOrders(vcpu.control)) {
     let result: number = RunResult.INTERRUPTED;
     while (vcpu.control.wanted === Wanted.RUN) {
       result = step(vcpu);
@@ -77,19 +83,6 @@ function awaitAllStarted({ control, all }: VcpuThread): void {
       other.waitWhilePhase(ThreadPhase.STARTING, START_POLL_MS);
     }
   }
-}
-
-/** Parks until the vCPU shall run; false when it shall exit. */
-function waitForWork({ control }: VcpuThread): boolean {
-  control.phase = ThreadPhase.PARKED;
-  while (control.wanted === Wanted.PARK || control.wanted === Wanted.READY) {
-    control.waitWhileWanted(Wanted.PARK);
-    control.spinWhileReady();
-    control.waitWhileWanted(Wanted.READY);
-  }
-  control.enteredNs = monotonicNow();
-  control.phase = ThreadPhase.RUNNING;
-  return control.wanted !== Wanted.EXIT;
 }
 
 /**

@@ -3,10 +3,9 @@
  *
  * @module
  */
-import type { IoVector } from "../../../ffi/iovec.ts";
-import { mapAnonymous, type MappedRegion, viewMemory } from "../../../ffi/memory.ts";
 import type { RingMemory } from "../../../devices/virtio/chain.ts";
 import { DescriptorFlag } from "../../../devices/virtio/chain.ts";
+import { FakeMemory } from "../fake_context.ts";
 import { openQueue } from "../../../devices/virtio/queue.ts";
 import {
   type QueueState,
@@ -22,32 +21,26 @@ export const RAM = 0x10_0000;
 export const RAM_SIZE = 0x10_0000;
 
 /** Guest RAM. */
-export class TestMemory implements RingMemory, Disposable {
-  readonly region: MappedRegion = mapAnonymous(RAM_SIZE);
-  readonly data: DataView<ArrayBuffer> = new DataView(this.region.bytes.buffer);
+export class TestMemory extends FakeMemory {
+  readonly data: DataView<ArrayBuffer> = new DataView(this.bytes.buffer);
 
-  collect(vector: IoVector, gpa: number, length: number): "added" | "outside" | "full" {
-    if (!(gpa >= RAM && gpa + length <= RAM + RAM_SIZE)) return "outside";
-    return vector.push(this.region.address + gpa - RAM, length) ? "added" : "full";
-  }
-
-  view(gpa: number, length: number): ArrayBuffer | undefined {
-    if (!(gpa >= RAM && gpa + length <= RAM + RAM_SIZE)) return undefined;
-    return viewMemory(this.region.address + gpa - RAM, length).buffer;
+  constructor() {
+    super(RAM, RAM_SIZE);
   }
 
   /** Writes bytes. */
   put(gpa: number, bytes: Uint8Array): void {
-    this.region.bytes.set(bytes, gpa - RAM);
+    this.bytes.set(bytes, gpa - RAM);
   }
 
   /** Reads bytes. */
   get(gpa: number, length: number): Uint8Array {
-    return this.region.bytes.slice(gpa - RAM, gpa - RAM + length);
+    return this.bytes.slice(gpa - RAM, gpa - RAM + length);
   }
 
-  [Symbol.dispose](): void {
-    this.region.close();
+  /** Makes it all zeros. */
+  clear(): void {
+    this.bytes.fill(0);
   }
 }
 
@@ -72,6 +65,8 @@ function flagsOf(buffer: Buffer, isLast: boolean): number {
 
 /** A driver with its queue. */
 export interface TestDriver {
+  /** How far its rings are from where others are: queues of one device lie behind each other. */
+  readonly shift: number;
   readonly queue: VirtQueue;
   readonly state: QueueState;
   /** Makes a request available; returns its id, and whether the device wants to be told. */
@@ -86,10 +81,12 @@ function prepare(
   memory: RingMemory,
   size: number,
   features: RingFeatures,
+  shift: number,
 ): { state: QueueState; open(): VirtQueue } {
   const { view: state } = virtqueue.alloc();
   resetQueue(state, size);
-  Object.assign(state, { desc_low: DESC, driver_low: DRIVER, device_low: DEVICE, ready: 1 });
+  const [desc_low, driver_low, device_low] = [DESC, DRIVER, DEVICE].map((area) => area + shift);
+  Object.assign(state, { desc_low, driver_low, device_low, ready: 1 });
   return { state, open: () => openQueue(state, memory, features) };
 }
 
@@ -107,8 +104,9 @@ export class SplitDriver implements TestDriver {
     readonly memory: TestMemory,
     readonly size: number,
     readonly features: RingFeatures,
+    readonly shift = 0,
   ) {
-    const { state, open } = prepare(memory, size, features);
+    const { state, open } = prepare(memory, size, features, shift);
     this.state = state;
     this.#open = open;
     this.#free = Array.from({ length: size }, (_, i) => i);
@@ -135,17 +133,20 @@ export class SplitDriver implements TestDriver {
   /** Makes a head available, whatever it is. */
   show(head: number): boolean {
     const { data } = this.memory;
-    data.setUint16(DRIVER - RAM + 4 + 2 * (this.#avail % this.size), head, true);
+    data.setUint16(DRIVER + this.shift - RAM + 4 + 2 * (this.#avail % this.size), head, true);
     const old = this.#avail++;
-    data.setUint16(DRIVER - RAM + 2, this.#avail & 0xffff, true);
-    if (!this.features.eventIndex) return (data.getUint16(DEVICE - RAM, true) & 1) === 0;
-    const event = data.getUint16(DEVICE - RAM + 4 + 8 * this.size, true);
+    data.setUint16(DRIVER + this.shift - RAM + 2, this.#avail & 0xffff, true);
+    if (!this.features.eventIndex) {
+      return (data.getUint16(DEVICE + this.shift - RAM, true) & 1) === 0;
+    }
+    const event = data.getUint16(DEVICE + this.shift - RAM + 4 + 8 * this.size, true);
     return event === (old & 0xffff);
   }
 
   add(buffers: readonly Buffer[], indirect = false): { id: number; kick: boolean } {
     const ids = Array.from({ length: indirect ? 1 : buffers.length }, () => this.#free.shift()!);
-    const place = (i: number) => indirect ? TABLE + ids[0] * 0x100 + 16 * i : DESC + 16 * ids[i];
+    const place = (i: number) =>
+      indirect ? TABLE + this.shift + ids[0] * 0x100 + 16 * i : DESC + this.shift + 16 * ids[i];
     buffers.forEach((buffer, i) => {
       const next = indirect ? i + 1 : ids[i + 1] ?? 0;
       const flags = flagsOf(buffer, i === buffers.length - 1);
@@ -153,8 +154,14 @@ export class SplitDriver implements TestDriver {
     });
     const [id] = ids;
     if (indirect) {
-      const table = TABLE + id * 0x100;
-      this.describe(DESC + 16 * id, table, 16 * buffers.length, DescriptorFlag.INDIRECT, 0);
+      const table = TABLE + this.shift + id * 0x100;
+      this.describe(
+        DESC + this.shift + 16 * id,
+        table,
+        16 * buffers.length,
+        DescriptorFlag.INDIRECT,
+        0,
+      );
     }
     this.#chains.set(id, ids);
     return { id, kick: this.show(id) };
@@ -165,10 +172,10 @@ export class SplitDriver implements TestDriver {
     const taken = [];
     for (
       ;
-      this.#used !== data.getUint16(DEVICE - RAM + 2, true);
+      this.#used !== data.getUint16(DEVICE + this.shift - RAM + 2, true);
       this.#used++, this.#used &= 0xffff
     ) {
-      const at = DEVICE - RAM + 4 + 8 * (this.#used % this.size);
+      const at = DEVICE + this.shift - RAM + 4 + 8 * (this.#used % this.size);
       const id = data.getUint32(at, true);
       taken.push({ id, written: data.getUint32(at + 4, true) });
       this.#free.push(...this.#chains.get(id) ?? []);
@@ -179,9 +186,9 @@ export class SplitDriver implements TestDriver {
 
   wantInterrupt(ahead: number | undefined): void {
     const { data } = this.memory;
-    data.setUint16(DRIVER - RAM, ahead === undefined ? 1 : 0, true);
+    data.setUint16(DRIVER + this.shift - RAM, ahead === undefined ? 1 : 0, true);
     const event = this.#used + (ahead ?? 0x8000);
-    data.setUint16(DRIVER - RAM + 4 + 2 * this.size, event & 0xffff, true);
+    data.setUint16(DRIVER + this.shift - RAM + 4 + 2 * this.size, event & 0xffff, true);
   }
 }
 
@@ -204,8 +211,9 @@ export class PackedDriver implements TestDriver {
     readonly memory: TestMemory,
     readonly size: number,
     readonly features: RingFeatures,
+    readonly shift = 0,
   ) {
-    const { state, open } = prepare(memory, size, features);
+    const { state, open } = prepare(memory, size, features, shift);
     this.state = state;
     this.#open = open;
   }
@@ -231,7 +239,7 @@ export class PackedDriver implements TestDriver {
   /** Writes the next descriptor of the ring, available; a head's flags come last. */
   place(gpa: number, length: number, id: number, flags: number): void {
     const turn = this.#wrap ? AVAIL : USED;
-    this.describe(DESC + 16 * this.#next, gpa, length, id, flags | turn);
+    this.describe(DESC + this.shift + 16 * this.#next, gpa, length, id, flags | turn);
     if (++this.#next < this.size) return;
     this.#next = 0;
     this.#wrap = !this.#wrap;
@@ -241,7 +249,7 @@ export class PackedDriver implements TestDriver {
     const id = 0x8000 + this.#id++;
     const first = this.#next | (this.#wrap ? 0x8000 : 0);
     if (indirect) {
-      const table = TABLE + (this.#id % 16) * 0x100;
+      const table = TABLE + this.shift + (this.#id % 16) * 0x100;
       buffers.forEach(({ gpa, length, writable }, i) =>
         this.describe(table + 16 * i, gpa, length, 0, writable ? DescriptorFlag.WRITE : 0)
       );
@@ -253,8 +261,8 @@ export class PackedDriver implements TestDriver {
     }
     this.#chains.set(id, indirect ? 1 : buffers.length);
     const { data } = this.memory;
-    const flags = data.getUint16(DEVICE - RAM + 2, true);
-    const isEvent = data.getUint16(DEVICE - RAM, true) === first;
+    const flags = data.getUint16(DEVICE + this.shift - RAM + 2, true);
+    const isEvent = data.getUint16(DEVICE + this.shift - RAM, true) === first;
     return { id, kick: flags === 0 || (flags === 2 && isEvent) };
   }
 
@@ -262,7 +270,7 @@ export class PackedDriver implements TestDriver {
     const { data } = this.memory;
     const taken = [];
     for (;;) {
-      const at = DESC - RAM + 16 * this.#used;
+      const at = DESC + this.shift - RAM + 16 * this.#used;
       const turn = this.#usedWrap ? AVAIL | USED : 0;
       if ((data.getUint16(at + 14, true) & (AVAIL | USED)) !== turn) return taken;
       const id = data.getUint16(at + 12, true);
@@ -279,12 +287,16 @@ export class PackedDriver implements TestDriver {
   wantInterrupt(ahead: number | undefined): void {
     const { data } = this.memory;
     if (ahead === undefined || !this.features.eventIndex) {
-      return data.setUint16(DRIVER - RAM + 2, ahead === undefined ? 1 : 0, true);
+      return data.setUint16(DRIVER + this.shift - RAM + 2, ahead === undefined ? 1 : 0, true);
     }
     const at = this.#used + ahead;
     const isWrapped = at >= this.size;
     const wrap = this.#usedWrap !== isWrapped;
-    data.setUint16(DRIVER - RAM, (isWrapped ? at - this.size : at) | (wrap ? 0x8000 : 0), true);
-    data.setUint16(DRIVER - RAM + 2, 2, true);
+    data.setUint16(
+      DRIVER + this.shift - RAM,
+      (isWrapped ? at - this.size : at) | (wrap ? 0x8000 : 0),
+      true,
+    );
+    data.setUint16(DRIVER + this.shift - RAM + 2, 2, true);
   }
 }

@@ -105,7 +105,7 @@ function serve(queue: VirtQueue, random: Random, chains: readonly Chain[]): void
  */
 export function fuzzRing(seed: number): { malformed: number; taken: number } {
   const random = new Random(seed);
-  using memory = new TestMemory();
+  const memory = new TestMemory();
   const packed = random.next(2) === 0;
   const size = packed ? random.of([1, 2, 3, 7, 16, 100]) : random.of([1, 2, 4, 16, 128]);
   const features = { packed, indirect: random.next(4) > 0, eventIndex: random.next(2) === 0 };
@@ -115,7 +115,7 @@ export function fuzzRing(seed: number): { malformed: number; taken: number } {
   let queue: VirtQueue | undefined;
   for (let step = 0; step < 60; step++) {
     if (!queue) {
-      memory.region.zero(0, RAM_SIZE);
+      memory.clear();
       resetQueue(state, size);
       Object.assign(state, { desc_low: DESC, driver_low: DRIVER, device_low: DEVICE });
       queue = openQueue(state, memory, features);

@@ -40,7 +40,7 @@ for (const packed of [false, true]) {
   const name = packed ? "packed" : "split";
   for (const indirect of [false, true]) {
     Deno.test(`requests go round a ${name} ring for longer than it is, indirect: ${indirect}`, () => {
-      using memory = new TestMemory();
+      const memory = new TestMemory();
       const driver = makeDriver(memory, packed);
       const chain = new Chain();
       assert.equal(driver.queue.pop(chain), false);
@@ -69,7 +69,7 @@ for (const packed of [false, true]) {
   }
 
   Deno.test(`several requests of a ${name} ring are given back at once, and one is put back`, () => {
-    using memory = new TestMemory();
+    const memory = new TestMemory();
     const driver = makeDriver(memory, packed, false, 4);
     const chains = [new Chain(), new Chain(), new Chain(), new Chain()];
     for (let round = 0; round < 20; round++) {
@@ -90,7 +90,7 @@ for (const packed of [false, true]) {
   });
 
   Deno.test(`a ${name} ring interrupts when the driver wants it, by its flags`, () => {
-    using memory = new TestMemory();
+    const memory = new TestMemory();
     const driver = makeDriver(memory, packed);
     const serve = () => {
       driver.add([{ gpa: BUFFERS, length: 1 }]);
@@ -111,7 +111,7 @@ for (const packed of [false, true]) {
   });
 
   Deno.test(`a ${name} ring interrupts at the entry that the driver names`, () => {
-    using memory = new TestMemory();
+    const memory = new TestMemory();
     const driver = makeDriver(memory, packed, true, 4);
     const chains = [new Chain(), new Chain(), new Chain()];
     const serve = (count: number) => {
@@ -139,7 +139,7 @@ for (const packed of [false, true]) {
 
   for (const eventIndex of [false, true]) {
     Deno.test(`a ${name} ring's driver tells of requests when asked, event index: ${eventIndex}`, () => {
-      using memory = new TestMemory();
+      const memory = new TestMemory();
       const driver = makeDriver(memory, packed, eventIndex, 4);
       const chain = new Chain();
       const buffers = [{ gpa: BUFFERS, length: 1 }];
@@ -160,7 +160,7 @@ for (const packed of [false, true]) {
   }
 
   Deno.test(`a ${name} ring has to lie in memory, aligned`, () => {
-    using memory = new TestMemory();
+    const memory = new TestMemory();
     const good = { desc_low: DESC, driver_low: DRIVER, device_low: DEVICE };
     const open = (change: object, size = 8) => {
       const { view } = virtqueue.alloc();
@@ -202,7 +202,7 @@ for (const packed of [false, true]) {
   for (const indirect of [false, true]) {
     for (const [what, buffers] of Object.entries(broken)) {
       Deno.test(`a ${name} ring with ${what} is malformed, indirect: ${indirect}`, () => {
-        using memory = new TestMemory();
+        const memory = new TestMemory();
         const driver = makeDriver(memory, packed);
         driver.add(buffers, indirect);
         assert.throws(() => driver.queue.pop(new Chain()), MalformedRing);
@@ -227,7 +227,7 @@ const heads: Record<string, [length: number, flags: number, next: number, messag
 
 for (const [what, [length, flags, next, message]] of Object.entries(heads)) {
   Deno.test(`a split ring with ${what} is malformed`, () => {
-    using memory = new TestMemory();
+    const memory = new TestMemory();
     const driver = split(memory);
     driver.describe(DESC, BUFFERS, length, flags, next);
     driver.show(0);
@@ -236,7 +236,7 @@ for (const [what, [length, flags, next, message]] of Object.entries(heads)) {
 }
 
 Deno.test("a split ring's head and index are checked", () => {
-  using memory = new TestMemory();
+  const memory = new TestMemory();
   const driver = split(memory);
   driver.show(8);
   const chain = new Chain();
@@ -248,7 +248,7 @@ Deno.test("a split ring's head and index are checked", () => {
 });
 
 Deno.test("a table within a table, a loop in one, and a next outside of one are malformed", () => {
-  using memory = new TestMemory();
+  const memory = new TestMemory();
   const cases: [flags: number, next: number, message: RegExp][] = [
     [DescriptorFlag.INDIRECT, 0, /none is allowed$/],
     [DescriptorFlag.NEXT, 0, /^Looped descriptor$/],
@@ -256,7 +256,7 @@ Deno.test("a table within a table, a loop in one, and a next outside of one are 
   ];
   for (const [flags, next, message] of cases) {
     const driver = split(memory);
-    memory.region.zero(0, RAM_SIZE);
+    memory.clear();
     driver.describe(DESC, TABLE, 32, DescriptorFlag.INDIRECT, 0);
     driver.describe(TABLE, BUFFERS, 16, flags, next);
     driver.show(0);
@@ -265,7 +265,7 @@ Deno.test("a table within a table, a loop in one, and a next outside of one are 
 });
 
 Deno.test("an indirect table ends a chain of plain descriptors in a split ring", () => {
-  using memory = new TestMemory();
+  const memory = new TestMemory();
   const driver = split(memory);
   driver.describe(DESC, BUFFERS, 2, DescriptorFlag.NEXT, 1);
   driver.describe(DESC + 16, TABLE, 16, DescriptorFlag.INDIRECT, 0);
@@ -277,23 +277,23 @@ Deno.test("an indirect table ends a chain of plain descriptors in a split ring",
 });
 
 Deno.test("indirect descriptors that were not agreed on are malformed", () => {
-  using memory = new TestMemory();
+  const memory = new TestMemory();
   const one = split(memory, false);
   one.add([{ gpa: BUFFERS, length: 1 }], true);
   assert.throws(() => one.queue.pop(new Chain()), MalformedRing);
-  memory.region.zero(0, RAM_SIZE);
+  memory.clear();
   const other = new PackedDriver(memory, 8, { packed: true, indirect: false, eventIndex: false });
   other.add([{ gpa: BUFFERS, length: 1 }], true);
   assert.throws(() => other.queue.pop(new Chain()), MalformedRing);
 });
 
 Deno.test("a packed ring's chain cannot be longer than the ring, nor a table be part of one", () => {
-  using memory = new TestMemory();
+  const memory = new TestMemory();
   const driver = new PackedDriver(memory, 4, features(true, false));
   for (let i = 0; i < 4; i++) driver.place(BUFFERS, 1, i, DescriptorFlag.NEXT);
   assert.throws(() => driver.queue.pop(new Chain()), { message: "Looped descriptor" });
   for (const flags of [[DescriptorFlag.NEXT, DescriptorFlag.INDIRECT], [5, 0]]) {
-    memory.region.zero(0, RAM_SIZE);
+    memory.clear();
     const other = new PackedDriver(memory, 4, features(true, false));
     for (const [i, flag] of flags.entries()) other.place(TABLE, 16, i, flag);
     assert.throws(() => other.queue.pop(new Chain()), MalformedRing);
@@ -301,7 +301,7 @@ Deno.test("a packed ring's chain cannot be longer than the ring, nor a table be 
 });
 
 Deno.test("a packed ring's driver cannot have more given back at once than the ring holds", () => {
-  using memory = new TestMemory();
+  const memory = new TestMemory();
   const driver = new PackedDriver(memory, 2, features(true, false));
   const chain = new Chain();
   for (let i = 0; i < 2; i++) {

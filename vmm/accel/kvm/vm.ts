@@ -11,6 +11,7 @@ import { KvmVm } from "../../../ffi/kvm/vm.ts";
 import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS } from "../../machine/microvm.ts";
 import type {
   AcceleratorVm,
+  DoorbellAddress,
   KvmInterruptsDescription,
   VcpuStateLayout,
   VmOptions,
@@ -88,6 +89,10 @@ export class KvmAcceleratorVm implements AcceleratorVm {
 
   removeMemory({ slot, gpa, address }: MemorySlot): void {
     this.#vm.setMemoryRegion(slot, gpa, 0, address);
+  }
+
+  connectDoorbell({ address, value, fd }: DoorbellAddress): void {
+    this.#vm.addIoeventfd(address, value, fd);
   }
 
   read(part: VmPart, into: Uint8Array<ArrayBuffer>): void {

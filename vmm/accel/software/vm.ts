@@ -94,6 +94,9 @@ export class SoftwareVm implements AcceleratorVm {
     this.#machine.slots.set(slot, undefined);
   }
 
+  /** Who serves an access is the vCPU's thread in any case. */
+  connectDoorbell(): void {}
+
   read(part: VmPart, into: Uint8Array<ArrayBuffer>): void {
     const { chipset } = this.#machine;
     switch (part) {

@@ -1,0 +1,265 @@
+/**
+ * What all virtio devices do, on one thread: features, status, queues, interrupts (virtio 1.2, 2 and 3).
+ *
+ * Registers are written by vCPU threads, with the device's mutex. Queues are worked on by the I/O thread,
+ * without it, so that a slow request keeps no vCPU waiting. Two locks more see to it that they do not
+ * meet: `work` is held while queues are worked on, and by whoever sets one up or takes it away; `line`
+ * while the status or the interrupt's causes change. They are taken in this order: mutex, work, line.
+ *
+ * @module
+ */
+import type { Doorbell, Interrupt, Lock } from "../device.ts";
+import { Chain, MalformedRing, type RingMemory } from "./chain.ts";
+import { openQueue } from "./queue.ts";
+import { type QueueState, resetQueue, type RingFeatures, type VirtQueue } from "./ring.ts";
+import { Feature, InterruptCause, Status, type VirtioState } from "./virtio_state.ts";
+
+/** What a virtio device is on this thread, beside its state. */
+export interface VirtioParts {
+  /** For messages. */
+  readonly name: string;
+  readonly state: VirtioState;
+  readonly queues: readonly QueueState[];
+  /** Entries that each queue has at most. */
+  readonly queueSizes: readonly number[];
+  /** Feature bits that the device offers. */
+  readonly features: bigint;
+  readonly memory: RingMemory;
+  readonly interrupt: Interrupt;
+  /** One for each queue. */
+  readonly doorbells: readonly Doorbell[];
+  readonly work: Lock;
+  readonly line: Lock;
+  /** Whether this thread shall park, or is not the one that works on queues. */
+  isParking(): boolean;
+  /** Tells the user. */
+  warn(text: string): void;
+}
+
+/** A queue as its device uses it, on the I/O thread. */
+export class DeviceQueue {
+  readonly #virtio: Virtio;
+  readonly #index: number;
+  readonly #chain = new Chain();
+  #ring: VirtQueue | undefined;
+  /** Of the ring that is open: where it is. */
+  #place = "";
+
+  /**
+   * @param virtio whose it is
+   * @param index its number
+   */
+  constructor(virtio: Virtio, index: number) {
+    this.#virtio = virtio;
+    this.#index = index;
+  }
+
+  /** The ring, while the driver has it running. @throws {MalformedRing} */
+  get ring(): VirtQueue | undefined {
+    const state = this.#virtio.parts.queues[this.#index];
+    if (state.ready === 0 || !this.#virtio.isRunning) return undefined;
+    const features = this.#virtio.ringFeatures;
+    const place = placeOf(state, features);
+    if (this.#ring && this.#place === place) return this.#ring;
+    this.#ring = openQueue(state, this.#virtio.parts.memory, features);
+    this.#place = place;
+    return this.#ring;
+  }
+
+  /** The ring is broken: what is not given back is lost, until the driver sets up another. */
+  forget(): void {
+    this.#ring = undefined;
+  }
+
+  /**
+   * Answers requests until there is none, or the thread shall park: what is not begun then is found when
+   * a thread begins anew.
+   *
+   * @param answer carries a request out; returns how many bytes were written to it, or undefined to leave
+   *   it and all behind it for later
+   * @throws {MalformedRing}
+   */
+  serve(answer: (chain: Chain) => number | undefined): void {
+    const { ring } = this;
+    if (!ring) return;
+    const { parts } = this.#virtio;
+    // A driver that always has one more shall not keep others waiting.
+    let left = parts.queueSizes[this.#index];
+    do {
+      ring.suppress();
+      while (!parts.isParking() && left-- > 0 && ring.pop(this.#chain)) {
+        const written = answer(this.#chain);
+        if (written === undefined) {
+          ring.unpop(this.#chain);
+          return;
+        }
+        ring.push(this.#chain, written);
+        if (ring.flush()) this.#virtio.raise(InterruptCause.USED_BUFFER);
+      }
+      if (left < 0 && !parts.isParking()) return parts.doorbells[this.#index].ring();
+    } while (ring.listen() && !parts.isParking());
+  }
+
+  /** Shows the driver what was given back, and interrupts it if it wants that. */
+  flush(ring: VirtQueue): void {
+    if (ring.flush()) this.#virtio.raise(InterruptCause.USED_BUFFER);
+  }
+}
+
+/** Rings of the same place are the same: what they hold is in memory. */
+function placeOf(state: QueueState, features: RingFeatures): string {
+  return [
+    ...Object.values(features),
+    state.size,
+    state.desc_low,
+    state.desc_high,
+    state.driver_low,
+    state.driver_high,
+    state.device_low,
+    state.device_high,
+  ].join();
+}
+
+/** A virtio device on one thread. */
+export class Virtio {
+  readonly queues: readonly DeviceQueue[];
+
+  /** @param parts what it is */
+  constructor(readonly parts: VirtioParts) {
+    this.queues = parts.queues.map((_, index) => new DeviceQueue(this, index));
+  }
+
+  /** Whether the driver is ready for what the device does, and the device well. */
+  get isRunning(): boolean {
+    const { status } = this.parts.state;
+    return (status & (Status.DRIVER_OK | Status.NEEDS_RESET)) === Status.DRIVER_OK;
+  }
+
+  /** Whether the driver has accepted a feature. */
+  hasFeature(bit: number): boolean {
+    const { driver_features_low: low, driver_features_high: high } = this.parts.state;
+    return ((bit < 32 ? low >>> bit : high >>> (bit - 32)) & 1) !== 0;
+  }
+
+  /** What rings are like that the driver sets up. */
+  get ringFeatures(): RingFeatures {
+    return {
+      packed: this.hasFeature(Feature.RING_PACKED),
+      indirect: this.hasFeature(Feature.INDIRECT_DESC),
+      eventIndex: this.hasFeature(Feature.EVENT_IDX),
+    };
+  }
+
+  /** Works on queues: no other thread does meanwhile, and none takes them away. */
+  work(action: () => void): void {
+    const { work } = this.parts;
+    work.lock();
+    try {
+      if (this.isRunning) action();
+    } catch (error) {
+      if (!(error instanceof MalformedRing)) throw error;
+      this.#needsReset(error.message);
+    } finally {
+      work.unlock();
+    }
+  }
+
+  /** Interrupts the driver. */
+  raise(cause: number): void {
+    const { state, line, interrupt } = this.parts;
+    line.lock();
+    const before = state.isr;
+    state.isr = before | cause;
+    if (before === 0) interrupt.set(true);
+    line.unlock();
+  }
+
+  /** The driver has seen causes of its interrupt. */
+  acknowledge(causes: number): void {
+    const { state, line, interrupt } = this.parts;
+    line.lock();
+    const before = state.isr;
+    state.isr = before & ~causes;
+    if (before !== 0 && state.isr === 0) interrupt.set(false);
+    line.unlock();
+  }
+
+  /** The configuration space is another one. */
+  configChanged(): void {
+    const { state } = this.parts;
+    state.config_generation += 1;
+    if (this.isRunning) this.raise(InterruptCause.CONFIG_CHANGE);
+  }
+
+  /** Drives the interrupt as the state says. */
+  driveInterrupt(): void {
+    this.parts.interrupt.set(this.parts.state.isr !== 0);
+  }
+
+  /** The driver accepts features, 32 of them at a time; without effect once they are agreed on. */
+  acceptFeatures(word: number, bits: number): void {
+    const { state } = this.parts;
+    if (state.status & Status.FEATURES_OK) return;
+    if (word === 0) state.driver_features_low = bits;
+    else if (word === 1) state.driver_features_high = bits;
+  }
+
+  /** The driver sets its status, which is not 0: 0 is a reset. */
+  setStatus(value: number): void {
+    const { state, line, doorbells } = this.parts;
+    line.lock();
+    const before = state.status;
+    // The driver takes no bit back, and the device's own is not the driver's (2.1.1).
+    let status = before | value & ~Status.NEEDS_RESET & 0xff;
+    if (status & ~before & Status.FEATURES_OK && !this.#areFeaturesGood()) {
+      status &= ~Status.FEATURES_OK;
+    }
+    state.status = status;
+    line.unlock();
+    if (status & ~before & Status.DRIVER_OK) { for (const doorbell of doorbells) doorbell.ring(); }
+  }
+
+  /** Puts everything back to how a driver finds it. Waits for what is being worked on. */
+  reset(): void {
+    const { state, line, work, queues, queueSizes, interrupt } = this.parts;
+    work.lock();
+    queues.forEach((queue, i) => resetQueue(queue, queueSizes[i]));
+    line.lock();
+    Object.assign(state, { driver_features_low: 0, driver_features_high: 0, status: 0 });
+    if (state.isr !== 0) interrupt.set(false);
+    state.isr = 0;
+    line.unlock();
+    work.unlock();
+  }
+
+  /** Changes a queue while nobody works on it. */
+  change(index: number, action: (queue: QueueState) => void): void {
+    const { work, queues } = this.parts;
+    work.lock();
+    action(queues[index]);
+    work.unlock();
+  }
+
+  /** Sets one queue back (2.6.1). */
+  resetQueue(index: number): void {
+    this.change(index, (queue) => resetQueue(queue, this.parts.queueSizes[index]));
+  }
+
+  /** Only what was offered, and virtio 1 in any case (6.2). */
+  #areFeaturesGood(): boolean {
+    const { driver_features_low: low, driver_features_high: high } = this.parts.state;
+    const accepted = BigInt(low) | BigInt(high) << 32n;
+    return (accepted & ~this.parts.features) === 0n && this.hasFeature(Feature.VERSION_1);
+  }
+
+  /** The driver broke a rule: nothing is done for it until it resets the device (2.1.2). */
+  #needsReset(reason: string): void {
+    const { state, line, name } = this.parts;
+    this.parts.warn(`${name}: ${reason}`);
+    for (const queue of this.queues) queue.forget();
+    line.lock();
+    state.status |= Status.NEEDS_RESET;
+    line.unlock();
+    this.raise(InterruptCause.CONFIG_CHANGE);
+  }
+}

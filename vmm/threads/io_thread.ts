@@ -1,0 +1,61 @@
+/**
+ * The I/O thread from the main thread: it does what devices do for the guest while its vCPUs run.
+ *
+ * @module
+ */
+import { drainEvent, makeEventfd, signalEventfd } from "../../ffi/event.ts";
+import type { OwnedFd } from "../../ffi/fd.ts";
+import type { DeviceSetDescription } from "../bus/thread_devices.ts";
+import type { IoThreadDescription } from "./io_worker.ts";
+import { MachineThread } from "./machine_thread.ts";
+
+/** The Worker's module: TypeScript in the source tree, JavaScript beside the bundle. */
+const workerUrl = new URL(
+  import.meta.url.endsWith(".ts") ? "./io_worker.ts" : "./io_worker.js",
+  import.meta.url,
+);
+
+/** The I/O thread. It parks between two requests: what it has not begun is still in the rings. */
+export class IoThread extends MachineThread implements Disposable {
+  override readonly servesGuest = true;
+  /** Readable while the thread shall look at its orders. */
+  readonly #kick: OwnedFd = makeEventfd();
+  readonly #line: number;
+
+  /**
+   * @param controlBlock the machine's control block
+   * @param line the thread's line in it
+   */
+  constructor(controlBlock: SharedArrayBuffer, line: number) {
+    super("I/O thread", controlBlock, line);
+    this.#line = line;
+  }
+
+  /** Starts the thread, parked. */
+  startThread(devices: DeviceSetDescription, onFailure: (reason: string) => void): void {
+    const description: IoThreadDescription = {
+      line: this.#line,
+      kickFd: this.#kick.fd,
+      control: this.controlBlock,
+      devices,
+    };
+    this.start(new Worker(workerUrl, { type: "module" }), description, onFailure);
+  }
+
+  override allow(): void {
+    drainEvent(this.#kick.fd);
+  }
+
+  override halt(): void {
+    signalEventfd(this.#kick.fd);
+  }
+
+  override interrupt(): void {
+    signalEventfd(this.#kick.fd);
+  }
+
+  /** Closes what it is kicked by; the thread has ended. */
+  [Symbol.dispose](): void {
+    this.#kick.close();
+  }
+}

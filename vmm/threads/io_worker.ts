@@ -1,0 +1,57 @@
+/**
+ * The I/O thread's entry: builds the thread's view of the devices and runs the I/O loop.
+ *
+ * @module
+ */
+import { EpollFd, signalEventfd } from "../../ffi/event.ts";
+import { nameThread, threadId } from "../../ffi/process.ts";
+import type { AcceleratorThread } from "../accel/accelerator.ts";
+import { loadAcceleratorThread } from "../accel/open.ts";
+import { type DeviceSetDescription, ThreadDevices } from "../bus/thread_devices.ts";
+import { GuestEvent, ThreadControl, ThreadPhase } from "./control_block.ts";
+import { ioLoop, type IoSource } from "./io_loop.ts";
+
+/** What the main thread sends to the I/O thread, once. */
+export interface IoThreadDescription {
+  /** The thread's line in the control block. */
+  readonly line: number;
+  /** An eventfd that tells of orders. */
+  readonly kickFd: number;
+  readonly control: SharedArrayBuffer;
+  readonly devices: DeviceSetDescription;
+}
+
+/** The part of DedicatedWorkerGlobalScope that is used here. */
+interface WorkerScope {
+  onmessage: ((event: MessageEvent<IoThreadDescription>) => void) | null;
+  close(): void;
+}
+
+const scope = globalThis as unknown as WorkerScope;
+
+scope.onmessage = async ({ data }) => {
+  runIo(data, await loadAcceleratorThread(data.devices.interrupts.accelerator));
+  scope.close();
+};
+
+function runIo(data: IoThreadDescription, accelerator: AcceleratorThread): void {
+  const control = new ThreadControl(data.control, data.line);
+  control.threadId = threadId();
+  nameThread("IO");
+  try {
+    using epoll = new EpollFd();
+    const lines = accelerator.openInterrupts(data.devices.interrupts);
+    const devices = new ThreadDevices(data.devices, control, lines);
+    const sources = data.devices.devices.flatMap(({ id, doorbellFds }) =>
+      doorbellFds.map((fd, index): IoSource => ({ fd, run: () => devices.rung(id, index) }))
+    );
+    ioLoop({ control, epoll, kickFd: data.kickFd, sources });
+  } catch (error) {
+    // A defect of ours, never the guest's doing: stop, and say so; the VM is not killed.
+    console.error(`denovo: I/O thread: ${(error as Error).stack ?? error}`);
+    control.requestPark();
+    control.post(GuestEvent.THREAD_FAILED);
+    control.phase = ThreadPhase.EXITED;
+    signalEventfd(data.devices.eventFd);
+  }
+}
