@@ -73,6 +73,7 @@ export type {
   MachineTypeConfig,
   MemoryBackendConfig,
   MonitorConfig,
+  NetdevConfig,
   SmpConfig,
 } from "./vmm/config.ts";
 export { defaultConfig } from "./vmm/config.ts";
@@ -86,6 +87,15 @@ export type {
   NullNodeConfig,
   RawNodeConfig,
 } from "./devices/block/config.ts";
+export type {
+  DgramConfig,
+  HostForward,
+  NetAddress,
+  NetdevCommon,
+  StreamConfig,
+  TapConfig,
+  UserConfig,
+} from "./devices/net/config.ts";
 export type { Console } from "./vmm/console.ts";
 export type {
   ChardevCommon,

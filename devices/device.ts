@@ -12,6 +12,7 @@
  */
 import type { IoVector } from "../ffi/iovec.ts";
 import type { Fields, Struct, View } from "../ffi/struct.ts";
+import type { NetPort } from "./net/port.ts";
 import type { SavedLayout, Subsection } from "./saved_state.ts";
 
 /** A range of port or memory addresses that a device claims. */
@@ -112,6 +113,8 @@ export interface DeviceContext {
   readonly locks: readonly Lock[];
   /** The character backend bound to the device's `chardev` property, if one is. */
   readonly chardev?: CharacterSink;
+  /** The network backend bound to the device's `netdev` property, if one is. */
+  readonly netdev?: NetPort;
   readonly memory: DeviceMemory;
   /** What the machine gave the device when it made it, which never changes; empty for most. */
   readonly content: Uint8Array;
@@ -167,6 +170,8 @@ export interface Device {
   press?(keys: readonly string[], holdMs: number): boolean;
   /** A user presses the power button. */
   pressPowerButton?(): void;
+  /** The network backend has a connection that it had not. */
+  connected?(): void;
   /** After saved state was loaded: sets interrupts, timers and places of ranges from the state. */
   restored?(): void;
 }
@@ -184,7 +189,8 @@ export interface PropertyDeclaration {
     | "bool"
     | "string"
     | "chardev"
-    | "drive";
+    | "drive"
+    | "netdev";
   readonly default?: PropertyValue;
   /** One line for `-device NAME,help`. */
   readonly help: string;

@@ -18,6 +18,17 @@ export const MAX_PIECES = 1024;
 const WORDS = 4;
 const TWO_32 = 0x1_0000_0000;
 
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+
+/** struct msghdr in words of 64 bits: the name, its length, the pieces, how many; the rest is 0. */
+const message = new BigUint64Array(7);
+const messageBytes = new Uint8Array(message.buffer);
+const NAME = 0;
+const NAME_LENGTH = 1;
+const PIECES = 2;
+const PIECE_COUNT = 3;
+
 const pid = Deno.pid;
 /** struct iovec of a buffer of this thread's. */
 const own = new BigUint64Array(2);
@@ -137,6 +148,20 @@ export class IoVector {
   /** Writes the pieces. @returns bytes, or a negative errno */
   writeTo(fd: number): number {
     return result(() => libc.writev(fd, this.#pieces(), this.pieces));
+  }
+
+  /**
+   * Sends the pieces on a socket, without waiting and without SIGPIPE.
+   *
+   * @param to a struct sockaddr, for a socket that is not connected
+   * @returns bytes, or a negative errno
+   */
+  sendTo(fd: number, to?: Uint8Array<ArrayBuffer>): number {
+    message[NAME] = to ? addressOf(to) : 0n;
+    message[NAME_LENGTH] = BigInt(to?.length ?? 0);
+    message[PIECES] = addressOf(this.#pieces());
+    message[PIECE_COUNT] = BigInt(this.pieces);
+    return result(() => libc.sendmsg(fd, messageBytes, MSG_DONTWAIT | MSG_NOSIGNAL));
   }
 
   /** Writes the pieces at an offset in a file. @returns bytes, or a negative errno */

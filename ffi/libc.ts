@@ -134,6 +134,8 @@ const table = {
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   // ssize_t send(int fd, const void *buf, size_t count, int flags)
   send: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
+  // ssize_t recv(int fd, void *buf, size_t count, int flags)
+  recv: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
   // ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *msg, int flags)

@@ -25,6 +25,7 @@ const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const SO_ERROR = 4;
+const SO_RCVBUF = 8;
 const SO_PEERCRED = 17;
 const SO_ACCEPTCONN = 30;
 const MSG_DONTWAIT = 0x40;
@@ -297,6 +298,12 @@ export function socketError(fd: number): number {
   return intOption(fd, SO_ERROR);
 }
 
+/** Makes room for as many bytes that were not read yet, as far as the system allows. */
+export function setReceiveBuffer(fd: number, bytes: number): void {
+  const value = new Int32Array([bytes]);
+  check(libc.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, value, 4), "setsockopt", `${fd}`);
+}
+
 /** Whether a descriptor is a socket that listens. */
 export function isListening(fd: number): boolean {
   return fileStatus(fd).kind === "socket" && intOption(fd, SO_ACCEPTCONN) === 1;
@@ -341,7 +348,8 @@ function fail(words: string, syscall: string, subject: string): never {
   throw new Error(`${words}: ${cause.reason}`, { cause });
 }
 
-function unixAddress(path: string): Uint8Array<ArrayBuffer> {
+/** A struct sockaddr_un. @throws {UnixPathError} */
+export function unixAddress(path: string): Uint8Array<ArrayBuffer> {
   const name = cstring(path);
   if (name.length > UNIX_PATH_MAX) {
     throw new UnixPathError(path);
@@ -361,7 +369,8 @@ function parseIp(host: string): { family: number; number: Uint8Array } | undefin
   return libc.inet_pton(AF_INET6, text, number) === 1 ? { family: AF_INET6, number } : undefined;
 }
 
-function inetAddress(
+/** A struct sockaddr_in or sockaddr_in6, from a literal. */
+export function inetAddress(
   host: string,
   port: number,
 ): { family: number; address: Uint8Array<ArrayBuffer> } {

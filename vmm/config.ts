@@ -7,8 +7,9 @@ import { MACHINE_TYPE } from "./machine/microvm.ts";
 import type { BlockNodeConfig, DriveConfig } from "../devices/block/config.ts";
 import type { ChardevConfig } from "../devices/chardev/config.ts";
 import type { PropertyValue } from "../devices/device.ts";
+import type { NetdevConfig } from "../devices/net/config.ts";
 
-export type { BlockNodeConfig, ChardevConfig, DriveConfig };
+export type { BlockNodeConfig, ChardevConfig, DriveConfig, NetdevConfig };
 
 /** `-machine microvm,...` */
 export interface MachineTypeConfig {
@@ -214,6 +215,8 @@ export interface MachineConfig {
   readonly blockdevs: readonly BlockNodeConfig[];
   /** `-drive`, in order. */
   readonly drives: readonly DriveConfig[];
+  /** `-netdev`, in order. */
+  readonly netdevs: readonly NetdevConfig[];
   /** `-chardev`, and those that `-serial`, `-monitor` and the like imply. */
   readonly chardevs: readonly ChardevConfig[];
   /** Ids of character devices, COM1 first; `none` for a port without one. */
@@ -294,6 +297,7 @@ export function defaultConfig(): MachineConfig {
     devices: [],
     blockdevs: [],
     drives: [],
+    netdevs: [],
     chardevs: [],
     serials: [],
     monitors: [],

@@ -10,6 +10,7 @@ import type { MachineConfig } from "./config.ts";
 import { Console } from "./console.ts";
 import type { Inheritance, Keeper } from "./inheritance.ts";
 import { MemorySet } from "./machine/memory_set.ts";
+import { type NetdevHost, NetdevSet } from "./netdev_set.ts";
 
 /** The id of the character device behind `console`. */
 const CONSOLE_ID = "console";
@@ -22,6 +23,8 @@ export class Resources {
   readonly chardevs: ChardevSet;
   /** The disks' images. */
   readonly blocks: BlockSet = new BlockSet();
+  /** The network backends. */
+  readonly netdevs: NetdevSet;
   /** All memory. */
   readonly memory: MemorySet = new MemorySet();
   /** The first serial port as streams, if no character device was named for it. */
@@ -32,15 +35,21 @@ export class Resources {
    *
    * @param notice takes lines for the user
    * @param quit the user wants the VM to end
+   * @param network is told of network backends
    */
-  constructor(notice: (text: string) => void, quit: () => void) {
+  constructor(
+    notice: (text: string) => void,
+    quit: () => void,
+    network: Omit<NetdevHost, "notice">,
+  ) {
     // The program listens for signals itself and closes the VM: the terminal is put back then.
     this.chardevs = new ChardevSet(this.reactor, { notice, quit, terminate: () => {} });
+    this.netdevs = new NetdevSet(this.reactor, { notice, ...network });
   }
 
   /** Those of them that have something to hand over. */
   get keepers(): readonly Keeper[] {
-    return [this.memory, this.blocks, this.chardevs];
+    return [this.memory, this.blocks, this.netdevs, this.chardevs];
   }
 
   /** Gives a VM that has no serial port of its own one that code reads and writes. */
@@ -64,6 +73,7 @@ export class Resources {
   ): Promise<void> {
     this.memory.open(config, inheritance);
     this.blocks.open(config.blockdevs, config.drives, inheritance);
+    await this.netdevs.open(config.netdevs, inheritance, options.abort);
     await this.chardevs.open(config.chardevs, config.monitors, inheritance, options);
   }
 
@@ -71,6 +81,7 @@ export class Resources {
   async close(): Promise<void> {
     this.memory.close();
     this.blocks.close();
+    this.netdevs.close();
     this.chardevs.close();
     this.console?.close();
     await this.reactor.close();

@@ -18,6 +18,7 @@ import type { Inheritance, Keeper } from "./inheritance.ts";
 import { checkMachine } from "./machine/check.ts";
 import { GED_ID, Machine } from "./machine/machine.ts";
 import { OldVm } from "./machine/old_vm.ts";
+import type { NetdevSet } from "./netdev_set.ts";
 import type { Pidfile } from "./pidfile.ts";
 import { Resources } from "./resources.ts";
 import { inTransit, needsReset, type RunState } from "./run_state.ts";
@@ -65,6 +66,12 @@ export class VirtualMachine implements AsyncDisposable {
    * @internal
    */
   readonly blocks: BlockSet;
+  /**
+   * The network backends.
+   *
+   * @internal
+   */
+  readonly netdevs: NetdevSet;
   /**
    * Memory, vCPUs and devices.
    *
@@ -126,6 +133,7 @@ export class VirtualMachine implements AsyncDisposable {
     this.reactor = parts.reactor;
     this.chardevs = parts.chardevs;
     this.blocks = parts.blocks;
+    this.netdevs = parts.netdevs;
     this.backends = parts.memory.backends;
     this.actions = {
       ...config.actions,
@@ -144,6 +152,7 @@ export class VirtualMachine implements AsyncDisposable {
       incoming: options.incoming ?? false,
       rom: (size) => parts.memory.openRom(size),
       sink: (id) => this.chardevs.sink(id),
+      netPort: (id) => this.netdevs.port(id),
       onEvent: (event) => guestEvents.handle(event),
     });
     this.#oldVm = new OldVm(this.machine, options.inheritance);
@@ -167,6 +176,10 @@ export class VirtualMachine implements AsyncDisposable {
     const parts = new Resources(
       notice,
       () => vm?.quit("host-ui"),
+      {
+        event: (name, data) => vm?.events.emit(name, data),
+        connected: (id) => vm?.machine.devices.netdevConnected(id),
+      },
     );
     const full = config.serials
       ? { ...defaultConfig(), ...config }

@@ -99,6 +99,7 @@ export class Departure {
   handedOver(): void {
     this.vm.setRunState("postmigrate");
     this.vm.chardevs.releaseKept();
+    this.vm.netdevs.releaseKept();
     this.migration.complete();
     this.writeTrace();
   }
@@ -116,6 +117,7 @@ export class Departure {
   resume(): void {
     const { vm, guest } = this;
     vm.chardevs.hold("nothing");
+    vm.netdevs.hold(false);
     if (vm.runState !== "finish-migrate") return;
     if (guest.wasRunning) vm.resume();
     else vm.setRunState(this.#stateBefore);

@@ -98,6 +98,7 @@ export class TransferUpdate implements Update {
     const { vm, ownership } = this.#departure;
     // A client that came from here on would not be in the table: it waits for the successor.
     vm.chardevs.hold("peers");
+    vm.netdevs.hold(true);
     this.#cpr = this.#channels.cpr();
     ownership.timeline.stamp("descriptors-sent");
     return Promise.resolve();

@@ -14,6 +14,7 @@ import {
   type RangeDeclaration,
   withDefaults,
 } from "../../devices/device.ts";
+import type { NetPortDescription } from "../../devices/net/port.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { drainEvent, Epoll, makeEventfd, makeTimerfd, monotonicNs } from "../../ffi/event.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
@@ -39,6 +40,8 @@ export interface DeviceRequest {
   readonly properties: Properties;
   /** Where the device's character output goes. */
   readonly sink?: SinkDescription;
+  /** Where its frames go, and come from. */
+  readonly netdev?: NetPortDescription;
   /** What the device is given, and never changes. */
   readonly content?: Uint8Array<SharedArrayBuffer>;
 }
@@ -141,6 +144,7 @@ export class DeviceSet implements Disposable {
         doorbellFds: this.#doorbells[i].map(({ fd }) => fd),
         locks: locks[i],
         chardev: requests[i].sink,
+        netdev: requests[i].netdev,
         content: requests[i].content,
       })),
     };
@@ -162,6 +166,17 @@ export class DeviceSet implements Disposable {
   /** Calls a device with its mutex held. */
   with<T>(id: string, action: (device: Device) => T): T {
     return this.#own.with(id, action);
+  }
+
+  /** A network backend has a connection that it had not. */
+  netdevConnected(netdev: string): void {
+    const device = this.netDevice(netdev);
+    if (device) this.with(device.id, (one) => one.connected?.());
+  }
+
+  /** The device that uses a network backend. */
+  netDevice(netdev: string): DeviceInstance | undefined {
+    return this.devices.find(({ properties }) => properties.netdev === netdev);
   }
 
   /** Puts every device into its power-on state. */

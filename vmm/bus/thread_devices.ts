@@ -12,6 +12,7 @@ import {
   layoutFor,
   type Properties,
 } from "../../devices/device.ts";
+import { type NetPortDescription, openPort } from "../../devices/net/port.ts";
 import { lock, unlock } from "../../devices/mutex.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { armTimerfd, monotonicNs, realtimeNs, signalEventfd } from "../../ffi/event.ts";
@@ -39,6 +40,7 @@ export interface DeviceDescription {
   /** Indices of its other locks among the mutex words. */
   readonly locks: readonly number[];
   readonly chardev?: SinkDescription;
+  readonly netdev?: NetPortDescription;
   readonly content?: Uint8Array<SharedArrayBuffer>;
 }
 
@@ -147,6 +149,7 @@ function makeContext(
     memory,
     content: entry.content ?? nothing,
     chardev: entry.chardev && openSink(entry.chardev),
+    netdev: entry.netdev && openPort(entry.netdev),
     realtimeNs,
     monotonicNs,
     moveRange(range, base) {

@@ -4,6 +4,7 @@
  * @module
  */
 import type { SinkDescription } from "../../devices/chardev/sink.ts";
+import type { NetPortDescription } from "../../devices/net/port.ts";
 import { drainEvent, Epoll, makeEventfd } from "../../ffi/event.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import { installKick } from "../../ffi/process.ts";
@@ -62,6 +63,8 @@ export interface MachineParts {
   rom(size: number): MemoryBackend;
   /** The character sink behind a chardev id. @throws {Error} if there is no such chardev */
   sink(chardev: string): SinkDescription;
+  /** The network backend of an id. @throws {Error} if there is none */
+  netPort(id: string): NetPortDescription;
   /** Called on the main thread for each event. */
   onEvent(event: MachineEvent): void;
 }
@@ -279,8 +282,12 @@ function deviceRequests(
 ): DeviceRequest[] {
   return machineDevices(config).map((request) => {
     if (request.type === "fw_cfg") return { ...request, content: firmware.content };
-    const { chardev } = request.properties;
-    return typeof chardev === "string" ? { ...request, sink: parts.sink(chardev) } : request;
+    const { chardev, netdev } = request.properties;
+    return {
+      ...request,
+      ...(typeof chardev === "string" && { sink: parts.sink(chardev) }),
+      ...(typeof netdev === "string" && { netdev: parts.netPort(netdev) }),
+    };
   });
 }
 

@@ -139,7 +139,7 @@ export function deviceHelp(text: string, types: readonly DeviceType[]): string |
   if (driver === "loader") return propertyHelp(driver, LOADER_HELP);
   const lines = settable(findType(driver, types)).map(([name, { type, help, default: value }]) => ({
     name,
-    type: ["string", "chardev", "drive"].includes(type) ? "str" : type,
+    type: ["string", "chardev", "drive", "netdev"].includes(type) ? "str" : type,
     help,
     default: value,
   }));
@@ -170,6 +170,7 @@ export function device(text: string, draft: Draft): void {
   draft.later("check", () => {
     bindChardevs(config.devices[index], draft);
     bindDrives(config.devices[index], draft);
+    bindNetdevs(config.devices[index], draft);
   });
 }
 
@@ -181,6 +182,20 @@ function bindDrives({ driver, properties }: DeviceConfig, draft: Draft): void {
     if (drive === "") throw new OptionError(`${name} property not set`);
     if (draft.useDrive(drive)) continue;
     throw new OptionError(`Property '${driver}.${name}' can't find value '${drive}'`);
+  }
+}
+
+/** Binds the device to the network that its properties name. */
+function bindNetdevs({ driver, properties }: DeviceConfig, draft: Draft): void {
+  for (const [name, value] of Object.entries(properties)) {
+    if (findType(driver, draft.types).properties[name].type !== "netdev") continue;
+    const problem = draft.useNetdev(String(value));
+    if (problem === undefined) continue;
+    throw new OptionError(
+      problem === "not found"
+        ? `Property '${driver}.${name}' can't find value '${value}'`
+        : `Property '${driver}.${name}' can't take value '${value}', it's in use`,
+    );
   }
 }
 

@@ -5,6 +5,7 @@
  */
 import type { ChardevConfig } from "../../devices/chardev/config.ts";
 import type { DeviceType } from "../../devices/device.ts";
+import type { NetdevConfig } from "../../devices/net/config.ts";
 import { defaultConfig, type MachineConfig } from "../config.ts";
 import { located, OptionError } from "./error.ts";
 
@@ -33,6 +34,7 @@ export class Draft {
   monitorCount = 0;
   readonly #later: { readonly stage: Stage; readonly run: () => void }[] = [];
   readonly #uses = new Map<string, number>();
+  readonly #usedNetdevs = new Set<string>();
   readonly #usedDrives = new Set<string>();
   #where = "";
 
@@ -114,6 +116,23 @@ export class Draft {
           `too many uses of multiplexed chardev '${id}' (maximum is ${MAX_MUX})`,
         );
     }
+  }
+
+  /** Adds a network backend. @throws OptionError if it cannot be */
+  addNetdev(netdev: NetdevConfig): void {
+    const { config } = this;
+    if (config.netdevs.some(({ id }) => id === netdev.id)) {
+      throw new OptionError(`Duplicate ID '${netdev.id}' for netdev`);
+    }
+    config.netdevs = [...config.netdevs, netdev];
+  }
+
+  /** Gives a network backend to a device. @returns why it cannot be, or undefined */
+  useNetdev(id: string): "not found" | "in use" | undefined {
+    if (!this.config.netdevs.some((netdev) => netdev.id === id)) return "not found";
+    if (this.#usedNetdevs.has(id)) return "in use";
+    this.#usedNetdevs.add(id);
+    return undefined;
   }
 
   /**

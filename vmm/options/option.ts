@@ -16,6 +16,7 @@ export type Request =
       | "device-help"
       | "object-help"
       | "chardev-help"
+      | "netdev-help"
       | "log-help";
     readonly text: string;
   };

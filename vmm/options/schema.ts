@@ -21,6 +21,7 @@ export type ParameterType =
   | "id"
   | "chardev"
   | "drive"
+  | "netdev"
   | "size"
   | "uint8"
   | "uint16"
@@ -33,7 +34,7 @@ export type Schema = Readonly<Record<string, ParameterType>>;
 
 /** What a parameter of type `T` reads as. */
 export type ValueOf<T> = T extends "bool" ? boolean
-  : T extends "string" | "id" | "chardev" | "drive" ? string
+  : T extends "string" | "id" | "chardev" | "drive" | "netdev" ? string
   : T extends readonly (infer Word)[] ? Word
   : number;
 
@@ -53,6 +54,7 @@ function fromText(name: string, type: ParameterType, text: string): Value {
     case "string":
     case "chardev":
     case "drive":
+    case "netdev":
       return text;
     case "id":
       return parseId(text);

@@ -46,6 +46,13 @@ export const migrationStatus = z.enum([
 const reset = z.strictObject({ guest: z.boolean(), reason: shutdownCause });
 const device = z.strictObject({ device: z.string().optional(), path: z.string() });
 
+/** QAPI SocketAddress, as far as network backends have such. */
+const socketAddress = z.discriminatedUnion("type", [
+  z.strictObject({ type: z.literal("inet"), host: z.string(), port: z.string() }),
+  z.strictObject({ type: z.literal("unix"), path: z.string() }),
+  z.strictObject({ type: z.literal("fd"), str: z.string() }),
+]);
+
 /** The events, by name. */
 export const events = {
   SHUTDOWN: reset,
@@ -61,4 +68,6 @@ export const events = {
   MIGRATION_PASS: z.strictObject({ pass: z.int() }),
   DEVICE_DELETED: device,
   DEVICE_UNPLUG_GUEST_ERROR: device,
+  NETDEV_STREAM_CONNECTED: z.strictObject({ "netdev-id": z.string(), addr: socketAddress }),
+  NETDEV_STREAM_DISCONNECTED: z.strictObject({ "netdev-id": z.string() }),
 } satisfies EventSchemas;

@@ -1,13 +1,28 @@
 /**
- * Networks, of which there are none.
+ * Networks.
  *
  * @module
  */
 import { onlyNone } from "../lacking.ts";
+import { asksForNetdevHelp, netdevHelp, parseNetdev } from "../netdev.ts";
 import { line, type Option, reads } from "../option.ts";
 
 /** The options, in the order of `-help`. */
 export const networkOptions: readonly Option[] = [
+  reads(
+    "netdev",
+    [
+      "-netdev tap,id=id[,ifname=name|,fd=fd][,vnet_hdr=on|off][,script=no][,downscript=no]",
+      "-netdev stream,id=id,addr.type=inet|unix|fd,addr...[,server=on|off][,reconnect-ms=ms]",
+      "-netdev dgram,id=id,local.type=inet|unix|fd,local...[,remote.type=inet|unix,remote...]",
+      "-netdev user,id=id[,hostfwd=tcp|udp:[hostaddr]:port-:port]",
+      line("        [,cpr=on|off] (all)", "configure a network backend; user runs passt"),
+    ].join("\n"),
+    (argument, draft) => {
+      if (asksForNetdevHelp(argument)) return { kind: "netdev-help", text: netdevHelp() };
+      draft.addNetdev(parseNetdev(argument));
+    },
+  ),
   reads("nic", line("-nic none", "there is no network"), onlyNone("network")),
   reads("net", line("-net none", "there is no network"), onlyNone("network")),
 ];

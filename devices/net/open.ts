@@ -1,0 +1,197 @@
+/**
+ * Opens what network backends are: taps, sockets, and the program that gives a guest the host's network.
+ *
+ * @module
+ */
+import { bindUdp, bindUnixDatagram, udpDestination, unixDestination } from "../../ffi/datagram.ts";
+import { OsError } from "../../ffi/errno.ts";
+import { duplicate, type OwnedFd, setNonblocking } from "../../ffi/fd.ts";
+import { spawn } from "../../ffi/process.ts";
+import type { Reactor } from "../../ffi/reactor.ts";
+import {
+  awaitTcp,
+  connectUnix,
+  listenTcp,
+  listenUnix,
+  resolveHost,
+  setReceiveBuffer,
+  socketPair,
+} from "../../ffi/socket.ts";
+import { openTap, setTapHeaderSize, tapInfo } from "../../ffi/tap.ts";
+import type { DgramConfig, HostForward, NetAddress, TapConfig } from "./config.ts";
+
+/** Bytes of a virtio 1 header (struct virtio_net_hdr_v1). */
+export const VNET_HEADER_SIZE = 12;
+/** Of a connection's frames, the longest must fit: what has come in part stays in the kernel. */
+const RECEIVE_BUFFER = 1 << 20;
+
+/** An open tap. */
+export interface OpenTap {
+  readonly fd: OwnedFd;
+  readonly ifname: string;
+  /** Bytes before each frame. */
+  readonly headerSize: number;
+}
+
+/** Opens a tap's interface, or takes the descriptor that the VMM was started with. @throws {Error} */
+export function openTapBackend({ id, ifname = "", fd, vnetHdr = true }: TapConfig): OpenTap {
+  if (fd !== undefined) return adoptTap(ownCopy(fd), id, vnetHdr);
+  try {
+    return adoptTap(openTap(ifname, vnetHdr), id, vnetHdr);
+  } catch (error) {
+    if (!(error instanceof OsError)) throw error;
+    const what = error.syscall === "TUNSETIFF"
+      ? `configure /dev/net/tun (${ifname})`
+      : "open /dev/net/tun";
+    throw new Error(`could not ${what}: ${error.reason}`, { cause: error });
+  }
+}
+
+/**
+ * Takes a tap over.
+ *
+ * @param vnetHdr whether a header may come before frames, where the descriptor has one
+ * @throws {Error} if the descriptor is none; it is closed then
+ */
+export function adoptTap(fd: OwnedFd, id: string, vnetHdr: boolean): OpenTap {
+  const info = tapInfo(fd.fd);
+  if (!info) {
+    fd.close();
+    throw new Error(`File descriptor of netdev '${id}' is no tap`);
+  }
+  if (info.vnetHeader && !vnetHdr) {
+    fd.close();
+    throw new Error(`netdev '${id}': vnet_hdr=off, but the tap '${info.name}' was opened with it`);
+  }
+  if (info.vnetHeader) setTapHeaderSize(fd.fd, VNET_HEADER_SIZE);
+  return { fd, ifname: info.name, headerSize: info.vnetHeader ? VNET_HEADER_SIZE : 0 };
+}
+
+/** A socket for datagrams, and where they go. @throws {Error} */
+export async function openDgram(
+  { local, remote }: DgramConfig,
+): Promise<{ readonly fd: OwnedFd; readonly destination?: Uint8Array<ArrayBuffer> }> {
+  const destination = remote && await destinationOf(remote);
+  switch (local.type) {
+    case "fd":
+      return { fd: ownCopy(local.fd), destination };
+    case "unix":
+      return { fd: bindUnixDatagram(local.path), destination };
+    case "inet": {
+      const [host] = await resolveHost(local.host, local.port);
+      return { fd: bindUdp(host, local.port), destination };
+    }
+  }
+}
+
+/** Where datagrams go: a struct sockaddr. @throws {Error} if the host is not known */
+export async function destinationOf(
+  address: NetAddress,
+): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  switch (address.type) {
+    case "fd":
+      return undefined;
+    case "unix":
+      return unixDestination(address.path);
+    case "inet": {
+      const [host] = await resolveHost(address.host, address.port);
+      return udpDestination(host, address.port);
+    }
+  }
+}
+
+/** Listens for the client of a stream. @throws {Error} in QEMU's words */
+export async function listenForStream(address: NetAddress): Promise<OwnedFd> {
+  switch (address.type) {
+    case "fd":
+      return ownCopy(address.fd);
+    case "unix":
+      return listenUnix(address.path, { nonblocking: true });
+    case "inet": {
+      const [host] = await resolveHost(address.host, address.port);
+      return listenTcp(host, address.port, { nonblocking: true });
+    }
+  }
+}
+
+/** Connects a stream. @throws {Error} in QEMU's words */
+export async function connectStream(
+  address: NetAddress,
+  reactor: Reactor,
+  abort?: AbortSignal,
+): Promise<OwnedFd> {
+  switch (address.type) {
+    case "fd":
+      return ownCopy(address.fd);
+    case "unix":
+      return connectUnix(address.path, { nonblocking: true });
+    case "inet": {
+      const [host] = await resolveHost(address.host, address.port);
+      return prepareStream(await awaitTcp(host, address.port, reactor, abort));
+    }
+  }
+}
+
+/** Readies a connection: a frame is taken out of the kernel when all of it is there. */
+export function prepareStream(connection: OwnedFd): OwnedFd {
+  setNonblocking(connection.fd, true);
+  setReceiveBuffer(connection.fd, RECEIVE_BUFFER);
+  return connection;
+}
+
+/** What the guest finds in a network of its own: QEMU's addresses. */
+const NETWORK = [
+  ...["--address", "10.0.2.15", "--netmask", "24", "--gateway", "10.0.2.2"],
+  ...["--dns", "10.0.2.3", "--dns-forward", "10.0.2.3", "--mtu", "1500"],
+];
+
+/**
+ * Starts passt, which connects the guest to the host's network without a privilege; it goes when the
+ * connection does.
+ *
+ * @returns the connection
+ * @throws {Error} if there is no such program, or it does not start
+ */
+export async function startPasst(id: string, forwards: readonly HostForward[]): Promise<OwnedFd> {
+  const [ours, theirs] = socketPair();
+  using peer = theirs;
+  try {
+    const command = [
+      "passt",
+      "--quiet",
+      "--fd",
+      `${peer.fd}`,
+      ...NETWORK,
+      ...forwards.flatMap(passed),
+    ];
+    using child = spawn(command, { fds: [[peer.fd, peer.fd]] });
+    // It goes into the background once it is ready.
+    while (child.poll() === undefined) await new Promise((resolve) => setTimeout(resolve, 1));
+    const status = child.wait();
+    if (!("code" in status && status.code === 0)) throw new Error("passt did not start");
+    return prepareStream(ours);
+  } catch (error) {
+    ours.close();
+    const reason = error instanceof OsError ? error.reason : (error as Error).message;
+    throw new Error(`netdev '${id}': could not run passt, which type=user needs: ${reason}`, {
+      cause: error,
+    });
+  }
+}
+
+/** A forwarded port as passt takes it. */
+function passed({ protocol, host, hostPort, guestPort }: HostForward): string[] {
+  const address = host === "" ? "" : `${host}/`;
+  return [`--${protocol}-ports`, `${address}${hostPort}:${guestPort}`];
+}
+
+/** A descriptor of the VMM's that stays open for whoever else uses it. @throws {Error} if not open */
+function ownCopy(fd: number): OwnedFd {
+  try {
+    const copy = duplicate(fd);
+    setNonblocking(copy.fd, true);
+    return copy;
+  } catch (error) {
+    throw new Error(`File descriptor ${fd} is not open`, { cause: error });
+  }
+}

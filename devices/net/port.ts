@@ -1,0 +1,199 @@
+/**
+ * The half of a network backend that a device sends to and receives from, on any thread.
+ *
+ * Nothing of a frame is ever kept here: what has come in part stays in the kernel until all of it has
+ * come, and how much of one has gone is told to the device, which keeps it with its state. So a
+ * successor goes on in the middle of a frame.
+ *
+ * @module
+ */
+import { Errno } from "../../ffi/errno.ts";
+import { signalEventfd } from "../../ffi/event.ts";
+import { IoVector } from "../../ffi/iovec.ts";
+import { addressOf } from "../../ffi/memory.ts";
+import { bytesWaiting, peek } from "../../ffi/socket_queue.ts";
+import { NetSlot } from "./slot.ts";
+
+/** The longest frame that anybody sends (QEMU's NET_BUFSIZE). */
+export const MAX_FRAME = 4096 + 65_536;
+
+/** A backend as plain data, to be opened on any thread. */
+export interface NetPortDescription {
+  readonly kind: "tap" | "stream" | "dgram";
+  /** The backend's {@linkcode NetSlot}. */
+  readonly slot: SharedArrayBuffer;
+  /** The eventfd that tells the main thread that the connection has ended. */
+  readonly wake: number;
+  /** Bytes of a struct virtio_net_hdr before each frame: none, or those of virtio 1. */
+  readonly headerSize: number;
+  /** Where datagrams go: a struct sockaddr. */
+  readonly destination?: Uint8Array<ArrayBuffer>;
+}
+
+/** A backend on this thread. All calls return at once. */
+export interface NetPort {
+  /** The descriptor to wait for; undefined while there is no connection. */
+  readonly fd: number | undefined;
+  /** Bytes of a struct virtio_net_hdr before each frame, both ways. */
+  readonly headerSize: number;
+  /**
+   * Receives a frame.
+   *
+   * @param into room for {@linkcode MAX_FRAME} bytes and the header
+   * @returns the frame's bytes; -EAGAIN if there is none
+   */
+  receive(into: IoVector): number;
+  /**
+   * Sends a frame, or what is left of it.
+   *
+   * @param frame all of the frame
+   * @param done how much of it has gone, as the last call has returned it
+   * @returns all, if all has gone or is lost; less, if the rest must wait: {@linkcode frameSize} says
+   *   how much all is
+   */
+  send(frame: IoVector, done: number): number;
+  /** What `send` returns at the end of a frame of so many bytes. */
+  frameSize(length: number): number;
+}
+
+/** Opens a backend on this thread. */
+export function openPort(description: NetPortDescription): NetPort {
+  const slot = new NetSlot(description.slot);
+  const lost = () => {
+    slot.fd = undefined;
+    signalEventfd(description.wake);
+  };
+  switch (description.kind) {
+    case "tap":
+      return new TapPort(slot, description.headerSize);
+    case "dgram":
+      return new DgramPort(slot, description.destination);
+    case "stream":
+      return new StreamPort(slot, lost);
+  }
+}
+
+/** An interface of the host's. */
+class TapPort implements NetPort {
+  readonly #slot: NetSlot;
+
+  constructor(slot: NetSlot, readonly headerSize: number) {
+    this.#slot = slot;
+  }
+
+  get fd(): number | undefined {
+    return this.#slot.fd;
+  }
+
+  receive(into: IoVector): number {
+    const { fd } = this;
+    return fd === undefined ? -Errno.EAGAIN : into.readFrom(fd);
+  }
+
+  send(frame: IoVector): number {
+    const { fd } = this;
+    const result = fd === undefined ? 0 : frame.writeTo(fd);
+    return result === -Errno.EAGAIN ? 0 : frame.length;
+  }
+
+  frameSize(length: number): number {
+    return length;
+  }
+}
+
+/** A socket with a frame in each datagram. */
+class DgramPort implements NetPort {
+  readonly headerSize = 0;
+  readonly #slot: NetSlot;
+  readonly #destination?: Uint8Array<ArrayBuffer>;
+
+  constructor(slot: NetSlot, destination?: Uint8Array<ArrayBuffer>) {
+    this.#slot = slot;
+    this.#destination = destination;
+  }
+
+  get fd(): number | undefined {
+    return this.#slot.fd;
+  }
+
+  receive(into: IoVector): number {
+    const { fd } = this;
+    return fd === undefined ? -Errno.EAGAIN : into.readFrom(fd);
+  }
+
+  send(frame: IoVector): number {
+    const { fd } = this;
+    const result = fd === undefined ? 0 : frame.sendTo(fd, this.#destination);
+    // A socket that is connected is writable again some time; of another nobody would be told.
+    return result === -Errno.EAGAIN && !this.#destination ? 0 : frame.length;
+  }
+
+  frameSize(length: number): number {
+    return length;
+  }
+}
+
+/** Bytes of a frame's length, big-endian, before the frame. */
+const LENGTH_SIZE = 4;
+
+/** A connection over which frames go, each after its length. */
+class StreamPort implements NetPort {
+  readonly headerSize = 0;
+  readonly #slot: NetSlot;
+  readonly #lost: () => void;
+  readonly #length = new DataView(new ArrayBuffer(LENGTH_SIZE));
+  readonly #lengthBytes = new Uint8Array(this.#length.buffer);
+  readonly #lengthAddress = Number(addressOf(this.#lengthBytes));
+  readonly #vector = new IoVector();
+
+  constructor(slot: NetSlot, lost: () => void) {
+    this.#slot = slot;
+    this.#lost = lost;
+  }
+
+  get fd(): number | undefined {
+    return this.#slot.fd;
+  }
+
+  receive(into: IoVector): number {
+    const { fd } = this;
+    if (fd === undefined) return -Errno.EAGAIN;
+    const peeked = peek(fd, this.#lengthBytes);
+    if (peeked === -Errno.EAGAIN) return peeked;
+    const length = this.#length.getUint32(0);
+    if (peeked <= 0 || length > MAX_FRAME) {
+      this.#lost();
+      return -Errno.EAGAIN;
+    }
+    // Until all of a frame has come, it stays where a successor finds it as well.
+    if (peeked < LENGTH_SIZE || bytesWaiting(fd) < LENGTH_SIZE + length) return -Errno.EAGAIN;
+    const vector = this.#frame(into, length);
+    return Math.max(0, vector.readFrom(fd) - LENGTH_SIZE);
+  }
+
+  send(frame: IoVector, done: number): number {
+    const { fd } = this;
+    const all = this.frameSize(frame.length);
+    if (fd === undefined) return all;
+    this.#length.setUint32(0, frame.length);
+    const vector = this.#frame(frame, frame.length);
+    vector.skip(done);
+    const sent = vector.sendTo(fd);
+    if (sent >= 0) return done + sent;
+    // That the connection has ended is found by who reads from it.
+    return sent === -Errno.EAGAIN ? done : all;
+  }
+
+  frameSize(length: number): number {
+    return LENGTH_SIZE + length;
+  }
+
+  /** The length, and a frame of so many bytes. */
+  #frame(frame: IoVector, length: number): IoVector {
+    const vector = this.#vector;
+    vector.clear();
+    vector.push(this.#lengthAddress, LENGTH_SIZE);
+    vector.append(frame, length);
+    return vector;
+  }
+}

@@ -1,0 +1,37 @@
+/**
+ * A network backend's descriptor, as all threads see it.
+ *
+ * Who puts one in is the main thread, and who takes it out, because the connection has ended, is the
+ * thread that uses it: so nobody uses a descriptor that is closed and another's by now.
+ *
+ * @module
+ */
+
+const NONE = -1;
+
+/** The word with the descriptor. */
+export class NetSlot {
+  readonly #fd: Int32Array<SharedArrayBuffer>;
+
+  /** @param buffer of {@linkcode NetSlot.allocate} */
+  constructor(readonly buffer: SharedArrayBuffer) {
+    this.#fd = new Int32Array(buffer);
+  }
+
+  /** A slot without a descriptor. */
+  static allocate(): NetSlot {
+    const slot = new NetSlot(new SharedArrayBuffer(4));
+    slot.fd = undefined;
+    return slot;
+  }
+
+  /** The descriptor, if there is one. */
+  get fd(): number | undefined {
+    const fd = Atomics.load(this.#fd, 0);
+    return fd === NONE ? undefined : fd;
+  }
+
+  set fd(fd: number | undefined) {
+    Atomics.store(this.#fd, 0, fd ?? NONE);
+  }
+}

@@ -1,0 +1,338 @@
+/**
+ * The VM's network backends: opened by id, and handed to a successor with all that is in them.
+ *
+ * @module
+ */
+import type { NetdevConfig, StreamConfig } from "../devices/net/config.ts";
+import {
+  adoptTap,
+  connectStream,
+  destinationOf,
+  listenForStream,
+  openDgram,
+  openTapBackend,
+  prepareStream,
+  startPasst,
+} from "../devices/net/open.ts";
+import type { NetPortDescription } from "../devices/net/port.ts";
+import { NetSlot } from "../devices/net/slot.ts";
+import { drainEvent, Epoll, makeEventfd } from "../ffi/event.ts";
+import { type OwnedFd, unlinkFile } from "../ffi/fd.ts";
+import type { FdRequirement } from "../ffi/fd_requirement.ts";
+import type { Reactor } from "../ffi/reactor.ts";
+import { accept, peerAddress } from "../ffi/socket.ts";
+import type { HandedFd, Handover, Inheritance, Keeper } from "./inheritance.ts";
+
+/** What frames go over is handed over as; the id is the backend's. */
+const DATA = "netdev/data";
+/** What new clients come to is handed over as. */
+const LISTENER = "netdev/listener";
+
+/** What network backends ask of the VMM. */
+export interface NetdevHost {
+  /** Takes a line for the user. */
+  notice(text: string): void;
+  /** Sends an event with QEMU's name and data. */
+  event(name: string, data: Record<string, unknown>): void;
+  /** A backend has a connection that it had not. */
+  connected(id: string): void;
+}
+
+/** Network backends by id. */
+export class NetdevSet implements Keeper {
+  readonly #reactor: Reactor;
+  readonly #host: NetdevHost;
+  readonly #backends = new Map<string, Netdev>();
+
+  /**
+   * @param reactor watches listeners and the ends of connections
+   * @param host what backends ask of the VMM
+   */
+  constructor(reactor: Reactor, host: NetdevHost) {
+    this.#reactor = reactor;
+    this.#host = host;
+  }
+
+  /** All backends. */
+  get backends(): ReadonlyMap<string, Netdev> {
+    return this.#backends;
+  }
+
+  /**
+   * Opens backends.
+   *
+   * @param inheritance what a predecessor left
+   * @param abort ends the wait for what is outside
+   * @throws {Error} those opened by then stay open until `close`
+   */
+  async open(
+    configs: readonly NetdevConfig[],
+    inheritance?: Inheritance,
+    abort?: AbortSignal,
+  ): Promise<void> {
+    for (const config of configs) {
+      const backend = new Netdev(config, this.#reactor, this.#host);
+      this.#backends.set(config.id, backend);
+      if (inheritance?.shared) backend.hold(true);
+      await backend.open(config.cpr === false ? undefined : inheritance, abort);
+    }
+  }
+
+  /** A backend's port, for a device on any thread. @throws {Error} if there is none */
+  port(id: string): NetPortDescription {
+    const backend = this.#backends.get(id);
+    if (!backend) throw new Error(`Netdev '${id}' not found`);
+    return backend.port;
+  }
+
+  handOver(): Handover {
+    return { fds: [...this.#backends.values()].flatMap((one) => one.kept()), values: [] };
+  }
+
+  /** The guest is here, and with it what comes to the backends. */
+  arrive(): () => void {
+    return () => this.hold(false);
+  }
+
+  /** Leaves clients that come to whom has the guest afterwards. */
+  hold(isHeld: boolean): void {
+    for (const backend of this.#backends.values()) backend.hold(isHeld);
+  }
+
+  /** Lets go of what a successor goes on with. */
+  releaseKept(): void {
+    for (const [id, backend] of this.#backends) {
+      if (backend.config.cpr === false) continue;
+      backend.close(true);
+      this.#backends.delete(id);
+    }
+  }
+
+  /** Closes all. */
+  close(): void {
+    for (const backend of this.#backends.values()) backend.close(false);
+    this.#backends.clear();
+  }
+}
+
+/** A network backend. */
+export class Netdev {
+  readonly config: NetdevConfig;
+  readonly #reactor: Reactor;
+  readonly #host: NetdevHost;
+  readonly #slot = NetSlot.allocate();
+  /** The thread that uses a connection says that it has ended. */
+  readonly #wake = makeEventfd();
+  readonly #closing = new AbortController();
+  #data: OwnedFd | undefined;
+  #listener: OwnedFd | undefined;
+  #isHeld = false;
+  #headerSize = 0;
+  #destination: Uint8Array<ArrayBuffer> | undefined;
+  #ifname = "";
+  #retry: ReturnType<typeof setTimeout> | undefined;
+
+  /** Nothing is open yet. */
+  constructor(config: NetdevConfig, reactor: Reactor, host: NetdevHost) {
+    this.config = config;
+    this.#reactor = reactor;
+    this.#host = host;
+    reactor.add(this.#wake.fd, Epoll.IN, () => {
+      if (drainEvent(this.#wake.fd)) this.#lost();
+    });
+  }
+
+  /** Opens it, or takes it over. @throws {Error} */
+  async open(inheritance?: Inheritance, abort?: AbortSignal): Promise<void> {
+    const { config } = this;
+    switch (config.type) {
+      case "tap": {
+        const kept = this.#take(inheritance, DATA, {});
+        const tap = kept
+          ? adoptTap(kept, config.id, config.vnetHdr ?? true)
+          : openTapBackend(config);
+        this.#headerSize = tap.headerSize;
+        this.#ifname = tap.ifname;
+        return this.#use(tap.fd);
+      }
+      case "dgram": {
+        const kept = this.#take(inheritance, DATA, { kind: "socket", listening: false });
+        if (kept) this.#destination = config.remote && await destinationOf(config.remote);
+        const { fd, destination } = kept
+          ? { fd: kept, destination: this.#destination }
+          : await openDgram(config);
+        this.#destination = destination;
+        return this.#use(fd);
+      }
+      case "user": {
+        const kept = this.#take(inheritance, DATA, { kind: "socket", listening: false });
+        return this.#use(kept ?? await startPasst(config.id, config.hostfwd));
+      }
+      case "stream":
+        return await this.#openStream(config, inheritance, abort);
+    }
+  }
+
+  async #openStream(
+    config: StreamConfig,
+    inheritance?: Inheritance,
+    abort?: AbortSignal,
+  ): Promise<void> {
+    const kept = this.#take(inheritance, DATA, { kind: "socket", listening: false });
+    if (kept) this.#use(kept);
+    if (!config.server) {
+      if (!kept && !this.#isHeld) await this.#connect(config, abort);
+      return;
+    }
+    const listener = this.#take(inheritance, LISTENER, { kind: "socket", listening: true });
+    this.#listener = listener ?? await listenForStream(config.addr);
+    this.#watchListener();
+  }
+
+  #take(inheritance: Inheritance | undefined, name: string, must: FdRequirement) {
+    return inheritance?.takeFd(name, this.config.id, must);
+  }
+
+  /** The port, for a device on any thread. */
+  get port(): NetPortDescription {
+    const { type } = this.config;
+    return {
+      kind: type === "user" ? "stream" : type,
+      slot: this.#slot.buffer,
+      wake: this.#wake.fd,
+      headerSize: this.#headerSize,
+      destination: this.#destination,
+    };
+  }
+
+  /** What a successor gets. */
+  kept(): HandedFd[] {
+    const { id, cpr } = this.config;
+    if (cpr === false) return [];
+    const fds: HandedFd[] = [];
+    if (this.#slot.fd !== undefined) fds.push({ name: DATA, id, fd: this.#slot.fd });
+    if (this.#listener) fds.push({ name: LISTENER, id, fd: this.#listener.fd });
+    return fds;
+  }
+
+  /** What `info network` says of it. */
+  get info(): string {
+    const { config } = this;
+    if (config.type === "user") return "passt";
+    if (config.type === "tap") {
+      return config.fd === undefined
+        ? `ifname=${this.#ifname},script=no,downscript=no`
+        : `fd=${config.fd}`;
+    }
+    const address = describe(config.type === "stream" ? config.addr : config.local);
+    return this.#slot.fd === undefined ? `not connected: ${address}` : address;
+  }
+
+  /** Leaves clients that come alone, or takes them again. */
+  hold(isHeld: boolean): void {
+    if (isHeld === this.#isHeld) return;
+    this.#isHeld = isHeld;
+    const { config } = this;
+    if (this.#listener) this.#watchListener();
+    else if (!isHeld && !this.#data && config.type === "stream") void this.#connect(config);
+  }
+
+  /** @param isKept whether a successor goes on with it */
+  close(isKept: boolean): void {
+    this.#closing.abort();
+    clearTimeout(this.#retry);
+    this.#reactor.remove(this.#wake.fd);
+    this.#wake.close();
+    this.#slot.fd = undefined;
+    this.#data?.close();
+    if (!this.#listener) return;
+    this.#reactor.remove(this.#listener.fd);
+    this.#listener.close();
+    const { config } = this;
+    if (!isKept && config.type === "stream" && config.addr.type === "unix") {
+      unlinkFile(config.addr.path);
+    }
+  }
+
+  #use(fd: OwnedFd): void {
+    this.#data = fd;
+    this.#slot.fd = fd.fd;
+    this.#host.connected(this.config.id);
+  }
+
+  /** One client at a time: the next one waits until the connection has ended. */
+  #watchListener(): void {
+    const { fd } = this.#listener!;
+    this.#reactor.remove(fd);
+    if (this.#isHeld || this.#data) return;
+    this.#reactor.add(fd, Epoll.IN, () => {
+      const connection = accept(fd, { nonblocking: true });
+      if (!connection) return;
+      this.#use(prepareStream(connection));
+      this.#watchListener();
+      this.#announce(connection.fd);
+    });
+  }
+
+  async #connect(config: StreamConfig, abort?: AbortSignal): Promise<void> {
+    const { id, addr } = config;
+    clearTimeout(this.#retry);
+    try {
+      const signals = [this.#closing.signal, ...abort ? [abort] : []];
+      const connection = await connectStream(addr, this.#reactor, AbortSignal.any(signals));
+      // Meanwhile a successor may have come, which connects itself.
+      if (this.#closing.signal.aborted || this.#isHeld) return connection.close();
+      this.#use(prepareStream(connection));
+      this.#announce(connection.fd);
+    } catch (error) {
+      if (this.#closing.signal.aborted) return;
+      abort?.throwIfAborted();
+      // A peer may come later, a descriptor does not.
+      if (addr.type === "fd") throw error;
+      if (config.reconnectMs === undefined) {
+        this.#host.notice(`netdev '${id}': ${(error as Error).message}`);
+      }
+      this.#reconnect(config);
+    }
+  }
+
+  #reconnect(config: StreamConfig): void {
+    if (config.reconnectMs === undefined || this.#isHeld) return;
+    this.#retry = setTimeout(() => void this.#connect(config), config.reconnectMs);
+  }
+
+  #announce(fd: number): void {
+    const { config } = this;
+    if (config.type !== "stream") return;
+    const peer = config.server ? peerAddress(fd) : undefined;
+    const address = peer?.type === "inet" ? peer : config.addr;
+    const addr = address.type === "inet"
+      ? { ...address, port: `${address.port}` }
+      : address.type === "fd"
+      ? { type: "fd", str: `${address.fd}` }
+      : address;
+    this.#host.event("NETDEV_STREAM_CONNECTED", { "netdev-id": config.id, addr });
+  }
+
+  /** The thread that used the connection does so no more. */
+  #lost(): void {
+    this.#data?.close();
+    this.#data = undefined;
+    const { config } = this;
+    this.#host.event("NETDEV_STREAM_DISCONNECTED", { "netdev-id": config.id });
+    if (this.#listener) this.#watchListener();
+    else if (config.type === "stream") this.#reconnect(config);
+  }
+}
+
+/** An address as QEMU shows it. */
+function describe(address: StreamConfig["addr"]): string {
+  switch (address.type) {
+    case "inet":
+      return `tcp:${address.host}:${address.port}`;
+    case "unix":
+      return `unix:${address.path}`;
+    case "fd":
+      return `fd:${address.fd}`;
+  }
+}
