@@ -44,6 +44,7 @@ const onSoftware: readonly string[] = [
   "tests/kvm/pause_test.ts",
   "tests/kvm/programs_test.ts",
   "tests/kvm/states_test.ts",
+  "tests/kvm/undecided_test.ts",
   "tests/kvm/vcpu_state_test.ts",
   "tests/conformance/cpr_reboot_test.ts",
   "tests/conformance/cpr_transfer_test.ts",

@@ -17,6 +17,7 @@ export interface GuestOwner {
   readonly machine: Machine;
   readonly events: EventHub;
   readonly running: boolean;
+  readonly runState: RunState;
   /** Aborted when the VM has ended. */
   readonly ending: AbortSignal;
   /** What `set-action` and its options say. */
@@ -53,6 +54,8 @@ export class GuestEvents {
   handle({ event, argument, vcpu }: MachineEvent): void {
     const vm = this.#vm;
     if (vm.ending.aborted) return;
+    // Before the guest is here vCPUs only rehearse: what they run into is not the guest's doing.
+    if (vm.runState === "inmigrate" && event !== GuestEvent.THREAD_FAILED) return;
     switch (event) {
       case GuestEvent.TRIPLE_FAULT:
         vm.log("guest_errors", () => `CPU ${vcpu!.index}: triple fault`);

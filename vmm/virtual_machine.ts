@@ -338,6 +338,11 @@ export class VirtualMachine implements AsyncDisposable {
   reset(reason = "host-qmp-system-reset"): void {
     const refusal = this.guard?.();
     if (refusal !== undefined) throw new Error(refusal);
+    const resetEvent = { guest: reason.startsWith("guest"), reason };
+    if (this.#runState === "inmigrate") {
+      // The machine is as a reset leaves it, and its memory is in use where the guest still runs.
+      return this.events.emit("RESET", resetEvent);
+    }
     const wasRunning = this.running;
     this.machine.park();
     this.log("cpu_reset", () => registersAtReset(this.machine));
@@ -349,7 +354,7 @@ export class VirtualMachine implements AsyncDisposable {
       else this.#runState = "internal-error";
       throw error;
     }
-    this.events.emit("RESET", { guest: reason.startsWith("guest"), reason });
+    this.events.emit("RESET", resetEvent);
     if (needsReset.has(this.#runState)) this.#runState = "paused";
     else if (wasRunning) this.machine.resume();
   }

@@ -10,6 +10,7 @@ import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import type { Waiting } from "../channel/open.ts";
 import { constantSections } from "../state/machine_state.ts";
 import type { Migration } from "../migration/migration.ts";
+import { checkUndecided } from "../pause/pause.ts";
 import type { Ownership } from "../handover/ownership.ts";
 import type { Section } from "../stream/stream.ts";
 import type { GuestRun } from "../state/vm_state.ts";
@@ -58,12 +59,13 @@ export class Departure {
     return constantSections(this.vm.machine, withUuid);
   }
 
-  /** Stops the guest, unless that was done. */
+  /** Stops the guest, unless that was done. @throws {Error} if it must not leave now */
   stop(): GuestRun {
     if (this.vm.runState === "finish-migrate") return this.guest;
     const guest = { wasRunning: this.vm.running, stoppedNs: monotonicNow() };
     this.ownership.timeline.stamp("stop", guest.stoppedNs);
     this.noteStop(guest);
+    checkUndecided(this.vm.machine.threads);
     return guest;
   }
 

@@ -44,7 +44,8 @@ export interface Leaving {
  * for the new VMM, which as a rule has been woken on it.
  *
  * @returns the state that was sent, and how many bytes it took
- * @throws {Error} if the state cannot be sent; the guest is stopped, and may have to be taken back
+ * @throws {Error} if the guest must not leave now or the state cannot be sent; the guest is stopped, and
+ *   may have to be taken back
  */
 export function leave(leaving: Leaving): { readonly sections: Section[]; readonly length: number } {
   const { ownership, channel, vm, image } = leaving;
@@ -55,6 +56,7 @@ export function leave(leaving: Leaving): { readonly sections: Section[]; readonl
     timeline.stamp("stop", stoppedNs);
     parkAll(leaving.threads);
     leaving.guest = { wasRunning: true, stoppedNs };
+    checkUndecided(leaving.threads);
   }
   leaving.onParked?.(leaving.guest);
   timeline.stamp("parked");
@@ -68,6 +70,22 @@ export function leave(leaving: Leaving): { readonly sections: Section[]; readonl
   timeline.stamp("sent");
   awaitAnswer(channel);
   return { sections, length: bytes.length };
+}
+
+/**
+ * A guest that has asked for a reset, or cannot go on, stays where that is known: its state does not
+ * tell it, and in some accelerators says nothing of the guest any more.
+ *
+ * @param threads all that are parked
+ * @throws {Error} if one of them has left an event that nobody has come to yet
+ */
+export function checkUndecided(threads: readonly MachineThread[]): void {
+  for (const { control, title } of threads) {
+    if (!control.hasEvent) continue;
+    throw new Error(
+      `${title} has just asked for a reset or the like, which comes first: try again`,
+    );
+  }
 }
 
 /** What the new VMM's half works with. */
@@ -106,6 +124,8 @@ export function enter(entering: Entering): { readonly state: ReadVm; readonly ru
   }
   timeline.stamp("taken");
   const runs = state.wasRunning && entering.mayRun;
+  // What vCPUs ran into as they rehearsed is not the guest's doing.
+  machine.forgetEvents();
   if (runs) machine.resume();
   timeline.stamp("resumed");
   return { state, runs };

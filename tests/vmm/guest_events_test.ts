@@ -17,6 +17,7 @@ function doneAfter(
     machine: {} as Machine,
     events: new EventHub(),
     running: true,
+    runState: "running",
     ending: new AbortController().signal,
     actions: defaultConfig().actions,
     debugStop: undefined,
@@ -41,6 +42,17 @@ Deno.test("`handle()` resets the machine when the guest asks, and on a triple fa
   assert.deepEqual(doneAfter(GuestEvent.TRIPLE_FAULT).did, [
     "guest_errors: CPU 3: triple fault",
     "reset guest-reset",
+  ]);
+});
+
+Deno.test("`handle()` does nothing for vCPUs that rehearse, but says so if a thread has failed", () => {
+  const waiting = { running: false, runState: "inmigrate" } as const;
+  for (const event of Object.values(GuestEvent).filter((one) => one !== GuestEvent.THREAD_FAILED)) {
+    assert.deepEqual(doneAfter(event, waiting).did, [], `event ${event}`);
+  }
+  assert.deepEqual(doneAfter(GuestEvent.THREAD_FAILED, waiting).did, [
+    "pause internal-error",
+    "CPU 3 thread failed",
   ]);
 });
 

@@ -88,6 +88,8 @@ export class Machine {
   readonly #ioThread: IoThread | undefined;
   readonly #event: OwnedFd = makeEventfd();
   readonly #control: ThreadControl;
+  /** Who may leave events: the threads, and the devices on the main thread. */
+  readonly #controls: readonly ThreadControl[];
   readonly #parts: MachineParts;
   #roms: readonly LoadedImage[] = [];
   readonly #closing = new AbortController();
@@ -128,6 +130,7 @@ export class Machine {
         this.#ioThread = this.#cleanup.use(new IoThread(block, this.vcpus.length));
       }
       this.threads = [...this.vcpus, ...(this.#ioThread ? [this.#ioThread] : [])];
+      this.#controls = [...this.threads.map(({ control }) => control), this.#control];
       this.devices = this.#cleanup.use(
         new DeviceSet(
           requests,
@@ -178,8 +181,7 @@ export class Machine {
   reset(): void {
     using images = this.#images();
     // A vCPU that asked for the reset may have gone on and asked again before it was parked.
-    for (const { control } of this.vcpus) control.take();
-    this.#control.take();
+    this.forgetEvents();
     this.hardware.reset();
     this.#start(images);
   }
@@ -193,6 +195,11 @@ export class Machine {
   /** The threads will be let run in a moment: wakes them. They are parked. */
   makeReady(): void {
     for (const { control } of this.threads) control.makeReady();
+  }
+
+  /** Nobody decides on what has happened so far. */
+  forgetEvents(): void {
+    for (const control of this.#controls) control.take();
   }
 
   /** Stops all threads. */

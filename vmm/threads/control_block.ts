@@ -159,6 +159,11 @@ export class ThreadControl {
     Atomics.store(this.#words, this.#base + EVENT, event);
   }
 
+  /** Whether there is an event that nobody has taken. */
+  get hasEvent(): boolean {
+    return Atomics.load(this.#words, this.#base + EVENT) !== GuestEvent.NONE;
+  }
+
   /** Takes the event that is there, if any. */
   take(): { event: number; argument: number } | undefined {
     const event = Atomics.load(this.#words, this.#base + EVENT);
