@@ -272,6 +272,7 @@ export class SoftwareVcpu implements AcceleratorVcpu {
 
 const CPUID_X2APIC = 1 << 21;
 const CPUID_TSC_DEADLINE = 1 << 24;
+const MSR_TSC_DEADLINE = 0x6e0;
 
 function lapicFeatures(
   cpuid: readonly CpuidEntry[],
@@ -285,7 +286,7 @@ function lapicFeatures(
   };
 }
 
-/** The MSRs that are not the CPU's own. */
+/** The MSRs that are not the CPU's own; without the timer's TSC mode its deadline is 0, as in KVM. */
 class ChipMsrs implements MsrHost {
   readonly #chips: VcpuChips;
 
@@ -298,16 +299,17 @@ class ChipMsrs implements MsrHost {
   }
 
   read(index: number): bigint | undefined {
-    if (!this.#chips.readMsr(index)) return undefined;
+    if (!this.#chips.readMsr(index)) return index === MSR_TSC_DEADLINE ? 0n : undefined;
     return BigInt(this.#chips.msrHigh >>> 0) << 32n | BigInt(this.#chips.msrLow >>> 0);
   }
 
   write(index: number, value: bigint): boolean {
-    return this.#chips.writeMsr(
+    const taken = this.#chips.writeMsr(
       index,
       Number(value & 0xffff_ffffn),
       Number(value >> 32n),
       true,
     );
+    return taken || (index === MSR_TSC_DEADLINE && value === 0n);
   }
 }

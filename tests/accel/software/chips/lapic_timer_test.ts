@@ -206,3 +206,21 @@ Deno.test("without TSC deadline mode in CPUID there is neither its MSR nor its m
   assert.equal(c.rdmsr(TSC_DEADLINE), undefined);
   assert.equal(c.wrmsr(TSC_DEADLINE, 1n), false);
 });
+
+chipsTest("saving finds a TSC deadline that has run out as an interrupt or as a deadline", (c) => {
+  c.enable();
+  c.write(LVT_TIMER, DEADLINE | VECTOR);
+  const page = new Uint8Array(1024);
+  const saved = () => {
+    c.vcpu().lapic.save(page);
+    return page[0x200 + 16 * (VECTOR >> 5)];
+  };
+  const deadline = c.tsc + 1000n;
+  assert.ok(c.wrmsr(TSC_DEADLINE, deadline));
+  assert.equal(c.rdmsr(TSC_DEADLINE), deadline);
+  // It runs out between the two: the one that takes the state over lets it interrupt.
+  c.monotonic += 1_000_000;
+  assert.equal(saved(), 0);
+  assert.equal(c.rdmsr(TSC_DEADLINE), 0n);
+  assert.equal(saved(), 1);
+});

@@ -399,9 +399,13 @@ export class Lapic {
     return Atomics.load(this.#words, Word.SIPI_VECTOR);
   }
 
-  /** Copies the registers as KVM_GET_LAPIC does, after a timer that has expired has interrupted. */
+  /**
+   * Copies the registers as KVM_GET_LAPIC does, after a timer by count that has expired has
+   * interrupted. A TSC deadline interrupts when its MSR is read, before the LAPIC: one that runs out
+   * between the two is in the MSR alone.
+   */
   save(into: Uint8Array<ArrayBuffer>): void {
-    this.advance(this.#clock.monotonicNs());
+    if (!this.timer.hasTscMode) this.advance(this.#clock.monotonicNs());
     into.set(this.#page);
     lapicRegisters.view(into.buffer, into.byteOffset).timer_current = this.timer.currentCount;
   }

@@ -98,6 +98,11 @@ export class LapicTimer {
     this.#limitPeriod();
   }
 
+  /** Whether it is in TSC deadline mode. */
+  get hasTscMode(): boolean {
+    return this.#mode === TimerMode.TSC_DEADLINE;
+  }
+
   /** IA32_TSC_DEADLINE's low word; 0 out of TSC deadline mode. */
   get tscDeadlineLow(): number {
     return this.#words[Word.TSC_DEADLINE_LOW] >>> 0;

@@ -114,8 +114,7 @@ export class VcpuChips {
       case Msr.APIC_BASE:
         return this.#give(this.lapic.baseLow, this.lapic.baseHigh);
       case Msr.TSC_DEADLINE: {
-        const { tscDeadlineLow, tscDeadlineHigh } = this.lapic.timer;
-        return this.#hasTscDeadline && this.#give(tscDeadlineLow, tscDeadlineHigh);
+        return this.#hasTscDeadline && this.#readTscDeadline();
       }
       case ClockMsr.WALL_CLOCK:
       case ClockMsr.WALL_CLOCK_NEW:
@@ -151,6 +150,13 @@ export class VcpuChips {
     }
     if (index < Msr.X2APIC || index > Msr.X2APIC_LAST) return false;
     return this.lapic.writeX2apic((index - Msr.X2APIC) << 4, low >>> 0, high >>> 0);
+  }
+
+  /** One that has run out is 0, and its interrupt is there (SDM volume 3, 12.5.4.1). */
+  #readTscDeadline(): boolean {
+    this.lapic.advance(this.#chipset.hostClock.monotonicNs());
+    const { tscDeadlineLow, tscDeadlineHigh } = this.lapic.timer;
+    return this.#give(tscDeadlineLow, tscDeadlineHigh);
   }
 
   #writeTscDeadline(low: number, high: number): void {
