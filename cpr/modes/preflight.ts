@@ -18,7 +18,9 @@ import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import { type ChildProcess, spawn } from "../../ffi/process.ts";
 import { openAccelerator } from "../../vmm/accel/open.ts";
 import type { MachineConfig } from "../../vmm/config.ts";
-import { cpuTables, hostCpu } from "../../vmm/cpu/tables.ts";
+import { describeDifference } from "../../vmm/cpu/compare.ts";
+import type { HostCpu } from "../../vmm/cpu/definition.ts";
+import { type CpuTables, cpuTables, hostCpu } from "../../vmm/cpu/tables.ts";
 import { endSpareThreads, startSpareThreads } from "../../vmm/threads/vcpu.ts";
 import { layoutFor, withDefaults } from "../../devices/device.ts";
 import { knownVersions, sizeWithout } from "../../devices/saved_state.ts";
@@ -38,6 +40,8 @@ const ACCEPTED = "OK relay";
 const ACCEPTED_DIRECT = "OK";
 const MAX_ANSWER = 4096;
 
+/** The name of the guest's CPUID tables among what two machines must have in common. */
+const CPUID = "CPUID";
 /** What two machines must have in common, by the name that an error gives it. */
 type Layout = Record<string, string>;
 /** The same of a command: what it takes, its own first. Undefined is what need not be there. */
@@ -50,7 +54,7 @@ function layoutOf(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[])
     "number of CPUs": `${config.smp.cpus}`,
     pit: `${config.machine.pit}`,
     bios: `${config.bios !== undefined}`,
-    CPUID: JSON.stringify(cpuid),
+    [CPUID]: JSON.stringify(cpuid),
   };
   for (const backend of wantedBackends(config)) {
     layout[`memory backend '${backend.id}'`] = `${backend.size} bytes, share=${backend.share}`;
@@ -213,17 +217,29 @@ async function judge(parse: () => MachineConfig | undefined, question: OwnedFd):
     using accelerator = await openAccelerator(config.accelerators);
     const tables = cpuTables(config, hostCpu(accelerator));
     const own = acceptedBy(config, tables.identities.map((vcpu) => vcpu.cpuid));
-    return difference(own, JSON.parse(new TextDecoder().decode(bytes))) ?? ACCEPTED;
+    const guest: Layout = JSON.parse(new TextDecoder().decode(bytes));
+    const differs = differentCpu(tables, guest[CPUID], hostCpu(accelerator));
+    return differs ?? difference(own, guest) ?? ACCEPTED;
   } catch (error) {
     return (error as Error).message;
   }
+}
+
+/** Says what is different about the first vCPU that is. */
+function differentCpu({ identities }: CpuTables, guest: string, host: HostCpu): string | undefined {
+  const saved: CpuidEntry[][] = JSON.parse(guest);
+  if (saved.length !== identities.length) return undefined;
+  const index = identities.findIndex(({ cpuid }, i) =>
+    JSON.stringify(cpuid) !== JSON.stringify(saved[i])
+  );
+  if (index < 0) return undefined;
+  return describeDifference(index, saved[index], identities[index].cpuid, host);
 }
 
 function difference(own: Accepted, guest: Layout): string | undefined {
   for (const key of new Set([...Object.keys(own), ...Object.keys(guest)])) {
     const accepted = own[key] ?? [undefined];
     if (accepted.includes(guest[key])) continue;
-    if (key === "CPUID") return "CPUID differs, give the same -cpu";
     return `${key} differs: the guest has ${guest[key] ?? "none"}, the command ${
       accepted[0] ?? "none"
     }`;

@@ -11,12 +11,14 @@
  * @module
  */
 import { type CpuidEntry, decodeCpuid, encodeCpuid } from "../../ffi/kvm/cpuid.ts";
-import { compareCpuid } from "../../vmm/cpu/compare.ts";
+import { describeDifference } from "../../vmm/cpu/compare.ts";
+import { FeatureSet } from "../../vmm/cpu/features.ts";
 import { hostCpu } from "../../vmm/cpu/tables.ts";
 import { OsError } from "../../ffi/errno.ts";
 import { kvmIrqchip } from "../../ffi/kvm/structs.ts";
 import { vcpuParts } from "../../vmm/accel/accelerator.ts";
 import { type Hardware, type HardwareState, irqchips } from "../../vmm/accel/hardware.ts";
+import { adoptMsrs, fitXsave } from "../../vmm/accel/foreign_state.ts";
 import { sameMsrs } from "../../vmm/accel/msrs.ts";
 import { PartRefused } from "../../vmm/accel/vcpu_state.ts";
 import type { Machine } from "../../vmm/machine/machine.ts";
@@ -28,6 +30,8 @@ import { StateSection } from "./state_section.ts";
 import { describeSection, type Section, StateError } from "../stream/stream.ts";
 
 const VERSION = 1;
+/** What is laid out as the accelerator has it that saves it. */
+const FOREIGN_PARTS = ["cpu/msrs", "cpu/xsave"];
 const UUID = "uuid";
 /** The user's files for firmware, by name: a guest that reads one finds the same bytes afterwards. */
 const FIRMWARE_FILES = "firmware-files";
@@ -98,7 +102,7 @@ export function checkConstants(machine: Machine, table: SectionTable): void {
     table.has(FIRMWARE_FILES, "") ? parseJson(table.take(FIRMWARE_FILES, "")) : {},
   );
   machine.cpus.identities.forEach(({ cpuid }, i) =>
-    checkCpuid(machine, encodeCpuid(cpuid), table.take("cpu/cpuid", `${i}`).data, i)
+    checkCpuid(machine, cpuid, table.take("cpu/cpuid", `${i}`).data, i)
   );
 }
 
@@ -154,13 +158,36 @@ export class MachineState implements LoadedState {
    */
   fill(sections: readonly Section[], others?: SectionTable): void {
     this.#chips.forEach((own, i) => {
-      checkLabels(own.data, sections[i]);
-      own.unpack(sections[i]);
+      checkChip(own.data, sections[i]);
+      own.unpack(this.#translate(own, sections[i]));
     });
     let next = this.#chips.length;
     for (const device of this.#devices) {
       device.fill(device.isFixed ? sections[next++] : others?.takeIfThere(device.section), others);
     }
+  }
+
+  /**
+   * A section as this accelerator has it, where another has saved it: MSRs that it lists too come in
+   * place of its own when the state is written, and its own section stays as it is.
+   */
+  #translate(own: StateSection, section: Section): Section {
+    const { name, data } = section;
+    if (!FOREIGN_PARTS.includes(name)) return section;
+    const index = Number(section.id);
+    const vcpu = this.#state.vcpus[index];
+    const same = name === "cpu/msrs" ? sameMsrs(own.data, data) : data.length === own.data.length;
+    if (name === "cpu/msrs") vcpu.adoptMsrs(undefined);
+    if (same || section.version !== VERSION) return section;
+    try {
+      if (name === "cpu/xsave") return { ...section, data: fitXsave(data, own.data.length) };
+      const features = FeatureSet.fromCpuid(this.#machine.cpus.identities[index].cpuid);
+      vcpu.adoptMsrs(adoptMsrs(own.data, data, features));
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new StateError(`Section ${describeSection(section)}: ${error.message}`);
+    }
+    return { ...section, data: own.data };
   }
 
   apply(tscOffsets = false): void {
@@ -218,18 +245,10 @@ function hardwareSections(state: HardwareState): StateSection[] {
   ];
 }
 
-/**
- * Checks what is not state but says what the state is of: the accelerator would read as many MSRs as
- * the data says there are, and write a chip that has a section of its own.
- */
-function checkLabels(own: Uint8Array<ArrayBuffer>, section: Section): void {
-  const { name, data } = section;
-  if (data.length !== own.length) return;
-  if (name === "cpu/msrs" && !sameMsrs(own, data)) {
-    throw new StateError(`Section ${describeSection(section)} has other MSRs than this host`);
-  }
-  if (name !== "irqchip") return;
-  const [expected, chip] = [chipOf(own), chipOf(data)];
+/** Checks what is not state but says what it is of: the accelerator would write another chip. */
+function checkChip(own: Uint8Array<ArrayBuffer>, section: Section): void {
+  if (section.name !== "irqchip" || section.data.length !== own.length) return;
+  const [expected, chip] = [chipOf(own), chipOf(section.data)];
   if (chip !== expected) {
     throw new StateError(
       `Section ${describeSection(section)} is of chip ${chip}, expected ${expected}`,
@@ -304,17 +323,14 @@ function checkUuid(own: string, data: Uint8Array): void {
 /** Guests cannot take a change of CPUID while they run. */
 function checkCpuid(
   machine: Machine,
-  own: Uint8Array,
+  own: readonly CpuidEntry[],
   saved: Uint8Array<ArrayBuffer>,
   index: number,
 ): void {
-  if (own.length === saved.length && own.every((byte, i) => byte === saved[i])) return;
-  const lacking = compareCpuid(decodeSaved(saved, index), hostCpu(machine.accelerator));
-  throw new StateError(
-    lacking.length > 0
-      ? `CPU ${index} of the saved VM has what this host lacks: ${lacking.join(", ")}`
-      : `CPUID of CPU ${index} differs from the saved VM's; start with the same -cpu`,
-  );
+  const bytes = encodeCpuid(own);
+  if (bytes.length === saved.length && bytes.every((byte, i) => byte === saved[i])) return;
+  const host = hostCpu(machine.accelerator);
+  throw new StateError(describeDifference(index, decodeSaved(saved, index), own, host));
 }
 
 function decodeSaved(saved: Uint8Array<ArrayBuffer>, index: number): CpuidEntry[] {

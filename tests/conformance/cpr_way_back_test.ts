@@ -26,7 +26,7 @@ kvmTest("cpr-exec is refused before the guest stops when the command cannot take
       [...program, ...vmm.options, "-debugcon", "null", ...incoming],
       /device 'debugcon' differs: the guest has none/,
     ],
-    [[...program, ...vmm.options, "-cpu", "qemu64", ...incoming], /CPUID differs/],
+    [[...program, ...vmm.options, "-cpu", "qemu64", ...incoming], /CPUID of CPU 0 differs/],
   ];
   for (const [command, reason] of cases) {
     await setExec(qmp, command);

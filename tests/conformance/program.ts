@@ -12,6 +12,7 @@ import { describeCheck, layout, type ProgramName, programs } from "../guests/pro
 import { patience } from "../patience.ts";
 
 import { testAccelerator } from "../needs_kvm.ts";
+import type { AcceleratorName } from "../../vmm/accel/accelerator.ts";
 
 export { kvmTest } from "../needs_kvm.ts";
 
@@ -310,8 +311,16 @@ export interface VmmOptions extends SpawnOptions {
   readonly memory?: number;
   /** The name of its QMP socket, where it is not that of the VMM. */
   readonly qmp?: string;
+  /** What runs the guest, where that is not {@linkcode testAccelerator}. */
+  readonly accel?: AcceleratorName;
   /** How it is started, where that is not {@linkcode program}. */
   readonly program?: readonly string[];
+}
+
+/** The options that choose an accelerator; none where it is the VMM's own choice. */
+function acceleratorOptions(accel?: AcceleratorName): string[] {
+  if (accel === undefined && testAccelerator === "kvm") return [];
+  return ["-accel", accel ?? testAccelerator];
 }
 
 /** The processes whose command lines name a laboratory's folder, in ascending order. */
@@ -362,7 +371,7 @@ export class Laboratory implements AsyncDisposable {
     Deno.writeFileSync(image, programs[guest].bytes);
     return [
       ...["-kernel", image, "-m", `${memory}`, "-serial", serial],
-      ...(testAccelerator === "tcg" ? ["-accel", "tcg"] : []),
+      ...acceleratorOptions(special.accel),
       ...["-device", "isa-debug-exit,iobase=0x501,iosize=2"],
       ...["-qmp", `unix:${this.path(`${special.qmp ?? name}.qmp`)},server=on,wait=off`],
       ...(special.options ?? []),

@@ -6,6 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { O, openFile, type OwnedFd, readFd, writeFd } from "../../ffi/fd.ts";
+import type { AcceleratorName } from "../../vmm/accel/accelerator.ts";
 import { describeCheck, layout } from "../guests/programs.ts";
 import {
   beginTransfer,
@@ -32,6 +33,8 @@ export interface UpdateOptions {
   readonly delayMs?: number;
   /** The run state in which the guest arrives, unless it runs. */
   readonly arrives?: "running" | "paused";
+  /** What runs the guest from then on, unless it is what ran it before. */
+  readonly accel?: AcceleratorName;
 }
 
 /** A guest, and the VMM that runs it at the moment. */
@@ -41,7 +44,7 @@ export class Chain {
 
   private constructor(
     readonly lab: Laboratory,
-    readonly special: VmmOptions,
+    private special: VmmOptions,
     /** The VMM that has the guest. */
     public vmm: Vmm,
     /** Its monitor. */
@@ -57,7 +60,8 @@ export class Chain {
 
   /** Replaces the VMM; comes back when the guest is in the new one and the old one is gone. */
   async update(mode: Mode, options: UpdateOptions = {}): Promise<void> {
-    const { delayMs = 0, arrives = "running" } = options;
+    const { delayMs = 0, arrives = "running", accel } = options;
+    if (accel) this.special = { ...this.special, accel };
     this.updates++;
     if (mode === "cpr-exec") await this.#exec();
     else if (mode === "cpr-transfer") await this.#transfer();
@@ -91,7 +95,7 @@ export class Chain {
     await qmp.withEvents();
     const next = await startSuccessor(lab, this.name, this.special);
     await beginTransfer(qmp, next.channels);
-    await qmp.logged("MIGRATION completed");
+    await this.#completed();
     await this.#moveTo(next.vmm, vmm);
   }
 
@@ -102,10 +106,19 @@ export class Chain {
     await qmp.withEvents();
     await qmp.execute("migrate-set-parameters", { mode: "cpr-reboot" });
     await qmp.execute("migrate", { uri });
-    await qmp.logged("MIGRATION completed");
+    await this.#completed();
     await sleep(delayMs);
     const options = [...(special.options ?? []), "-incoming", uri];
     await this.#moveTo(lab.start(this.name, { ...special, options }), vmm);
+  }
+
+  /** Waits for the end of an update; fails at once, with the reason, if it has failed. */
+  async #completed(): Promise<void> {
+    const { log } = this.qmp;
+    const ends = ["MIGRATION completed", "MIGRATION failed"];
+    await until(() => ends.some((end) => log.includes(end)), () => `an end in ${log.join(", ")}`);
+    const { status, "error-desc": reason } = await this.qmp.migration();
+    assert.equal(status, "completed", `${reason} ${this.story}`);
   }
 
   /** The old VMM ends before anything is asked of the new one, as a user would have it. */
@@ -113,7 +126,11 @@ export class Chain {
     await this.qmp.execute("quit");
     assert.deepEqual(await old.ended(), { code: 0 }, old.output);
     this.vmm = next;
-    this.qmp = await this.lab.monitor(next);
+    try {
+      this.qmp = await this.lab.monitor(next);
+    } catch (error) {
+      throw new Error(`No monitor ${this.story}`, { cause: error });
+    }
   }
 }
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { compareCpuid } from "../../vmm/cpu/compare.ts";
+import { compareCpuid, describeDifference } from "../../vmm/cpu/compare.ts";
 import { buildCpuid } from "../../vmm/cpu/cpuid.ts";
 import { defineCpu, type HostCpu } from "../../vmm/cpu/definition.ts";
 import { parseCpu } from "../../vmm/options/machine.ts";
@@ -52,4 +52,24 @@ Deno.test("compareCpuid() reports address bits when the host has fewer", () => {
   assert.deepEqual(compareCpuid(saved("qemu64,phys-bits=48", xeon), xeon), [
     "CPUID[eax=80000008h].EAX physical address bits 48 (host has 46)",
   ]);
+});
+
+Deno.test("describeDifference() names what the host lacks, or else what either has alone", () => {
+  const says = (was: string, is: string, host = xeon) =>
+    describeDifference(3, saved(was, xeon), saved(is, xeon), host);
+  const bare = { ...xeon, supported: xeon.supported.filter((entry) => entry.function !== 7) };
+  assert.match(
+    says("qemu64,+xsave,+avx,+avx2", "qemu64", bare),
+    /^CPU 3 of the saved VM has what this host lacks: CPUID\[eax=07h,ecx=00h\].EBX.avx2 \[bit 5\]/,
+  );
+  assert.equal(
+    says("qemu64,-cx16", "qemu64,-lahf-lm"),
+    "CPUID of CPU 3 differs from the saved VM's (only the saved VM has" +
+      " CPUID[eax=80000001h].ECX.lahf-lm [bit 0], only this VM has" +
+      " CPUID[eax=01h].ECX.cx16 [bit 13]); start with the same -cpu",
+  );
+  assert.equal(
+    says("qemu64", "qemu64,model-id=x"),
+    "CPUID of CPU 3 differs from the saved VM's; start with the same -cpu",
+  );
 });

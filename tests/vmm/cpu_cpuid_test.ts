@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { buildCpuid } from "../../vmm/cpu/cpuid.ts";
+import { supportedCpuid } from "../../vmm/accel/software/cpuid_model.ts";
+import { decodeText } from "../../vmm/cpu/registers.ts";
+import { cpuTables } from "../../vmm/cpu/tables.ts";
 import { defineCpu, type HostCpu } from "../../vmm/cpu/definition.ts";
 import { apicId, type CpuTopology } from "../../vmm/cpu/topology.ts";
 import { parseCpu } from "../../vmm/options/machine.ts";
@@ -185,4 +188,21 @@ Deno.test("buildCpuid() reports address widths when the guest has long mode", ()
   const nested = { ...xeon, supported };
   assert.equal(leaf(build("host", nested), 0x8000_0008).eax, 0x0030_3034);
   assert.equal(leaf(build("host,phys-bits=46", nested), 0x8000_0008).eax, 0x302e);
+});
+
+Deno.test("cpuTables() gives denovo64 the same table on every accelerator of a host", () => {
+  const config = {
+    cpu: parseCpu("denovo64"),
+    smp: { cpus: 4, maxcpus: 4, sockets: 1, dies: 1, cores: 2, threads: 2 },
+  };
+  const software = { supported: supportedCpuid(), tscDeadline: true };
+  for (const processorVendor of ["GenuineIntel", "AuthenticAMD"]) {
+    const [kvm, own] = [xeon, software].map((host) =>
+      cpuTables(config, { ...host, processorVendor })
+    );
+    assert.deepEqual(own.identities, kvm.identities);
+    const identity = leaf(own.identities[0].cpuid, 0);
+    assert.equal(decodeText(identity.ebx, identity.edx, identity.ecx), processorVendor);
+    assert.ok(own.identities[0].cpuid.some((entry) => entry.function === 4), "it has caches");
+  }
 });

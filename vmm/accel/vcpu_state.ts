@@ -74,6 +74,8 @@ export class VcpuState {
   readonly #lapic: DataView;
   readonly #events: View<typeof kvmVcpuEvents.fields>;
   readonly #mpState: View<typeof kvmMpState.fields>;
+  /** What is written instead of the own MSRs, for a state that another accelerator has saved. */
+  #adoptedMsrs: Uint8Array<ArrayBuffer> | undefined;
 
   /** Makes empty buffers for a host's layout. */
   constructor(layout: VcpuStateLayout) {
@@ -136,7 +138,7 @@ export class VcpuState {
   #read(vcpu: AcceleratorVcpu): void {
     for (const part of readingOrder) {
       const done = vcpu.read(part, this.parts[part]);
-      if (part === "msrs") this.#checkMsrs(done, "KVM_GET_MSRS");
+      if (part === "msrs") checkMsrs(this.parts.msrs, done, "KVM_GET_MSRS");
     }
     if (this.tscOffset) vcpu.readTscOffset(this.tscOffset);
   }
@@ -152,14 +154,23 @@ export class VcpuState {
     try {
       for (const part of vcpuParts) {
         current = part;
-        const done = vcpu.write(part, this.parts[part]);
-        if (part === "msrs") this.#checkMsrs(done, "KVM_SET_MSRS");
+        const data = part === "msrs" ? this.#adoptedMsrs ?? this.parts.msrs : this.parts[part];
+        const done = vcpu.write(part, data);
+        if (part === "msrs") checkMsrs(data, done, "KVM_SET_MSRS");
       }
       current = "tsc_offset";
       if (this.tscOffset && tscOffsets) vcpu.writeTscOffset(this.tscOffset);
     } catch (error) {
       throw error instanceof OsError ? new PartRefused(this, current, error) : error;
     }
+  }
+
+  /**
+   * Has MSRs written that are not this host's list, until the next call; with undefined its own again.
+   * Those of the list that are not among them stay as they are in the vCPU.
+   */
+  adoptMsrs(msrs: Uint8Array<ArrayBuffer> | undefined): void {
+    this.#adoptedMsrs = msrs;
   }
 
   /** The value of an MSR that was saved, or undefined. */
@@ -170,10 +181,10 @@ export class VcpuState {
       if (entry.index === index) return entry.data;
     }
   }
+}
 
-  #checkMsrs(done: number, syscall: string): void {
-    const { msrs } = this.parts;
-    if (done === msrCount(msrs)) return;
-    throw new OsError(syscall, 22, `0x${msrEntry(msrs, done).index.toString(16)}`);
-  }
+/** @throws {OsError} that names the MSR at which the accelerator stopped, if it did */
+function checkMsrs(msrs: Uint8Array<ArrayBuffer>, done: number, syscall: string): void {
+  if (done === msrCount(msrs)) return;
+  throw new OsError(syscall, 22, `0x${msrEntry(msrs, done).index.toString(16)}`);
 }

@@ -35,6 +35,35 @@ export function compareCpuid(
   ];
 }
 
+/**
+ * Says why a guest that has seen one CPUID table cannot run with another, which differs.
+ *
+ * @param index which vCPU
+ * @param saved the table that the guest has seen
+ * @param own the table that it would see
+ * @param host the host it shall run on
+ */
+export function describeDifference(
+  index: number,
+  saved: readonly CpuidEntry[],
+  own: readonly CpuidEntry[],
+  host: Pick<HostCpu, "supported" | "tscDeadline">,
+): string {
+  const lacking = compareCpuid(saved, host);
+  if (lacking.length > 0) {
+    return `CPU ${index} of the saved VM has what this host lacks: ${lacking.join(", ")}`;
+  }
+  const [seen, shown] = [saved, own].map((table) =>
+    FeatureSet.fromCpuid(table.map(withoutSelfSet))
+  );
+  const differences = [
+    ...seen.minus(shown).describe().map((bit) => `only the saved VM has ${bit}`),
+    ...shown.minus(seen).describe().map((bit) => `only this VM has ${bit}`),
+  ];
+  const what = differences.length > 0 ? ` (${differences.join(", ")})` : "";
+  return `CPUID of CPU ${index} differs from the saved VM's${what}; start with the same -cpu`;
+}
+
 function withoutSelfSet(entry: CpuidEntry): CpuidEntry {
   const result = { ...entry };
   for (const { leaf, register, mask } of SELF_SET) {

@@ -19,6 +19,8 @@ export interface HostCpu {
   readonly tscDeadline: boolean;
   /** The host's brand string, for a KVM whose table has none. */
   readonly modelId?: string;
+  /** The vendor of the host's processor, whatever CPU the accelerator would offer. */
+  readonly processorVendor?: string;
 }
 
 /** A CPU that this host can run, before it has a place in a topology. */
@@ -51,6 +53,8 @@ export interface CpuDefinition {
   readonly kvm: boolean;
   /** Whether the guest has the host's performance counters. */
   readonly pmu: boolean;
+  /** Whether the guest sees nothing of the host's caches. */
+  readonly portable: boolean;
   /** What the user should know, in QEMU's words. */
   readonly warnings: readonly string[];
 }
@@ -71,6 +75,9 @@ const ONLY_ON_REQUEST = "vmx svm invtsc waitpkg kvm-hint-dedicated";
 /** What a named model gets beside its own features, as from QEMU under KVM, of what the host has. */
 const KVM_DEFAULTS = `hypervisor x2apic kvmclock kvm-nopiodelay kvm-asyncpf kvm-steal-time
   kvm-pv-eoi kvmclock-stable-bit`;
+
+/** The same for a portable model: what every KVM and the software CPU have. */
+const PORTABLE_DEFAULTS = "hypervisor x2apic kvmclock kvm-nopiodelay kvmclock-stable-bit";
 
 const KVM_FEATURES = FeatureSet.of(`kvmclock kvm-nopiodelay kvm-mmu kvm-asyncpf kvm-steal-time
   kvm-pv-eoi kvm-pv-unhalt kvm-pv-tlb-flush kvm-asyncpf-vmexit kvm-pv-ipi kvm-poll-control
@@ -140,7 +147,13 @@ export function defineCpu(config: CpuConfig, host: HostCpu): CpuDefinition {
     modelId: properties.modelId ?? identity.modelId,
     level: properties.level,
     xlevel: properties.xlevel,
-    ...physicalAddress(properties, host, warnings),
+    ...physicalAddress(
+      properties,
+      host,
+      warnings,
+      model?.portable ? PORTABLE_PHYS_BITS : undefined,
+    ),
+    portable: model?.portable ?? false,
     features,
     kvm: properties.kvm ?? true,
     pmu: properties.pmu ?? passthrough,
@@ -202,11 +215,12 @@ function hostIdentity({ supported, modelId }: HostCpu): Identity {
 
 /**
  * A named model keeps the host's vendor, as in QEMU under KVM: guests choose between SYSCALL and
- * SYSENTER, and look for their caches and mitigations, by it.
+ * SYSENTER, and look for their caches and mitigations, by it. A portable model has that of the
+ * processor that KVM would run it on also where it is emulated.
  */
 function namedIdentity(named: CpuModel, host: HostCpu): Identity {
-  const { family, model, stepping, modelId, level, xlevel } = named;
-  const vendor = hostVendor(host.supported);
+  const { family, model, stepping, modelId, level, xlevel, portable } = named;
+  const vendor = (portable ? host.processorVendor : undefined) ?? hostVendor(host.supported);
   return { vendor, family, model, stepping, modelId, minLevel: level, minXlevel: xlevel };
 }
 
@@ -215,8 +229,9 @@ function hostVendor(supported: readonly CpuidEntry[]): string {
   return decodeText(ebx, edx, ecx);
 }
 
-function modelFeatures({ name, features }: CpuModel, host: HostCpu): FeatureSet {
+function modelFeatures({ name, features, portable }: CpuModel, host: HostCpu): FeatureSet {
   const own = FeatureSet.of(features);
+  if (portable) return own.or(FeatureSet.of(PORTABLE_DEFAULTS));
   return name === "base" ? own : own.or(FeatureSet.of(KVM_DEFAULTS).and(hostFeatures(host)));
 }
 
@@ -285,14 +300,20 @@ function withoutOrphans(features: FeatureSet): FeatureSet {
 
 /** QEMU's choice where neither user nor host says how wide a physical address is. */
 const DEFAULT_PHYS_BITS = 40;
+/** What every processor has that has the features of a portable model. */
+const PORTABLE_PHYS_BITS = 39;
 
 function physicalAddress(
   { physBits, hostPhysBits, hostPhysBitsLimit }: CpuProperties,
   { supported }: HostCpu,
   warnings: string[],
+  ownBits: number | undefined,
 ): Pick<CpuDefinition, "physBits" | "guestPhysBits"> {
   const eax = findCpuid(supported, 0x8000_0008)?.eax ?? 0;
   const hostBits = eax & 0xff;
+  if (ownBits !== undefined && physBits === undefined && hostPhysBits === undefined) {
+    return { physBits: Math.min(ownBits, hostBits), guestPhysBits: 0 };
+  }
   if (hostPhysBits ?? physBits === undefined) {
     const limit = hostPhysBitsLimit ?? 0;
     const bits = limit > 0 && limit < hostBits ? limit : hostBits;

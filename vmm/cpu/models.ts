@@ -20,6 +20,7 @@ interface VersionChange {
   readonly model?: number;
   readonly stepping?: number;
   readonly modelId?: string;
+  readonly portable?: boolean;
 }
 
 /** A named CPU model, one version of it. */
@@ -42,6 +43,11 @@ export interface CpuModel {
   readonly modelId: string;
   /** Feature names, separated by spaces. */
   readonly features: string;
+  /**
+   * Whether it is the same on every accelerator that has its features, so that a guest can be moved
+   * between them: it has nothing of the host's but the processor's vendor.
+   */
+  readonly portable?: boolean;
 }
 
 type FirstVersion = Omit<CpuModel, "alias">;
@@ -123,7 +129,7 @@ export const cpuModels: readonly CpuModel[] = [
     stepping: 1,
     modelId: "Denovo Virtual CPU",
     features: denovo64,
-  }),
+  }, [{ portable: true }]),
   ...versions({
     name: "kvm64",
     level: 0xd,

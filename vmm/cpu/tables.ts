@@ -8,6 +8,7 @@ import type { MachineConfig } from "../config.ts";
 import { buildCpuid } from "./cpuid.ts";
 import { type CpuDefinition, defineCpu, type HostCpu, isAmd } from "./definition.ts";
 import { findCpuid } from "./features.ts";
+import { withPortableCaches } from "./portable_caches.ts";
 import { apicId } from "./topology.ts";
 
 /** What an accelerator says of the CPUs that it can give a guest. */
@@ -32,9 +33,10 @@ export function cpuTables(
   host: HostCpu,
 ): CpuTables {
   const cpu = defineCpu(config, host);
+  const supported = cpu.portable ? withPortableCaches(host.supported) : host.supported;
   const identities = Array.from({ length: smp.cpus }, (_, index) => {
     const id = apicId(smp, index);
-    return { apicId: id, cpuid: buildCpuid(cpu, host.supported, smp, id) };
+    return { apicId: id, cpuid: buildCpuid(cpu, supported, smp, id) };
   });
   return { identities, warnings: [...cpu.warnings, ...threadWarnings(cpu, smp.threads)] };
 }
@@ -46,12 +48,13 @@ export function hostCpu(offer: CpuOffer): HostCpu {
   return {
     supported,
     tscDeadline: offer.tscDeadline,
-    modelId: hasBrand ? undefined : brandFromProc(),
+    modelId: hasBrand ? undefined : fromProc("model name"),
+    processorVendor: fromProc("vendor_id"),
   };
 }
 
-/** The host's brand string where the accelerator keeps it to itself; undefined if /proc has none either. */
-function brandFromProc(): string | undefined {
+/** What /proc/cpuinfo says of the first processor under a name; undefined if nothing. */
+function fromProc(name: string): string | undefined {
   const head = new Uint8Array(1024);
   try {
     using file = Deno.openSync("/proc/cpuinfo");
@@ -60,7 +63,7 @@ function brandFromProc(): string | undefined {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
-  return /^model name\s*: (.*)$/m.exec(new TextDecoder().decode(head))?.[1];
+  return new RegExp(`^${name}\\s*: (.*)$`, "m").exec(new TextDecoder().decode(head))?.[1];
 }
 
 /** AMD guests look for threads in the leaves that come with topoext. */
