@@ -116,6 +116,13 @@ export interface DeviceContext {
   /** The network backend bound to the device's `netdev` property, if one is. */
   readonly netdev?: NetPort;
   readonly memory: DeviceMemory;
+  /**
+   * Sends an interrupt message to the local APICs (Intel SDM volume 3, 12.11).
+   *
+   * @param address the address that is written, below 4 GiB
+   * @param data the word that is written
+   */
+  sendMsi(address: number, data: number): void;
   /** What the machine gave the device when it made it, which never changes; empty for most. */
   readonly content: Uint8Array;
   /** Nanoseconds of CLOCK_REALTIME. */
@@ -168,6 +175,8 @@ export interface Device {
    * @returns false if the keyboard has no room for them
    */
   press?(keys: readonly string[], holdMs: number): boolean;
+  /** Another device drives an interrupt input of this one, which is an interrupt controller. */
+  setInput?(pin: number, level: boolean): void;
   /** A user presses the power button. */
   pressPowerButton?(): void;
   /** The network backend has a connection that it had not. */

@@ -4,6 +4,7 @@
  * @module
  */
 import { acpiGed } from "./acpi/ged.ts";
+import { ioapic } from "./ioapic.ts";
 import { isaDebugExit } from "./isa/debug_exit.ts";
 import { isaDebugcon } from "./isa/debugcon.ts";
 import type { DeviceType } from "./device.ts";
@@ -20,6 +21,7 @@ export const deviceTypes: readonly DeviceType[] = [
   acpiGed,
   fwCfg,
   i8042,
+  ioapic,
   isaDebugExit,
   isaDebugcon,
   isaSerial,

@@ -25,6 +25,8 @@ export interface MachineTypeConfig {
   readonly oemId?: string;
   /** `x-oem-table-id=`: up to 8 bytes. */
   readonly oemTableId?: string;
+  /** Whether a machine with ACPI has a second I/O APIC, and more virtio-mmio transports. */
+  readonly ioapic2: boolean;
   /** i8254 timer. */
   readonly pit: boolean;
   /** i8259 interrupt controllers. */
@@ -273,6 +275,7 @@ export function defaultConfig(): MachineConfig {
     machine: {
       type: MACHINE_TYPE,
       acpi: true,
+      ioapic2: true,
       pit: true,
       pic: true,
       rtc: false,

@@ -174,13 +174,17 @@ export class Virtio {
     line.unlock();
   }
 
-  /** The driver has seen causes of its interrupt. */
+  /**
+   * The driver has seen causes of its interrupt. What is left is told by an edge: not every interrupt
+   * controller's input repeats a level.
+   */
   acknowledge(causes: number): void {
     const { state, line, interrupt } = this.parts;
     line.lock();
     const before = state.isr;
     state.isr = before & ~causes;
-    if (before !== 0 && state.isr === 0) interrupt.set(false);
+    if (state.isr !== before) interrupt.set(false);
+    if (state.isr !== before && state.isr !== 0) interrupt.set(true);
     line.unlock();
   }
 

@@ -55,6 +55,7 @@ export const KVM = {
   GET_MP_STATE: ior(0x98, 4),
   SET_MP_STATE: iow(0x99, 4),
   NMI: io(0x9a),
+  SIGNAL_MSI: iow(0xa5, 32),
   SET_GUEST_DEBUG: iow(0x9b, 72),
   GET_VCPU_EVENTS: ior(0x9f, 64),
   SET_VCPU_EVENTS: iow(0xa0, 64),

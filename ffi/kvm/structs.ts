@@ -93,6 +93,16 @@ export const kvmEnableCap = struct("kvm_enable_cap", {
 /** struct kvm_irq_level */
 export const kvmIrqLevel = struct("kvm_irq_level", { irq: u32, level: u32 });
 
+/** struct kvm_msi */
+export const kvmMsi = struct("kvm_msi", {
+  address_lo: u32,
+  address_hi: u32,
+  data: u32,
+  flags: u32,
+  devid: u32,
+  pad: bytes(12),
+});
+
 /** struct kvm_irq_routing_entry to a chip's pin: the target is a union of 32 bytes. */
 export const kvmIrqRoutingEntry = struct("kvm_irq_routing_entry", {
   gsi: u32,

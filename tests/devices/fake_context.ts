@@ -113,6 +113,8 @@ export class FakeContext implements DeviceContext {
   /** Every change of a line, as `+0` or `-0`. */
   readonly edges: string[] = [];
   readonly requests: GuestRequest[] = [];
+  /** Every message: address and data. */
+  readonly messages: [address: number, data: number][] = [];
   readonly interrupts: readonly Interrupt[];
   readonly timers: readonly Timer[];
   readonly doorbells: readonly Doorbell[];
@@ -195,6 +197,10 @@ export class FakeContext implements DeviceContext {
 
   moveRange(range: number, base: number | undefined): void {
     this.bases[range] = base;
+  }
+
+  sendMsi(address: number, data: number): void {
+    this.messages.push([address, data]);
   }
 
   request(request: GuestRequest): void {

@@ -13,6 +13,7 @@ import { array, struct, u32, u64, u8 } from "../../ffi/struct.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import type { AcceleratorVm } from "../../vmm/accel/accelerator.ts";
 import { type DeviceRequest, DeviceSet } from "../../vmm/bus/device_set.ts";
+import { IOAPIC2_ID } from "../../vmm/machine/microvm.ts";
 import { ThreadDevices } from "../../vmm/bus/thread_devices.ts";
 import { controlBlockSize, ThreadControl } from "../../vmm/threads/control_block.ts";
 import { patience } from "../patience.ts";
@@ -53,6 +54,7 @@ const gadget: DeviceType = defineDevice({
   help: "gadget",
   user: false,
   properties: {
+    irq: { type: "uint8", default: 16, help: "first interrupt" },
     words: { type: "uint8", default: 2, help: "words of state" },
     base: { type: "uint32", default: 0xfeb0_0000, help: "address of the range that does not move" },
   },
@@ -62,7 +64,7 @@ const gadget: DeviceType = defineDevice({
     { space: "mmio", base: Number(base), size: 0x100, name: "gadget" },
     { space: "mmio", size: 0x100, name: "gadget-bar" },
   ],
-  irqs: () => [16, 17],
+  irqs: ({ irq }) => [Number(irq), 17],
   timers: 2,
   create(state, context): Device {
     contexts.push(context);
@@ -100,6 +102,9 @@ class Stage implements Disposable {
     contexts.length = calls.length = 0;
     const interrupts = {
       setLine: (gsi: number, level: boolean) => void this.lines.push(`${gsi} ${level}`),
+      sendMsi: (address: number, data: number) => {
+        this.lines.push(`0x${address.toString(16)} 0x${data.toString(16)}`);
+      },
     };
     const vm = { interrupts, interruptsDescription: { accelerator: "kvm", vmFd: -1 } };
     this.set = new DeviceSet(
@@ -114,7 +119,12 @@ class Stage implements Disposable {
 
   /** The devices as another thread has them. */
   thread(): ThreadDevices {
-    const lines = { setLine: (gsi: number) => void this.lines.push(`other ${gsi}`) };
+    const lines = {
+      setLine: (gsi: number) => void this.lines.push(`other ${gsi}`),
+      sendMsi: (address: number, data: number) => {
+        this.lines.push(`other 0x${address.toString(16)} 0x${data.toString(16)}`);
+      },
+    };
     return new ThreadDevices(this.set.description, this.#control, lines);
   }
 
@@ -134,6 +144,24 @@ Deno.test("a device drives the interrupts that it declares, on the thread on whi
   other.interrupts[1].set(false);
   assert.deepEqual(stage.lines, ["16 true", "17 true", "16 false", "other 17"]);
   assert.equal(own.interrupts.length, 2);
+});
+
+Deno.test("interrupts from 24 on go to the second I/O APIC, which sends messages on any thread", () => {
+  using stage = new Stage(
+    { properties: { irq: 30 } },
+    { type: "ioapic", id: IOAPIC2_ID, properties: {} },
+  );
+  const thread = stage.thread();
+  const [own, other] = contexts;
+  own.interrupts[0].set(true);
+  assert.deepEqual(stage.lines, []);
+  const entry = 0x10 + 2 * (30 - 24);
+  thread.bus.writeMemory(0xfec1_0000, 4, entry);
+  thread.bus.writeMemory(0xfec1_0010, 4, 0x55);
+  own.interrupts[0].set(true);
+  other.interrupts[0].set(false);
+  own.interrupts[1].set(true);
+  assert.deepEqual(stage.lines, ["other 0xfee00000 0x55", "0xfee00000 0x55", "17 true"]);
 });
 
 Deno.test("a device without a chardev is given none", () => {

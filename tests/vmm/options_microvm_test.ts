@@ -45,7 +45,7 @@ const properties: Record<string, Record<string, Outcome>> = {
   graphics: { off: NOTHING, on: "! no graphics" },
   "igvm-cfg": { x: `! ${ENCRYPTED}` },
   initrd: { x: "! -initrd only allowed with -kernel option" },
-  ioapic2: absent("second IO-APIC"),
+  ioapic2: { on: NOTHING, auto: NOTHING, off: { machine: { ioapic2: false } } },
   "isa-serial": { on: NOTHING, off: { machine: { isaSerial: false } } },
   kernel: { vmlinux: { kernel: "vmlinux" } },
   "mem-merge": { on: NOTHING, off: { machine: { memMerge: false } } },

@@ -192,10 +192,12 @@ export interface VcpuRunner {
   enter(): number;
 }
 
-/** The input lines of the interrupt chips, on one thread. */
+/** The input lines of the interrupt chips, and messages past them, on one thread. */
 export interface InterruptLines {
   /** Drives a line (GSI). */
   setLine(gsi: number, level: boolean): void;
+  /** Sends a message of 32 bits to the local APICs' addresses: an interrupt. */
+  sendMsi(address: number, data: number): void;
 }
 
 /** What a vCPU's thread is told of its vCPU. */

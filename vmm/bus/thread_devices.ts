@@ -9,6 +9,7 @@ import {
   type Device,
   type DeviceContext,
   type GuestRequest,
+  type Interrupt,
   layoutFor,
   type Properties,
 } from "../../devices/device.ts";
@@ -17,6 +18,7 @@ import { lock, unlock } from "../../devices/mutex.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { armTimerfd, monotonicNs, realtimeNs, signalEventfd } from "../../ffi/event.ts";
 import type { InterruptLines, InterruptsDescription } from "../accel/accelerator.ts";
+import { IOAPIC2_GSI, IOAPIC2_ID } from "../machine/microvm.ts";
 import { RangeBases } from "./bases.ts";
 import { Bus, type Claim, type PlacedRange } from "./bus.ts";
 import { GuestEvent, type ThreadControl, Wanted } from "../threads/control_block.ts";
@@ -92,7 +94,8 @@ export class ThreadDevices {
     };
     for (const entry of description.devices) {
       const type = deviceTypes.find((type) => type.name === entry.type)!;
-      const context = makeContext(surroundings, entry, type.irqs(entry.properties));
+      const interrupts = type.irqs(entry.properties).map((gsi) => this.#interrupt(gsi, lines));
+      const context = makeContext(surroundings, entry, interrupts);
       const { state } = layoutFor(type, entry.properties);
       const view = state.view(description.state, entry.stateOffset);
       const device = type.create(view, context, entry.properties);
@@ -119,6 +122,13 @@ export class ThreadDevices {
       unlock(this.#mutexes, mutex);
     }
   }
+
+  /** An input of the accelerator's chips, or of the second I/O APIC, which is a device. */
+  #interrupt(gsi: number, lines: InterruptLines): Interrupt {
+    const pin = gsi - IOAPIC2_GSI;
+    if (pin < 0) return { set: (level) => lines.setLine(gsi, level) };
+    return { set: (level) => this.with(IOAPIC2_ID, (ioapic) => ioapic.setInput!(pin, level)) };
+  }
 }
 
 const nothing = new Uint8Array();
@@ -136,10 +146,10 @@ interface Surroundings {
 function makeContext(
   { eventFd, memory, control, lines, bases, mutexes }: Surroundings,
   entry: DeviceDescription,
-  irqs: readonly number[],
+  interrupts: readonly Interrupt[],
 ): DeviceContext {
   return {
-    interrupts: irqs.map((gsi) => ({ set: (level) => lines.setLine(gsi, level) })),
+    interrupts,
     timers: entry.timerFds.map((fd) => ({ arm: (deadlineNs) => armTimerfd(fd, deadlineNs) })),
     doorbells: entry.doorbellFds.map((fd) => ({ ring: () => signalEventfd(fd) })),
     locks: entry.locks.map((index) => ({
@@ -147,6 +157,7 @@ function makeContext(
       unlock: () => unlock(mutexes, index),
     })),
     memory,
+    sendMsi: (address, data) => lines.sendMsi(address, data),
     content: entry.content ?? nothing,
     chardev: entry.chardev && openSink(entry.chardev),
     netdev: entry.netdev && openPort(entry.netdev),

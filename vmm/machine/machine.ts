@@ -22,7 +22,7 @@ import { acpiOptions } from "../firmware/acpi/options.ts";
 import { type FirmwareItems, firmwareItems } from "../firmware/firmware_items.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
-import { LOW_RAM_LIMIT } from "./microvm.ts";
+import { IOAPIC2_BASE, IOAPIC2_ID, LOW_RAM_LIMIT } from "./microvm.ts";
 import { placeVirtio, virtioCmdline } from "./virtio.ts";
 import {
   type MachineThread,
@@ -306,7 +306,12 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
     { type: "port92", id: "port92", properties: {} },
     { type: "pci-config", id: "pci-config", properties: {} },
   ];
-  if (config.machine.acpi) own.push({ type: "acpi-ged", id: GED_ID, properties: {} });
+  if (config.machine.acpi) {
+    own.push({ type: "acpi-ged", id: GED_ID, properties: {} });
+    if (config.machine.ioapic2) {
+      own.push({ type: "ioapic", id: IOAPIC2_ID, properties: { base: IOAPIC2_BASE } });
+    }
+  }
   if (config.machine.rtc) {
     own.push({ type: "mc146818rtc", id: "rtc", properties: rtcProperties(config) });
   }
@@ -325,7 +330,7 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
     id: device.id ?? `${device.driver}.${i}`,
     properties: device.properties,
   }));
-  return placeVirtio([...own, ...user], config.machine.acpi);
+  return placeVirtio([...own, ...user], config.machine);
 }
 
 /** RAM sizes and CPUs as the CMOS tells firmware, and the time. */

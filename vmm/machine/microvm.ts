@@ -6,7 +6,6 @@
  *
  * @module
  */
-
 /** Its name on the command line. */
 export const MACHINE_TYPE = "microvm";
 /** QEMU's limit for the machine. */
@@ -43,6 +42,12 @@ export const HIGH_RAM_START = 0x1_0000_0000;
 export const SCRATCH_PAGE = 0xd000_0000;
 /** The IOAPIC's registers. */
 export const IOAPIC: Place = { name: "kvm-ioapic", base: 0xfec0_0000, size: 0x1000 };
+/** The second I/O APIC's registers, a device's. */
+export const IOAPIC2_BASE = 0xfec1_0000;
+/** Its id among the devices. */
+export const IOAPIC2_ID = "ioapic2";
+/** The interrupt (GSI) that is its first input. */
+export const IOAPIC2_GSI = 24;
 /** Local APICs, and the addresses to which messages are written that are interrupts. */
 export const LOCAL_APIC: Place = { name: "kvm-apic-msi", base: 0xfee0_0000, size: 0x10_0000 };
 /**
@@ -91,8 +96,10 @@ export function ioapicPin(gsi: number): number {
 /** Where a virtio-mmio transport is, whether or not a device is behind it. */
 export interface VirtioTransport {
   readonly place: Place;
-  /** Its interrupt, level-triggered where ACPI says so, a GSI. */
+  /** Its interrupt, a GSI. */
   readonly irq: number;
+  /** How it is triggered, as ACPI tables say it. */
+  readonly trigger: "level" | "edge";
 }
 
 const VIRTIO_MMIO_BASE = 0xfeb0_0000;
@@ -102,16 +109,21 @@ const VIRTIO_MMIO_SIZE = 512;
  * The virtio-mmio transports, in order of address, which is that of their buses' names
  * (`virtio-mmio-bus.0` …). Devices take them from the last one down, as in QEMU.
  *
- * @param acpi whether ACPI tells of them; the kernel's command line has ISA interrupts for them
+ * @param machine whether ACPI tells of them, otherwise the kernel's command line, and whether there is
+ *   a second I/O APIC
  */
-export function virtioTransports(acpi: boolean): VirtioTransport[] {
-  const firstIrq = acpi ? 16 : 5;
-  return Array.from({ length: 8 }, (_, i) => ({
+export function virtioTransports(
+  { acpi, ioapic2 }: { readonly acpi: boolean; readonly ioapic2: boolean },
+): VirtioTransport[] {
+  const many = acpi && ioapic2;
+  const firstIrq = many ? IOAPIC2_GSI : acpi ? 16 : 5;
+  return Array.from({ length: many ? 24 : 8 }, (_, i) => ({
     place: {
       name: "virtio-mmio",
       base: VIRTIO_MMIO_BASE + i * VIRTIO_MMIO_SIZE,
       size: VIRTIO_MMIO_SIZE,
     },
     irq: firstIrq + i,
+    trigger: many ? "edge" : "level",
   }));
 }

@@ -12,11 +12,14 @@ import { virtioTransports } from "./microvm.ts";
  * Gives virtio devices their transports: the last one to the first device, as in QEMU.
  *
  * @param requests all devices
- * @param acpi whether ACPI tells of the transports
+ * @param machine whether ACPI tells of the transports, and whether there are many
  * @throws {Error} in QEMU's words if there are more devices than transports
  */
-export function placeVirtio(requests: readonly DeviceRequest[], acpi: boolean): DeviceRequest[] {
-  const free = virtioTransports(acpi);
+export function placeVirtio(
+  requests: readonly DeviceRequest[],
+  machine: MachineConfig["machine"],
+): DeviceRequest[] {
+  const free = virtioTransports(machine);
   return requests.map((request) => {
     if (findDeviceType(request.type).bus !== "virtio-bus") return request;
     const transport = free.pop();

@@ -92,7 +92,7 @@ const oem = (key: "oemId" | "oemTableId", bytes: number) => ({
   },
 });
 
-const chip = (key: "acpi" | "pit" | "pic" | "rtc", auto: boolean) => ({
+const chip = (key: "acpi" | "ioapic2" | "pit" | "pic" | "rtc", auto: boolean) => ({
   type: "OnOffAuto",
   read: (name: string, text: string) => ({ [key]: onOffAuto(name, text, auto) }),
 });
@@ -148,7 +148,7 @@ const PROPERTIES: Readonly<Record<string, MachineProperty>> = {
   graphics: absent("graphics"),
   "igvm-cfg": refusing("string", NOT_ENCRYPTED),
   initrd: { ...alias("initrd"), help: "Linux initial ramdisk file" },
-  ioapic2: absent("second IO-APIC"),
+  ioapic2: { ...chip("ioapic2", true), help: "Enable second IO-APIC" },
   "isa-serial": {
     ...flag("isaSerial"),
     help: "Set off to disable the instantiation an ISA serial port",

@@ -119,3 +119,23 @@ Deno.test("a request that has no room gets nothing", () => {
   rig.notify(0);
   assert.deepEqual(driver.take().map(({ written }) => written), [0]);
 });
+
+Deno.test("what an acknowledgement leaves is told again, by an edge", () => {
+  const rig = new VirtioRig(virtioRng);
+  rig.negotiate(0n);
+  const driver = rig.setUp(0);
+  rig.start();
+  driver.add([{ gpa: BUFFERS, length: 8, writable: true }]);
+  rig.notify(0);
+  driver.add([{ gpa: 0x10, length: 8, writable: true }]);
+  rig.notify(0);
+  assert.equal(rig.get(0x60), InterruptCause.USED_BUFFER | InterruptCause.CONFIG_CHANGE);
+  const { edges } = rig.context;
+  edges.length = 0;
+  rig.set(0x64, InterruptCause.USED_BUFFER);
+  assert.deepEqual(edges, ["-0", "+0"]);
+  rig.set(0x64, InterruptCause.USED_BUFFER);
+  assert.deepEqual(edges, ["-0", "+0"]);
+  rig.set(0x64, InterruptCause.CONFIG_CHANGE);
+  assert.deepEqual(edges, ["-0", "+0", "-0"]);
+});

@@ -3,9 +3,10 @@
  *
  * @module
  */
+import { OsError } from "../../../ffi/errno.ts";
 import { ioctlBuffer, KVM } from "../../../ffi/kvm/ioctl.ts";
 import { RunPage } from "../../../ffi/kvm/run.ts";
-import { kvmIrqLevel } from "../../../ffi/kvm/structs.ts";
+import { kvmIrqLevel, kvmMsi } from "../../../ffi/kvm/structs.ts";
 import { runVcpu } from "../../../ffi/kvm/vcpu.ts";
 import type {
   AcceleratorThread,
@@ -30,10 +31,11 @@ class KvmRunner implements VcpuRunner {
   }
 }
 
-/** KVM_IRQ_LINE of one VM, with a buffer of this thread's own. */
+/** KVM_IRQ_LINE and KVM_SIGNAL_MSI of one VM, with buffers of this thread's own. */
 export class KvmInterruptLines implements InterruptLines {
   readonly #fd: number;
   readonly #line = kvmIrqLevel.alloc();
+  readonly #msi = kvmMsi.alloc();
 
   /** @param description the VM */
   constructor({ vmFd }: KvmInterruptsDescription) {
@@ -44,6 +46,17 @@ export class KvmInterruptLines implements InterruptLines {
     this.#line.view.irq = gsi;
     this.#line.view.level = level ? 1 : 0;
     ioctlBuffer(this.#fd, KVM.IRQ_LINE, this.#line.bytes);
+  }
+
+  sendMsi(address: number, data: number): void {
+    this.#msi.view.address_lo = address;
+    this.#msi.view.data = data;
+    try {
+      ioctlBuffer(this.#fd, KVM.SIGNAL_MSI, this.#msi.bytes);
+    } catch (error) {
+      // The result -1, which reads as EPERM, says that no local APIC has taken it: the guest's affair.
+      if (!(error instanceof OsError && error.code === "EPERM")) throw error;
+    }
   }
 }
 

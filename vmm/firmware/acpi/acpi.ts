@@ -9,16 +9,12 @@ import { BIOS_AREA_START } from "../../machine/microvm.ts";
 import { dsdt, type DsdtOptions } from "./dsdt.ts";
 import { fadt, FADT_X_DSDT } from "./fadt.ts";
 import { type LoaderCommand, loaderScript } from "./loader_script.ts";
-import { madt } from "./madt.ts";
+import { madt, type MadtOptions } from "./madt.ts";
 import { CHECKSUM, HEADER_SIZE, type Oem, oemId, setChecksum, table } from "./table.ts";
 
 /** What the tables tell of a machine. */
-export interface AcpiOptions extends DsdtOptions {
+export interface AcpiOptions extends DsdtOptions, MadtOptions {
   readonly oem: Oem;
-  /** APIC ids, one a vCPU; the first one is the boot processor. */
-  readonly apicIds: readonly number[];
-  /** Whether there are 8259s. */
-  readonly pic: boolean;
 }
 
 /** Where the RSDP lies: on a 16-byte boundary of the BIOS area, which is scanned; behind an MP table. */
@@ -53,7 +49,7 @@ interface Tables {
 
 /** Makes the tables to lie at `base`: DSDT, FADT, MADT, XSDT. */
 function makeTables(options: AcpiOptions, base: number): Tables {
-  const { oem, apicIds, pic } = options;
+  const { oem } = options;
   const places: { start: number; size: number }[] = [];
   const made: Uint8Array<ArrayBuffer>[] = [];
   let end = 0;
@@ -66,7 +62,7 @@ function makeTables(options: AcpiOptions, base: number): Tables {
   };
   const dsdtAt = place(dsdt(oem, options));
   const fadtAt = place(fadt(oem, options.rtc !== undefined, base + dsdtAt));
-  const madtAt = place(madt(oem, apicIds, pic));
+  const madtAt = place(madt(oem, options));
   const listed = [fadtAt, madtAt];
   const list = new BigUint64Array(listed.map((at) => BigInt(base + at)));
   const xsdt = place(table("XSDT", 1, oem, new Uint8Array(list.buffer)));

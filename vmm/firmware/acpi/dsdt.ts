@@ -138,13 +138,13 @@ function powerButton(): Aml {
   return device("PWRB", name("_HID", string("PNP0C0C")), name("_UID", integer(0)));
 }
 
-function transport(number: number, { place, irq }: VirtioTransport): Aml {
+function transport(number: number, { place, irq, trigger }: VirtioTransport): Aml {
   return device(
     `VR${String(number).padStart(2, "0")}`,
     name("_HID", string("LNRO0005")),
     name("_UID", integer(number)),
     name("_CCA", integer(1)),
-    name("_CRS", resources(memory32Fixed(place.base, place.size), interrupt(irq, "level"))),
+    name("_CRS", resources(memory32Fixed(place.base, place.size), interrupt(irq, trigger))),
   );
 }
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { IOAPIC, LOCAL_APIC } from "../../machine/microvm.ts";
+import { IOAPIC, IOAPIC2_BASE, IOAPIC2_GSI, LOCAL_APIC } from "../../machine/microvm.ts";
 import { join } from "./aml.ts";
 import { type Oem, table } from "./table.ts";
 
@@ -18,14 +18,21 @@ const MAX_APIC_ID = 254;
 /** NMIs come to LINT1 of every processor. */
 const NMI_LINT = 1;
 
+/** What the table tells. */
+export interface MadtOptions {
+  /** APIC ids, one a vCPU; the first one is the boot processor. */
+  readonly apicIds: readonly number[];
+  /** Whether there are 8259s. */
+  readonly pic: boolean;
+  /** Whether there is a second I/O APIC. */
+  readonly ioapic2: boolean;
+}
+
 /**
  * Makes the table. No ISA interrupt is said to be elsewhere than at the pin of its number, with the
  * bus's own polarity and trigger.
- *
- * @param apicIds one a vCPU, the boot processor first
- * @param pic whether there are 8259s
  */
-export function madt(oem: Oem, apicIds: readonly number[], pic: boolean): Uint8Array<ArrayBuffer> {
+export function madt(oem: Oem, { apicIds, pic, ioapic2 }: MadtOptions): Uint8Array<ArrayBuffer> {
   const head = new Uint8Array(8);
   const view = new DataView(head.buffer);
   view.setUint32(0, LOCAL_APIC.base, true);
@@ -34,6 +41,7 @@ export function madt(oem: Oem, apicIds: readonly number[], pic: boolean): Uint8A
   const entries = [
     ...apicIds.map(processor),
     ioapic(0, IOAPIC.base, 0),
+    ...ioapic2 ? [ioapic(1, IOAPIC2_BASE, IOAPIC2_GSI)] : [],
     Uint8Array.of(Entry.LOCAL_APIC_NMI, 6, 0xff, 0, 0, NMI_LINT),
     ...needsX2apic
       ? [Uint8Array.of(Entry.X2APIC_NMI, 12, 0, 0, 0xff, 0xff, 0xff, 0xff, NMI_LINT, 0, 0, 0)]

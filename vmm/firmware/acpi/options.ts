@@ -5,7 +5,7 @@
  */
 import { devicePlaces, type DeviceRequest } from "../../bus/device_set.ts";
 import type { MachineConfig } from "../../config.ts";
-import { virtioTransports } from "../../machine/microvm.ts";
+import { type VirtioTransport, virtioTransports } from "../../machine/microvm.ts";
 import type { AcpiOptions } from "./acpi.ts";
 import type { IsaPlace } from "./dsdt.ts";
 import { DEFAULT_OEM } from "./table.ts";
@@ -30,10 +30,11 @@ export function acpiOptions(
       tableId: machine.oemTableId ?? DEFAULT_OEM.tableId,
     },
     apicIds,
+    ioapic2: machine.ioapic2,
     pic: machine.pic,
     serials: isaPlaces(requests, "isa-serial"),
     rtc: isaPlaces(requests, "mc146818rtc")[0],
-    transports: usedTransports(requests),
+    transports: usedTransports(requests, virtioTransports(machine)),
   };
 }
 
@@ -45,10 +46,12 @@ function isaPlaces(requests: readonly DeviceRequest[], type: string): IsaPlace[]
 }
 
 /** The transports that have devices, as QEMU tells only of those. */
-function usedTransports(requests: readonly DeviceRequest[]): AcpiOptions["transports"] {
+function usedTransports(
+  requests: readonly DeviceRequest[],
+  transports: readonly VirtioTransport[],
+): AcpiOptions["transports"] {
   const bases = new Set(
     requests.flatMap((request) => devicePlaces(request).ranges).map(({ base }) => base),
   );
-  const transports = [...virtioTransports(true).entries()];
-  return new Map(transports.filter(([, { place }]) => bases.has(place.base)));
+  return new Map([...transports.entries()].filter(([, { place }]) => bases.has(place.base)));
 }
