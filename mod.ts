@@ -29,34 +29,18 @@
  *
  * @module
  */
-import { deviceTypes } from "./devices/registry.ts";
-import { terminationSignals } from "./devices/chardev/raw_terminal.ts";
-import { Cpr } from "./cpr/cpr.ts";
-import { Arrival } from "./cpr/arrival.ts";
+import { Arrival, Terminated } from "./cpr/arrival.ts";
 import { answerPreflight, isPreflight } from "./cpr/modes/preflight.ts";
-import type { Received } from "./cpr/handover/incoming.ts";
 import { GuestEnded } from "./cpr/modes/relay_link.ts";
+import { Origin } from "./cpr/origin.ts";
 import type { UpdateOptions, UpdateResult } from "./cpr/update/update.ts";
-import { awaitReader, O, openFile, writeAll } from "./ffi/fd.ts";
-import { encodeText } from "./ffi/text.ts";
-import type { MachineConfig, MonitorConfig } from "./vmm/config.ts";
-import {
-  daemonIsUp,
-  isDaemonChild,
-  ownArguments,
-  startDaemon,
-  takeReadyFd,
-  takeUpdateOutput,
-  watchParent,
-} from "./vmm/daemon.ts";
-import { MachineView } from "./vmm/view/machine_view.ts";
+import { deviceTypes } from "./devices/registry.ts";
+import type { MachineConfig } from "./vmm/config.ts";
+import { isDaemonChild, ownArguments, startDaemon } from "./vmm/daemon.ts";
 import { stampMessage } from "./vmm/messages.ts";
-import { Pidfile } from "./vmm/pidfile.ts";
 import { denovoVersion } from "./vmm/monitor/version.ts";
 import { optionsHelp, parseCommandLine, type Request } from "./vmm/options/command_line.ts";
-import { placement } from "./vmm/threads/placement.ts";
-import { threadsAtATime } from "./vmm/threads/machine_thread.ts";
-import { endSpareThreads, startSpareThreads } from "./vmm/threads/vcpu.ts";
+import { endSpareThreads } from "./vmm/threads/vcpu.ts";
 import { VirtualMachine } from "./vmm/virtual_machine.ts";
 
 export type {
@@ -158,28 +142,25 @@ export async function main(args: readonly string[]): Promise<number> {
   }
   const parse = () => parseCommandLine([...args], deviceTypes);
   if (isPreflight()) return answerPreflight(() => parse().config);
-  let arrival: Arrival | undefined;
+  let origin: Origin | undefined;
   let known: MachineConfig | undefined;
   try {
-    arrival = Arrival.fromEnvironment();
+    origin = Origin.fromEnvironment();
     const { config, request } = parse();
     if (request) return await printRequest(request);
     known = config;
-    if (config.daemonize && !arrival.inPlace && !isDaemonChild()) return startDaemon();
-    return await runMachine(config, arrival);
+    if (config.daemonize && !origin.inPlace && !isDaemonChild()) return startDaemon();
+    return await Arrival.run(config, origin);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     endSpareThreads();
     if (error instanceof Terminated) return 0;
     console.error(stampMessage(known, `denovo: ${error.message}`));
     if (error instanceof GuestEnded) return error.status;
-    arrival?.goBack(error.message);
+    origin?.goBack(error.message);
     return 1;
   }
 }
-
-/** A signal asked the process to end before there was a VM. */
-class Terminated extends Error {}
 
 async function printRequest(request: Request): Promise<number> {
   switch (request.kind) {
@@ -196,177 +177,6 @@ async function printRequest(request: Request): Promise<number> {
       console.log(request.text);
       return 0;
   }
-}
-
-/** Runs one VM from its start, or from its predecessor's state, to its end. */
-async function runMachine(options: MachineConfig, arrival: Arrival): Promise<number> {
-  const { enabled, resourceControl } = options.sandbox;
-  if (enabled && !resourceControl) placement.forbid();
-  startSpareThreads(Math.min(options.smp.cpus, threadsAtATime));
-  const ready = takeReadyFd();
-  const useOwnOutput = takeUpdateOutput();
-  const { vm, received, signals } = await createMachine(options, arrival);
-  if (ready) watchParent(vm.reactor, ready, () => vm.quit("host-signal"));
-  const bringUp = async () => {
-    if (arrival.isHelper) vm.chardevs.holdMonitors("everything");
-    const view = new MachineView(vm);
-    const cpr = new Cpr(vm, view.fds, received);
-    // A client that came along with the guest hears of its arrival, when its monitor is there.
-    vm.events.hold();
-    if (!arrival.expected) {
-      await vm.chardevs.waitForClients(vm.ending);
-      vm.start();
-    } else if (!arrival.isHelper) await arrival.begin(vm, cpr, useOwnOutput);
-    const { monitors } = vm.config;
-    const openMonitors = await loadMonitors(vm, view, cpr);
-    // A helper has only those monitors whose connections pass through it, until it has to stay.
-    const passes = ({ chardev }: MonitorConfig) => vm.chardevs.keeps(chardev) === "all";
-    openMonitors(monitors.filter((one) => !arrival.isHelper || passes(one)));
-    vm.events.release();
-    vm.attachDevices();
-    if (arrival.isHelper) {
-      await arrival.help(vm, cpr);
-      openMonitors(monitors.filter((one) => !passes(one)));
-    }
-    vm.ending.throwIfAborted();
-    if (arrival.isHelper || !vm.pidfile?.inherited) vm.pidfile?.write();
-    if (ready) daemonIsUp(vm.reactor, ready);
-  };
-  try {
-    // Whatever fails because the VM has ended meanwhile is of no interest.
-    await bringUp().catch((error) => {
-      if (!vm.ending.aborted) throw error;
-    });
-    const status = await vm.exited;
-    // The monitor that was told to quit has a reply to write.
-    await new Promise((resolve) => setTimeout(resolve, 0));
-    if (vm.failure !== undefined) throw new Error(vm.failure);
-    return status;
-  } finally {
-    signals();
-    await vm.close();
-  }
-}
-
-/** A VM, and what came with it. */
-interface Created {
-  readonly vm: VirtualMachine;
-  readonly received: Received | undefined;
-  /** No longer ends the VM on a signal. */
-  readonly signals: () => void;
-}
-
-/** Creates the VM, with what a predecessor passes; a signal ends every wait on the way. */
-async function createMachine(options: MachineConfig, arrival: Arrival): Promise<Created> {
-  const end = new AbortController();
-  // The guest of a process that goes on where another was is on its way already: before it is here a
-  // signal ends the process alone.
-  const early = arrival.inPlace
-    ? () => {}
-    : listenForSignals(options, (signal) => end.abort(new Terminated(signal)));
-  let pidfile: Pidfile | undefined;
-  try {
-    const received = withPidfile(await arrival.receive(options, end.signal), arrival);
-    pidfile = Pidfile.takeOver(options.pidfile, received?.inheritance);
-    // The guest only passes through a helper: it goes on as it was.
-    const config = arrival.isHelper ? { ...options, startPaused: false } : options;
-    const log = config.logfile === undefined
-      ? undefined
-      : await openLog(config.logfile, arrival.expected, end.signal);
-    const vm = await VirtualMachine.create(config, {
-      incoming: arrival.expected,
-      inheritance: received?.inheritance,
-      abort: end.signal,
-      detached: true,
-      notice: (text) => (log ?? console.error)(stampMessage(config, text)),
-    });
-    const signals = listenForSignals(config, () => vm.quit("host-signal"));
-    vm.pidfile = pidfile;
-    if (end.signal.aborted) vm.quit("host-signal");
-    return { vm, received, signals };
-  } catch (error) {
-    pidfile?.[Symbol.dispose]();
-    throw error;
-  } finally {
-    early();
-  }
-}
-
-/** A pidfile that a predecessor passes names it until the guest is here to stay. */
-function withPidfile(received: Received | undefined, arrival: Arrival): Received | undefined {
-  if (!received || arrival.isHelper) return received;
-  const onArrival = (vm: VirtualMachine) => {
-    received.onArrival?.(vm);
-    try {
-      vm.pidfile?.write();
-    } catch (error) {
-      // The guest runs here all the same.
-      vm.notice((error as Error).message);
-    }
-  };
-  return { ...received, onArrival };
-}
-
-/**
- * Monitors are loaded after the guest runs: its first instruction does not wait for them.
- *
- * @returns opens monitors, at once: a monitor that shares a console greets when its turn comes, which
- *   must not be before the console's device is there
- */
-async function loadMonitors(
-  vm: VirtualMachine,
-  view: MachineView,
-  cpr: Cpr,
-): Promise<(configs: readonly MonitorConfig[]) => void> {
-  if (vm.config.monitors.length === 0) return () => {};
-  const { openGdb } = vm.config.monitors.some(isGdb)
-    ? await import("./vmm/gdb/server.ts")
-    : { openGdb: () => {} };
-  const { openMonitors } = await import("./vmm/monitor/monitors.ts");
-  const { builtinCommands } = await import("./vmm/monitor/builtin_commands.ts");
-  const table = builtinCommands();
-  (await import("./cpr/commands/commands.ts")).registerMigration(table, cpr);
-  const sessionState = vm.chardevs.hasFrontendStates
-    ? (await import("./vmm/monitor/schema/session.ts")).sessionState
-    : undefined;
-  return (configs) => {
-    if (vm.runState === "shutdown") return;
-    const monitors = configs.filter((config) => !isGdb(config));
-    openMonitors(monitors, { chardevs: vm.chardevs, machine: view, table, sessionState });
-    for (const { chardev } of configs.filter(isGdb)) openGdb(vm, chardev);
-  };
-}
-
-function isGdb({ mode }: MonitorConfig): boolean {
-  return mode === "gdb";
-}
-
-/** A successor goes on with its predecessor's file. */
-async function openLog(
-  path: string,
-  append: boolean,
-  abort: AbortSignal,
-): Promise<(text: string) => void> {
-  await awaitReader(path, abort);
-  const write = (text: string, flags: number) => {
-    using file = openFile(path, O.WRONLY | O.CREAT | flags);
-    writeAll(file.fd, encodeText(text));
-  };
-  write("", append ? O.APPEND : O.TRUNC);
-  return (text) => write(`${text}\n`, O.APPEND);
-}
-
-/** SIGINT, SIGTERM and SIGHUP end the VM as QEMU's do. Returns what takes the listeners away. */
-function listenForSignals(config: MachineConfig, end: (signal: string) => void): () => void {
-  const listeners = terminationSignals.map((signal) => {
-    const listener = () => {
-      console.error(stampMessage(config, `denovo: terminating on signal ${signal}`));
-      end(signal);
-    };
-    Deno.addSignalListener(signal, listener);
-    return () => Deno.removeSignalListener(signal, listener);
-  });
-  return () => listeners.forEach((remove) => remove());
 }
 
 if (import.meta.main) {

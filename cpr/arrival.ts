@@ -1,151 +1,208 @@
 /**
- * Where a process's guest comes from: its own boot, a file, an old VMM beside it, or the program
- * that this process was before.
+ * One VM from the start of the program to its end: what happens in which order.
+ *
+ * The guest's first instruction waits for as little as can be: monitors are loaded behind it.
  *
  * @module
  */
-import { monotonicNow } from "../ffi/event.ts";
-import { Reactor } from "../ffi/reactor.ts";
-import type { MachineConfig } from "../vmm/config.ts";
+import type { OwnedFd } from "../ffi/fd.ts";
+import type { MachineConfig, MonitorConfig } from "../vmm/config.ts";
+import { daemonIsUp, takeReadyFd, takeUpdateOutput, watchParent } from "../vmm/daemon.ts";
+import { openLog } from "../vmm/log_file.ts";
+import { stampMessage } from "../vmm/messages.ts";
+import { Pidfile } from "../vmm/pidfile.ts";
+import { listenForSignals } from "../vmm/signals.ts";
+import { threadsAtATime } from "../vmm/threads/machine_thread.ts";
 import { placement } from "../vmm/threads/placement.ts";
-import type { VirtualMachine } from "../vmm/virtual_machine.ts";
-import type { Cpr } from "./cpr.ts";
-import { type ReceivedExec, receiveExec } from "./modes/exec.ts";
-import type { Begun, Received } from "./handover/incoming.ts";
-import { receiveCpr, receiveOver } from "./handover/receive.ts";
-import { type IncomingOptions, parseIncoming } from "./channel/incoming_options.ts";
-import { Relay } from "./modes/relay.ts";
+import { startSpareThreads } from "../vmm/threads/vcpu.ts";
+import { MachineView } from "../vmm/view/machine_view.ts";
+import { VirtualMachine } from "../vmm/virtual_machine.ts";
+import { Cpr } from "./cpr.ts";
+import type { ExpectedGuest, Origin } from "./origin.ts";
 
-/** One process's way to its guest. */
+/** A signal asked the process to end before there was a VM. */
+export class Terminated extends Error {}
+
+/** A VM without its guest, and what came with it. */
+interface Created {
+  readonly vm: VirtualMachine;
+  /** The guest that comes from somewhere; undefined if it boots. */
+  readonly expected: ExpectedGuest | undefined;
+  /** No longer ends the VM on a signal. */
+  readonly ignoreSignals: () => void;
+}
+
+/** Who waits for this process to be up. */
+interface Waiters {
+  /** The descriptor on which the parent of a daemon waits. */
+  readonly ready: OwnedFd | undefined;
+  /** Leaves the output of the update that started this process. */
+  readonly useOwnOutput: (() => void) | undefined;
+}
+
+/** One VM on its way. */
 export class Arrival {
-  readonly #exec: ReceivedExec | undefined;
-  readonly #relay: Relay | undefined;
-  #options: IncomingOptions | undefined;
-  /** When the runtime and when this program began, nanoseconds of CLOCK_MONOTONIC. */
-  readonly #begun: Begun;
+  readonly #origin: Origin;
+  readonly #vm: VirtualMachine;
+  readonly #expected: ExpectedGuest | undefined;
+  readonly #waiters: Waiters;
+  readonly #view: MachineView;
+  readonly #cpr: Cpr;
 
-  private constructor(exec: ReceivedExec | undefined, relay: Relay | undefined) {
-    this.#exec = exec;
-    this.#relay = relay;
-    const programNs = monotonicNow();
-    this.#begun = { programNs, runtimeNs: programNs - performance.now() * 1e6 };
+  private constructor(origin: Origin, { vm, expected }: Created, waiters: Waiters) {
+    this.#origin = origin;
+    this.#vm = vm;
+    this.#expected = expected;
+    this.#waiters = waiters;
+    this.#view = new MachineView(vm);
+    this.#cpr = new Cpr(vm, this.#view.fds, expected?.received, () => this.#guestIsHere());
   }
 
   /**
-   * What the program before this one left, if there was one. Environment variables that say so are
-   * gone afterwards.
+   * Runs one VM from its start, or from its predecessor's state, to its end.
    *
-   * @throws {StateError} if what was left makes no sense
+   * @returns the exit status
+   * @throws {Terminated} if a signal ended it before there was a VM
+   * @throws {Error} that says why there is no VM, or why it ended without its guest
    */
-  static fromEnvironment(): Arrival {
-    const relay = Relay.fromEnvironment();
-    return new Arrival(relay ? undefined : receiveExec(), relay);
-  }
-
-  /** Whether this process has been a VMM, or helps one: it goes on where that is. */
-  get inPlace(): boolean {
-    return this.#exec !== undefined || this.#relay !== undefined;
-  }
-
-  /** Whether this process only keeps the guest for another: it has no monitors and no pidfile. */
-  get isHelper(): boolean {
-    return this.#relay?.isHelper ?? false;
-  }
-
-  /** Whether the guest comes from somewhere, rather than boots. */
-  get expected(): boolean {
-    return this.#options !== undefined;
-  }
-
-  /**
-   * Takes the descriptors that a predecessor passes: the machine is built from them.
-   *
-   * @param abort ends the wait for a predecessor
-   */
-  async receive(config: MachineConfig, abort?: AbortSignal): Promise<Received | undefined> {
-    const relay = this.#relay;
-    const given = relay?.isHelper || relay?.failure !== undefined || this.#exec?.failure;
-    this.#options = given ? { main: "defer" } : await parseIncoming(config.incoming) ??
-      (this.inPlace ? { main: "defer" } : undefined);
-    if (this.#exec) {
-      const { inheritance, wayBack } = this.#exec;
-      placement.takeOver(inheritance);
-      const onArrival = () => wayBack?.[Symbol.dispose]();
-      return { inheritance, begun: this.#begun, onArrival };
-    }
-    if (relay) {
-      const { cpr, main } = relay.link.ask();
-      const onArrival = (vm: VirtualMachine) => this.#relayed(vm, relay);
-      const received = receiveOver(cpr);
-      placement.takeOver(received.inheritance);
-      return { ...received, main, begun: this.#begun, onArrival };
-    }
-    if (!this.#options?.cpr) return undefined;
-    const reactor = new Reactor();
+  static async run(config: MachineConfig, origin: Origin): Promise<number> {
+    const { enabled, resourceControl } = config.sandbox;
+    if (enabled && !resourceControl) placement.forbid();
+    startSpareThreads(Math.min(config.smp.cpus, threadsAtATime));
+    const waiters = { ready: takeReadyFd(), useOwnOutput: takeUpdateOutput() };
+    const created = await createVm(config, origin);
+    const { vm, ignoreSignals } = created;
     try {
-      const received = await receiveCpr(this.#options.cpr, reactor, abort);
-      placement.takeOver(received.inheritance);
-      return received;
+      if (waiters.ready) watchParent(vm.reactor, waiters.ready, () => vm.quit("host-signal"));
+      await new Arrival(origin, created, waiters).#bringUp().catch((error) => {
+        // Whatever fails because the VM has ended meanwhile is of no interest.
+        if (!vm.ending.aborted) throw error;
+      });
+      const status = await vm.exited;
+      // The monitor that was told to quit has a reply to write.
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      if (vm.failure !== undefined) throw new Error(vm.failure);
+      return status;
     } finally {
-      await reactor.close();
+      ignoreSignals();
+      await vm.close();
     }
   }
 
-  /** The guest has come over the link. */
-  #relayed(vm: VirtualMachine, relay: Relay): void {
-    if (relay.isHelper) vm.chardevs.holdMonitors("everything");
-    else relay.arrived(vm.reactor);
+  /** From a machine to a VM that is up: the guest, monitors, devices, and whoever waits for that. */
+  async #bringUp(): Promise<void> {
+    const vm = this.#vm;
+    const { isHelper } = this.#origin;
+    const { monitors } = vm.config;
+    // A helper has only those monitors whose connections pass through it, until it has to stay.
+    const passes = ({ chardev }: MonitorConfig) => vm.chardevs.keeps(chardev) === "all";
+    if (isHelper) vm.chardevs.holdMonitors("everything");
+    // A client that came along with the guest hears of its arrival, when its monitor is there.
+    vm.events.hold();
+    if (!isHelper) await this.#beginGuest();
+    const openMonitors = await this.#loadMonitors();
+    openMonitors(monitors.filter((one) => !isHelper || passes(one)));
+    vm.events.release();
+    vm.attachDevices();
+    if (isHelper) {
+      await this.#origin.help(vm, this.#cpr);
+      openMonitors(monitors.filter((one) => !passes(one)));
+    }
+    vm.ending.throwIfAborted();
+    if (isHelper || !vm.pidfile?.inherited) vm.pidfile?.write();
+    if (this.#waiters.ready) daemonIsUp(vm.reactor, this.#waiters.ready);
+  }
+
+  /** Lets the guest boot, takes it, or begins to wait for it. */
+  async #beginGuest(): Promise<void> {
+    const vm = this.#vm;
+    if (this.#expected) {
+      const { incoming } = this.#expected;
+      return this.#origin.begin(vm, this.#cpr, incoming, this.#waiters.useOwnOutput);
+    }
+    await vm.chardevs.waitForClients(vm.ending);
+    vm.start();
+  }
+
+  /** The guest has come, and runs if it ran. */
+  #guestIsHere(): void {
+    const vm = this.#vm;
+    this.#origin.arrived(vm);
+    if (!this.#expected?.received || this.#origin.isHelper) return;
+    // A pidfile that a predecessor passed names that until the guest is here to stay.
+    try {
+      vm.pidfile?.write();
+    } catch (error) {
+      // The guest runs here all the same.
+      vm.notice((error as Error).message);
+    }
   }
 
   /**
-   * Takes the guest, or begins to wait for it. Not for a VM that boots.
+   * Loads the monitors' code.
    *
-   * @param onArrival called when the guest has come by itself
+   * @returns opens monitors, at once: a monitor that shares a console greets when its turn comes, which
+   *   must not be before the console's device is there
    */
-  async begin(vm: VirtualMachine, cpr: Cpr, onArrival?: () => void): Promise<void> {
-    const { main, argument } = this.#options!;
-    if (this.#exec?.failure) {
-      return cpr.incoming!.takeBack(this.#exec.failure.state, this.#exec.failure.reason);
-    }
-    if (this.#relay?.failure !== undefined) {
-      await (await cpr.migrateIncoming(undefined, true))();
-      cpr.migration.failedBefore(this.#relay.failure);
-    } else if (main !== "defer") {
-      const named = (cause: Error) => {
-        throw new Error(`-incoming ${argument}: ${cause.message}`, { cause });
-      };
-      const arrival = await cpr.migrateIncoming(main, true).catch(named);
-      const arrived = arrival().then(() => vm.failure === undefined && onArrival?.());
-      // Who connects to a VMM that executes its successor finds the guest there.
-      if (this.inPlace) await arrived;
-    }
+  async #loadMonitors(): Promise<(configs: readonly MonitorConfig[]) => void> {
+    const [vm, view, cpr] = [this.#vm, this.#view, this.#cpr];
+    if (vm.config.monitors.length === 0) return () => {};
+    const { openGdb } = vm.config.monitors.some(isGdb)
+      ? await import("../vmm/gdb/server.ts")
+      : { openGdb: () => {} };
+    const { openMonitors } = await import("../vmm/monitor/monitors.ts");
+    const { builtinCommands } = await import("../vmm/monitor/builtin_commands.ts");
+    const table = builtinCommands();
+    (await import("./commands/commands.ts")).registerMigration(table, cpr);
+    const sessionState = vm.chardevs.hasFrontendStates
+      ? (await import("../vmm/monitor/schema/session.ts")).sessionState
+      : undefined;
+    return (configs) => {
+      if (vm.runState === "shutdown") return;
+      const monitors = configs.filter((config) => !isGdb(config));
+      openMonitors(monitors, { chardevs: vm.chardevs, machine: view, table, sessionState });
+      for (const { chardev } of configs.filter(isGdb)) openGdb(vm, chardev);
+    };
   }
+}
 
-  /**
-   * The helper's life: it takes the guest and keeps it until somebody takes it from here; then the
-   * VM ends. If nobody will, it goes on as a VM like any other.
-   */
-  async help(vm: VirtualMachine, cpr: Cpr): Promise<void> {
-    await (await cpr.migrateIncoming(undefined, true))();
-    if (vm.failure !== undefined) return;
-    const nobody = await Promise.race([
-      this.#relay!.giveAway(vm.reactor, (to) => cpr.giveTo(to)),
-      vm.exited,
-    ]);
-    // The guest has ended meanwhile: so does this process, and the new program learns how.
-    if (typeof nobody === "number") return this.#relay!.link.ended(nobody);
-    if (nobody === undefined) {
-      vm.chardevs.releaseKept(true);
-      return vm.quit();
-    }
-    cpr.migration.failedBefore(nobody);
-    vm.notice(`${nobody}; the guest runs on in process ${Deno.pid}`);
-    vm.chardevs.holdMonitors("nothing");
-  }
+function isGdb({ mode }: MonitorConfig): boolean {
+  return mode === "gdb";
+}
 
-  /** After a failure: becomes the program before this one again, if there is one and it is needed. */
-  goBack(reason: string): void {
-    this.#exec?.wayBack?.go(reason);
-    this.#relay?.goBack(reason);
+/** Creates the VM, with what a predecessor passes; a signal ends every wait on the way. */
+async function createVm(options: MachineConfig, origin: Origin): Promise<Created> {
+  const end = new AbortController();
+  // The guest of a process that goes on where another was is on its way already: before it is here a
+  // signal ends the process alone.
+  const ignoreEarly = origin.inPlace
+    ? () => {}
+    : listenForSignals(options, (signal) => end.abort(new Terminated(signal)));
+  let pidfile: Pidfile | undefined;
+  try {
+    const expected = await origin.receive(options, end.signal);
+    const inheritance = expected?.received?.inheritance;
+    pidfile = Pidfile.takeOver(options.pidfile, inheritance);
+    // The guest only passes through a helper: it goes on as it was.
+    const config = origin.isHelper ? { ...options, startPaused: false } : options;
+    const log = config.logfile === undefined
+      ? console.error
+      : await openLog(config.logfile, expected !== undefined, end.signal);
+    const vm = await VirtualMachine.create(config, {
+      incoming: expected !== undefined,
+      inheritance,
+      abort: end.signal,
+      detached: true,
+      notice: (text) => log(stampMessage(config, text)),
+    });
+    const ignoreSignals = listenForSignals(config, () => vm.quit("host-signal"));
+    vm.pidfile = pidfile;
+    if (end.signal.aborted) vm.quit("host-signal");
+    return { vm, expected, ignoreSignals };
+  } catch (error) {
+    pidfile?.[Symbol.dispose]();
+    throw error;
+  } finally {
+    ignoreEarly();
   }
 }

@@ -6,7 +6,8 @@
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress, MigrationChannel } from "./channel/address.ts";
-import { Incoming, type Received } from "./handover/incoming.ts";
+import { Incoming } from "./handover/incoming.ts";
+import type { Received } from "./handover/received.ts";
 import { Migration } from "./migration/migration.ts";
 import { blockersOf, type Continuation, Outgoing } from "./outgoing.ts";
 import type { RelayChannels } from "./modes/relay_link.ts";
@@ -23,18 +24,20 @@ export class Cpr {
    * @param vm the VM
    * @param fds the descriptors that `getfd` named
    * @param received what a predecessor handed over, in a VM that waits for its state
+   * @param onArrival called when its guest has arrived: there is no way back from there
    */
   constructor(
     vm: VirtualMachine,
     fds: FdRegistry,
     received?: Received,
+    onArrival?: () => void,
   ) {
     this.#vm = vm;
     this.migration = new Migration(vm.events);
     applyGlobals(this.migration, vm.config.globals);
     this.#outgoing = new Outgoing(vm, this.migration, fds);
     if (vm.runState === "inmigrate") {
-      this.incoming = new Incoming(vm, this.migration, fds, received);
+      this.incoming = new Incoming(vm, this.migration, fds, received, onArrival);
     }
   }
 

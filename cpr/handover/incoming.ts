@@ -1,57 +1,28 @@
 /**
- * The successor's side: taking over the guest's state, after the descriptors (`receive.ts`) and the
- * machine that was built from them.
+ * The successor's side of a migration: where its state comes from, and how it ends. The descriptors
+ * have come before (`receive.ts`), and the machine was built from them.
  *
  * @module
  */
 import { accept, localAddress } from "../../ffi/socket.ts";
-import { monotonicNow } from "../../ffi/event.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
-import type { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
-import { prefault } from "../../vmm/machine/guest_memory.ts";
 import type { Inheritance } from "../../vmm/inheritance.ts";
-import { CLOSE_LATER_MS } from "../../vmm/machine/old_vm.ts";
+import type { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
 import { placement, vcpuThreads } from "../../vmm/threads/placement.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "../channel/address.ts";
 import { Channel } from "../channel/channel.ts";
 import { type IncomingEnd, openIncoming } from "../channel/open.ts";
-import { checkConstants } from "../state/machine_state.ts";
+import { awaitInput } from "../channel/peer.ts";
 import type { Migration } from "../migration/migration.ts";
+import type { Step } from "../migration/timeline.ts";
+import { readVm } from "../state/vm_state.ts";
+import { bufferSource } from "../stream/stream.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { nameOf } from "./receive.ts";
-import { enter, type Entering } from "../pause/pause.ts";
-import { EnteringRehearsal } from "../pause/rehearsal.ts";
-import { SectionTable } from "../state/section_table.ts";
-import { bufferSource, readSections } from "../stream/stream.ts";
-import type { Step } from "../migration/timeline.ts";
-import { Answer, awaitInput } from "../modes/transfer.ts";
-import { type ReadVm, readVm } from "../state/vm_state.ts";
-
-/** Milliseconds for which RAM is mapped before the guest comes. */
-const PREFAULT_LIMIT_MS = 500;
-
-/** When a process began, nanoseconds of CLOCK_MONOTONIC. */
-export interface Begun {
-  /** The runtime's first moment. */
-  readonly runtimeNs: number;
-  /** The program's first moment. */
-  readonly programNs: number;
-}
-
-/** What a predecessor handed over, by whatever way. */
-export interface Received {
-  readonly inheritance: Inheritance;
-  /** The cpr connection, whose end tells the old VMM that the main channel listens. */
-  readonly connection?: OwnedFd;
-  /** The main channel, where it is connected already. */
-  readonly main?: OwnedFd;
-  /** When this process began, where that is part of the update. */
-  readonly begun?: Begun;
-  /** Called when the guest has arrived: there is no way back from there. */
-  readonly onArrival?: (vm: VirtualMachine) => void;
-}
+import type { Received } from "./received.ts";
+import { Taking } from "./taking.ts";
 
 /** How an incoming migration ended. */
 export type IncomingResult = { readonly ok: true } | { readonly ok: false; readonly error: Error };
@@ -64,29 +35,27 @@ export class Incoming {
   readonly #ownership: Ownership;
   /** Whether the old VMM lives beside this one, and waits for answers. */
   readonly #beside: boolean;
-  /** The pause end to end, nanoseconds; known once all vCPUs run here. */
-  pauseNs: number | undefined;
   #connection: OwnedFd | undefined;
-  #rehearsal: EnteringRehearsal | undefined;
   #started = false;
-  /** When the guest might come, nanoseconds of CLOCK_MONOTONIC. */
-  #readyNs = 0;
   #main: OwnedFd | undefined;
-  readonly #onArrival: ((vm: VirtualMachine) => void) | undefined;
+  readonly #taking: Taking;
+  readonly #onArrival: (() => void) | undefined;
 
   /**
    * @param vm a VM in run state inmigrate
    * @param migration its migration state
    * @param fds the descriptors that `getfd` named
    * @param received what came over the cpr channel or over exec
+   * @param onArrival called when the guest has arrived: there is no way back from there
    */
   constructor(
     vm: VirtualMachine,
     migration: Migration,
     fds: FdRegistry,
     received?: Received,
+    onArrival?: () => void,
   ) {
-    this.#onArrival = received?.onArrival;
+    this.#onArrival = onArrival;
     this.#main = received?.main;
     this.#vm = vm;
     this.#migration = migration;
@@ -96,6 +65,7 @@ export class Incoming {
     this.#ownership = received
       ? takePage(received.inheritance)
       : Ownership.create("new", Owner.HANDED_OVER);
+    this.#taking = new Taking(vm, migration, this.#ownership);
     this.#connection = received?.connection;
     migration.timeline = this.#ownership.timeline;
     if (received?.begun) {
@@ -103,6 +73,11 @@ export class Incoming {
       this.#ownership.timeline.stamp("program-started", received.begun.programNs);
     }
     this.#stamp("machine-built");
+  }
+
+  /** The pause end to end, nanoseconds; known once all vCPUs run here. */
+  get pauseNs(): number | undefined {
+    return this.#taking.pauseNs;
   }
 
   /**
@@ -120,13 +95,7 @@ export class Incoming {
     const end = await this.#open(address);
     this.#started = true;
     this.#migration.socketAddress = end.kind === "listener" ? inetAddress(end.listener) : undefined;
-    if (this.#beside) {
-      await this.#vm.machine.threadsStarted();
-      prefault(this.#vm.machine.memory.ram, PREFAULT_LIMIT_MS);
-      this.#rehearsal ??= new EnteringRehearsal(this.#vm);
-      this.#rehearsal.begin();
-      this.#stamp("rehearsed");
-    }
+    if (this.#beside) await this.#taking.rehearse();
     // The old VMM reads the end of this connection as "the main channel listens".
     this.#connection?.close();
     this.#connection = undefined;
@@ -138,11 +107,7 @@ export class Incoming {
         channel = end.kind === "open" ? end.channel : await this.#accept(end.listener, address);
         await channel.begun(reactor, ending);
         this.#migration.status = "active";
-        // Kept back until the monitors whose clients came along are there to hear of it.
-        this.#vm.events.hold();
-        this.#arrived(
-          this.#beside ? this.#takeFromPeer(channel) : this.#enter(this.#entering(channel, false)),
-        );
+        this.#take(channel);
         return { ok: true };
       } catch (error) {
         this.#migration.error = (error as Error).message;
@@ -151,10 +116,26 @@ export class Incoming {
         placement.restore(vcpuThreads(this.#vm));
         return { ok: false, error: error as Error };
       } finally {
-        this.#vm.events.release();
         if (channel) void letEnd(channel, reactor, ending);
       }
     };
+  }
+
+  /** Takes the guest. @throws {Error} if it is not taken */
+  #take(channel: Channel): void {
+    const vm = this.#vm;
+    // Kept back until the monitors whose clients came along are there to hear of it.
+    vm.events.hold();
+    try {
+      const taking = this.#taking;
+      const state = this.#beside ? taking.fromPeer(channel) : taking.fromFile(channel);
+      vm.arrived(state.takeOver);
+      this.#onArrival?.();
+      this.#migration.complete();
+      taking.settle(state.stoppedNs);
+    } finally {
+      vm.events.release();
+    }
   }
 
   /**
@@ -195,88 +176,6 @@ export class Incoming {
     return new Channel(connection);
   }
 
-  /** Agrees with the old VMM on what stays the same, then takes the rest, and answers. */
-  #takeFromPeer(channel: Channel): ReadVm {
-    let state: ReadVm;
-    try {
-      const table = new SectionTable(readSections(channel.source));
-      checkConstants(this.#vm.machine, table);
-      table.checkEmpty();
-      this.#stamp("machine-agreed");
-      placement.admit(vcpuThreads(this.#vm));
-      const entering = this.#entering(channel, true);
-      this.#rehearsal?.finish();
-      channel.sink(Uint8Array.of(Answer.READY));
-      state = this.#enter(entering);
-    } catch (error) {
-      refuse(channel, error as Error);
-      throw error;
-    }
-    answerDone(channel);
-    this.#stamp("answered");
-    return state;
-  }
-
-  /** @param agreed whether the constant sections have been compared before */
-  #entering(channel: Channel, agreed: boolean): Entering {
-    const vm = this.#vm;
-    return {
-      ownership: this.#ownership,
-      channel,
-      machine: vm.machine,
-      reading: {
-        agreed,
-        keepers: vm.keepers,
-        ignoreShared: this.#migration.capabilities.has("x-ignore-shared"),
-        target: this.#rehearsal?.target,
-      },
-      tscGoesOn: !vm.config.machine.xPauseClock,
-      mayRun: vm.startsOnArrival,
-      wakesEarly: placement.tied,
-    };
-  }
-
-  /** Takes the state. */
-  #enter(entering: Entering): ReadVm {
-    // Behind the last rehearsal, in which the vCPUs' threads came by as well.
-    this.#readyNs = monotonicNow();
-    const { state, runs } = enter(entering);
-    if (runs) this.#vm.resumed();
-    else this.#vm.setRunState("paused");
-    return state;
-  }
-
-  /** What need not happen within the pause. */
-  #arrived({ takeOver, stoppedNs }: ReadVm): void {
-    this.#vm.arrived(takeOver);
-    this.#onArrival?.(this.#vm);
-    this.#migration.complete();
-    const { epoch } = placement;
-    setTimeout(() => {
-      // First: to close a VM takes as long as the host's own threads are kept waiting.
-      placement.restore(vcpuThreads(this.#vm), epoch);
-      this.#rehearsal?.[Symbol.dispose]();
-    }, CLOSE_LATER_MS);
-    if (this.#vm.running) {
-      this.#noteEntries(stoppedNs).catch((error: Error) => this.#vm.notice(error.message));
-    }
-  }
-
-  /** Adds to the timeline when the vCPUs went on, as soon as they have. */
-  async #noteEntries(stoppedNs: number): Promise<void> {
-    let last = 0;
-    for (const { index, control } of this.#vm.machine.vcpus) {
-      while (control.enteredNs < this.#readyNs) {
-        await new Promise((resolve) => setTimeout(resolve, 1));
-        if (!this.#vm.running) return;
-      }
-      this.#ownership.timeline.stamp("entered", control.enteredNs, index);
-      last = Math.max(last, control.enteredNs);
-    }
-    this.pauseNs = last - stoppedNs;
-    this.#migration.writeTrace();
-  }
-
   #stamp(step: Step): void {
     this.#ownership.timeline.stamp(step);
   }
@@ -305,21 +204,4 @@ function inetAddress({ fd }: OwnedFd): Migration["socketAddress"] {
   if (address?.type !== "inet") return undefined;
   const { type, host, port } = address;
   return { type, host, port: `${port}`, ...(host.includes(":") ? { ipv6: true } : { ipv4: true }) };
-}
-
-function refuse(channel: Channel, error: Error): void {
-  try {
-    const text = new TextEncoder().encode(error.message);
-    channel.sink(Uint8Array.of(Answer.ERROR, ...text));
-  } catch {
-    // The old VMM is gone; the reason goes to our own user.
-  }
-}
-
-function answerDone(channel: Channel): void {
-  try {
-    channel.sink(Uint8Array.of(Answer.DONE));
-  } catch {
-    // The old VMM is gone; the guest is ours all the same.
-  }
 }

@@ -25,7 +25,7 @@ import type { Inheritance } from "../../vmm/inheritance.ts";
 import type { MigrationAddress } from "../channel/address.ts";
 import { decodeHandover } from "./handover.ts";
 import { type ByteSource, readSections, StateError } from "../stream/stream.ts";
-import { awaitInput, PEER_LIMIT_MS } from "../modes/transfer.ts";
+import { awaitInput, PEER_LIMIT_MS } from "../channel/peer.ts";
 
 const RECEIVE_BUFFER = 256 << 10;
 

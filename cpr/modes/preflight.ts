@@ -30,7 +30,7 @@ import { wantedBackends } from "../../vmm/machine/memory_set.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { makeMemfd } from "../../ffi/memory.ts";
 import { DeviceState } from "../state/device_state.ts";
-import { awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
+import { awaitInput, PEER_LIMIT_MS } from "../channel/peer.ts";
 
 /** Tells the child where it finds the guest's layout, and where its answer goes: two descriptors. */
 const PREFLIGHT = "DENOVO_CPR_PREFLIGHT";

@@ -9,7 +9,7 @@ import type { Reactor } from "../../ffi/reactor.ts";
 import { setTimeouts, socketPair } from "../../ffi/socket.ts";
 import { receiveMessage, sendMessage } from "../../ffi/socket_message.ts";
 import { StateError } from "../stream/stream.ts";
-import { awaitInput, PEER_LIMIT_MS } from "./transfer.ts";
+import { awaitInput, PEER_LIMIT_MS } from "../channel/peer.ts";
 
 const ASK = Uint8Array.of(0x41);
 const GRANT = Uint8Array.of(0x47);

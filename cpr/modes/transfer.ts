@@ -22,9 +22,7 @@
  *
  * @module
  */
-import { Epoll } from "../../ffi/event.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
-import type { Reactor } from "../../ffi/reactor.ts";
 import { setTimeouts } from "../../ffi/socket.ts";
 import { MAX_MESSAGE_FDS, sendMessage } from "../../ffi/socket_message.ts";
 import type { Successor } from "../../vmm/inheritance.ts";
@@ -32,7 +30,9 @@ import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "../channel/address.ts";
 import { type Channel, sendIfThere } from "../channel/channel.ts";
 import { connectUnixNow } from "../channel/open.ts";
+import { awaitInput, PEER_LIMIT_MS } from "../channel/peer.ts";
 import type { Departure, Update } from "./departure.ts";
+import { Answer, readAnswer } from "../handover/answer.ts";
 import { collectHandover, encodeHandover } from "../handover/handover.ts";
 import { Owner, type Ownership } from "../handover/ownership.ts";
 import { leave, type Leaving } from "../pause/pause.ts";
@@ -40,19 +40,8 @@ import { LeavingRehearsal } from "../pause/rehearsal.ts";
 import { encodeStream, type Section } from "../stream/stream.ts";
 import type { GuestRun } from "../state/vm_state.ts";
 
-/** What the successor answers on the main channel. */
-export const Answer = { READY: 0x52, DONE: 0x44, ERROR: 0x45 } as const;
-/** The longest error text that is read. */
-const MAX_ERROR = 4096;
-/**
- * Milliseconds for which a peer that is there may keep silent while the guest runs: waiting costs
- * the guest nothing then, and a runtime that starts on a busy host takes seconds.
- */
-export const PEER_LIMIT_MS = 60_000;
 /** Milliseconds for which a successor may keep silent while nobody runs the guest. */
 const HANDOVER_LIMIT_MS = 2_000;
-/** Milliseconds for the rest of an error text, which comes with the answer. */
-const TEXT_LIMIT_MS = 100;
 
 /** How the successor is reached. */
 export interface SuccessorChannels {
@@ -246,21 +235,4 @@ export function sendTable(
     socket.close();
     throw error;
   }
-}
-
-/** Waits on the event loop for input on a descriptor; rejects by `abort`. */
-export function awaitInput(reactor: Reactor, fd: number, abort?: AbortSignal): Promise<void> {
-  return reactor.ready(fd, Epoll.IN | Epoll.RDHUP, abort);
-}
-
-/** Reads the successor's answer. @throws {Error} with its reason, or because it is gone */
-function readAnswer(channel: Channel, expected: number): void {
-  const [answer] = channel.source(1);
-  if (answer === expected) return;
-  if (answer === undefined) throw new Error("The new VMM has closed the migration channel");
-  if (answer !== Answer.ERROR) throw new Error(`The new VMM answered 0x${answer.toString(16)}`);
-  // The guest stands still meanwhile: a peer that never ends its text must not keep it waiting.
-  setTimeouts(channel.fd.fd, TEXT_LIMIT_MS);
-  const text = new TextDecoder().decode(channel.rest(MAX_ERROR));
-  throw new Error(text || "The new VMM refused");
 }

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { Cpr } from "../../cpr/cpr.ts";
 import { EXEC_STATE, receiveExec } from "../../cpr/modes/exec.ts";
-import type { Received } from "../../cpr/handover/incoming.ts";
+import type { Received } from "../../cpr/handover/received.ts";
 import { receiveOver } from "../../cpr/handover/receive.ts";
 import { saveMachine } from "../../cpr/state/machine_state.ts";
 import { Owner, Ownership } from "../../cpr/handover/ownership.ts";
