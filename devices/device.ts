@@ -10,6 +10,7 @@
  *
  * @module
  */
+import type { AttachedDisk } from "./block/disk.ts";
 import type { IoVector } from "../ffi/iovec.ts";
 import type { Fields, Struct, View } from "../ffi/struct.ts";
 import type { NetPort } from "./net/port.ts";
@@ -64,7 +65,9 @@ export interface Lock {
 export type GuestRequest =
   | { kind: "reset"; reason: "guest-reset" }
   | { kind: "shutdown"; reason: "guest-shutdown" }
-  | { kind: "debug-exit"; status: number };
+  | { kind: "debug-exit"; status: number }
+  /** The host could not do a request; the disk's statistics say what is to be done about it. */
+  | { kind: "disk-error" };
 
 /** The outside of a character device: bytes towards the host. All calls are synchronous. */
 export interface CharacterSink {
@@ -115,6 +118,8 @@ export interface DeviceContext {
   readonly chardev?: CharacterSink;
   /** The network backend bound to the device's `netdev` property, if one is. */
   readonly netdev?: NetPort;
+  /** The disk bound to the device's `drive` property, if one is. */
+  readonly disk?: AttachedDisk;
   readonly memory: DeviceMemory;
   /**
    * Sends an interrupt message to the local APICs (Intel SDM volume 3, 12.11).
@@ -177,6 +182,8 @@ export interface Device {
   press?(keys: readonly string[], holdMs: number): boolean;
   /** Another device drives an interrupt input of this one, which is an interrupt controller. */
   setInput?(pin: number, level: boolean): void;
+  /** The device's disk has another size. */
+  resized?(): void;
   /** A user presses the power button. */
   pressPowerButton?(): void;
   /** The network backend has a connection that it had not. */

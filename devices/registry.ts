@@ -14,6 +14,7 @@ import { port92 } from "./isa/port92.ts";
 import { mc146818rtc } from "./isa/rtc.ts";
 import { isaSerial } from "./isa/serial.ts";
 import { fwCfg } from "./isa/fw_cfg.ts";
+import { virtioBlk } from "./virtio/blk.ts";
 import { virtioRng } from "./virtio/rng.ts";
 
 /** Every kind of device that exists, in the order of `-device help`. */
@@ -28,5 +29,6 @@ export const deviceTypes: readonly DeviceType[] = [
   mc146818rtc,
   pciConfig,
   port92,
+  virtioBlk,
   virtioRng,
 ];

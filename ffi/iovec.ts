@@ -124,6 +124,15 @@ export class IoVector {
     }
   }
 
+  /** Moves the last byte to an empty vector. @returns false if there is none */
+  moveLast(into: IoVector): boolean {
+    if (this.#length === 0) return false;
+    const last = this.#end - 1;
+    into.push(this.#addressOf(last) + this.#lengthOf(last) - 1, 1);
+    this.truncate(this.#length - 1);
+    return true;
+  }
+
   /** Adds the pieces of another vector's first `length` bytes. @returns false if it gets full */
   append(other: IoVector, length: number = other.length): boolean {
     let rest = Math.min(length, other.length);

@@ -7,7 +7,7 @@
  * @module
  */
 import type { BlockNodeConfig, DriveConfig } from "../devices/block/config.ts";
-import type { DiskDescription } from "../devices/block/disk.ts";
+import type { AttachedDisk } from "../devices/block/disk.ts";
 import { fileRequirement } from "../devices/block/file.ts";
 import { type BlockNode, type KeptFile, keptOf, openNode } from "../devices/block/node.ts";
 import {
@@ -16,7 +16,7 @@ import {
   Permission,
   type Permissions,
 } from "../devices/block/permissions.ts";
-import { DiskStatistics, STATISTICS_SIZE } from "../devices/block/statistics.ts";
+import { type DiskError, DiskStatistics, STATISTICS_SIZE } from "../devices/block/statistics.ts";
 import {
   describeKey,
   type HandedFd,
@@ -40,15 +40,6 @@ export interface DiskUser {
   readonly shareWrites: boolean;
 }
 
-/** A disk that a device has: plain data, from which any thread opens it. */
-export interface AttachedDisk {
-  readonly disk: DiskDescription;
-  /** What the device counts. */
-  readonly statistics: SharedArrayBuffer;
-  /** What `-drive` says of it, if it is one. */
-  readonly drive?: DriveConfig;
-}
-
 /** A drive, or a node that a device uses without one (QEMU's BlockBackend). */
 export interface BlockBackend {
   /** Empty for a node without a drive. */
@@ -56,6 +47,15 @@ export interface BlockBackend {
   readonly node: BlockNode | undefined;
   readonly user: DiskUser | undefined;
   readonly statistics: DiskStatistics;
+}
+
+/** An error that the host has had with a guest's request, and the disk. */
+export interface BlockError extends DiskError {
+  /** The device's place in the machine. */
+  readonly qomPath: string;
+  /** The drive's id; empty for a node without one. */
+  readonly drive: string;
+  readonly nodeName: string;
 }
 
 /** Nodes and drives. */
@@ -175,6 +175,23 @@ export class BlockSet implements Keeper {
     const disk = { disk: node.description, statistics, ...drive && { drive } };
     this.#attached.set(name, { user, disk });
     return disk;
+  }
+
+  /** Takes the errors that the host has had with guests' requests since, in no order. */
+  takeErrors(): readonly BlockError[] {
+    return [...this.#attached.values()].flatMap(({ user, disk }) =>
+      new DiskStatistics(disk.statistics).takeErrors().map((error) => ({
+        ...error,
+        qomPath: user.device.startsWith("/") ? user.device : `/machine/peripheral/${user.device}`,
+        drive: disk.drive?.id ?? "",
+        nodeName: disk.disk.nodeName,
+      }))
+    );
+  }
+
+  /** The guest goes on: requests that the host could not do are tried again. */
+  clearErrors(): void {
+    for (const { disk } of this.#attached.values()) new DiskStatistics(disk.statistics).setOk();
   }
 
   handOver(): Handover {

@@ -4,6 +4,8 @@
  *
  * @module
  */
+import { describeErrno, Errno } from "../ffi/errno.ts";
+import type { BlockError, BlockSet } from "./block_set.ts";
 import type { MachineConfig } from "./config.ts";
 import type { EventHub } from "./events.ts";
 import type { Machine, MachineEvent } from "./machine/machine.ts";
@@ -16,6 +18,8 @@ import { vcpuFailure } from "./view/vcpu_failure.ts";
 export interface GuestOwner {
   readonly machine: Machine;
   readonly events: EventHub;
+  /** The disks' images. */
+  readonly blocks: Pick<BlockSet, "takeErrors">;
   readonly running: boolean;
   readonly runState: RunState;
   /** Aborted when the VM has ended. */
@@ -70,6 +74,8 @@ export class GuestEvents {
         return this.#end(argument & 0xff);
       case GuestEvent.CRASH:
         return this.#panic();
+      case GuestEvent.DISK_ERROR:
+        return this.#diskErrors();
       case GuestEvent.THREAD_FAILED:
         return this.#internalError(`${vcpu ? `CPU ${vcpu.index}` : "I/O"} thread failed`);
       default:
@@ -113,8 +119,28 @@ export class GuestEvents {
     }
   }
 
+  /** The host could not do what the guest asked of a disk. */
+  #diskErrors(): void {
+    const errors = this.#vm.blocks.takeErrors();
+    for (const error of errors) this.#vm.events.emit("BLOCK_IO_ERROR", describeError(error));
+    if (errors.some(({ action }) => action === "stop")) this.#vm.pause("io-error");
+  }
+
   #internalError(text: string): void {
     this.#vm.pause("internal-error");
     this.#vm.notice(text);
   }
+}
+
+/** QAPI BLOCK_IO_ERROR; `nospace` is told where the guest may be stopped for it. */
+function describeError({ qomPath, drive, nodeName, operation, action, errno }: BlockError) {
+  return {
+    "qom-path": qomPath,
+    device: drive,
+    "node-name": nodeName,
+    operation,
+    action,
+    nospace: errno === Errno.ENOSPC,
+    reason: describeErrno(errno),
+  };
 }

@@ -9,6 +9,7 @@ export const runStates = [
   "debug",
   "inmigrate",
   "internal-error",
+  "io-error",
   "paused",
   "postmigrate",
   "prelaunch",

@@ -153,6 +153,7 @@ export class VirtualMachine implements AsyncDisposable {
       rom: (size) => parts.memory.openRom(size),
       sink: (id) => this.chardevs.sink(id),
       netPort: (id) => this.netdevs.port(id),
+      disk: (drive, user) => this.blocks.attach(drive, user),
       onEvent: (event) => guestEvents.handle(event),
     });
     this.#oldVm = new OldVm(this.machine, options.inheritance);
@@ -260,6 +261,7 @@ export class VirtualMachine implements AsyncDisposable {
    */
   resume(held: ReadonlySet<number> = new Set()): void {
     const { machine } = this;
+    this.blocks.clearErrors();
     machine.resume(new Set(machine.vcpus.filter(({ index }) => held.has(index))));
     this.resumed();
   }

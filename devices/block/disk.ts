@@ -7,7 +7,7 @@
 import { Errno } from "../../ffi/errno.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import { isZero } from "../../ffi/memory.ts";
-import type { BlockNodeCommon } from "./config.ts";
+import type { BlockNodeCommon, DriveConfig } from "./config.ts";
 import { type Image, type ImageDescription, openImage } from "./image.ts";
 
 /** Sizes are multiples of this; a file's last bytes are followed by zeros. */
@@ -39,6 +39,15 @@ export interface DiskDescription
   readonly shared: SharedArrayBuffer;
 }
 
+/** A disk that a device has, as plain data. */
+export interface AttachedDisk {
+  readonly disk: DiskDescription;
+  /** What the device counts, for {@linkcode DiskStatistics}. */
+  readonly statistics: SharedArrayBuffer;
+  /** What `-drive` says of it, if it is one. */
+  readonly drive?: DriveConfig;
+}
+
 /** Bytes of the disk now: an image can be resized. */
 export function diskSize({ offset, size, shared }: DiskDescription): number {
   if (size !== undefined) return size;
@@ -54,8 +63,8 @@ export class Disk {
   readonly description: DiskDescription;
   readonly #image: Image;
   readonly #words: BigInt64Array<SharedArrayBuffer>;
-  readonly #look = new IoVector();
-  readonly #looked = new Uint8Array(LOOK);
+  /** For `detect-zeroes`; made when it is needed, as most threads only look at the size. */
+  #look: { readonly vector: IoVector; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
 
   /** Opens a disk on this thread. */
   constructor(description: DiskDescription) {
@@ -133,13 +142,17 @@ export class Disk {
     return this.contains(offset, length) ? 0 : -Errno.EIO;
   }
 
-  #isZero(vector: IoVector): boolean {
-    this.#look.clear();
-    if (!this.#look.append(vector)) return false;
-    while (this.#look.length > 0) {
-      const n = this.#look.copyOut(this.#looked);
-      if (n < 0 || !isZero(this.#looked.subarray(0, n))) return false;
-      this.#look.skip(n);
+  #isZero(data: IoVector): boolean {
+    const { vector, bytes } = this.#look ??= {
+      vector: new IoVector(),
+      bytes: new Uint8Array(LOOK),
+    };
+    vector.clear();
+    if (!vector.append(data)) return false;
+    while (vector.length > 0) {
+      const n = vector.copyOut(bytes);
+      if (n < 0 || !isZero(bytes.subarray(0, n))) return false;
+      vector.skip(n);
     }
     return true;
   }

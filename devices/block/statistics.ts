@@ -14,8 +14,21 @@ export type RequestKind = typeof requestKinds[number];
 const counters = ["bytes", "operations", "total_time_ns", "failed", "invalid"] as const;
 type Counter = typeof counters[number];
 
+/** What is done about an error that the host has had (QAPI BlockErrorAction). */
+export const errorActions = ["ignore", "report", "stop"] as const;
+const operations = ["read", "write"] as const;
+
+/** An error that the host has had with a guest's request. */
+export interface DiskError {
+  readonly operation: typeof operations[number];
+  readonly action: typeof errorActions[number];
+  readonly errno: number;
+}
+
+/** The words with the last error of each operation and action that nobody has taken. */
+const ERRORS = 2;
 /** Words of 64 bits before the counters. */
-const FIRST_COUNTER = 2;
+const FIRST_COUNTER = ERRORS + operations.length * errorActions.length;
 /** The word with the state of the disk (QAPI BlockDeviceIoStatus). */
 const IO_STATUS = 0;
 /** The word with the time at which the last request ended. */
@@ -70,10 +83,22 @@ export class DiskStatistics {
     return ioStates[Number(Atomics.load(this.#words, IO_STATUS))];
   }
 
-  /** Such an error has come. @param error its errno */
-  setFailed(error: number): void {
-    const state = error === Errno.ENOSPC ? "nospace" : "failed";
+  /** An error has come, which the main thread tells of; of several alike it tells of the last. */
+  report({ operation, action, errno }: DiskError): void {
+    Atomics.store(this.#words, errorWord(operation, action), BigInt(errno));
+    if (action !== "stop") return;
+    const state = errno === Errno.ENOSPC ? "nospace" : "failed";
     Atomics.store(this.#words, IO_STATUS, BigInt(ioStates.indexOf(state)));
+  }
+
+  /** Takes the errors that have come. */
+  takeErrors(): DiskError[] {
+    return operations.flatMap((operation) =>
+      errorActions.flatMap((action) => {
+        const errno = Number(Atomics.exchange(this.#words, errorWord(operation, action), 0n));
+        return errno === 0 ? [] : [{ operation, action, errno }];
+      })
+    );
   }
 
   /** The guest goes on. */
@@ -84,6 +109,11 @@ export class DiskStatistics {
   #add(kind: RequestKind, counter: Counter, n: bigint): void {
     Atomics.add(this.#words, wordOf(kind, counter), n);
   }
+}
+
+function errorWord(operation: DiskError["operation"], action: DiskError["action"]): number {
+  return ERRORS + operations.indexOf(operation) * errorActions.length +
+    errorActions.indexOf(action);
 }
 
 function wordOf(kind: RequestKind, counter: Counter): number {

@@ -165,6 +165,7 @@ export function defineVirtioDevice<F extends Fields>(
           });
         },
         rung: (index) => virtio.work(() => backend.handleQueue(index)),
+        resized: () => virtio.configChanged(),
         timer: (index, nowNs) => backend.timer?.(index, nowNs),
         restored() {
           virtio.driveInterrupt();

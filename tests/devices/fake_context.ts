@@ -21,6 +21,7 @@ import {
   type Timer,
   withDefaults,
 } from "../../devices/device.ts";
+import type { AttachedDisk } from "../../devices/block/disk.ts";
 import type { IoVector } from "../../ffi/iovec.ts";
 import { addressOf, viewMemory } from "../../ffi/memory.ts";
 import type { Fields, Struct } from "../../ffi/struct.ts";
@@ -142,6 +143,7 @@ export class FakeContext implements DeviceContext {
    * @param doorbells how many the device has
    * @param locks how many the device has
    * @param memory guest RAM
+   * @param disk the disk that the device has
    */
   constructor(
     interrupts: number,
@@ -149,6 +151,7 @@ export class FakeContext implements DeviceContext {
     doorbells = 0,
     locks = 0,
     readonly memory: FakeMemory = new FakeMemory(),
+    readonly disk?: AttachedDisk,
   ) {
     this.doorbells = Array.from(
       { length: doorbells },
@@ -235,6 +238,7 @@ export class Rig {
     properties: Properties = {},
     content: Uint8Array = new Uint8Array(),
     memory?: FakeMemory,
+    disk?: AttachedDisk,
   ) {
     this.#properties = withDefaults(type, properties);
     this.context = new FakeContext(
@@ -243,6 +247,7 @@ export class Rig {
       type.doorbells?.(this.#properties).length,
       type.locks,
       memory,
+      disk,
     );
     this.context.content = content;
     this.#layout = layoutFor(type, this.#properties).state;

@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import type { AttachedDisk } from "../../devices/block/disk.ts";
+import { openNode } from "../../devices/block/node.ts";
+import { STATISTICS_SIZE } from "../../devices/block/statistics.ts";
 import { withDefaults } from "../../devices/device.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { Rig } from "./fake_context.ts";
@@ -10,6 +13,21 @@ function randomiser(seed: number): (limit: number) => number {
     return ((seed ^ (seed >>> 13)) >>> 0) % limit;
   };
 }
+
+/** A disk for those who have one: it forgets what is written. */
+const { description } = openNode(
+  {
+    ...{ driver: "null-co", nodeName: "n", size: 1 << 20, readZeroes: true, readOnly: false },
+    ...{ autoReadOnly: false, cache: { direct: false, noFlush: false } },
+    ...{ discard: "unmap", detectZeroes: "off" },
+  },
+  undefined,
+  undefined,
+);
+const disk: AttachedDisk = {
+  disk: description,
+  statistics: new SharedArrayBuffer(STATISTICS_SIZE),
+};
 
 Deno.test("`deviceTypes` names each type once", () => {
   const names = deviceTypes.map(({ name }) => name);
@@ -81,7 +99,7 @@ for (const type of deviceTypes) {
   Deno.test(`${type.name} bears any saved state`, () => {
     for (let seed = 1; seed <= 150; seed++) {
       const random = randomiser(seed);
-      const rig = new Rig(type, seed % 2 ? "kept" : "saved");
+      const rig = new Rig(type, seed % 2 ? "kept" : "saved", {}, undefined, undefined, disk);
       rig.load(Uint8Array.from({ length: type.state.size }, () => random(4) ? random(256) : 0xff));
       const normalised = rig.bytes.slice();
       rig.load(normalised);
@@ -93,7 +111,7 @@ for (const type of deviceTypes) {
   Deno.test(`${type.name} stays within its state when that changes under it`, () => {
     for (let seed = 1; seed <= 50; seed++) {
       const random = randomiser(seed);
-      const rig = new Rig(type, "shared");
+      const rig = new Rig(type, "shared", {}, undefined, undefined, disk);
       for (let step = 0; step < 60; step++) {
         if (rig.bytes.length > 0) rig.bytes[random(rig.bytes.length)] = random(256);
         act(rig, random);

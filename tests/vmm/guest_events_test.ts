@@ -16,6 +16,7 @@ function doneAfter(
   const vm: GuestOwner = {
     machine: {} as Machine,
     events: new EventHub(),
+    blocks: { takeErrors: () => [] },
     running: true,
     runState: "running",
     ending: new AbortController().signal,
@@ -74,6 +75,27 @@ Deno.test("`handle()` ends the VM at the guest's shutdown, or keeps it to be loo
   assert.deepEqual(did, [
     "pause shutdown",
     'SHUTDOWN {"guest":true,"reason":"guest-shutdown"}',
+  ]);
+});
+
+Deno.test("`handle()` tells of a disk's errors, and stops the guest if one says so", () => {
+  const error = { qomPath: "/machine/peripheral/vd0", drive: "d", nodeName: "n" } as const;
+  const read = { ...error, operation: "read", action: "report", errno: 5 } as const;
+  const write = { ...error, operation: "write", action: "stop", errno: 28 } as const;
+  const told = (action: string, operation: string, nospace: boolean, reason: string) =>
+    `BLOCK_IO_ERROR ${
+      JSON.stringify({
+        ...{ "qom-path": "/machine/peripheral/vd0", device: "d", "node-name": "n" },
+        ...{ operation, action, nospace, reason },
+      })
+    }`;
+  const { did } = doneAfter(GuestEvent.DISK_ERROR, { blocks: { takeErrors: () => [read] } });
+  assert.deepEqual(did, [told("report", "read", false, "Input/output error")]);
+  const both = doneAfter(GuestEvent.DISK_ERROR, { blocks: { takeErrors: () => [read, write] } });
+  assert.deepEqual(both.did, [
+    told("report", "read", false, "Input/output error"),
+    told("stop", "write", true, "No space left on device"),
+    "pause io-error",
   ]);
 });
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { AttachedDisk } from "../../devices/block/disk.ts";
 import type { SinkDescription } from "../../devices/chardev/sink.ts";
 import {
   type AddressRange,
@@ -42,6 +43,8 @@ export interface DeviceRequest {
   readonly sink?: SinkDescription;
   /** Where its frames go, and come from. */
   readonly netdev?: NetPortDescription;
+  /** The disk that the device has. */
+  readonly disk?: AttachedDisk;
   /** What the device is given, and never changes. */
   readonly content?: Uint8Array<SharedArrayBuffer>;
 }
@@ -145,6 +148,7 @@ export class DeviceSet implements Disposable {
         locks: locks[i],
         chardev: requests[i].sink,
         netdev: requests[i].netdev,
+        disk: requests[i].disk,
         content: requests[i].content,
       })),
     };

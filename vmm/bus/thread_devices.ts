@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { AttachedDisk } from "../../devices/block/disk.ts";
 import { openSink, type SinkDescription } from "../../devices/chardev/sink.ts";
 import {
   type Device,
@@ -43,6 +44,7 @@ export interface DeviceDescription {
   readonly locks: readonly number[];
   readonly chardev?: SinkDescription;
   readonly netdev?: NetPortDescription;
+  readonly disk?: AttachedDisk;
   readonly content?: Uint8Array<SharedArrayBuffer>;
 }
 
@@ -64,6 +66,7 @@ const requestEvents: Record<GuestRequest["kind"], number> = {
   reset: GuestEvent.RESET,
   shutdown: GuestEvent.SHUTDOWN,
   "debug-exit": GuestEvent.DEBUG_EXIT,
+  "disk-error": GuestEvent.DISK_ERROR,
 };
 
 /** The devices on this thread. */
@@ -161,6 +164,7 @@ function makeContext(
     content: entry.content ?? nothing,
     chardev: entry.chardev && openSink(entry.chardev),
     netdev: entry.netdev && openPort(entry.netdev),
+    disk: entry.disk,
     realtimeNs,
     monotonicNs,
     moveRange(range, base) {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { AttachedDisk } from "../../devices/block/disk.ts";
 import type { SinkDescription } from "../../devices/chardev/sink.ts";
 import type { NetPortDescription } from "../../devices/net/port.ts";
 import { drainEvent, Epoll, makeEventfd } from "../../ffi/event.ts";
@@ -11,6 +12,7 @@ import { installKick } from "../../ffi/process.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import type { Accelerator } from "../accel/accelerator.ts";
 import { Hardware } from "../accel/hardware.ts";
+import type { DiskUser } from "../block_set.ts";
 import type { MachineConfig } from "../config.ts";
 import { controlBlockSize, ThreadControl, ThreadPhase } from "../threads/control_block.ts";
 import { findCpuid } from "../cpu/features.ts";
@@ -23,6 +25,7 @@ import { type FirmwareItems, firmwareItems } from "../firmware/firmware_items.ts
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
 import { IOAPIC2_BASE, IOAPIC2_ID, LOW_RAM_LIMIT } from "./microvm.ts";
+import { userDeviceId, withDisk } from "./disks.ts";
 import { placeVirtio, virtioCmdline } from "./virtio.ts";
 import {
   type MachineThread,
@@ -65,6 +68,8 @@ export interface MachineParts {
   sink(chardev: string): SinkDescription;
   /** The network backend of an id. @throws {Error} if there is none */
   netPort(id: string): NetPortDescription;
+  /** The disk behind a drive's id or a node's name. @throws {Error} if it cannot be had */
+  disk(drive: string, user: DiskUser): AttachedDisk;
   /** Called on the main thread for each event. */
   onEvent(event: MachineEvent): void;
 }
@@ -258,8 +263,10 @@ export class Machine {
       const taken = vcpu.control.take();
       if (taken) this.#parts.onEvent({ ...taken, vcpu });
     }
-    const taken = this.#ioThread?.control.take() ?? this.#control.take();
-    if (taken) this.#parts.onEvent(taken);
+    for (const control of [this.#ioThread?.control, this.#control]) {
+      const taken = control?.take();
+      if (taken) this.#parts.onEvent(taken);
+    }
   }
 }
 
@@ -289,11 +296,13 @@ function deviceRequests(
 ): DeviceRequest[] {
   return machineDevices(config).map((request) => {
     if (request.type === "fw_cfg") return { ...request, content: firmware.content };
-    const { chardev, netdev } = request.properties;
+    const { chardev, netdev, drive } = request.properties;
+    const disk = (name: string, user: DiskUser) => parts.disk(name, user);
     return {
       ...request,
       ...(typeof chardev === "string" && { sink: parts.sink(chardev) }),
       ...(typeof netdev === "string" && { netdev: parts.netPort(netdev) }),
+      ...(typeof drive === "string" && withDisk(request, drive, config, disk)),
     };
   });
 }
@@ -325,9 +334,9 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
     const properties = { chardev: config.debugcon };
     own.push({ type: "isa-debugcon", id: "debugcon", properties });
   }
-  const user = config.devices.map((device, i): DeviceRequest => ({
+  const user = config.devices.map((device): DeviceRequest => ({
     type: device.driver,
-    id: device.id ?? `${device.driver}.${i}`,
+    id: userDeviceId(device, config.devices),
     properties: device.properties,
   }));
   return placeVirtio([...own, ...user], config.machine);

@@ -32,6 +32,8 @@ export const GuestEvent = {
   RUN_FAILED: 10,
   /** Where a debugger wanted the vCPU to stop; the argument is DR6. */
   DEBUG: 11,
+  /** The host could not do a request to a disk, whose statistics have the rest. */
+  DISK_ERROR: 12,
 } as const;
 
 /**

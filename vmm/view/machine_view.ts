@@ -220,7 +220,9 @@ export class MachineView implements MachineControl {
   }
 
   blockResize(of: Parameters<MachineControl["blockResize"]>[0], size: number): void {
-    this.#vm.blocks.resize(of, size);
+    const { blocks, machine: { devices } } = this.#vm;
+    blocks.resize(of, size);
+    for (const { id } of devices.devices) devices.with(id, (device) => device.resized?.());
   }
 
   get deviceTree(): BusInfo {

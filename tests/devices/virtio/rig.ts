@@ -4,6 +4,7 @@
  * @module
  */
 import assert from "node:assert/strict";
+import type { AttachedDisk } from "../../../devices/block/disk.ts";
 import type { DeviceType, Properties } from "../../../devices/device.ts";
 import { Feature, Status } from "../../../devices/virtio/virtio_state.ts";
 import { Rig, type RigMode } from "../fake_context.ts";
@@ -26,10 +27,15 @@ export class VirtioRig extends Rig {
   /** What the driver has accepted. */
   features = 0n;
 
-  constructor(type: DeviceType, mode: RigMode = "kept", properties: Properties = {}) {
+  constructor(
+    type: DeviceType,
+    mode: RigMode = "kept",
+    properties: Properties = {},
+    disk?: AttachedDisk,
+  ) {
     const memory = new TestMemory();
     const place = { "mmio-base": 0xfeb0_0e00, irq: 12 };
-    super(type, mode, { ...properties, ...place }, undefined, memory);
+    super(type, mode, { ...properties, ...place }, undefined, memory, disk);
     this.ram = memory;
   }
 

@@ -17,6 +17,7 @@ const schemas = () => import("../schema/hotplug.ts");
 const hotplugStates: readonly RunState[] = [
   "inmigrate",
   "internal-error",
+  "io-error",
   "paused",
   "prelaunch",
   "running",
