@@ -102,6 +102,11 @@ export interface DeviceMemory {
    * @returns undefined if it is not RAM throughout, or the host has no memory for it
    */
   view(gpa: number, length: number): ArrayBuffer | undefined;
+  /**
+   * To be called after RAM was written by way of `collect` or `view`, unless it was a ring, and before
+   * the guest is told: it may be code. `write` and `zero` do so themselves.
+   */
+  changed(): void;
 }
 
 /** What a device may do to its surroundings; the same on every thread. */

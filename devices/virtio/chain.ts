@@ -7,7 +7,7 @@ import type { DeviceMemory } from "../device.ts";
 import { IoVector, MAX_PIECES } from "../../ffi/iovec.ts";
 
 /** Guest RAM as rings and requests need it. */
-export type RingMemory = Pick<DeviceMemory, "collect" | "view">;
+export type RingMemory = Pick<DeviceMemory, "collect" | "view" | "changed">;
 
 /** The driver broke the rules of the ring: the device needs a reset (virtio 1.2, 2.1.1). */
 export class MalformedRing extends Error {

@@ -71,6 +71,7 @@ export class PackedRing implements VirtQueue {
   push({ id, descriptors }: Chain, written: number): void {
     // A driver that makes descriptors available again before it got them back.
     if (this.#pushed + descriptors > this.#size) throw new MalformedRing("Looped descriptor");
+    if (written > 0) this.#memory.changed();
     const at = this.#state.next_used + this.#pushed;
     const isWrapped = at >= this.#size;
     const index = isWrapped ? at - this.#size : at;

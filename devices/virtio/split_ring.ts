@@ -73,6 +73,7 @@ export class SplitRing implements VirtQueue {
   }
 
   push({ id }: Chain, written: number): void {
+    if (written > 0) this.#memory.changed();
     const slot = (this.#state.next_used + this.#pushed++) & (this.#size - 1);
     this.#used32[1 + 2 * slot] = id;
     this.#used32[2 + 2 * slot] = written;

@@ -62,6 +62,8 @@ export class FakeSink implements CharacterSink {
 /** RAM from an address on. */
 export class FakeMemory implements DeviceMemory {
   readonly bytes: Uint8Array<ArrayBuffer>;
+  /** How often a device has said that it has written. */
+  changes = 0;
 
   constructor(readonly base = 0x1000, size = 0x1000) {
     this.bytes = new Uint8Array(size);
@@ -88,6 +90,10 @@ export class FakeMemory implements DeviceMemory {
   collect(vector: IoVector, gpa: number, length: number): "added" | "outside" | "full" {
     if (!this.#has(gpa, length)) return "outside";
     return vector.push(this.#address(gpa), length) ? "added" : "full";
+  }
+
+  changed(): void {
+    this.changes++;
   }
 
   view(gpa: number, length: number): ArrayBuffer | undefined {

@@ -124,6 +124,7 @@ class Stage implements Disposable {
       sendMsi: (address: number, data: number) => {
         this.lines.push(`other 0x${address.toString(16)} 0x${data.toString(16)}`);
       },
+      ramWritten: () => {},
     };
     return new ThreadDevices(this.set.description, this.#control, lines);
   }

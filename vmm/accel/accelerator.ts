@@ -192,12 +192,14 @@ export interface VcpuRunner {
   enter(): number;
 }
 
-/** The input lines of the interrupt chips, and messages past them, on one thread. */
+/** What devices have of an accelerator on one thread: its chips' input lines, and messages past them. */
 export interface InterruptLines {
   /** Drives a line (GSI). */
   setLine(gsi: number, level: boolean): void;
   /** Sends a message of 32 bits to the local APICs' addresses: an interrupt. */
   sendMsi(address: number, data: number): void;
+  /** A device has written guest RAM, which may be code: before the guest can know of it. */
+  ramWritten(): void;
 }
 
 /** What a vCPU's thread is told of its vCPU. */

@@ -26,14 +26,19 @@ export interface RamRange {
 
 /** Guest RAM on this thread. */
 export class GuestRam implements DeviceMemory {
+  readonly changed: () => void;
   readonly #ranges: readonly {
     readonly gpa: number;
     readonly mapping: MappedRegion;
     readonly readonly: boolean;
   }[];
 
-  /** @param ranges where it is; the mappings outlive the devices */
-  constructor(ranges: readonly RamRange[]) {
+  /**
+   * @param ranges where it is; the mappings outlive the devices
+   * @param changed told after devices have written it
+   */
+  constructor(ranges: readonly RamRange[], changed: () => void = () => {}) {
+    this.changed = changed;
     this.#ranges = ranges.map(({ gpa, size, address, name, readonly }) => {
       const mapping = new MappedRegion(address, size);
       mapping.name = name;
@@ -49,12 +54,14 @@ export class GuestRam implements DeviceMemory {
   write(gpa: number, data: Uint8Array<ArrayBuffer>): boolean {
     const range = this.#find(gpa, data.length);
     range?.mapping.write(gpa - range.gpa, data);
+    if (range) this.changed();
     return range !== undefined;
   }
 
   zero(gpa: number, length: number): boolean {
     const range = this.#find(gpa, length);
     range?.mapping.zero(gpa - range.gpa, length);
+    if (range) this.changed();
     return range !== undefined;
   }
 

@@ -89,7 +89,7 @@ export class ThreadDevices {
     const bases = new RangeBases(description.bases);
     const surroundings: Surroundings = {
       eventFd: description.eventFd,
-      memory: new GuestRam(description.ram),
+      memory: new GuestRam(description.ram, () => lines.ramWritten()),
       control,
       lines,
       bases,

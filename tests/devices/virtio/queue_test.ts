@@ -58,7 +58,9 @@ for (const packed of [false, true]) {
         assert.equal(chain.readable.length, word.length);
         assert.equal(chain.writable.length, 64);
         assert.deepEqual(driver.take(), []);
+        const changes = memory.changes;
         driver.queue.push(chain, shout(chain));
+        assert.equal(memory.changes, changes + 1, "what was written may be code");
         assert.deepEqual(driver.take(), [], "nothing is seen before it is flushed");
         driver.queue.flush();
         assert.deepEqual(driver.take(), [{ id, written: word.length }]);

@@ -48,6 +48,9 @@ export class KvmInterruptLines implements InterruptLines {
     ioctlBuffer(this.#fd, KVM.IRQ_LINE, this.#line.bytes);
   }
 
+  /** The processor sees to it. */
+  ramWritten(): void {}
+
   sendMsi(address: number, data: number): void {
     this.#msi.view.address_lo = address;
     this.#msi.view.data = data;

@@ -150,6 +150,11 @@ export class Wakes {
     });
   }
 
+  /** Makes all vCPUs forget it: a device has written what they may have decoded. */
+  flushAll(): void {
+    for (const words of this.#attention) Atomics.or(words, 0, ATTENTION.flush);
+  }
+
   /** The vCPU looks up. */
   attend(vcpu: number): void {
     Atomics.and(this.#attention[vcpu], 0, ~ATTENTION.kick);

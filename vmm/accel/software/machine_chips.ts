@@ -4,26 +4,27 @@
  * @module
  */
 import { monotonicNow, realtimeNs } from "../../../ffi/event.ts";
+import type { InterruptLines } from "../accelerator.ts";
 import { readTsc, tscNow } from "../../../ffi/tsc.ts";
 import { Chipset } from "./chips/chipset.ts";
 import { VcpuChips } from "./chips/vcpu_chips.ts";
 import { type LapicFeatures, SlotTable, type SoftwareVmDescription, Wakes } from "./description.ts";
-import { GuestRam } from "./guest_ram.ts";
+import { SlotMemory } from "./slot_memory.ts";
 import type { CpuState } from "./kvm_state.ts";
 
 /** The chips and what they are connected to. */
-export class MachineChips {
+export class MachineChips implements InterruptLines {
   readonly chipset: Chipset;
   readonly wakes: Wakes;
   readonly slots: SlotTable;
-  readonly ram: GuestRam;
+  readonly ram: SlotMemory;
 
   /** @param description the VM */
   constructor(description: SoftwareVmDescription) {
     const { chips, slots, pages, pic, tscKhz } = description;
     this.wakes = new Wakes(description);
     this.slots = new SlotTable(slots);
-    this.ram = new GuestRam(this.slots);
+    this.ram = new SlotMemory(this.slots);
     this.chipset = new Chipset({
       buffer: chips,
       vcpus: pages.length,
@@ -31,6 +32,18 @@ export class MachineChips {
       clock: { monotonicNs: monotonicNow, realtimeNs, tsc: tscNow, tscKhz },
       kick: (vcpu) => this.wakes.kick(vcpu),
     });
+  }
+
+  setLine(gsi: number, level: boolean): void {
+    this.chipset.setLine(gsi, level);
+  }
+
+  sendMsi(address: number, data: number): void {
+    this.chipset.sendMsi(address, data);
+  }
+
+  ramWritten(): void {
+    this.wakes.flushAll();
   }
 
   /** A vCPU's own chips. */

@@ -12,5 +12,5 @@ import { SoftwareRunner } from "./runner.ts";
 export const softwareThread: AcceleratorThread = {
   openRunner: (description, serve) =>
     new SoftwareRunner(description as SoftwareRunnerDescription, serve),
-  openInterrupts: (description) => new MachineChips(description as SoftwareVmDescription).chipset,
+  openInterrupts: (description) => new MachineChips(description as SoftwareVmDescription),
 };

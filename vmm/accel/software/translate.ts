@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { GuestRam } from "./guest_ram.ts";
+import type { SlotMemory } from "./slot_memory.ts";
 import type { CpuState } from "./kvm_state.ts";
 
 const PRESENT = 1n;
@@ -21,7 +21,7 @@ const ADDRESS = 0x000f_ffff_ffff_f000n;
  *
  * @returns undefined where nothing is mapped
  */
-export function translate(state: CpuState, ram: GuestRam, linear: bigint): bigint | undefined {
+export function translate(state: CpuState, ram: SlotMemory, linear: bigint): bigint | undefined {
   if (!(state.cr0 & CR0_PG)) return BigInt.asUintN(32, linear);
   if (!(state.cr4 & CR4_PAE)) return translate32(state, ram, BigInt.asUintN(32, linear));
   if (state.efer & EFER_LMA) {
@@ -32,7 +32,7 @@ export function translate(state: CpuState, ram: GuestRam, linear: bigint): bigin
 }
 
 /** Tables of 512 entries of 64 bits; `levels` are left. */
-function walk(ram: GuestRam, table: bigint, linear: bigint, levels: number): bigint | undefined {
+function walk(ram: SlotMemory, table: bigint, linear: bigint, levels: number): bigint | undefined {
   const shift = BigInt(12 + 9 * (levels - 1));
   const entry = ram.readWide(Number(table + ((linear >> shift) & 0x1ffn) * 8n));
   if (entry === undefined || !(entry & PRESENT)) return undefined;
@@ -44,7 +44,7 @@ function walk(ram: GuestRam, table: bigint, linear: bigint, levels: number): big
 }
 
 /** Two levels of 1024 entries of 32 bits, pages of 4 KiB and 4 MiB. */
-function translate32(state: CpuState, ram: GuestRam, linear: bigint): bigint | undefined {
+function translate32(state: CpuState, ram: SlotMemory, linear: bigint): bigint | undefined {
   const entryAt = (table: bigint, index: bigint) =>
     BigInt(ram.read(Number((table & 0xffff_f000n) + index * 4n)));
   const directory = entryAt(state.cr3, linear >> 22n);

@@ -56,7 +56,7 @@ export class SoftwareVm implements AcceleratorVm {
     this.#machine = new MachineChips(this.interruptsDescription);
     const { chipset } = this.#machine;
     chipset.reset();
-    this.interrupts = chipset;
+    this.interrupts = this.#machine;
     const powerOn = new PowerOn(module);
     this.vcpus = cpus.map((cpu, index) =>
       new SoftwareVcpu(

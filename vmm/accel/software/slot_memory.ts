@@ -14,7 +14,7 @@ interface Place {
 }
 
 /** The RAM behind a slot table. */
-export class GuestRam implements ClockMemory {
+export class SlotMemory implements ClockMemory {
   readonly #slots: SlotTable;
 
   /** @param slots the VM's */
