@@ -65,6 +65,7 @@ export interface Lock {
 export type GuestRequest =
   | { kind: "reset"; reason: "guest-reset" }
   | { kind: "shutdown"; reason: "guest-shutdown" }
+  | { kind: "suspend" }
   | { kind: "debug-exit"; status: number }
   /** The host could not do a request; the disk's statistics say what is to be done about it. */
   | { kind: "disk-error" };
@@ -191,6 +192,10 @@ export interface Device {
   resized?(): void;
   /** A user presses the power button. */
   pressPowerButton?(): void;
+  /** Whether the guest has put the machine to sleep. */
+  isAsleep?(): boolean;
+  /** Wakes the machine up. */
+  wake?(): void;
   /** The network backend has a connection that it had not. */
   connected?(): void;
   /** After saved state was loaded: sets interrupts, timers and places of ranges from the state. */

@@ -30,6 +30,8 @@ export interface GuestOwner {
   debugStop: { readonly cpuIndex: number; readonly status: number } | undefined;
   /** Stops the guest into a run state. */
   pause(state: RunState): void;
+  /** The guest has put the machine to sleep. */
+  suspend(): void;
   /** Resets the machine. @throws {Error} if it cannot be */
   reset(reason: string): void;
   /** Ends the VM with exit status 0. */
@@ -70,6 +72,8 @@ export class GuestEvents {
         return this.#debugStop(vcpu!, argument);
       case GuestEvent.SHUTDOWN:
         return this.#shutdown("guest-shutdown");
+      case GuestEvent.SUSPEND:
+        return vm.suspend();
       case GuestEvent.DEBUG_EXIT:
         return this.#end(argument & 0xff);
       case GuestEvent.CRASH:

@@ -241,7 +241,7 @@ export class VirtualMachine implements AsyncDisposable {
    * @throws {Error} if it must not: after a crash, or because another VMM owns it
    */
   cont(held?: ReadonlySet<number>): void {
-    if (this.running) return;
+    if (this.running || this.#runState === "suspended") return;
     if (this.#runState === "inmigrate") {
       this.#startOnArrival = true;
       return;
@@ -261,6 +261,7 @@ export class VirtualMachine implements AsyncDisposable {
    */
   resume(held: ReadonlySet<number> = new Set()): void {
     const { machine } = this;
+    if (machine.isAsleep) return this.sleepOn();
     this.blocks.clearErrors();
     machine.resume(new Set(machine.vcpus.filter(({ index }) => held.has(index))));
     this.resumed();
@@ -277,10 +278,54 @@ export class VirtualMachine implements AsyncDisposable {
     this.chardevs.acceptInput();
   }
 
+  /**
+   * The VM goes on, but its guest sleeps: the vCPUs stand still until it is woken.
+   *
+   * @internal
+   */
+  sleepOn(): void {
+    this.#runState = "suspended";
+    this.events.emit("RESUME");
+  }
+
+  /** The guest has put the machine to sleep: stops it until it is woken. */
+  suspend(): void {
+    if (!this.running || !this.machine.isAsleep) return;
+    this.machine.park();
+    this.machine.hardware.freezeClock();
+    this.#runState = "suspended";
+    this.events.emit("SUSPEND");
+  }
+
+  /**
+   * Wakes a guest that sleeps.
+   *
+   * @throws {Error} if it does not, or cannot
+   */
+  wakeup(): void {
+    if (!this.config.machine.acpi) {
+      throw new Error("wake-up from suspend is not supported by this guest");
+    }
+    if (this.#runState !== "suspended") {
+      throw new Error("Unable to wake up: guest is not in suspended state");
+    }
+    const refusal = this.guard?.();
+    if (refusal !== undefined) throw new Error(refusal);
+    const { machine } = this;
+    machine.devices.with(GED_ID, (device) => device.wake!());
+    machine.resume();
+    this.#runState = "running";
+    this.events.emit("WAKEUP");
+    this.chardevs.acceptInput();
+  }
+
   /** Stops the guest; `cont` lets it go on. In `inmigrate` it only takes back the automatic start. */
   stop(): void {
     if (this.#runState === "inmigrate") this.#startOnArrival = false;
-    else this.pause("paused");
+    else if (this.#runState === "suspended") {
+      this.#runState = "paused";
+      this.events.emit("STOP");
+    } else this.pause("paused");
   }
 
   /**
@@ -345,20 +390,23 @@ export class VirtualMachine implements AsyncDisposable {
       // The machine is as a reset leaves it, and its memory is in use where the guest still runs.
       return this.events.emit("RESET", resetEvent);
     }
-    const wasRunning = this.running;
+    const wasRunning = this.running || this.#runState === "suspended";
     this.machine.park();
     this.log("cpu_reset", () => registersAtReset(this.machine));
     try {
       this.machine.reset();
     } catch (error) {
       // Memory or an image is gone: what is left is no machine that could run.
-      if (wasRunning) this.pause("internal-error");
+      if (this.running) this.pause("internal-error");
       else this.#runState = "internal-error";
       throw error;
     }
     this.events.emit("RESET", resetEvent);
     if (needsReset.has(this.#runState)) this.#runState = "paused";
-    else if (wasRunning) this.machine.resume();
+    else if (wasRunning) {
+      this.#runState = "running";
+      this.machine.resume();
+    }
   }
 
   /** Presses the power button; without ACPI there is none, only the event is sent. */

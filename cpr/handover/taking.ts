@@ -111,6 +111,7 @@ export class Taking {
     this.#readyNs = monotonicNow();
     const { state, runs } = enter(entering);
     if (runs) this.#vm.resumed();
+    else if (state.wasRunning && entering.mayRun) this.#vm.sleepOn();
     else this.#vm.setRunState("paused");
     return state;
   }

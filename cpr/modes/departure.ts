@@ -62,7 +62,9 @@ export class Departure {
   /** Stops the guest, unless that was done. @throws {Error} if it must not leave now */
   stop(): GuestRun {
     if (this.vm.runState === "finish-migrate") return this.guest;
-    const guest = { wasRunning: this.vm.running, stoppedNs: monotonicNow() };
+    const { runState, running } = this.vm;
+    const wasRunning = running || runState === "suspended";
+    const guest = { wasRunning, stoppedNs: monotonicNow() };
     this.ownership.timeline.stamp("stop", guest.stoppedNs);
     this.noteStop(guest);
     checkUndecided(this.vm.machine.threads);

@@ -123,7 +123,7 @@ export function enter(entering: Entering): { readonly state: ReadVm; readonly ru
     throw new Error("The old VMM has taken the guest back");
   }
   timeline.stamp("taken");
-  const runs = state.wasRunning && entering.mayRun;
+  const runs = state.wasRunning && entering.mayRun && !machine.isAsleep;
   // What vCPUs ran into as they rehearsed is not the guest's doing.
   machine.forgetEvents();
   if (runs) machine.resume();

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { struct, u32, type View } from "../../ffi/struct.ts";
+import { struct, u32, u8, type View } from "../../ffi/struct.ts";
 import { defineDevice, type Device, type DeviceContext, type DeviceType } from "../device.ts";
 
 /** Where its selector and its registers are, and its interrupt. */
@@ -24,8 +24,14 @@ export const GedRegister = { SLEEP_CONTROL: 0, SLEEP_STATUS: 1, RESET: 2 } as co
 /** What the sleep control register takes: the type of sleep, and to enter it. */
 export const SleepControl = { TYPE_SHIFT: 2, TYPE_MASK: 7, ENABLE: 1 << 5 } as const;
 
-/** Types of sleep, as the DSDT says them. */
-export const SleepType = { S5: 5 } as const;
+/**
+ * Types of sleep, as the DSDT says them. In S3 the vCPUs keep their state: without ACPI's fixed hardware
+ * there is no place for a waking vector, and the guest goes on where it waits for {@linkcode WAKE_STATUS}.
+ */
+export const SleepType = { S3: 3, S5: 5 } as const;
+
+/** Bit of the sleep status register: the machine has woken up; software clears it by writing it. */
+const WAKE_STATUS = 1 << 7;
 
 /** What the reset register takes. */
 export const RESET_VALUE = 0x42;
@@ -36,6 +42,10 @@ const EVENTS = 0;
 const state = struct("acpi-ged", {
   /** What has happened and was not read yet. */
   events: u32,
+  /** The machine sleeps, in S3. */
+  asleep: u8,
+  /** The sleep status register. */
+  sleep_status: u8,
 });
 
 class Ged implements Device {
@@ -47,9 +57,10 @@ class Ged implements Device {
     this.#context = context;
   }
 
-  /** The selector reads once, and only as a whole. The other registers read as zeros. */
+  /** The selector reads once, and only as a whole. The registers to write read as zeros. */
   read(range: number, offset: number, size: number): number {
-    if (range !== EVENTS || offset !== 0 || size !== GED_EVENTS_SIZE) return 0;
+    if (range !== EVENTS) return offset === GedRegister.SLEEP_STATUS ? this.#state.sleep_status : 0;
+    if (offset !== 0 || size !== GED_EVENTS_SIZE) return 0;
     const { events } = this.#state;
     this.#state.events = 0;
     return events;
@@ -59,13 +70,23 @@ class Ged implements Device {
     if (range === EVENTS) return;
     const byte = value & 0xff;
     if (offset === GedRegister.SLEEP_CONTROL) this.#sleep(byte);
+    if (offset === GedRegister.SLEEP_STATUS) this.#state.sleep_status &= ~byte & WAKE_STATUS;
     if (offset === GedRegister.RESET && byte === RESET_VALUE) {
       this.#context.request({ kind: "reset", reason: "guest-reset" });
     }
   }
 
   reset(): void {
-    this.#state.events = 0;
+    Object.assign(this.#state, { events: 0, asleep: 0, sleep_status: 0 });
+  }
+
+  isAsleep(): boolean {
+    return this.#state.asleep !== 0;
+  }
+
+  wake(): void {
+    this.#state.asleep = 0;
+    this.#state.sleep_status = WAKE_STATUS;
   }
 
   pressPowerButton(): void {
@@ -81,6 +102,9 @@ class Ged implements Device {
     const type = control >> SleepControl.TYPE_SHIFT & SleepControl.TYPE_MASK;
     if (type === SleepType.S5) {
       this.#context.request({ kind: "shutdown", reason: "guest-shutdown" });
+    } else if (type === SleepType.S3) {
+      this.#state.asleep = 1;
+      this.#context.request({ kind: "suspend" });
     }
   }
 }
@@ -94,7 +118,7 @@ export const acpiGed: DeviceType = defineDevice({
   version: 1,
   state,
   // Between events there is nothing to say, and VMMs without it go on with the guest.
-  needed: ({ events }) => events !== 0,
+  needed: ({ events, asleep, sleep_status }) => events + asleep + sleep_status !== 0,
   ranges: () => [
     { space: "mmio", base: GED.events, size: GED_EVENTS_SIZE, name: "acpi-ged" },
     { space: "mmio", base: GED.registers, size: 3, name: "acpi-ged-regs" },

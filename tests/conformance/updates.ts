@@ -32,7 +32,7 @@ export interface UpdateOptions {
   /** Milliseconds by which to prolong the pause of cpr-reboot. */
   readonly delayMs?: number;
   /** The run state in which the guest arrives, unless it runs. */
-  readonly arrives?: "running" | "paused";
+  readonly arrives?: "running" | "paused" | "suspended";
   /** What runs the guest from then on, unless it is what ran it before. */
   readonly accel?: AcceleratorName;
 }

@@ -43,6 +43,7 @@ export const imageRecipes: ImageRecipe[] = [
   { name: "triple", source: "triple.s", defines: [], address: MIB },
   { name: "badop", source: "badop.s", defines: [], address: MIB },
   { name: "reset", source: "reset.s", defines: [], address: MIB },
+  { name: "acpi", source: "acpi.s", defines: [], address: MIB },
   { name: "probe", source: "probe.s", defines: [], address: MIB },
   { name: "probe_multiboot", source: "probe.s", defines: ["MULTIBOOT"], address: MIB },
   {

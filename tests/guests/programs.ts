@@ -310,6 +310,13 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
       "exits with value 0.",
     4,
   ),
+  acpi: elf(
+    "acpi",
+    "Prints `acpi N`, 1 where PVH has told of an RSDP; on the console `s` sleeps in S3 and prints " +
+      "`awake` afterwards, `o` powers off, `r` resets, and the power button prints `button N` with " +
+      "the generic event device's selector.",
+    4,
+  ),
   probe: elf(
     "probe",
     "Prints `probe EAX EBX` and does what lines on the console say, numbers hexadecimal: `i PORT` " +

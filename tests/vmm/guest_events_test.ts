@@ -23,6 +23,7 @@ function doneAfter(
     actions: defaultConfig().actions,
     debugStop: undefined,
     pause: (state) => void did.push(`pause ${state}`),
+    suspend: () => void did.push("suspend"),
     reset: (reason) => void did.push(`reset ${reason}`),
     quit: (reason) => void did.push(`quit ${reason}`),
     notice: (text) => void did.push(text),
@@ -44,6 +45,10 @@ Deno.test("`handle()` resets the machine when the guest asks, and on a triple fa
     "guest_errors: CPU 3: triple fault",
     "reset guest-reset",
   ]);
+});
+
+Deno.test("`handle()` suspends the VM when its guest has put the machine to sleep", () => {
+  assert.deepEqual(doneAfter(GuestEvent.SUSPEND).did, ["suspend"]);
 });
 
 Deno.test("`handle()` does nothing for vCPUs that rehearse, but says so if a thread has failed", () => {

@@ -65,6 +65,7 @@ export interface DeviceSetDescription {
 const requestEvents: Record<GuestRequest["kind"], number> = {
   reset: GuestEvent.RESET,
   shutdown: GuestEvent.SHUTDOWN,
+  suspend: GuestEvent.SUSPEND,
   "debug-exit": GuestEvent.DEBUG_EXIT,
   "disk-error": GuestEvent.DISK_ERROR,
 };

@@ -207,6 +207,11 @@ export class Machine {
     for (const control of this.#controls) control.take();
   }
 
+  /** Whether the guest has put the machine to sleep, and nobody has woken it up. */
+  get isAsleep(): boolean {
+    return this.#config.machine.acpi && this.devices.with(GED_ID, (device) => device.isAsleep!());
+  }
+
   /** Stops all threads. */
   park(): void {
     parkAll(this.threads);

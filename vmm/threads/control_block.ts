@@ -34,6 +34,8 @@ export const GuestEvent = {
   DEBUG: 11,
   /** The host could not do a request to a disk, whose statistics have the rest. */
   DISK_ERROR: 12,
+  /** The guest has put the machine to sleep. */
+  SUSPEND: 13,
 } as const;
 
 /**

@@ -41,7 +41,6 @@ import type { VirtualMachine } from "../virtual_machine.ts";
 
 /** The bridge from the monitor's interface to the VM. */
 export class MachineView implements MachineControl {
-  readonly wakeupSupported = false;
   readonly fds: FdRegistry = new FdRegistry();
   readonly chardevBackends = ["null", "stdio", "file", "pipe", "pty", "socket"];
   readonly netClients: readonly NetClientInfo[] = [];
@@ -58,6 +57,10 @@ export class MachineView implements MachineControl {
   /** @param vm the VM */
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
+  }
+
+  get wakeupSupported(): boolean {
+    return this.#vm.config.machine.acpi;
   }
 
   get kvm(): { enabled: boolean; present: boolean } {
@@ -101,7 +104,7 @@ export class MachineView implements MachineControl {
   }
 
   wakeup(): void {
-    throw new QmpError("Unable to wake up: guest is not in suspended state");
+    this.#vm.wakeup();
   }
 
   quit(): void {

@@ -59,3 +59,25 @@ deviceTest("the state is written only while a press waits", acpiGed, (rig) => {
   press(rig);
   assert.equal(acpiGed.needed!(state()), true);
 });
+
+deviceTest("SLP_TYP 3 sleeps until `wake()`, which the status register tells", acpiGed, (rig) => {
+  const isAsleep = () => rig.call((device) => device.isAsleep!());
+  assert.equal(isAsleep(), false);
+  rig.write(0, 0x2c, 1, REGISTERS);
+  assert.deepEqual(rig.context.requests, [{ kind: "suspend" }]);
+  assert.equal(isAsleep(), true);
+  assert.equal(rig.read(1, 1, REGISTERS), 0);
+  rig.call((device) => device.wake!());
+  assert.equal(isAsleep(), false);
+  assert.equal(rig.read(1, 1, REGISTERS), 0x80);
+  rig.write(1, 0x7f, 1, REGISTERS);
+  assert.equal(rig.read(1, 1, REGISTERS), 0x80);
+  rig.write(1, 0x80, 1, REGISTERS);
+  assert.equal(rig.read(1, 1, REGISTERS), 0);
+});
+
+deviceTest("`reset()` ends sleep", acpiGed, (rig) => {
+  rig.write(0, 0x2c, 1, REGISTERS);
+  rig.call((device) => device.reset());
+  assert.equal(rig.call((device) => device.isAsleep!()), false);
+});

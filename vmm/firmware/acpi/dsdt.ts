@@ -69,7 +69,7 @@ export function dsdt(oem: Oem, options: DsdtOptions): Uint8Array<ArrayBuffer> {
     "DSDT",
     REVISION,
     oem,
-    join(scope("_SB", ...devices), sleepState(5, SleepType.S5)),
+    join(scope("_SB", ...devices), sleepState(3, SleepType.S3), sleepState(5, SleepType.S5)),
   );
 }
 
