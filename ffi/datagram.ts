@@ -6,7 +6,7 @@
 import { check, describeErrno, errno } from "./errno.ts";
 import { OwnedFd, unlinkFile } from "./fd.ts";
 import { libc } from "./libc.ts";
-import { inetAddress, unixAddress } from "./socket.ts";
+import { inetAddress, unixAddress } from "./socket_address.ts";
 
 const AF_UNIX = 1;
 const SOCK_DGRAM = 2;

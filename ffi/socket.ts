@@ -8,15 +8,12 @@
 import { check, describeErrno, Errno, errno, OsError, retry } from "./errno.ts";
 import { Epoll } from "./event.ts";
 import { fileStatus, OwnedFd, unlinkFile } from "./fd.ts";
-import { cstring, libc } from "./libc.ts";
+import { libc } from "./libc.ts";
 import type { Reactor } from "./reactor.ts";
-import { bytes, i32, struct, u16, u32 } from "./struct.ts";
-import { decodeText } from "./text.ts";
+import { AF_UNIX, inetAddress, unixAddress } from "./socket_address.ts";
+import { i32, struct, u32 } from "./struct.ts";
 
 // linux/socket.h, asm-generic/socket.h, linux/in.h, linux/tcp.h
-const AF_UNIX = 1;
-const AF_INET = 2;
-const AF_INET6 = 10;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
 const SOCK_SEQPACKET = 5;
@@ -27,6 +24,8 @@ const SO_REUSEADDR = 2;
 const SO_ERROR = 4;
 const SO_RCVBUF = 8;
 const SO_PEERCRED = 17;
+const SO_RCVTIMEO = 20;
+const SO_SNDTIMEO = 21;
 const SO_ACCEPTCONN = 30;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -34,51 +33,12 @@ const EPROTOTYPE = 91;
 const EADDRINUSE = 98;
 const ECONNABORTED = 103;
 
-const UNIX_PATH_MAX = 108;
-const sockaddrUn = struct("sockaddr_un", { family: u16, path: bytes(UNIX_PATH_MAX) });
-const sockaddrIn = struct("sockaddr_in", {
-  family: u16,
-  port: bytes(2),
-  address: bytes(4),
-  zero: bytes(8),
-});
-const sockaddrIn6 = struct("sockaddr_in6", {
-  family: u16,
-  port: bytes(2),
-  flowinfo: u32,
-  address: bytes(16),
-  scope: u32,
-});
 const ucred = struct("ucred", { pid: i32, uid: u32, gid: u32 });
 
 /** How a socket carries data: as a stream of bytes, or as messages whose bounds are kept. */
 export type SocketType = "stream" | "seqpacket";
 
 const typeNumbers: Record<SocketType, number> = { stream: SOCK_STREAM, seqpacket: SOCK_SEQPACKET };
-
-/** Where a socket is bound or connected to. */
-export type SocketAddress =
-  /** The path is empty for a socket without a name. */
-  | { readonly type: "unix"; readonly path: string }
-  /** The host is an IPv4 or IPv6 literal. */
-  | { readonly type: "inet"; readonly host: string; readonly port: number };
-
-/** A path that does not fit into struct sockaddr_un. */
-export class UnixPathError extends RangeError {
-  /** The class's name. */
-  override readonly name = "UnixPathError";
-  /** The line that QEMU prints below the message. */
-  readonly hint = `Path must be less than ${UNIX_PATH_MAX} bytes`;
-
-  /**
-   * Makes the error.
-   *
-   * @param path the path that is too long
-   */
-  constructor(path: string) {
-    super(`UNIX socket path '${path}' is too long`);
-  }
-}
 
 /** How a socket is made. */
 export interface SocketOptions {
@@ -134,8 +94,8 @@ export function listenUnix(path: string, options: ListenOptions = {}): OwnedFd {
 /**
  * Listens on a TCP socket; `::` takes IPv4 connections as well unless the system says otherwise.
  *
- * @param host an IPv4 or IPv6 literal; see {@linkcode resolveHost}
- * @param port 0 lets the kernel choose one, which {@linkcode localAddress} tells
+ * @param host an IPv4 or IPv6 literal; see `resolveHost` in `socket_address.ts`
+ * @param port 0 lets the kernel choose one, which `localAddress` tells
  * @throws {Error} in QEMU's words; `cause` is the {@linkcode OsError}
  */
 export function listenTcp(host: string, port: number, options: ListenOptions = {}): OwnedFd {
@@ -165,7 +125,7 @@ export function connectUnix(path: string, options: SocketOptions = {}): OwnedFd 
  * Connects to a TCP socket. With `nonblocking` the connection is up once the descriptor is writable
  * and {@linkcode socketError} says 0.
  *
- * @param host an IPv4 or IPv6 literal; see {@linkcode resolveHost}
+ * @param host an IPv4 or IPv6 literal; see `resolveHost` in `socket_address.ts`
  * @throws {Error} in QEMU's words; `cause` is the {@linkcode OsError}
  */
 export function connectTcp(
@@ -205,26 +165,6 @@ export async function awaitTcp(
     socket.close();
     throw error;
   }
-}
-
-/**
- * Resolves a host name to IPv4 and IPv6 literals, IPv4 first. A literal stands for itself.
- *
- * @param port only named in the error
- * @throws {Error} in QEMU's words
- */
-export async function resolveHost(host: string, port: number): Promise<string[]> {
-  if (parseIp(host)) return [host];
-  // Loaded only here: it costs milliseconds, and literals do without.
-  const { lookup } = await import("node:dns/promises");
-  // An empty name would resolve to this host.
-  const found = host === "" ? [] : await lookup(host, { all: true, order: "ipv4first" }).catch(
-    () => [],
-  );
-  if (found.length === 0) {
-    throw new Error(`address resolution failed for ${host}:${port}: Name or service not known`);
-  }
-  return [...new Set(found.map((entry) => entry.address))];
 }
 
 /**
@@ -309,16 +249,6 @@ export function isListening(fd: number): boolean {
   return fileStatus(fd).kind === "socket" && intOption(fd, SO_ACCEPTCONN) === 1;
 }
 
-/** The address that a socket is bound to; undefined for families other than UNIX and IP. */
-export function localAddress(fd: number): SocketAddress | undefined {
-  return readAddress(fd, libc.getsockname, "getsockname");
-}
-
-/** The address that a socket is connected to; undefined for families other than UNIX and IP. */
-export function peerAddress(fd: number): SocketAddress | undefined {
-  return readAddress(fd, libc.getpeername, "getpeername");
-}
-
 function makeSocket(family: number, options: SocketOptions): OwnedFd {
   const type = typeNumbers[options.type ?? "stream"] | SOCK_CLOEXEC |
     (options.nonblocking ? SOCK_NONBLOCK : 0);
@@ -348,74 +278,6 @@ function fail(words: string, syscall: string, subject: string): never {
   throw new Error(`${words}: ${cause.reason}`, { cause });
 }
 
-/** A struct sockaddr_un. @throws {UnixPathError} */
-export function unixAddress(path: string): Uint8Array<ArrayBuffer> {
-  const name = cstring(path);
-  if (name.length > UNIX_PATH_MAX) {
-    throw new UnixPathError(path);
-  }
-  const { bytes, view } = sockaddrUn.alloc({ family: AF_UNIX });
-  view.path.set(name);
-  return bytes;
-}
-
-/** The address family and the bytes of an IP address; undefined for other text. */
-function parseIp(host: string): { family: number; number: Uint8Array } | undefined {
-  const text = cstring(host);
-  const number = new Uint8Array(16);
-  if (libc.inet_pton(AF_INET, text, number) === 1) {
-    return { family: AF_INET, number: number.subarray(0, 4) };
-  }
-  return libc.inet_pton(AF_INET6, text, number) === 1 ? { family: AF_INET6, number } : undefined;
-}
-
-/** A struct sockaddr_in or sockaddr_in6, from a literal. */
-export function inetAddress(
-  host: string,
-  port: number,
-): { family: number; address: Uint8Array<ArrayBuffer> } {
-  if (!Number.isInteger(port) || port < 0 || port > 0xffff) {
-    throw new RangeError(`Port ${port} is not between 0 and 65535`);
-  }
-  const ip = parseIp(host);
-  if (!ip) throw new TypeError(`Host '${host}' is not an IP address`);
-  const { bytes, view } = (ip.family === AF_INET6 ? sockaddrIn6 : sockaddrIn).alloc({
-    family: ip.family,
-    port: new Uint8Array([port >> 8, port & 0xff]),
-    address: ip.number,
-  });
-  return { family: view.family, address: bytes };
-}
-
-function readAddress(
-  fd: number,
-  call: typeof libc.getsockname,
-  name: string,
-): SocketAddress | undefined {
-  const buffer = new Uint8Array(128); // struct sockaddr_storage
-  const length = new Uint32Array([buffer.length]);
-  check(call(fd, buffer, length), name, `${fd}`);
-  const family = buffer[0] | buffer[1] << 8;
-  if (family === AF_UNIX) {
-    // An unnamed socket's address ends after the family; an abstract name starts with NUL.
-    const path = buffer.subarray(2, Math.min(length[0], buffer.length));
-    const end = path.indexOf(0);
-    return {
-      type: "unix",
-      path: decodeText(end === -1 ? path : path.subarray(0, end)),
-    };
-  }
-  if (family !== AF_INET && family !== AF_INET6) return undefined;
-  const view = (family === AF_INET6 ? sockaddrIn6 : sockaddrIn).view(buffer.buffer);
-  const text = new Uint8Array(46); // INET6_ADDRSTRLEN
-  const host = libc.inet_ntop(family, Uint8Array.from(view.address), text, text.length)!;
-  return {
-    type: "inet",
-    host: Deno.UnsafePointerView.getCString(host),
-    port: view.port[0] << 8 | view.port[1],
-  };
-}
-
 function getOption(fd: number, option: number, value: BufferSource): void {
   const length = new Uint32Array([value.byteLength]);
   check(libc.getsockopt(fd, SOL_SOCKET, option, value, length), "getsockopt", `${fd}`);
@@ -426,9 +288,6 @@ function intOption(fd: number, option: number): number {
   getOption(fd, option, value);
   return value[0];
 }
-
-const SO_RCVTIMEO = 20;
-const SO_SNDTIMEO = 21;
 
 /** Makes blocking calls on a socket give up after a while, with EAGAIN. */
 export function setTimeouts(fd: number, milliseconds: number): void {

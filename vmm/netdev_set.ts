@@ -20,7 +20,8 @@ import { drainEvent, Epoll, makeEventfd } from "../ffi/event.ts";
 import { type OwnedFd, unlinkFile } from "../ffi/fd.ts";
 import type { FdRequirement } from "../ffi/fd_requirement.ts";
 import type { Reactor } from "../ffi/reactor.ts";
-import { accept, peerAddress } from "../ffi/socket.ts";
+import { accept } from "../ffi/socket.ts";
+import { peerAddress } from "../ffi/socket_address.ts";
 import type { HandedFd, Handover, Inheritance, Keeper } from "./inheritance.ts";
 
 /** What frames go over is handed over as; the id is the backend's. */

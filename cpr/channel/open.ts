@@ -6,14 +6,8 @@
 import { duplicate, makePipe, type OwnedFd, setNonblocking } from "../../ffi/fd.ts";
 import { spawn } from "../../ffi/process.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
-import {
-  awaitTcp,
-  connectUnix,
-  listenTcp,
-  listenUnix,
-  refuseBoundPath,
-  resolveHost,
-} from "../../ffi/socket.ts";
+import { awaitTcp, connectUnix, listenTcp, listenUnix, refuseBoundPath } from "../../ffi/socket.ts";
+import { resolveHost } from "../../ffi/socket_address.ts";
 import type { FdRegistry } from "../../vmm/monitor/fd_registry.ts";
 import { describeAddress, type MigrationAddress } from "./address.ts";
 import { Channel } from "./channel.ts";

@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { accept, localAddress } from "../../ffi/socket.ts";
+import { accept } from "../../ffi/socket.ts";
+import { localAddress } from "../../ffi/socket_address.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import type { Inheritance } from "../../vmm/inheritance.ts";

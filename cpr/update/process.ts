@@ -5,7 +5,8 @@
  */
 import type { OwnedFd } from "../../ffi/fd.ts";
 import { hasEnded, openPidfd, readStrings } from "../../ffi/process.ts";
-import { localAddress, peerAddress, peerCredentials } from "../../ffi/socket.ts";
+import { peerCredentials } from "../../ffi/socket.ts";
+import { localAddress, peerAddress } from "../../ffi/socket_address.ts";
 
 /** The states that /proc/net/unix and /proc/net/tcp give connected sockets (linux/net.h, tcp.h). */
 const UNIX_CONNECTED = "03";

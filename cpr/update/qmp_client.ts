@@ -8,7 +8,8 @@ import { z } from "zod";
 import { Epoll } from "../../ffi/event.ts";
 import { type OwnedFd, readFd, writeAll } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
-import { connectTcp, connectUnix, resolveHost } from "../../ffi/socket.ts";
+import { connectTcp, connectUnix } from "../../ffi/socket.ts";
+import { resolveHost } from "../../ffi/socket_address.ts";
 import { migrationStatuses } from "../migration/migration.ts";
 import { migrationModes } from "../migration/parameters.ts";
 

@@ -5,7 +5,8 @@
  */
 import { awaitReader, type OwnedFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
-import { awaitTcp, resolveHost } from "../../ffi/socket.ts";
+import { awaitTcp } from "../../ffi/socket.ts";
+import { resolveHost } from "../../ffi/socket_address.ts";
 import type { CharacterBackend, KeptChardev } from "./backend.ts";
 import type { ChardevConfig } from "./config.ts";
 import { FileBackend } from "./file.ts";

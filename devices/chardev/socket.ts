@@ -23,10 +23,10 @@ import {
   isListening,
   listenTcp,
   listenUnix,
-  localAddress,
   sendNow,
   shutdownSocket,
 } from "../../ffi/socket.ts";
+import { localAddress } from "../../ffi/socket_address.ts";
 import type { ChardevState, KeptChardev } from "./backend.ts";
 import type { FdConfig, SocketConfig } from "./config.ts";
 import type { FdRequirements } from "./fd_table.ts";

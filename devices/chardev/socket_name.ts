@@ -4,7 +4,7 @@
  * @module
  */
 import { OsError } from "../../ffi/errno.ts";
-import { localAddress, peerAddress, type SocketAddress } from "../../ffi/socket.ts";
+import { localAddress, peerAddress, type SocketAddress } from "../../ffi/socket_address.ts";
 
 /** An address; `protocol` is what a TCP socket's begins with. */
 export function nameOf(address: SocketAddress | undefined, protocol = "tcp"): string {

@@ -13,10 +13,10 @@ import {
   connectUnix,
   listenTcp,
   listenUnix,
-  resolveHost,
   setReceiveBuffer,
   socketPair,
 } from "../../ffi/socket.ts";
+import { resolveHost } from "../../ffi/socket_address.ts";
 import { openTap, setTapHeaderSize, tapInfo } from "../../ffi/tap.ts";
 import type { DgramConfig, HostForward, NetAddress, TapConfig } from "./config.ts";
 

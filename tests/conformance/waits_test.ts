@@ -3,7 +3,8 @@
  * for; and nothing is left behind.
  */
 import assert from "node:assert/strict";
-import { connectTcp, listenTcp, localAddress } from "../../ffi/socket.ts";
+import { connectTcp, listenTcp } from "../../ffi/socket.ts";
+import { localAddress } from "../../ffi/socket_address.ts";
 import { terminationSignals } from "../../devices/chardev/raw_terminal.ts";
 import {
   beginTransfer,

@@ -9,7 +9,8 @@ import { WebSocketDecoder, websocketFrame } from "../../devices/chardev/websocke
 import { answerUpgrade } from "../../devices/chardev/websocket_handshake.ts";
 import { duplicate, pollFd, POLLIN, readFd, writeFd } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
-import { connectUnix, localAddress } from "../../ffi/socket.ts";
+import { connectUnix } from "../../ffi/socket.ts";
+import { localAddress } from "../../ffi/socket_address.ts";
 import { encode, Recorder, RecordingHost, until } from "./chardev_testing.ts";
 
 const host = new RecordingHost();

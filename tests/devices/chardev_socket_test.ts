@@ -12,10 +12,10 @@ import {
   connectUnix,
   listenTcp,
   listenUnix,
-  localAddress,
   shutdownSocket,
   socketPair,
 } from "../../ffi/socket.ts";
+import { localAddress } from "../../ffi/socket_address.ts";
 import {
   encode,
   hear,

@@ -20,16 +20,13 @@ import {
   isListening,
   listenTcp,
   listenUnix,
-  localAddress,
-  peerAddress,
   peerCredentials,
-  resolveHost,
   sendNow,
   shutdownSocket,
   socketError,
   socketPair,
-  UnixPathError,
 } from "../../ffi/socket.ts";
+import { localAddress, peerAddress, resolveHost, UnixPathError } from "../../ffi/socket_address.ts";
 import { MAX_MESSAGE_FDS, receiveMessage, sendMessage } from "../../ffi/socket_message.ts";
 
 const hello = new TextEncoder().encode("hello");
