@@ -53,6 +53,24 @@ export interface Doorbell {
   ring(): void;
 }
 
+/** A descriptor that is watched. */
+export interface DescriptorWatch {
+  /** Changes what it is watched for; 0 for nothing at all. */
+  set(events: number): void;
+}
+
+/** Watches descriptors on the thread that works on queues, while that runs. */
+export interface DescriptorWatcher {
+  /**
+   * Watches a descriptor for as long as there is the device.
+   *
+   * @param fd stays open meanwhile
+   * @param events `Epoll` bits; ERR and HUP are reported with them
+   * @param ready called again and again while there are events: it does away with them, or with the watch
+   */
+  watch(fd: number, events: number, ready: (events: number) => void): DescriptorWatch;
+}
+
 /** A lock that all threads share. Whoever holds one does nothing that waits for something else. */
 export interface Lock {
   /** Takes it, waiting for it if need be. */
@@ -118,6 +136,8 @@ export interface DeviceContext {
   readonly timers: readonly Timer[];
   /** Those that {@linkcode DeviceType.doorbells} declares. */
   readonly doorbells: readonly Doorbell[];
+  /** On the thread that works on queues, what watches descriptors for the device. */
+  readonly watcher?: DescriptorWatcher;
   /** As many as {@linkcode DeviceType.locks} says. */
   readonly locks: readonly Lock[];
   /** The character backend bound to the device's `chardev` property, if one is. */

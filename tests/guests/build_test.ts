@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 
 import { assembleImage, haveBinutils, imageRecipes } from "./build.ts";
+import { type CProgramName, cPrograms, hashSources } from "./build_c.ts";
 import { images } from "./images.ts";
 import { CHECK_EXCEPTION, checkErrors, describeCheck, layout, programs } from "./programs.ts";
 
@@ -39,6 +40,13 @@ Deno.test({
     }
   },
 });
+
+for (const name of Object.keys(cPrograms) as CProgramName[]) {
+  Deno.test(`${name} was compiled from the sources that are there`, async () => {
+    const { sources } = await import(`./c/${name}_image.ts`);
+    assert.equal(sources, await hashSources(name), `${name} is out of date: run build_c.ts`);
+  });
+}
 
 Deno.test("assembleImage() reports what the assembler said when the source is missing", {
   ignore: !binutils,

@@ -16,7 +16,14 @@
  * @module
  */
 
-import { images } from "./images.ts";
+import { image as virtioRng } from "./c/virtio_rng_image.ts";
+import { images as assembled } from "./images.ts";
+
+/** All programs' bytes, base64: those in assembly and those in C. */
+const images = {
+  ...assembled,
+  virtio_rng: virtioRng,
+};
 
 /** How a VMM enters a program. */
 export type EntryMode =
@@ -329,6 +336,17 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     ...elf("probe_multiboot", "The same as a 32-bit multiboot kernel.", 2),
     entry: "multiboot",
   },
+  virtio_rng: elf(
+    "virtio_rng",
+    "Prints `rng at irq N` and lets the entropy device fill buffers, several at a time, over and " +
+      "over, counting; prints `FAIL ...` when something is wrong.",
+    8,
+    {
+      isa: "the machine has no ACPI",
+      "one-ioapic": "the machine has ACPI, and no second I/O APIC",
+      broken: "malforms the ring in every way, prints `broken ok N`, and exits with value 0",
+    },
+  ),
   modes: rom(
     "modes",
     "Walks from the reset vector to long mode printing `real`, `protected`, `long`, each on a " +

@@ -7,6 +7,7 @@
 import type { AttachedDisk } from "../../devices/block/disk.ts";
 import { openSink, type SinkDescription } from "../../devices/chardev/sink.ts";
 import {
+  type DescriptorWatcher,
   type Device,
   type DeviceContext,
   type GuestRequest,
@@ -83,8 +84,14 @@ export class ThreadDevices {
    * @param description plain data from the main thread
    * @param control where this thread reports what devices ask for
    * @param lines the interrupt lines on this thread
+   * @param watcher on the I/O thread
    */
-  constructor(description: DeviceSetDescription, control: ThreadControl, lines: InterruptLines) {
+  constructor(
+    description: DeviceSetDescription,
+    control: ThreadControl,
+    lines: InterruptLines,
+    watcher?: DescriptorWatcher,
+  ) {
     this.#mutexes = new Int32Array(description.mutexes);
     const claims: Claim[] = [];
     const bases = new RangeBases(description.bases);
@@ -95,6 +102,7 @@ export class ThreadDevices {
       lines,
       bases,
       mutexes: this.#mutexes,
+      watcher,
     };
     for (const entry of description.devices) {
       const type = deviceTypes.find((type) => type.name === entry.type)!;
@@ -145,10 +153,11 @@ interface Surroundings {
   readonly lines: InterruptLines;
   readonly bases: RangeBases;
   readonly mutexes: Int32Array<SharedArrayBuffer>;
+  readonly watcher?: DescriptorWatcher;
 }
 
 function makeContext(
-  { eventFd, memory, control, lines, bases, mutexes }: Surroundings,
+  { eventFd, memory, control, lines, bases, mutexes, watcher }: Surroundings,
   entry: DeviceDescription,
   interrupts: readonly Interrupt[],
 ): DeviceContext {
@@ -160,6 +169,7 @@ function makeContext(
       lock: () => lock(mutexes, index),
       unlock: () => unlock(mutexes, index),
     })),
+    watcher,
     memory,
     sendMsi: (address, data) => lines.sendMsi(address, data),
     content: entry.content ?? nothing,

@@ -1,41 +1,84 @@
 /**
- * The I/O loop: wait for doorbells, let devices work, look whether someone wants the thread parked.
+ * The I/O loop: wait for descriptors, let devices work, look whether someone wants the thread parked.
  *
  * @module
  */
-import { drainEvent, Epoll, type EpollFd } from "../../ffi/event.ts";
+import type { DescriptorWatch, DescriptorWatcher } from "../../devices/device.ts";
+import { drainEvent, Epoll, EpollFd } from "../../ffi/event.ts";
 import { awaitOrders, type ThreadControl, ThreadPhase, Wanted } from "./control_block.ts";
 
-/** Something that the loop waits for. */
-export interface IoSource {
+/** What the thread waits for. */
+export class IoWatcher implements DescriptorWatcher, Disposable {
+  readonly #epoll = new EpollFd();
+  readonly #handlers = new Map<number, (events: number) => void>();
+  readonly #control: ThreadControl;
+
+  /** @param control the thread's; handlers are called while it shall run */
+  constructor(control: ThreadControl) {
+    this.#control = control;
+  }
+
+  watch(fd: number, events: number, ready: (events: number) => void): DescriptorWatch {
+    let watched = 0;
+    const set = (wanted: number) => {
+      if (wanted === watched) return;
+      // Without events a descriptor would still be reported for what it cannot be asked not to.
+      if (wanted === 0) this.#epoll.remove(fd);
+      else if (watched === 0) this.#epoll.add(fd, wanted);
+      else this.#epoll.modify(fd, wanted);
+      watched = wanted;
+    };
+    this.#handlers.set(fd, ready);
+    set(events);
+    return { set };
+  }
+
+  /** Waits until something happens, and lets it be handled. */
+  wait(): void {
+    this.#epoll.waitSync(-1, this.#dispatch);
+  }
+
+  /** Closes the epoll instance. */
+  [Symbol.dispose](): void {
+    this.#epoll.close();
+  }
+
+  /** What is left out now because the thread shall park comes again. */
+  readonly #dispatch = (fd: number, events: number): void => {
+    if (this.#control.wanted === Wanted.RUN) this.#handlers.get(fd)?.(events);
+  };
+}
+
+/** A doorbell, and who comes when it rings. */
+export interface IoDoorbell {
   /** An eventfd. */
   readonly fd: number;
   /** There may be work. */
-  run(): void;
+  answer(): void;
 }
 
 /** What the I/O thread works with. */
 export interface IoThreadParts {
   readonly control: ThreadControl;
-  readonly epoll: EpollFd;
+  readonly watcher: IoWatcher;
   /** An eventfd: the thread has orders. */
   readonly kickFd: number;
-  readonly sources: readonly IoSource[];
+  readonly doorbells: readonly IoDoorbell[];
 }
 
 /** Works for the devices until the thread is told to exit. */
-export function ioLoop({ control, epoll, kickFd, sources }: IoThreadParts): void {
-  const byFd = new Map(sources.map((source) => [source.fd, source]));
-  for (const fd of [kickFd, ...byFd.keys()]) epoll.add(fd, Epoll.IN);
-  const visit = (fd: number) => {
-    drainEvent(fd);
-    // Who is left out now is looked at when the thread goes on.
-    if (control.wanted === Wanted.RUN) byFd.get(fd)?.run();
-  };
+export function ioLoop({ control, watcher, kickFd, doorbells }: IoThreadParts): void {
+  watcher.watch(kickFd, Epoll.IN, () => drainEvent(kickFd));
+  for (const { fd, answer } of doorbells) {
+    watcher.watch(fd, Epoll.IN, () => {
+      drainEvent(fd);
+      answer();
+    });
+  }
   while (awaitOrders(control)) {
     // What came while nobody waited, or was there when the guest was somewhere else.
-    for (const source of sources) if (control.wanted === Wanted.RUN) source.run();
-    while (control.wanted === Wanted.RUN) epoll.waitSync(-1, visit);
+    for (const { answer } of doorbells) if (control.wanted === Wanted.RUN) answer();
+    while (control.wanted === Wanted.RUN) watcher.wait();
   }
   control.phase = ThreadPhase.EXITED;
 }

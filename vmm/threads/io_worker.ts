@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { EpollFd, signalEventfd } from "../../ffi/event.ts";
+import { signalEventfd } from "../../ffi/event.ts";
 import { nameThread, threadId } from "../../ffi/process.ts";
 import type { AcceleratorThread } from "../accel/accelerator.ts";
 import { loadAcceleratorThread } from "../accel/open.ts";
 import { type DeviceSetDescription, ThreadDevices } from "../bus/thread_devices.ts";
 import { GuestEvent, ThreadControl, ThreadPhase } from "./control_block.ts";
-import { ioLoop, type IoSource } from "./io_loop.ts";
+import { type IoDoorbell, ioLoop, IoWatcher } from "./io_loop.ts";
 
 /** What the main thread sends to the I/O thread, once. */
 export interface IoThreadDescription {
@@ -39,13 +39,13 @@ function runIo(data: IoThreadDescription, accelerator: AcceleratorThread): void 
   control.threadId = threadId();
   nameThread("IO");
   try {
-    using epoll = new EpollFd();
+    using watcher = new IoWatcher(control);
     const lines = accelerator.openInterrupts(data.devices.interrupts);
-    const devices = new ThreadDevices(data.devices, control, lines);
-    const sources = data.devices.devices.flatMap(({ id, doorbellFds }) =>
-      doorbellFds.map((fd, index): IoSource => ({ fd, run: () => devices.rung(id, index) }))
+    const devices = new ThreadDevices(data.devices, control, lines, watcher);
+    const doorbells = data.devices.devices.flatMap(({ id, doorbellFds }) =>
+      doorbellFds.map((fd, index): IoDoorbell => ({ fd, answer: () => devices.rung(id, index) }))
     );
-    ioLoop({ control, epoll, kickFd: data.kickFd, sources });
+    ioLoop({ control, watcher, kickFd: data.kickFd, doorbells });
   } catch (error) {
     // A defect of ours, never the guest's doing: stop, and say so; the VM is not killed.
     console.error(`denovo: I/O thread: ${(error as Error).stack ?? error}`);

@@ -1,0 +1,78 @@
+/** Virtio devices with a driver in the guest: rings of both kinds, and every way to malform them. */
+import assert from "node:assert/strict";
+import { layout } from "../guests/programs.ts";
+import { kvmTest, TestVm, until } from "./harness.ts";
+
+const rng = (properties = {}) => [{ driver: "virtio-rng-device", properties }];
+
+/** By the guest's word for it. */
+const interrupts = {
+  "": { irq: 47, machine: {} },
+  "one-ioapic": { irq: 23, machine: { ioapic2: false } },
+  isa: { irq: 12, machine: { acpi: false } },
+};
+
+for (const packed of [false, true]) {
+  const name = packed ? "packed" : "split";
+  // How many there are in tests/guests/c/virtio_rng.c.
+  const ways = packed ? 10 : 14;
+
+  kvmTest(`a guest that malforms a ${name} ring in ${ways} ways resets and goes on`, async () => {
+    const devices = rng({ packed });
+    await using test = await TestVm.start({ program: "virtio_rng", append: "broken", devices });
+    assert.equal(await test.ended(), 1);
+    assert.equal(test.text, `rng at irq 47\nbroken ok ${ways}\n`);
+  });
+
+  for (const eventIndex of [false, true]) {
+    for (const [word, { irq, machine }] of Object.entries(interrupts)) {
+      const how = `event index: ${eventIndex}, interrupt ${irq}`;
+      kvmTest(`the entropy device works by a ${name} ring, ${how}`, async () => {
+        await using test = await TestVm.start({
+          program: "virtio_rng",
+          append: word,
+          devices: rng({ packed, event_idx: eventIndex }),
+          machine,
+        });
+        await test.printed(`rng at irq ${irq}\n`);
+        await test.grown(layout.counter, 100);
+        // The I/O thread stands still with the vCPUs, and goes on with them.
+        for (let stop = 0; stop < 3; stop++) {
+          await test.assertStandsStill([layout.counter]);
+          test.vm.cont();
+          await test.grown(layout.counter);
+        }
+        test.vm.reset();
+        await test.printed("rng at irq", 2);
+        await test.grown(layout.counter);
+        test.assertUnharmed();
+      });
+    }
+  }
+}
+
+kvmTest("devices have the last transports, the first one the very last", async () => {
+  const devices = [...rng(), ...rng()];
+  await using test = await TestVm.create({ program: "virtio_rng", devices });
+  const { devices: set } = test.vm.machine;
+  const bases = set.devices.flatMap(({ id, type }) =>
+    type.bus === "virtio-bus" ? set.ranges().get(id)!.map(({ base }) => base) : []
+  );
+  assert.deepEqual(bases, [0xfeb0_2e00, 0xfeb0_2c00]);
+});
+
+kvmTest("a ninth virtio device finds no transport where there are eight", async () => {
+  const devices = Array.from({ length: 9 }, () => rng()).flat();
+  const machine = { acpi: false };
+  await assert.rejects(TestVm.create({ program: "virtio_rng", devices, machine }), {
+    message: "No 'virtio-bus' bus found for device 'virtio-rng-device'",
+  });
+});
+
+kvmTest("a machine without such devices has no I/O thread", async () => {
+  await using test = await TestVm.start({ program: "hello" });
+  assert.equal(test.vm.machine.threads.length, 1);
+  await using other = await TestVm.start({ program: "hello", devices: rng() });
+  await until(() => other.vm.machine.threads[1].threadId !== 0, () => "the I/O thread");
+  assert.equal(await other.ended(), 0x21);
+});
