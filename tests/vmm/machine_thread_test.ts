@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { ThreadPhase } from "../../vmm/threads/control_block.ts";
-import { startGradually } from "../../vmm/threads/machine_thread.ts";
+import { controlBlockSize, ThreadPhase, Wanted } from "../../vmm/threads/control_block.ts";
+import { MachineThread, parkAll, startGradually } from "../../vmm/threads/machine_thread.ts";
 
 /** A thread as far as its start goes. */
 class FakeThread {
@@ -38,4 +38,38 @@ Deno.test("`startGradually()` ends by its signal", async () => {
   abort.abort();
   await all;
   assert.equal(started.length, 1);
+});
+
+/** A thread that is said to run, and stops when it is kicked, or does not. */
+class StubbornThread extends MachineThread {
+  constructor(block: SharedArrayBuffer, line: number, readonly stops: boolean) {
+    super(`Thread ${line}`, block, line);
+    this.control.phase = ThreadPhase.RUNNING;
+  }
+
+  protected override allow(): void {}
+
+  protected override halt(): void {
+    this.interrupt();
+  }
+
+  override interrupt(): void {
+    if (this.stops) this.control.phase = ThreadPhase.PARKED;
+  }
+}
+
+Deno.test("`parkAll()` lets those go on that ran when one of them does not stop", () => {
+  const block = new SharedArrayBuffer(controlBlockSize(3));
+  const threads = [true, true, false].map((stops, line) => new StubbornThread(block, line, stops));
+  const [held, ran, stubborn] = threads;
+  ran.resume();
+  stubborn.resume();
+  assert.throws(() => parkAll(threads, 40), { message: "Thread 2 did not stop within 0.04 s" });
+  assert.deepEqual(threads.map(({ control }) => control.wanted), [
+    Wanted.PARK,
+    Wanted.RUN,
+    Wanted.RUN,
+  ]);
+  parkAll([held, ran]);
+  assert.deepEqual([held, ran].map(({ control }) => control.wanted), [Wanted.PARK, Wanted.PARK]);
 });

@@ -30,11 +30,22 @@ export function parkServants(threads: readonly MachineThread[]): void {
   }
 }
 
-/** Stops threads, each with nothing half done. @throws {Error} if one does not stop */
-export function parkAll(threads: readonly MachineThread[]): void {
+/**
+ * Stops threads, each with nothing half done.
+ *
+ * @param limitMs milliseconds after which one that has not stopped is a defect
+ * @throws {Error} if one does not stop; then those that ran go on, or the guest would stand for ever
+ */
+export function parkAll(threads: readonly MachineThread[], limitMs: number = PARK_LIMIT_MS): void {
+  const ran = threads.filter(({ control }) => control.wanted === Wanted.RUN);
   parkServants(threads);
-  for (const thread of threads) thread.kick();
-  for (const thread of threads) thread.awaitParked();
+  try {
+    for (const thread of threads) thread.kick();
+    for (const thread of threads) thread.awaitParked(limitMs);
+  } catch (error) {
+    for (const thread of ran) thread.resume();
+    throw error;
+  }
 }
 
 /** How many threads come up at a time: as many as there are processors for them. */
@@ -132,12 +143,12 @@ export abstract class MachineThread {
     if (this.control.phase === ThreadPhase.RUNNING) this.halt();
   }
 
-  /** Waits until the thread no longer runs. @throws {Error} if it does not park in ten seconds */
-  awaitParked(): void {
+  /** Waits until the thread no longer runs. @throws {Error} if it does not park in time */
+  awaitParked(limitMs: number = PARK_LIMIT_MS): void {
     if (this.control.spinWhilePhase(ThreadPhase.RUNNING)) return;
     for (let waited = 0; this.control.phase === ThreadPhase.RUNNING; waited += KICK_AGAIN_MS) {
-      if (waited >= PARK_LIMIT_MS) {
-        throw new Error(`${this.title} did not stop within ${PARK_LIMIT_MS / 1000} s`);
+      if (waited >= limitMs) {
+        throw new Error(`${this.title} did not stop within ${limitMs / 1000} s`);
       }
       if (!this.control.waitWhilePhase(ThreadPhase.RUNNING, KICK_AGAIN_MS)) this.interrupt();
     }
