@@ -11,16 +11,29 @@ import {
 } from "../../../vmm/accel/software/kvm_msrs.ts";
 import type { CpuState } from "../../../vmm/accel/software/kvm_state.ts";
 import { cpuLimits } from "../../../vmm/accel/software/limits.ts";
+import { TscOffsets } from "../../../vmm/accel/software/machine_chips.ts";
 import { msrBuffer, msrEntry } from "../../../vmm/accel/msrs.ts";
 
 const limits = cpuLimits(supportedCpuid());
 const cpu = () => cpuState.alloc().view as CpuState;
+
+Deno.test("vCPUs whose TSCs are set one after the other keep in step", () => {
+  const tscs = new TscOffsets(1000);
+  const behind = BigInt.asUintN(64, -500n);
+  assert.equal(tscs.offset(0, behind), behind);
+  assert.equal(tscs.offset(1, 400n), behind);
+  assert.equal(tscs.offset(2, BigInt.asUintN(64, -999_999n)), behind);
+  assert.equal(tscs.offset(3, 2_000_000n), 2_000_000n);
+  assert.equal(tscs.offset(0, 7n), 7n);
+  assert.equal(tscs.offset(1, behind), 7n);
+});
 
 /** Chips that have kvmclock's MSRs and the TSC deadline. */
 function host(tsc = 1000n): MsrHost {
   const values = new Map([0x11, 0x12, 0x4b56_4d00, 0x4b56_4d01, 0x6e0].map((at) => [at, 0n]));
   return {
     tsc: () => tsc,
+    tscOffset: (value) => BigInt.asUintN(64, value - tsc),
     read: (index) => values.get(index),
     write: (index, value) => values.has(index) && values.set(index, value) !== undefined,
   };

@@ -16,6 +16,8 @@ type Bytes = Uint8Array<ArrayBuffer>;
 export interface MsrHost {
   /** The host's TSC now. */
   tsc(): bigint;
+  /** By how much a vCPU's TSC shall be ahead of the host's, to have a value now. */
+  tscOffset(value: bigint): bigint;
   /** An MSR of the LAPIC's or kvmclock's; undefined if there is none of that number. */
   read(index: number): bigint | undefined;
   /** Writes one; false if it does not take the value. */
@@ -202,7 +204,7 @@ export function writeMsr(
   host: MsrHost,
 ): boolean {
   if (index === MSR_TSC) {
-    state.tsc_offset = BigInt.asUintN(64, value - host.tsc());
+    state.tsc_offset = host.tscOffset(value);
     return true;
   }
   if (index === 0x17b) {

@@ -18,6 +18,8 @@ export class MachineChips implements InterruptLines {
   readonly wakes: Wakes;
   readonly slots: SlotTable;
   readonly ram: SlotMemory;
+  /** For the thread that loads states. */
+  readonly tscs: TscOffsets;
 
   /** @param description the VM */
   constructor(description: SoftwareVmDescription) {
@@ -25,6 +27,7 @@ export class MachineChips implements InterruptLines {
     this.wakes = new Wakes(description);
     this.slots = new SlotTable(slots);
     this.ram = new SlotMemory(this.slots);
+    this.tscs = new TscOffsets(tscKhz);
     this.chipset = new Chipset({
       buffer: chips,
       vcpus: pages.length,
@@ -54,6 +57,33 @@ export class MachineChips implements InterruptLines {
       memory: this.ram,
       features,
     });
+  }
+}
+
+/**
+ * Keeps the vCPUs' TSCs in step that are set by value, one after the other: what little they differ
+ * by is the time in between. KVM does so too (arch/x86/kvm/x86.c, kvm_synchronize_tsc()).
+ */
+export class TscOffsets {
+  /** A second: what differs by more was different. */
+  readonly #most: bigint;
+  #first = 0n;
+
+  /** @param tscKhz the TSC's frequency */
+  constructor(tscKhz: number) {
+    this.#most = BigInt(tscKhz) * 1000n;
+  }
+
+  /**
+   * The offset that a vCPU gets.
+   *
+   * @param index the vCPU; 0 comes first
+   * @param wanted what its value asks for, u64
+   */
+  offset(index: number, wanted: bigint): bigint {
+    if (index === 0) this.#first = wanted;
+    const apart = BigInt.asIntN(64, wanted - this.#first);
+    return -this.#most < apart && apart < this.#most ? this.#first : wanted;
   }
 }
 

@@ -97,7 +97,7 @@ export class SoftwareVcpu implements AcceleratorVcpu {
     const features = lapicFeatures(cpuid, this.#limits);
     this.#chips = machine.vcpu(index, this.#state, features);
     this.#chips.lapic.reset(apicId, index === 0);
-    this.#msrHost = new ChipMsrs(this.#chips);
+    this.#msrHost = new ChipMsrs(this.#chips, machine, index);
     this.description = {
       accelerator: "tcg",
       vm,
@@ -289,13 +289,21 @@ function lapicFeatures(
 /** The MSRs that are not the CPU's own; without the timer's TSC mode its deadline is 0, as in KVM. */
 class ChipMsrs implements MsrHost {
   readonly #chips: VcpuChips;
+  readonly #machine: MachineChips;
+  readonly #index: number;
 
-  constructor(chips: VcpuChips) {
+  constructor(chips: VcpuChips, machine: MachineChips, index: number) {
     this.#chips = chips;
+    this.#machine = machine;
+    this.#index = index;
   }
 
   tsc(): bigint {
     return tscNow();
+  }
+
+  tscOffset(value: bigint): bigint {
+    return this.#machine.tscs.offset(this.#index, BigInt.asUintN(64, value - tscNow()));
   }
 
   read(index: number): bigint | undefined {
