@@ -16,19 +16,13 @@ const guests = Deno.env.get("DENOVO_GUESTS") ?? `${root}../shared/guests`;
 /** Measures the boot under both. */
 export async function* linux({ quick }: BenchOptions): AsyncGenerator<Measurement> {
   await using work = await Workspace.create();
-  const kernel = `${work.path}/vmlinux`;
-  const initrd = `${guests}/initrd-tiny.cpio`;
-  if (!await unpack(`${guests}/vmlinux-up.gz`, kernel)) {
-    console.warn(`SKIPPED: linux: ${guests}/vmlinux-up.gz is not there`);
-    return;
-  }
-  const append = "console=ttyS0 reboot=k panic=-1";
-  const image = ["-kernel", kernel, "-initrd", initrd, "-append", append, "-m", "128M"];
+  const files = await guestFiles(work.path);
+  if (!files) return;
+  const image = [...files, "-m", "128M"];
   const console_ = ["-display", "none", "-serial", "stdio", "-no-reboot"];
   const ours = [...await bundleCommand(), "-cpu", "host,-cx16", ...image, ...console_];
-  const machine = "microvm,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on,auto-kernel-cmdline=on";
   const theirs = [
-    ...["qemu-system-x86_64", "-M", machine, "-accel", "kvm"],
+    ...["qemu-system-x86_64", "-M", microvm("kvm")],
     ...["-cpu", "qemu64,-cx16,+xsaveerptr,+kvmclock", "-nodefaults", ...image, ...console_],
   ];
   const denovo: number[] = [];
@@ -51,6 +45,22 @@ export async function* linux({ quick }: BenchOptions): AsyncGenerator<Measuremen
   yield { name: "linux: boot, ratio", unit: "x", samples: ratios, aim: "at most 1.25" };
 }
 
+/** QEMU's machine with the same devices. */
+export function microvm(accel: "kvm" | "tcg"): string {
+  return `microvm,accel=${accel},acpi=off,pit=on,pic=on,rtc=on,isa-serial=on,auto-kernel-cmdline=on`;
+}
+
+/** Options for Linux, whose kernel is unpacked into a folder; undefined, which is said, without it. */
+export async function guestFiles(folder: string): Promise<string[] | undefined> {
+  const kernel = `${folder}/vmlinux`;
+  if (!await unpack(`${guests}/vmlinux-up.gz`, kernel)) {
+    console.warn(`SKIPPED: linux: ${guests}/vmlinux-up.gz is not there`);
+    return undefined;
+  }
+  const append = "console=ttyS0 reboot=k panic=-1";
+  return ["-kernel", kernel, "-initrd", `${guests}/initrd-tiny.cpio`, "-append", append];
+}
+
 /** Unpacks a gzip file; false if it is not there. */
 async function unpack(from: string, to: string): Promise<boolean> {
   try {
@@ -64,7 +74,8 @@ async function unpack(from: string, to: string): Promise<boolean> {
   }
 }
 
-async function secondsUntilDone(argv: readonly string[]): Promise<number> {
+/** Seconds from a VMM's start until its guest prints DONE. */
+export async function secondsUntilDone(argv: readonly string[]): Promise<number> {
   const start = performance.now();
   const child = new Deno.Command(argv[0], {
     args: argv.slice(1),

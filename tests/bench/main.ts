@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { cpu } from "./cpu.ts";
 import { exits } from "./exits.ts";
 import { lifecycle, stopping } from "./lifecycle.ts";
 import { linux } from "./linux.ts";
@@ -22,6 +23,7 @@ const parts: Readonly<Record<string, Part>> = {
   memory,
   lifecycle,
   linux,
+  cpu,
 };
 
 async function main(args: readonly string[]): Promise<number> {

@@ -34,6 +34,16 @@ export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+/** Ticks of the times in /proc, a second: USER_HZ of every Linux on x86. */
+const TICKS = 100;
+
+/** Processor time that a process has used so far, in seconds (proc_pid_stat(5): utime and stime). */
+export function processorSeconds(pid: number): number {
+  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / TICKS;
+}
+
 /** Milliseconds from just before a process is spawned to the first byte on its stdout. */
 export function firstByte(argv: readonly string[]): number {
   const [reader, writer] = makePipe();

@@ -32,6 +32,7 @@ export const imageRecipes: ImageRecipe[] = [
   { name: "dirty", source: "dirty.s", defines: [], address: MIB },
   { name: "smp", source: "smp.s", defines: [], address: MIB },
   { name: "exits", source: "exits.s", defines: [], address: MIB },
+  { name: "compute", source: "compute.s", defines: [], address: MIB },
   { name: "steady_cpl0", source: "steady.s", defines: [], address: MIB },
   { name: "steady_cpl3", source: "steady.s", defines: ["CPL3"], address: MIB },
   { name: "pending", source: "pending.s", defines: [], address: MIB },

@@ -117,6 +117,14 @@ export const layout = {
   unclaimedPort: 0x7e,
   /** The address that `exits` writes and reads in modes m and l; no device may claim it. */
   unclaimedMmio: 0xd0000000,
+  /** How many rounds, of 34 instructions, a batch of `compute` has in mode s. */
+  computeSmall: 6000000,
+  /** The same in mode m, of 2,179 instructions. */
+  computeMedium: 60000,
+  /** The same in mode l, of 20,708 instructions. */
+  computeLarge: 3000,
+  /** How many port accesses a batch has in mode p. */
+  computePorts: 20000,
   /** The port of `isa-debug-exit`. */
   debugExit: 0x501,
 } as const;
@@ -225,6 +233,14 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     "counter_cpl3",
     "The same in user mode, verifying XMM and x87 registers and the FS and GS bases as well.",
     5,
+  ),
+  compute: elf(
+    "compute",
+    "Does the same work over and over, as `mode=LETTER` says, and prints the letter after each " +
+      "batch: s, m and l loops of 34, about 2,100 and about 20,700 instructions, p OUT to a port " +
+      "that nobody claims.",
+    6,
+    { "mode=LETTER": "what to do" },
   ),
   steady_cpl0: elf(
     "steady_cpl0",

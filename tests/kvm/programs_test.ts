@@ -31,6 +31,14 @@ kvmTest("the serial port is a 16550A when the guest checks it register by regist
   assert.equal(status, 1);
 });
 
+kvmTest("compute prints a letter after each batch of work", async () => {
+  for (const mode of ["p", "x"]) {
+    await using test = await TestVm.start({ program: "compute", append: `mode=${mode}` });
+    await test.printed(mode === "p" ? "pppp" : "?");
+    assert.match(test.text, mode === "p" ? /^p+$/ : /^\?$/);
+  }
+});
+
 kvmTest("`bios` starts at the reset vector and reaches long mode", async () => {
   await using test = await TestVm.start({ program: "modes" });
   assert.equal(await test.ended(), 1);

@@ -1,0 +1,114 @@
+/**
+ * The software CPU: instructions and exits a second, and Linux's boot, beside QEMU's `-accel tcg`.
+ *
+ * What is measured is processor time, so that a busy host changes little; for Linux it is the time
+ * until DONE. Denovo and QEMU take turns. Linux needs what `linux.ts` says.
+ *
+ * @module
+ */
+import { bundleCommand } from "../../cpr/update/bundle.ts";
+import { layout } from "../guests/programs.ts";
+import { guestFiles, microvm, secondsUntilDone } from "./linux.ts";
+import { processorSeconds, sleep, Workspace } from "./program.ts";
+import type { BenchOptions, Measurement } from "./statistics.ts";
+
+/** What `compute` does by its letters: instructions, or exits, in a batch. */
+const work = {
+  s: { name: "loop of 34", unit: "M instructions/s", count: 34e-6 * layout.computeSmall },
+  m: { name: "loop of 2,179", unit: "M instructions/s", count: 2179e-6 * layout.computeMedium },
+  l: { name: "20,708 in a row", unit: "M instructions/s", count: 20708e-6 * layout.computeLarge },
+  p: { name: "PIO write", unit: "exits/s", count: layout.computePorts },
+};
+
+const BOOT_AIM = "at most 3";
+const EXITS_AIM = "at least 10";
+
+/** Measures each kind of work, and the boot. */
+export async function* cpu({ quick }: BenchOptions): AsyncGenerator<Measurement> {
+  await using workspace = await Workspace.create();
+  const kernel = await workspace.guest("compute");
+  const denovo = [...await bundleCommand(), "-accel", "tcg", "-cpu", "denovo64"];
+  const qemu = ["qemu-system-x86_64", "-M", microvm("tcg"), "-cpu", "qemu64", "-nodefaults"];
+  const hasQemu = await isInstalled(qemu[0]);
+  if (!hasQemu) console.warn(`SKIPPED: QEMU's -accel tcg: ${qemu[0]} is not installed`);
+  for (const [mode, { name, unit, count }] of Object.entries(work)) {
+    const rest = ["-kernel", kernel, "-append", `mode=${mode}`, "-m", "64M", ...console_];
+    const [ours, theirs]: number[][] = [[], []];
+    for (let turn = 0; turn < (quick ? 1 : 5); turn++) {
+      ours.push(count * await batchesPerSecond([...denovo, ...rest], quick ? 1 : 2));
+      if (hasQemu) theirs.push(count * await batchesPerSecond([...qemu, ...rest], quick ? 1 : 2));
+    }
+    const aim = mode === "p" ? EXITS_AIM : undefined;
+    yield* compare(`cpu: ${name}`, unit, ours, theirs, aim);
+  }
+  const files = await guestFiles(workspace.path);
+  if (!files) return;
+  const image = [...files, "-m", "128M", ...console_];
+  const [ours, theirs]: number[][] = [[], []];
+  for (let turn = 0; turn < (quick ? 1 : 3); turn++) {
+    ours.push(await secondsUntilDone([...denovo, ...image]));
+    if (hasQemu) theirs.push(await secondsUntilDone([...qemu, ...image]));
+  }
+  yield* compare("cpu: Linux to DONE", "s", ours, theirs, BOOT_AIM);
+}
+
+const console_ = ["-display", "none", "-serial", "stdio", "-no-reboot"];
+
+function* compare(
+  name: string,
+  unit: string,
+  ours: readonly number[],
+  theirs: readonly number[],
+  aim?: string,
+): Generator<Measurement> {
+  yield { name: `${name}, Denovo`, unit, samples: ours };
+  if (theirs.length === 0) return;
+  yield { name: `${name}, QEMU`, unit, samples: theirs };
+  yield {
+    name: `${name}, ratio`,
+    unit: "x",
+    samples: ours.map((value, i) => value / theirs[i]),
+    aim,
+  };
+}
+
+async function isInstalled(program: string): Promise<boolean> {
+  try {
+    return (await new Deno.Command(program, { args: ["--version"] }).output()).success;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+/** The letters that a guest prints in a second of its VMM's processor time, over `seconds` of it. */
+async function batchesPerSecond(argv: readonly string[], seconds: number): Promise<number> {
+  const child = new Deno.Command(argv[0], {
+    args: argv.slice(1),
+    stdin: "null",
+    stdout: "piped",
+  }).spawn();
+  let letters = 0;
+  const reading = (async () => {
+    for await (const { length } of child.stdout) letters += length;
+  })();
+  try {
+    await letterAfter(child.pid, () => letters, 0);
+    const [from, start] = [letters, processorSeconds(child.pid)];
+    while (processorSeconds(child.pid) - start < seconds) await sleep(10);
+    const end = await letterAfter(child.pid, () => letters, letters);
+    return (letters - from) / (end - start);
+  } finally {
+    child.kill("SIGKILL");
+    await child.status;
+    await reading;
+  }
+}
+
+/** Waits for a letter; returns the processor time then. @throws {Error} if none comes in a minute */
+async function letterAfter(pid: number, letters: () => number, before: number): Promise<number> {
+  for (const start = performance.now(); letters() === before; await sleep(1)) {
+    if (performance.now() - start > 60_000) throw new Error("The guest `compute` prints nothing");
+  }
+  return processorSeconds(pid);
+}
