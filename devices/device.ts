@@ -218,6 +218,8 @@ export interface Device {
   wake?(): void;
   /** The network backend has a connection that it had not. */
   connected?(): void;
+  /** Plugs the network's cable in, or pulls it out. */
+  setLink?(isUp: boolean): void;
   /** After saved state was loaded: sets interrupts, timers and places of ranges from the state. */
   restored?(): void;
 }

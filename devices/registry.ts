@@ -15,6 +15,7 @@ import { mc146818rtc } from "./isa/rtc.ts";
 import { isaSerial } from "./isa/serial.ts";
 import { fwCfg } from "./isa/fw_cfg.ts";
 import { virtioBlk } from "./virtio/blk.ts";
+import { virtioNet } from "./virtio/net.ts";
 import { virtioRng } from "./virtio/rng.ts";
 
 /** Every kind of device that exists, in the order of `-device help`. */
@@ -30,5 +31,6 @@ export const deviceTypes: readonly DeviceType[] = [
   pciConfig,
   port92,
   virtioBlk,
+  virtioNet,
   virtioRng,
 ];

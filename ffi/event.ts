@@ -78,7 +78,7 @@ export function realtimeNs(): bigint {
 }
 
 /** epoll event bits (linux/eventpoll.h). */
-export const Epoll = { IN: 1, OUT: 4, ERR: 8, HUP: 0x10, RDHUP: 0x2000 } as const;
+export const Epoll = { IN: 1, OUT: 4, ERR: 8, HUP: 0x10, RDHUP: 0x2000, ET: 0x8000_0000 } as const;
 
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;

@@ -7,6 +7,7 @@ import { check, Errno, errno } from "./errno.ts";
 import { libc } from "./libc.ts";
 
 const MSG_PEEK = 2;
+const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 const FIONREAD = 0x541b;
 
@@ -20,8 +21,19 @@ const countBytes = new Uint8Array(count.buffer);
  *   negative errno
  */
 export function peek(fd: number, into: Uint8Array<ArrayBuffer>): number {
+  return receive(fd, into, MSG_PEEK | MSG_DONTWAIT);
+}
+
+const nothing = new Uint8Array(1);
+
+/** The length of the first datagram that waits, which is left; or a negative errno. */
+export function peekLength(fd: number): number {
+  return receive(fd, nothing, MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC);
+}
+
+function receive(fd: number, into: Uint8Array<ArrayBuffer>, flags: number): number {
   for (;;) {
-    const n = libc.recv(fd, into, into.length, MSG_PEEK | MSG_DONTWAIT);
+    const n = libc.recv(fd, into, into.length, flags);
     if (n !== -1) return n;
     const error = errno();
     if (error !== Errno.EINTR) return -error;

@@ -17,7 +17,7 @@ import {
 import type { NetPortDescription } from "../devices/net/port.ts";
 import { NetSlot } from "../devices/net/slot.ts";
 import { drainEvent, Epoll, makeEventfd } from "../ffi/event.ts";
-import { type OwnedFd, unlinkFile } from "../ffi/fd.ts";
+import { findNamed, type NamedFile, type OwnedFd, unlinkNamed } from "../ffi/fd.ts";
 import type { FdRequirement } from "../ffi/fd_requirement.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import { accept } from "../ffi/socket.ts";
@@ -127,6 +127,8 @@ export class Netdev {
   readonly #closing = new AbortController();
   #data: OwnedFd | undefined;
   #listener: OwnedFd | undefined;
+  /** The listener's own file: another VMM may have put one in its place. */
+  #file: NamedFile | undefined;
   #isHeld = false;
   #headerSize = 0;
   #destination: Uint8Array<ArrayBuffer> | undefined;
@@ -187,6 +189,7 @@ export class Netdev {
     }
     const listener = this.#take(inheritance, LISTENER, { kind: "socket", listening: true });
     this.#listener = listener ?? await listenForStream(config.addr);
+    if (config.addr.type === "unix") this.#file = findNamed(config.addr.path);
     this.#watchListener();
   }
 
@@ -249,10 +252,7 @@ export class Netdev {
     if (!this.#listener) return;
     this.#reactor.remove(this.#listener.fd);
     this.#listener.close();
-    const { config } = this;
-    if (!isKept && config.type === "stream" && config.addr.type === "unix") {
-      unlinkFile(config.addr.path);
-    }
+    if (!isKept && this.#file) unlinkNamed(this.#file);
   }
 
   #use(fd: OwnedFd): void {

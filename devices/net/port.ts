@@ -11,7 +11,8 @@ import { Errno } from "../../ffi/errno.ts";
 import { signalEventfd } from "../../ffi/event.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import { addressOf } from "../../ffi/memory.ts";
-import { bytesWaiting, peek } from "../../ffi/socket_queue.ts";
+import { bytesWaiting, peek, peekLength } from "../../ffi/socket_queue.ts";
+import { setTapOffload } from "../../ffi/tap.ts";
 import { NetSlot } from "./slot.ts";
 
 /** The longest frame that anybody sends (QEMU's NET_BUFSIZE). */
@@ -37,12 +38,21 @@ export interface NetPort {
   /** Bytes of a struct virtio_net_hdr before each frame, both ways. */
   readonly headerSize: number;
   /**
+   * Looks for a frame, and leaves it.
+   *
+   * @returns its bytes; undefined where that is only known when it is received; -EAGAIN if there is none;
+   *   -ENOTCONN at the end of a connection
+   */
+  next(): number | undefined;
+  /**
    * Receives a frame.
    *
    * @param into room for {@linkcode MAX_FRAME} bytes and the header
-   * @returns the frame's bytes; -EAGAIN if there is none
+   * @returns the frame's bytes; -EAGAIN if there is none; -ENOTCONN at the end of a connection
    */
   receive(into: IoVector): number;
+  /** Gives a connection up that has ended. Nobody on this thread waits for its descriptor any more. */
+  drop(): void;
   /**
    * Sends a frame, or what is left of it.
    *
@@ -54,12 +64,14 @@ export interface NetPort {
   send(frame: IoVector, done: number): number;
   /** What `send` returns at the end of a frame of so many bytes. */
   frameSize(length: number): number;
+  /** Says what the guest takes unfinished, of `TapOffload`, where frames have headers. */
+  setOffload(offload: number): void;
 }
 
 /** Opens a backend on this thread. */
 export function openPort(description: NetPortDescription): NetPort {
   const slot = new NetSlot(description.slot);
-  const lost = () => {
+  const ended = () => {
     slot.fd = undefined;
     signalEventfd(description.wake);
   };
@@ -69,7 +81,7 @@ export function openPort(description: NetPortDescription): NetPort {
     case "dgram":
       return new DgramPort(slot, description.destination);
     case "stream":
-      return new StreamPort(slot, lost);
+      return new StreamPort(slot, ended);
   }
 }
 
@@ -85,6 +97,8 @@ class TapPort implements NetPort {
     return this.#slot.fd;
   }
 
+  next(): undefined {}
+
   receive(into: IoVector): number {
     const { fd } = this;
     return fd === undefined ? -Errno.EAGAIN : into.readFrom(fd);
@@ -99,6 +113,14 @@ class TapPort implements NetPort {
   frameSize(length: number): number {
     return length;
   }
+
+  setOffload(offload: number): void {
+    const { fd } = this;
+    if (fd !== undefined && this.headerSize > 0) setTapOffload(fd, offload);
+  }
+
+  /** An interface that is gone does not come back. */
+  drop(): void {}
 }
 
 /** A socket with a frame in each datagram. */
@@ -116,6 +138,11 @@ class DgramPort implements NetPort {
     return this.#slot.fd;
   }
 
+  next(): number {
+    const { fd } = this;
+    return fd === undefined ? -Errno.EAGAIN : peekLength(fd);
+  }
+
   receive(into: IoVector): number {
     const { fd } = this;
     return fd === undefined ? -Errno.EAGAIN : into.readFrom(fd);
@@ -131,6 +158,10 @@ class DgramPort implements NetPort {
   frameSize(length: number): number {
     return length;
   }
+
+  setOffload(): void {}
+
+  drop(): void {}
 }
 
 /** Bytes of a frame's length, big-endian, before the frame. */
@@ -140,35 +171,37 @@ const LENGTH_SIZE = 4;
 class StreamPort implements NetPort {
   readonly headerSize = 0;
   readonly #slot: NetSlot;
-  readonly #lost: () => void;
+  readonly #ended: () => void;
   readonly #length = new DataView(new ArrayBuffer(LENGTH_SIZE));
   readonly #lengthBytes = new Uint8Array(this.#length.buffer);
   readonly #lengthAddress = Number(addressOf(this.#lengthBytes));
   readonly #vector = new IoVector();
 
-  constructor(slot: NetSlot, lost: () => void) {
+  constructor(slot: NetSlot, ended: () => void) {
     this.#slot = slot;
-    this.#lost = lost;
+    this.#ended = ended;
   }
 
   get fd(): number | undefined {
     return this.#slot.fd;
   }
 
-  receive(into: IoVector): number {
+  next(): number {
     const { fd } = this;
     if (fd === undefined) return -Errno.EAGAIN;
     const peeked = peek(fd, this.#lengthBytes);
     if (peeked === -Errno.EAGAIN) return peeked;
     const length = this.#length.getUint32(0);
-    if (peeked <= 0 || length > MAX_FRAME) {
-      this.#lost();
-      return -Errno.EAGAIN;
-    }
+    if (peeked <= 0 || (peeked === LENGTH_SIZE && length > MAX_FRAME)) return -Errno.ENOTCONN;
     // Until all of a frame has come, it stays where a successor finds it as well.
-    if (peeked < LENGTH_SIZE || bytesWaiting(fd) < LENGTH_SIZE + length) return -Errno.EAGAIN;
-    const vector = this.#frame(into, length);
-    return Math.max(0, vector.readFrom(fd) - LENGTH_SIZE);
+    const isThere = peeked === LENGTH_SIZE && bytesWaiting(fd) >= LENGTH_SIZE + length;
+    return isThere ? length : -Errno.EAGAIN;
+  }
+
+  receive(into: IoVector): number {
+    const length = this.next();
+    if (length < 0) return length;
+    return Math.max(0, this.#frame(into, length).readFrom(this.fd!) - LENGTH_SIZE);
   }
 
   send(frame: IoVector, done: number): number {
@@ -186,6 +219,12 @@ class StreamPort implements NetPort {
 
   frameSize(length: number): number {
     return LENGTH_SIZE + length;
+  }
+
+  setOffload(): void {}
+
+  drop(): void {
+    if (this.#slot.fd !== undefined) this.#ended();
   }
 
   /** The length, and a frame of so many bytes. */

@@ -26,6 +26,10 @@ export interface VirtioBackend extends Partial<ConfigSpace> {
   reset?(): void;
   /** See {@linkcode Device.timer}. */
   timer?(index: number, nowNs: bigint): void;
+  /** See {@linkcode Device.connected}. */
+  connected?(): void;
+  /** See {@linkcode Device.setLink}. */
+  setLink?(isUp: boolean): void;
   /** After saved state was loaded. */
   restored?(): void;
 }
@@ -167,6 +171,8 @@ export function defineVirtioDevice<F extends Fields>(
         rung: (index) => virtio.work(() => backend.handleQueue(index)),
         resized: () => virtio.configChanged(),
         timer: (index, nowNs) => backend.timer?.(index, nowNs),
+        connected: () => backend.connected?.(),
+        setLink: (isUp) => backend.setLink?.(isUp),
         restored() {
           virtio.driveInterrupt();
           backend.restored?.();

@@ -8,6 +8,7 @@
 import assert from "node:assert/strict";
 import {
   type CharacterSink,
+  type DescriptorWatcher,
   type Device,
   type DeviceContext,
   type DeviceMemory,
@@ -22,6 +23,7 @@ import {
   withDefaults,
 } from "../../devices/device.ts";
 import type { AttachedDisk } from "../../devices/block/disk.ts";
+import type { NetPort } from "../../devices/net/port.ts";
 import type { IoVector } from "../../ffi/iovec.ts";
 import { addressOf, viewMemory } from "../../ffi/memory.ts";
 import type { Fields, Struct } from "../../ffi/struct.ts";
@@ -115,6 +117,25 @@ export class FakeContext implements DeviceContext {
   readonly chardev = new FakeSink();
   /** Set by a test before it makes its rig's device. */
   content: Uint8Array = new Uint8Array();
+  /** Set by a test before it makes its rig's device. */
+  netdev: NetPort | undefined;
+  /** What the device waits for, by descriptor. */
+  readonly watched = new Map<
+    number,
+    { events: number; readonly ready: (events: number) => void }
+  >();
+  readonly watcher: DescriptorWatcher = {
+    watch: (fd, events, ready) => {
+      const watch = { events, ready };
+      this.watched.set(fd, watch);
+      return {
+        set: (wanted) => {
+          watch.events = wanted;
+          if (wanted === 0) this.watched.delete(fd);
+        },
+      };
+    },
+  };
   /** Present level of each interrupt line. */
   readonly levels: boolean[] = [];
   /** Every change of a line, as `+0` or `-0`. */
@@ -245,6 +266,7 @@ export class Rig {
     content: Uint8Array = new Uint8Array(),
     memory?: FakeMemory,
     disk?: AttachedDisk,
+    netdev?: NetPort,
   ) {
     this.#properties = withDefaults(type, properties);
     this.context = new FakeContext(
@@ -256,6 +278,7 @@ export class Rig {
       disk,
     );
     this.context.content = content;
+    this.context.netdev = netdev;
     this.#layout = layoutFor(type, this.#properties).state;
     this.#type = type;
     this.#mode = mode;

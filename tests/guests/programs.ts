@@ -16,12 +16,14 @@
  * @module
  */
 
+import { image as virtioNet } from "./c/virtio_net_image.ts";
 import { image as virtioRng } from "./c/virtio_rng_image.ts";
 import { images as assembled } from "./images.ts";
 
 /** All programs' bytes, base64: those in assembly and those in C. */
 const images = {
   ...assembled,
+  virtio_net: virtioNet,
   virtio_rng: virtioRng,
 };
 
@@ -352,6 +354,17 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     ...elf("probe_multiboot", "The same as a 32-bit multiboot kernel.", 2),
     entry: "multiboot",
   },
+  virtio_net: elf(
+    "virtio_net",
+    "Prints `net MAC at irq N` and sends every frame back, counting; frames carry numbers that follow " +
+      "one another. Prints `FAIL ...` when one is lost, comes twice or is damaged.",
+    8,
+    {
+      isa: "interrupts as a machine without ACPI has them",
+      merge: "frames that take several small buffers",
+      renumber: "numbers that do not follow are taken",
+    },
+  ),
   virtio_rng: elf(
     "virtio_rng",
     "Prints `rng at irq N` and lets the entropy device fill buffers, several at a time, over and " +

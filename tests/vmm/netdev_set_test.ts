@@ -42,7 +42,8 @@ class End {
     const into = new IoVector(MAX_PIECES - 1);
     into.push(Number(addressOf(this.#buffer)), this.#buffer.length);
     const n = this.port.receive(into);
-    if (n === -Errno.EAGAIN) return undefined;
+    if (n === -Errno.ENOTCONN) this.port.drop();
+    if (n === -Errno.EAGAIN || n === -Errno.ENOTCONN) return undefined;
     assert.ok(n >= 0, `receive: ${n}`);
     return this.#buffer.slice(0, n);
   }

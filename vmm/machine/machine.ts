@@ -23,6 +23,7 @@ import type { AcpiOptions } from "../firmware/acpi/acpi.ts";
 import { acpiOptions } from "../firmware/acpi/options.ts";
 import { type FirmwareItems, firmwareItems } from "../firmware/firmware_items.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
+import { connectNetwork } from "./network.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
 import { IOAPIC2_BASE, IOAPIC2_ID, LOW_RAM_LIMIT } from "./microvm.ts";
 import { userDeviceId, withDisk } from "./disks.ts";
@@ -299,17 +300,17 @@ function deviceRequests(
   parts: MachineParts,
   firmware: FirmwareItems,
 ): DeviceRequest[] {
-  return machineDevices(config).map((request) => {
+  const requests = machineDevices(config).map((request): DeviceRequest => {
     if (request.type === "fw_cfg") return { ...request, content: firmware.content };
-    const { chardev, netdev, drive } = request.properties;
+    const { chardev, drive } = request.properties;
     const disk = (name: string, user: DiskUser) => parts.disk(name, user);
     return {
       ...request,
       ...(typeof chardev === "string" && { sink: parts.sink(chardev) }),
-      ...(typeof netdev === "string" && { netdev: parts.netPort(netdev) }),
       ...(typeof drive === "string" && withDisk(request, drive, config, disk)),
     };
   });
+  return connectNetwork(requests, (id) => parts.netPort(id));
 }
 
 /** The devices that a configuration asks for: the machine's own, then the user's. */

@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import type { AttachedDisk } from "../../../devices/block/disk.ts";
 import type { DeviceType, Properties } from "../../../devices/device.ts";
+import type { NetPort } from "../../../devices/net/port.ts";
 import { Feature, Status } from "../../../devices/virtio/virtio_state.ts";
 import { Rig, type RigMode } from "../fake_context.ts";
 import {
@@ -32,10 +33,11 @@ export class VirtioRig extends Rig {
     mode: RigMode = "kept",
     properties: Properties = {},
     disk?: AttachedDisk,
+    netdev?: NetPort,
   ) {
     const memory = new TestMemory();
     const place = { "mmio-base": 0xfeb0_0e00, irq: 12 };
-    super(type, mode, { ...properties, ...place }, undefined, memory, disk);
+    super(type, mode, { ...properties, ...place }, undefined, memory, disk, netdev);
     this.ram = memory;
   }
 
