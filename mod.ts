@@ -94,6 +94,7 @@ export type {
 } from "./devices/chardev/config.ts";
 export type { ChardevState, Held } from "./devices/chardev/backend.ts";
 export type { PropertyValue } from "./devices/device.ts";
+export type { GuestControl } from "./vmm/guest_control.ts";
 export type { CreateOptions } from "./vmm/virtual_machine.ts";
 export type {
   TimelineStep,
