@@ -9,7 +9,13 @@
 import type { BlockNodeConfig, DriveConfig } from "../devices/block/config.ts";
 import type { AttachedDisk } from "../devices/block/disk.ts";
 import { fileRequirement } from "../devices/block/file.ts";
-import { type BlockNode, type KeptFile, keptOf, openNode } from "../devices/block/node.ts";
+import {
+  type BlockNode,
+  type ImageLocks,
+  type KeptFile,
+  locksOf,
+  openNode,
+} from "../devices/block/node.ts";
 import {
   diskPermissions,
   noPermissions,
@@ -64,6 +70,8 @@ export class BlockSet implements Keeper {
   readonly #drives = new Map<string, DriveConfig>();
   /** By the name that devices know a disk by. */
   readonly #attached = new Map<string, { readonly user: DiskUser; readonly disk: AttachedDisk }>();
+  /** Locks that are a predecessor's, until the guest is here. */
+  readonly #waiting = new Set<ImageLocks>();
   readonly #unused = new DiskStatistics(new SharedArrayBuffer(STATISTICS_SIZE));
 
   /** All nodes, the last to come first, as QEMU lists them. */
@@ -91,14 +99,16 @@ export class BlockSet implements Keeper {
    *
    * @param configs nodes, each after the one that it is made of
    * @param inheritance what a predecessor left
+   * @param successor whether a predecessor may still have what it has not left
    * @throws {Error} in QEMU's words; those opened by then stay open until `close`
    */
   open(
     configs: readonly BlockNodeConfig[],
     drives: readonly DriveConfig[],
     inheritance?: Inheritance,
+    successor = false,
   ): void {
-    for (const config of configs) this.#open(config, inheritance);
+    for (const config of configs) this.#open(config, inheritance, successor);
     for (const drive of drives) this.#addDrive(drive);
   }
 
@@ -198,12 +208,40 @@ export class BlockSet implements Keeper {
     const fds: HandedFd[] = [];
     const values: HandedValue[] = [];
     for (const [id, node] of this.#nodes) {
-      const kept = keptOf(node);
+      const kept = locksOf(node)?.kept;
       if (!kept) continue;
       fds.push({ name: BLOCK, id, fd: kept.fd });
       values.push({ name: BLOCK, id, data: encoder.encode(JSON.stringify(kept.permissions)) });
     }
     return { fds, values };
+  }
+
+  /**
+   * The guest is about to be here. From now on the images are this VMM's: a predecessor that did not
+   * pass them has let them go, or there is none any more.
+   *
+   * @throws {Error} in QEMU's words if another process has one
+   */
+  arrive(): () => void {
+    for (const locks of this.#waiting) locks.hold();
+    this.#waiting.clear();
+    return () => {};
+  }
+
+  /** The guest goes on in another process, from its saved state: leaves the images to it. */
+  letGo(): void {
+    for (const node of this.#nodes.values()) locksOf(node)?.letGo();
+  }
+
+  /** Takes the images again. @returns false, having none, if another process has one */
+  hold(): boolean {
+    try {
+      for (const node of this.#nodes.values()) locksOf(node)?.hold();
+      return true;
+    } catch {
+      this.letGo();
+      return false;
+    }
   }
 
   /** Closes all nodes. */
@@ -212,7 +250,7 @@ export class BlockSet implements Keeper {
     this.#nodes.clear();
   }
 
-  #open(config: BlockNodeConfig, inheritance?: Inheritance): void {
+  #open(config: BlockNodeConfig, inheritance?: Inheritance, successor = false): void {
     const { nodeName } = config;
     if (this.#nodes.has(nodeName)) {
       throw new Error(`Duplicate nodes with node-name='${nodeName}'`);
@@ -221,7 +259,12 @@ export class BlockSet implements Keeper {
       throw new Error(`node-name=${nodeName} is conflicting with a device id`);
     }
     const child = config.driver === "raw" ? this.#find(config.file) : undefined;
-    this.#nodes.set(nodeName, openNode(config, child, takeKept(config, inheritance)));
+    const kept = takeKept(config, inheritance);
+    const waits = successor && !kept;
+    const node = openNode(config, child, kept, waits);
+    this.#nodes.set(nodeName, node);
+    const locks = locksOf(node);
+    if (waits && locks) this.#waiting.add(locks);
   }
 
   #find(name: string): BlockNode {

@@ -53,6 +53,8 @@ export class CopyUpdate implements Update {
     for (const section of departure.constants()) writer.write(section);
     for (const section of new VmImage(vm.machine).save(departure.guest)) writer.write(section);
     writer.end();
+    // Whoever has read the end takes the images.
+    vm.blocks.letGo();
     await this.#send(channel, vm.ending);
     await channel.finish(vm.reactor, vm.ending);
     departure.ownership.timeline.stamp("sent");
@@ -62,9 +64,9 @@ export class CopyUpdate implements Update {
     departure.writeTrace();
   }
 
-  /** Nobody else runs a guest that was copied. */
+  /** Nobody else runs a guest that was copied, unless it has the images. */
   takeBack(): boolean {
-    return true;
+    return this.#departure.vm.blocks.hold();
   }
 
   /** Closes the channel. */

@@ -41,6 +41,16 @@ export interface BlockNode {
   close(): void;
 }
 
+/** The locks on a node's file, which another VMM may have in its turn. */
+export interface ImageLocks {
+  /** What a successor gets of them: the descriptor has them. */
+  readonly kept: { readonly fd: number; readonly permissions: Permissions };
+  /** Leaves them to others. */
+  letGo(): void;
+  /** Takes them. @throws {Error} in QEMU's words if others have them */
+  hold(): void;
+}
+
 /** What was handed over of a file that a predecessor has open: the locks are the description's. */
 export interface KeptFile {
   readonly file: OwnedFd;
@@ -99,18 +109,21 @@ export abstract class BaseNode implements BlockNode {
 }
 
 /** `file` and `host_device`. */
-class FileNode extends BaseNode {
+class FileNode extends BaseNode implements ImageLocks {
   readonly config: FileNodeConfig;
   readonly readOnly: boolean;
   readonly description: DiskDescription;
   readonly #file: OwnedFd;
   /** What a predecessor's users need: its locks are this description's, too, and stay. */
-  readonly #inherited: Permissions;
+  #inherited: Permissions;
   #locked: Permissions;
   #locks: boolean;
+  /** Whether the locks are this VMM's to have now. */
+  #holds: boolean;
 
-  constructor(config: FileNodeConfig, kept: KeptFile | undefined) {
+  constructor(config: FileNodeConfig, kept: KeptFile | undefined, waits: boolean) {
     super();
+    this.#holds = !waits;
     const { file, driver, readOnly } = openImageFile(config, kept?.file);
     this.config = { ...config, driver };
     this.#file = file;
@@ -133,14 +146,27 @@ class FileNode extends BaseNode {
     return allocatedBytes(this.#file.fd);
   }
 
-  /** What is handed over. */
-  get kept(): { readonly fd: number; readonly permissions: Permissions } {
+  get kept(): ImageLocks["kept"] {
     return { fd: this.#file.fd, permissions: this.#locked };
   }
 
   protected lock(permissions: Permissions): void {
+    if (this.#holds) this.#change(allPermissions([this.#inherited, permissions]));
+  }
+
+  letGo(): void {
+    this.#inherited = noPermissions;
+    this.#change(noPermissions);
+    this.#holds = false;
+  }
+
+  hold(): void {
+    this.#change(allPermissions([this.#inherited, this.permissions]));
+    this.#holds = true;
+  }
+
+  #change(after: Permissions): void {
     if (!this.#locks) return;
-    const after = allPermissions([this.#inherited, permissions]);
     try {
       const reason = changeLocks(this.#file.fd, this.#locked, after);
       if (reason !== undefined) {
@@ -322,9 +348,9 @@ function setSize(shared: SharedArrayBuffer, size: number): void {
   Atomics.store(new BigInt64Array(shared), SharedWord.SIZE, BigInt(size));
 }
 
-/** A file's node, and what is handed over of it; undefined for a node that has no file. */
-export function keptOf(node: BlockNode): FileNode["kept"] | undefined {
-  return node instanceof FileNode ? node.kept : undefined;
+/** The locks of a node; undefined for one that has no file of its own. */
+export function locksOf(node: BlockNode): ImageLocks | undefined {
+  return node instanceof FileNode ? node : undefined;
 }
 
 /**
@@ -332,12 +358,14 @@ export function keptOf(node: BlockNode): FileNode["kept"] | undefined {
  *
  * @param child the node that a `raw` one is made of
  * @param kept what a predecessor passed of a file
+ * @param waits whether the locks are somebody else's until {@linkcode ImageLocks.hold}
  * @throws {Error} in QEMU's words
  */
 export function openNode(
   config: BlockNodeConfig,
-  child: BlockNode | undefined,
-  kept: KeptFile | undefined,
+  child?: BlockNode,
+  kept?: KeptFile,
+  waits = false,
 ): BlockNode {
   switch (config.driver) {
     case "raw":
@@ -345,6 +373,6 @@ export function openNode(
     case "null-co":
       return new NullNode(config);
     default:
-      return new FileNode(config, kept);
+      return new FileNode(config, kept, waits);
   }
 }

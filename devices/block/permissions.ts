@@ -83,7 +83,11 @@ export function changeLocks(
       }
       taken.push(start);
     }
-    const reason = whyRefused(fd, after);
+    // Who tries to get a lock has it for a moment: that is no reason to lose one that was got before.
+    const reason = whyRefused(fd, {
+      used: after.used & ~before.used,
+      unshared: after.unshared & ~before.unshared,
+    });
     if (reason !== undefined) {
       giveBack();
       return reason;

@@ -12,6 +12,7 @@
 /** The programs, and the sources that each has beside those that all have. */
 export const cPrograms = {
   virtio_net: ["virtio_net.c", "virtio.c"],
+  virtio_blk: ["virtio_blk.c", "virtio.c"],
   virtio_rng: ["virtio_rng.c", "virtio.c"],
 } as const satisfies Record<string, readonly string[]>;
 

@@ -17,6 +17,7 @@
  */
 
 import { image as virtioNet } from "./c/virtio_net_image.ts";
+import { image as virtioBlk } from "./c/virtio_blk_image.ts";
 import { image as virtioRng } from "./c/virtio_rng_image.ts";
 import { images as assembled } from "./images.ts";
 
@@ -24,6 +25,7 @@ import { images as assembled } from "./images.ts";
 const images = {
   ...assembled,
   virtio_net: virtioNet,
+  virtio_blk: virtioBlk,
   virtio_rng: virtioRng,
 };
 
@@ -363,6 +365,17 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
       isa: "interrupts as a machine without ACPI has them",
       merge: "frames that take several small buffers",
       renumber: "numbers that do not follow are taken",
+    },
+  ),
+  virtio_blk: elf(
+    "virtio_blk",
+    "Prints `blk at irq N, M sectors`, then writes, reads and zeroes numbered records on the first 64 " +
+      "sectors of a disk, several requests at a time, over and over, counting; prints `FAIL ...` " +
+      "when a sector has not what was last written to it.",
+    8,
+    {
+      isa: "the machine has no ACPI",
+      "one-ioapic": "the machine has ACPI, and no second I/O APIC",
     },
   ),
   virtio_rng: elf(

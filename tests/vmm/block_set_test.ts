@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { BlockNodeConfig, DriveConfig, FileNodeConfig } from "../../devices/block/config.ts";
 import { Disk } from "../../devices/block/disk.ts";
 import { duplicate, fileStatus, O, openFile } from "../../ffi/fd.ts";
+import { lockFile } from "../../ffi/file_lock.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import { mapAnonymous } from "../../ffi/memory.ts";
 import { BlockSet } from "../../vmm/block_set.ts";
@@ -182,6 +183,21 @@ Deno.test("a successor has an image's lock with its predecessor, and nobody gets
   });
 });
 
+Deno.test("who tries to get an image keeps no successor from having it", async () => {
+  await withImage((path, makeSet) => {
+    const vmm = makeSet();
+    vmm.open([file(path)], []);
+    vmm.attach("file", device);
+    using inheritance = inheritedFrom(vmm);
+    // The first half of an attempt: bytes are locked before it is seen that others have theirs.
+    using attempt = openFile(path, O.RDWR);
+    for (const start of [100, 101, 201]) lockFile(attempt.fd, "shared", { start, length: 1 });
+    const next = makeSet();
+    next.open([file(path)], [], inheritance);
+    next.attach("file", device);
+  });
+});
+
 Deno.test("a successor that fails, or wants less, takes no lock from its predecessor", async () => {
   await withImage((path, makeSet) => {
     const vmm = makeSet();
@@ -214,6 +230,28 @@ Deno.test("a successor that fails, or wants less, takes no lock from its predece
       next.close();
     }
     assert.deepEqual(locksOn(path), locks);
+  });
+});
+
+Deno.test("a successor that was passed nothing has the images when the guest is there", async () => {
+  await withImage((path, makeSet) => {
+    const old = makeSet();
+    old.open([file(path)], []);
+    old.attach("file", device);
+    const next = makeSet();
+    next.open([file(path)], [], undefined, true);
+    next.attach("file", device);
+    assert.throws(() => next.arrive(), refused('"write"', path));
+    old.letGo();
+    assert.deepEqual(locksOn(path), []);
+    next.arrive()();
+    assert.deepEqual(locksOn(path), ["OFDLCK READ 100-101", "OFDLCK READ 201-201"]);
+    // The old one cannot go on any more, and takes nothing while it tries.
+    assert.equal(old.hold(), false);
+    next.close();
+    assert.deepEqual(locksOn(path), []);
+    assert.equal(old.hold(), true);
+    assert.deepEqual(locksOn(path), ["OFDLCK READ 100-101", "OFDLCK READ 201-201"]);
   });
 });
 

@@ -1,0 +1,184 @@
+/**
+ * Disks over live updates: every record that the guest writes is there, once, and nobody else ever has
+ * the image.
+ */
+import assert from "node:assert/strict";
+import { layout } from "../guests/programs.ts";
+import { beginTransfer, kvmTest, Laboratory, startSuccessor } from "./program.ts";
+import { assertCounts, assertUnharmed, Chain, modes } from "./updates.ts";
+
+const MAGIC = 0x64726f636572n;
+const SECTOR = 512;
+
+/** An image of 1 MiB in a laboratory. */
+function makeImage(lab: Laboratory): string {
+  const path = lab.path("disk.img");
+  Deno.writeFileSync(path, new Uint8Array(1 << 20));
+  return path;
+}
+
+/** Fails unless each sector of the image has a record of its own, or zeros. */
+function assertRecords(path: string): void {
+  const bytes = Deno.readFileSync(path);
+  const view = new DataView(bytes.buffer);
+  const seen = new Map<bigint, number>();
+  for (let sector = 0; sector < 64; sector++) {
+    const at = sector * SECTOR;
+    if (bytes.subarray(at, at + SECTOR).every((byte) => byte === 0)) continue;
+    const [magic, where, record] = [0, 8, 16].map((offset) => view.getBigUint64(at + offset, true));
+    assert.deepEqual([magic, where], [MAGIC, BigInt(sector)]);
+    assert.ok(
+      !seen.has(record),
+      `record ${record} is in sectors ${seen.get(record)} and ${sector}`,
+    );
+    seen.set(record, sector);
+  }
+  assert.ok(seen.size > 10, `there are ${seen.size} records`);
+}
+
+/** Somebody who tries to get an image, in a process of their own. */
+class Thief implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  #text = "";
+  readonly #reading: Promise<void>;
+
+  constructor(path: string) {
+    const script = new URL("image_thief.ts", import.meta.url).pathname;
+    this.#child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--no-check", script, path],
+      ...{ stdin: "piped", stdout: "piped" },
+    }).spawn();
+    this.#reading = this.#read();
+  }
+
+  /** Ends it; fails if it ever got the image. */
+  async finish(): Promise<void> {
+    await this.#child.stdin.close();
+    await this.#reading;
+    assert.doesNotMatch(this.#text, /STOLEN/);
+    assert.match(this.#text, /^trying\n\d{2,} tries\n$/);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGKILL");
+    } catch {
+      // It has ended.
+    }
+    await this.#reading;
+    await this.#child.status;
+  }
+
+  async #read(): Promise<void> {
+    for await (const text of this.#child.stdout.pipeThrough(new TextDecoderStream())) {
+      this.#text += text;
+    }
+  }
+}
+
+const drive = (image: string) => `file=${image},format=raw,if=none,id=d`;
+
+for (const packed of ["off", "on"]) {
+  kvmTest(`a guest that writes records goes on through each mode, packed: ${packed}`, async () => {
+    await using lab = await Laboratory.open();
+    const image = makeImage(lab);
+    const device = `virtio-blk-device,drive=d,packed=${packed}`;
+    const options = ["-drive", drive(image), "-device", device];
+    const chain = await Chain.start(lab, { guest: "virtio_blk", options });
+    await lab.printed("2048 sectors\n");
+    for (let round = 0; round < 3; round++) {
+      for (const mode of modes) {
+        await assertCounts(chain.qmp, layout.counter);
+        await chain.update(mode);
+      }
+    }
+    await assertCounts(chain.qmp, layout.counter);
+    await chain.qmp.execute("stop");
+    await assertUnharmed(chain.qmp);
+    assert.equal(lab.serialText.includes("FAIL"), false, lab.serialText);
+    assertRecords(image);
+  });
+}
+
+kvmTest("nobody else ever gets the image while VMMs are replaced, or fail to be", async () => {
+  await using lab = await Laboratory.open();
+  const image = makeImage(lab);
+  const options = ["-drive", `${drive(image)},cache=none`, "-device", "virtio-blk-device,drive=d"];
+  const special = { guest: "virtio_blk", options } as const;
+  const chain = await Chain.start(lab, special);
+  await lab.printed("2048 sectors\n");
+  await using thief = new Thief(image);
+  for (let round = 0; round < 3; round++) {
+    // A successor that dies at some moment before the guest is its own.
+    await chain.qmp.withEvents();
+    const doomed = await startSuccessor(lab, `doomed${round}`, special);
+    await beginTransfer(chain.qmp, doomed.channels);
+    doomed.vmm.kill();
+    await chain.qmp.reaches("running");
+    await assertCounts(chain.qmp, layout.counter);
+    for (const mode of ["cpr-transfer", "cpr-exec"] as const) {
+      await chain.update(mode);
+      await assertCounts(chain.qmp, layout.counter);
+    }
+  }
+  await chain.qmp.execute("stop");
+  await assertUnharmed(chain.qmp);
+  await thief.finish();
+  assertRecords(image);
+});
+
+kvmTest("a VMM whose guest went on elsewhere from a file does not run it beside", async () => {
+  await using lab = await Laboratory.open();
+  const image = makeImage(lab);
+  const options = ["-drive", drive(image), "-device", "virtio-blk-device,drive=d"];
+  const { qmp } = await lab.run("old", { guest: "virtio_blk", options });
+  await lab.printed("2048 sectors\n");
+  const uri = `file:${lab.path("state")}`;
+  await qmp.withEvents();
+  await qmp.execute("migrate-set-parameters", { mode: "cpr-reboot" });
+  await qmp.execute("migrate", { uri });
+  await qmp.reaches("postmigrate");
+  const next = await lab.run("new", {
+    guest: "virtio_blk",
+    options: [...options, "-incoming", uri],
+  });
+  await next.qmp.reaches("running");
+  await assert.rejects(() => qmp.execute("cont"), {
+    message: /^Another process has a disk image of this VMM's, and perhaps its guest: end it first/,
+  });
+  await assertCounts(next.qmp, layout.counter);
+  await next.qmp.execute("quit");
+  await next.vmm.ended();
+  // Nobody has it now: the guest may go on where it was, from where it was.
+  assert.equal((await qmp.execute<{ status: string }>("query-status")).status, "postmigrate");
+});
+
+kvmTest("a successor that knows the disk by another file, or not at all, is refused", async () => {
+  await using lab = await Laboratory.open();
+  const image = makeImage(lab);
+  const other = lab.path("other.img");
+  await Deno.copyFile(image, other);
+  const device = ["-device", "virtio-blk-device,drive=d"];
+  const options = ["-drive", drive(image), ...device];
+  const { qmp } = await lab.run("old", { guest: "virtio_blk", options });
+  await lab.printed("2048 sectors\n");
+  await qmp.withEvents();
+  const cases: [string[], RegExp][] = [
+    [["-drive", drive(other), ...device], /Node '#d\.file' is another file than '.*other\.img'/],
+    [[], /Unknown file descriptor 'block' #d\.file/],
+  ];
+  for (const [i, [wrong, message]] of cases.entries()) {
+    const successor = await startSuccessor(lab, `wrong${i}`, {
+      guest: "virtio_blk",
+      options: wrong,
+    });
+    await qmp.execute("migrate-set-parameters", { mode: "cpr-transfer" });
+    await qmp.execute("migrate", { channels: successor.channels });
+    await successor.vmm.said("denovo: ");
+    assert.match(successor.vmm.output, message);
+    await successor.vmm.ended();
+    await qmp.reaches("running");
+    await assertCounts(qmp, layout.counter);
+  }
+  await assertUnharmed(qmp);
+});
