@@ -40,8 +40,11 @@ import { sendTable, TransferUpdate } from "./transfer.ts";
 const RELAY = "DENOVO_CPR_RELAY";
 /** Milliseconds that a helper has to come up. */
 const HELPER_LIMIT_MS = 60_000;
-/** Milliseconds that a new program has to ask for the guest. */
-const TAKER_LIMIT_MS = 20_000;
+/**
+ * Milliseconds that a new program has to ask for the guest, which runs on meanwhile: a runtime that starts
+ * on a busy host takes seconds. Less than `denovo update` waits for it, which shall hear of it.
+ */
+const TAKER_LIMIT_MS = 45_000;
 
 /** What a process that is part of a relay is told by its environment. */
 interface RelayPart {

@@ -169,7 +169,7 @@ for (
     {
       what: "does nothing",
       script: "exec sleep 1000",
-      reason: "cpr-exec failed: the new program does not come up within 20 s",
+      reason: "cpr-exec failed: the new program does not come up within 45 s",
     },
   ]
 ) {
