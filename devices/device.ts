@@ -130,6 +130,8 @@ export interface DeviceMemory {
 
 /** What a device may do to its surroundings; the same on every thread. */
 export interface DeviceContext {
+  /** The device whose bus it is on, where that is a device. */
+  readonly parent?: Device;
   /** The device's interrupts, in the order of {@linkcode DeviceType.irqs}. */
   readonly interrupts: readonly Interrupt[];
   /** As many as {@linkcode DeviceType.timers} says. */
@@ -179,6 +181,8 @@ export interface DeviceContext {
 
 /** A device at work on one thread. Calls come with the device's lock held. */
 export interface Device {
+  /** What the devices on its bus work with, if it has one. */
+  readonly provides?: object;
   /** Reads `size` (1, 2, 4 or 8) bytes at `offset` in range number `range`; little-endian. */
   read(range: number, offset: number, size: number): number;
   /** Writes `size` bytes; values of 8 bytes arrive as two writes of 4. */
@@ -200,6 +204,8 @@ export interface Device {
   inputBreak?(): void;
   /** The character backend takes bytes again. */
   writable?(): void;
+  /** Somebody is there behind the character backend now, or nobody any more. */
+  peerChanged?(isThere: boolean): void;
   /**
    * A user presses keys together (QEMU's QKeyCode) and releases them after `holdMs`.
    *
@@ -291,7 +297,7 @@ export interface DeviceType<F extends Fields = Fields> extends DeviceLayout<F> {
   /** The global interrupt (GSI) of each line, from its properties. */
   irqs(properties: Properties): number[];
   /** The kind of bus that it sits on; the ISA bus unless given. */
-  readonly bus?: "virtio-bus";
+  readonly bus?: "virtio-bus" | "virtio-serial-bus";
   /** How many timers it has; none unless given. */
   readonly timers?: number;
   /** How many locks beside the one that is held around calls; none unless given. */

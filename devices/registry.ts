@@ -17,6 +17,8 @@ import { fwCfg } from "./isa/fw_cfg.ts";
 import { virtioBlk } from "./virtio/blk.ts";
 import { virtioNet } from "./virtio/net.ts";
 import { virtioRng } from "./virtio/rng.ts";
+import { virtioSerial } from "./virtio/serial.ts";
+import { virtconsole, virtserialport } from "./virtio/serial_port.ts";
 
 /** Every kind of device that exists, in the order of `-device help`. */
 export const deviceTypes: readonly DeviceType[] = [
@@ -33,4 +35,7 @@ export const deviceTypes: readonly DeviceType[] = [
   virtioBlk,
   virtioNet,
   virtioRng,
+  virtioSerial,
+  virtconsole,
+  virtserialport,
 ];

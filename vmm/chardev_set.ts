@@ -366,6 +366,9 @@ class DeviceFrontend implements CharacterFrontend {
 
   event(event: CharacterEvent): void {
     if (event === "break") this.#devices.with(this.#id, (device) => device.inputBreak?.());
+    if (event === "opened" || event === "closed") {
+      this.#devices.with(this.#id, (device) => device.peerChanged?.(event === "opened"));
+    }
   }
 
   writable(): void {

@@ -123,6 +123,8 @@ function placeOf(state: QueueState, features: RingFeatures): string {
 /** A virtio device on one thread. */
 export class Virtio {
   readonly queues: readonly DeviceQueue[];
+  /** For whoever takes requests itself, one at a time. */
+  readonly chain: Chain = new Chain();
 
   /** @param parts what it is */
   constructor(readonly parts: VirtioParts) {
@@ -150,12 +152,19 @@ export class Virtio {
     };
   }
 
-  /** Works on queues: no other thread does meanwhile, and none takes them away. */
+  /** Works on queues, if the driver has them running: no other thread does meanwhile. */
   work(action: () => void): void {
+    this.locked(() => {
+      if (this.isRunning) action();
+    });
+  }
+
+  /** Does something while nobody works on queues. */
+  locked(action: () => void): void {
     const { work } = this.parts;
     work.lock();
     try {
-      if (this.isRunning) action();
+      action();
     } catch (error) {
       if (!(error instanceof MalformedRing)) throw error;
       this.#needsReset(error.message);

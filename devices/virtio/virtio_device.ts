@@ -20,6 +20,8 @@ import { Feature, virtioState } from "./virtio_state.ts";
 
 /** What a virtio device does, on one thread. */
 export interface VirtioBackend extends Partial<ConfigSpace> {
+  /** What devices on the device's own bus work with. */
+  readonly provides?: object;
   /** There are requests in a queue. Called on the I/O thread, while nobody else works on queues. */
   handleQueue(index: number): void;
   /** Puts the device's own state back to how a driver finds it. */
@@ -158,6 +160,7 @@ export function defineVirtioDevice<F extends Fields>(
       };
       const transport = new MmioTransport(state.mmio, virtio, type.deviceId, config, reset);
       return {
+        provides: backend.provides,
         read: (_range, offset, size) => transport.read(offset, size),
         write: (_range, offset, size, value) => transport.write(offset, size, value),
         reset() {

@@ -24,6 +24,7 @@ import {
 } from "../../devices/device.ts";
 import type { AttachedDisk } from "../../devices/block/disk.ts";
 import type { NetPort } from "../../devices/net/port.ts";
+import { virtioSerial } from "../../devices/virtio/serial.ts";
 import type { IoVector } from "../../ffi/iovec.ts";
 import { addressOf, viewMemory } from "../../ffi/memory.ts";
 import type { Fields, Struct } from "../../ffi/struct.ts";
@@ -154,6 +155,8 @@ export class FakeContext implements DeviceContext {
   /** Whether the device shall begin nothing. */
   parking = false;
   readonly warnings: string[] = [];
+  /** Set by a test before it makes its rig's device. */
+  parent: Device | undefined;
   /** Armed deadline of each timer, 0n when disarmed. */
   readonly deadlines: bigint[];
   /** How often a timer was armed or disarmed. */
@@ -268,7 +271,8 @@ export class Rig {
     disk?: AttachedDisk,
     netdev?: NetPort,
   ) {
-    this.#properties = withDefaults(type, properties);
+    const isPort = type.bus === "virtio-serial-bus";
+    this.#properties = withDefaults(type, { ...(isPort && { nr: 1 }), ...properties });
     this.context = new FakeContext(
       type.irqs(this.#properties).length,
       type.timers ?? 0,
@@ -279,12 +283,18 @@ export class Rig {
     );
     this.context.content = content;
     this.context.netdev = netdev;
+    if (isPort) this.context.parent = new Rig(virtioSerial).device;
     this.#layout = layoutFor(type, this.#properties).state;
     this.#type = type;
     this.#mode = mode;
     this.#buffer = new SharedArrayBuffer(this.#layout.size);
     this.#device = this.#create();
     this.call((device) => device.reset());
+  }
+
+  /** The device as it is now. */
+  get device(): Device {
+    return this.#device;
   }
 
   get sink(): FakeSink {

@@ -14,6 +14,7 @@ export const cPrograms = {
   virtio_net: ["virtio_net.c", "virtio.c"],
   virtio_blk: ["virtio_blk.c", "virtio.c"],
   virtio_rng: ["virtio_rng.c", "virtio.c"],
+  virtio_serial: ["virtio_serial.c", "virtio.c"],
 } as const satisfies Record<string, readonly string[]>;
 
 /** A program's name. */

@@ -19,6 +19,7 @@
 import { image as virtioNet } from "./c/virtio_net_image.ts";
 import { image as virtioBlk } from "./c/virtio_blk_image.ts";
 import { image as virtioRng } from "./c/virtio_rng_image.ts";
+import { image as virtioSerial } from "./c/virtio_serial_image.ts";
 import { images as assembled } from "./images.ts";
 
 /** All programs' bytes, base64: those in assembly and those in C. */
@@ -27,6 +28,7 @@ const images = {
   virtio_net: virtioNet,
   virtio_blk: virtioBlk,
   virtio_rng: virtioRng,
+  virtio_serial: virtioSerial,
 };
 
 /** How a VMM enters a program. */
@@ -387,6 +389,17 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
       isa: "the machine has no ACPI",
       "one-ioapic": "the machine has ACPI, and no second I/O APIC",
       broken: "malforms the ring in every way, prints `broken ok N`, and exits with value 0",
+    },
+  ),
+  virtio_serial: elf(
+    "virtio_serial",
+    "Says what a virtio-serial device tells of its ports, one line each, and gives back on ports " +
+      "0 to 2 what comes in there, counting buffers.",
+    8,
+    {
+      single: "port 0 alone, without control messages",
+      isa: "the machine has no ACPI",
+      "one-ioapic": "the machine has ACPI, and no second I/O APIC",
     },
   ),
   modes: rom(

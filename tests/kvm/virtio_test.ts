@@ -1,5 +1,7 @@
 /** Virtio devices with a driver in the guest: rings of both kinds, and every way to malform them. */
 import assert from "node:assert/strict";
+import { readFd, writeFd } from "../../ffi/fd.ts";
+import { socketPair } from "../../ffi/socket.ts";
 import { layout } from "../guests/programs.ts";
 import { kvmTest, TestVm, until } from "./harness.ts";
 
@@ -76,3 +78,33 @@ kvmTest("a machine without such devices has no I/O thread", async () => {
   await until(() => other.vm.machine.threads[1].threadId !== 0, () => "the I/O thread");
   assert.equal(await other.ended(), 0x21);
 });
+
+for (const packed of [false, true]) {
+  kvmTest(`a console works without control messages, packed: ${packed}`, async () => {
+    const [inside, outside] = socketPair("stream", { nonblocking: true });
+    using _ = outside;
+    await using test = await TestVm.start({
+      program: "virtio_serial",
+      append: "single",
+      chardevs: [{ backend: "fd", id: "port", fd: inside.fd }],
+      devices: [
+        { driver: "virtio-serial-device", properties: { packed } },
+        { driver: "virtconsole", properties: { chardev: "port" } },
+      ],
+    });
+    inside.release();
+    await test.printed("serial\n");
+    const text = "to and fro ".repeat(100);
+    let rest = new TextEncoder().encode(text);
+    let back = "";
+    const buffer = new Uint8Array(4096);
+    await until(() => {
+      rest = rest.subarray(Math.max(0, writeFd(outside.fd, rest)));
+      const n = readFd(outside.fd, buffer);
+      if (n > 0) back += new TextDecoder().decode(buffer.subarray(0, n));
+      return back.length >= text.length;
+    }, () => `the echo, of which there is ${JSON.stringify(back)}`);
+    assert.equal(back, text);
+    test.assertUnharmed();
+  });
+}

@@ -39,6 +39,8 @@ export interface DeviceRequest {
   readonly id: string;
   /** Properties that differ from their defaults. */
   readonly properties: Properties;
+  /** The id of the device whose bus it is on, where that is one; it comes before. */
+  readonly parent?: string;
   /** Where the device's character output goes. */
   readonly sink?: SinkDescription;
   /** Where its frames go, and come from. */
@@ -146,6 +148,7 @@ export class DeviceSet implements Disposable {
         timerFds: this.#timers[i].map(({ fd }) => fd),
         doorbellFds: this.#doorbells[i].map(({ fd }) => fd),
         locks: locks[i],
+        parent: requests[i].parent,
         chardev: requests[i].sink,
         netdev: requests[i].netdev,
         disk: requests[i].disk,

@@ -43,6 +43,8 @@ export interface DeviceDescription {
   readonly doorbellFds: readonly number[];
   /** Indices of its other locks among the mutex words. */
   readonly locks: readonly number[];
+  /** The id of the device whose bus it is on; it comes before. */
+  readonly parent?: string;
   readonly chardev?: SinkDescription;
   readonly netdev?: NetPortDescription;
   readonly disk?: AttachedDisk;
@@ -107,7 +109,10 @@ export class ThreadDevices {
     for (const entry of description.devices) {
       const type = deviceTypes.find((type) => type.name === entry.type)!;
       const interrupts = type.irqs(entry.properties).map((gsi) => this.#interrupt(gsi, lines));
-      const context = makeContext(surroundings, entry, interrupts);
+      const parent = entry.parent === undefined
+        ? undefined
+        : this.#devices.get(entry.parent)?.device;
+      const context = { ...makeContext(surroundings, entry, interrupts), parent };
       const { state } = layoutFor(type, entry.properties);
       const view = state.view(description.state, entry.stateOffset);
       const device = type.create(view, context, entry.properties);

@@ -28,6 +28,7 @@ import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
 import { IOAPIC2_BASE, IOAPIC2_ID, LOW_RAM_LIMIT } from "./microvm.ts";
 import { userDeviceId, withDisk } from "./disks.ts";
 import { placeVirtio, virtioCmdline } from "./virtio.ts";
+import { plugPorts } from "./virtio_serial.ts";
 import {
   type MachineThread,
   parkAll,
@@ -345,7 +346,7 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
     id: userDeviceId(device, config.devices),
     properties: device.properties,
   }));
-  return placeVirtio([...own, ...user], config.machine);
+  return plugPorts(placeVirtio([...own, ...user], config.machine));
 }
 
 /** RAM sizes and CPUs as the CMOS tells firmware, and the time. */

@@ -262,8 +262,7 @@ unsigned take_request(struct queue *q, uint32_t *written)
 	return id;
 }
 
-/* Asks for an interrupt with the next request that is done. */
-static void arm(struct queue *q)
+void arm_queue(struct queue *q)
 {
 	volatile uint16_t *driver = q->driver;
 	if (!has_feature(q->owner, F_EVENT_IDX)) {
@@ -282,7 +281,7 @@ unsigned await_request(struct queue *q, uint32_t *written)
 {
 	for (;;) {
 		cli();
-		arm(q);
+		arm_queue(q);
 		unsigned id = take_request(q, written);
 		if (id != NO_ID) {
 			sti();

@@ -99,7 +99,9 @@ unsigned add_request(struct queue *queue, const struct buffer *buffers, unsigned
 void kick(struct queue *queue);
 /* Takes a request that is done; returns its id, or NO_ID. */
 unsigned take_request(struct queue *queue, uint32_t *written);
-/* The same, after waiting for an interrupt where need be. */
+/* Asks for an interrupt with the next request that is done. */
+void arm_queue(struct queue *queue);
+/* Takes a request that is done, after waiting for an interrupt where need be. */
 unsigned await_request(struct queue *queue, uint32_t *written);
 /* Sleeps until the device interrupts for a cause, and forgets the cause. */
 void await_cause(struct device *dev, uint32_t cause);
