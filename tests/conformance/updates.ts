@@ -203,6 +203,8 @@ export class EchoTypist implements Disposable {
   constructor(readonly console: FifoConsole) {
     this.#from = console.text.length;
     this.#typing = this.#type();
+    // Of interest to `finish`; a test that has failed closes the console under it.
+    this.#typing.catch(() => {});
   }
 
   /** What came back. */

@@ -1,6 +1,6 @@
 /** Every guest program, from its start to what it prints and how it ends. */
 import assert from "node:assert/strict";
-import { layout, programs } from "../guests/programs.ts";
+import { describeCheck, layout, programs } from "../guests/programs.ts";
 import { testAccelerator } from "../needs_kvm.ts";
 import { kvmTest, TestVm, until } from "./harness.ts";
 import { Probe } from "./probe.ts";
@@ -37,6 +37,17 @@ kvmTest("compute prints a letter after each batch of work", async () => {
     await test.printed(mode === "p" ? "pppp" : "?");
     assert.match(test.text, mode === "p" ? /^p+$/ : /^\?$/);
   }
+});
+
+kvmTest("both vCPUs verify themselves in user mode", async () => {
+  await using test = await TestVm.start({ program: "steady_cpl3", cpus: 2 });
+  await test.printed("steady 2");
+  const ticks = layout.steadyRecords + 16;
+  await until(
+    () => [0, 1].every((cpu) => test.word(ticks + cpu * layout.steadyRecordSize) > 5),
+    () => `timer interrupts on both vCPUs; the guest said: ${test.text}`,
+  );
+  assert.equal(describeCheck(test.word(layout.check)), "no error", test.text);
 });
 
 kvmTest("`bios` starts at the reset vector and reaches long mode", async () => {

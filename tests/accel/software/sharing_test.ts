@@ -99,3 +99,22 @@ Deno.test("CMPXCHG16B exchanges both halves or gives what is there, and faults o
   assert.equal(cpu.core.runToFault(10), false);
   assert.deepEqual([cpu.state.fault_vector, cpu.state.fault_error_code], [13, 0]);
 });
+
+Deno.test("LOCK adds to operands on any alignment, and to nothing beside them", () => {
+  const [cpu] = twoCpus();
+  const sizes = [[1, [0xf0, 0x00, 0x06]], [2, [0x66, 0xf0, 0x01, 0x06]], [4, [0xf0, 0x01, 0x06]]];
+  for (const [size, add] of [...sizes, [8, [0xf0, 0x48, 0x01, 0x06]]] as [number, number[]][]) {
+    const code = 0x5000 + 16 * size;
+    cpu.load(code, [...add, HLT]);
+    for (let offset = 0; offset < 16; offset++) {
+      const memory = cpu.ram.subarray(0x7000, 0x7020).fill(0xff);
+      const expected = Uint8Array.from(memory).fill(0, offset, offset + size);
+      expected[offset] = 1;
+      cpu.state.gpr.put(0, 2n);
+      cpu.state.gpr.put(6, BigInt(0x7000 + offset));
+      run(cpu, code);
+      assert.deepEqual(Uint8Array.from(memory), expected, `${size} bytes at ${offset}`);
+      assert.equal(cpu.state.rflags & 1n, 1n, "carry");
+    }
+  }
+});

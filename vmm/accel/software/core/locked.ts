@@ -12,14 +12,17 @@ import { wasWritten, willWrite } from "./physical";
 export function commit(linear: u64, size: u32, old: u64, value: u64, locked: bool): bool {
   if (locked) {
     const address = writableAddress(linear, size);
-    if (address && (address & (size - 1)) == 0) {
+    if (address && (address & 7) + size <= 8) {
       willWrite(address, size);
-      const done = exchange(address, size, old, value);
+      const done = address & (size - 1)
+        ? exchangeInWord(address, size, old, value)
+        : exchange(address, size, old, value);
       wasWritten(address);
       return done;
     }
   }
-  // MMIO, and operands across cache lines: nothing on the host is atomic for them.
+  // MMIO, and operands that cross a word of eight bytes: WebAssembly has nothing that is atomic for them. A
+  // processor locks its bus then (a split lock, across cache lines), which guests avoid for its cost.
   writeSized(linear, size, value);
   return true;
 }
@@ -34,6 +37,19 @@ function exchange(address: usize, size: u32, old: u64, value: u64): bool {
       return atomic.cmpxchg<u32>(address, old as u32, value as u32) == (old as u32);
     default:
       return atomic.cmpxchg<u64>(address, old, value) == old;
+  }
+}
+
+/** The same for an operand that is not aligned, but in one word of eight bytes. */
+function exchangeInWord(address: usize, size: u32, old: u64, value: u64): bool {
+  const word = address & ~7;
+  const shift = ((address & 7) << 3) as u64;
+  const ones = u64.MAX_VALUE >> ((8 - size) << 3);
+  while (true) {
+    const now = atomic.load<u64>(word);
+    if (((now >> shift) & ones) != (old & ones)) return false;
+    const next = (now & ~(ones << shift)) | ((value & ones) << shift);
+    if (atomic.cmpxchg<u64>(word, now, next) == now) return true;
   }
 }
 

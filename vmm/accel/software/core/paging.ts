@@ -38,20 +38,16 @@ const ERROR_RESERVED: u32 = 1 << 3;
 
 /** Which accesses the last walk has found allowed: 1 read, 2 write (the page is dirty), 4 execute. */
 export let walkRights: u32 = 0;
-/** Whether the last walk may fail by returning FAILED instead of raising #PF. */
-let quiet: bool = false;
-/** What a walk gives that failed quietly: no physical address. */
-export const WALK_FAILED: u64 = u64.MAX_VALUE;
 
+/** Raises #PF; what it would return is no physical address. */
 function fault(linear: u64, access: u32, bits: u32): u64 {
-  if (quiet) return WALK_FAILED;
   let code = (access & (ACCESS_WRITE | ACCESS_USER)) | bits;
   // I/D is reported only if something can forbid fetches.
   const smep = (load<u64>(CR4) & CR4_SMEP) != 0;
   const nx = (load<u64>(EFER) & EFER_NXE) != 0 && (load<u64>(CR4) & CR4_PAE) != 0;
   if (access & ACCESS_FETCH && (smep || nx)) code |= ACCESS_FETCH;
   raisePageFault(linear, code);
-  return WALK_FAILED;
+  return u64.MAX_VALUE;
 }
 
 /**
@@ -186,17 +182,6 @@ function walk64(linear: u64, access: u32): u64 {
  * @returns the physical address, and what is allowed in `walkRights`; raises #PF otherwise
  */
 export function walk(linear: u64, access: u32): u64 {
-  quiet = false;
-  return walkTables(linear, access);
-}
-
-/** As `walk`, but gives WALK_FAILED where that would raise. */
-export function walkQuietly(linear: u64, access: u32): u64 {
-  quiet = true;
-  return walkTables(linear, access);
-}
-
-function walkTables(linear: u64, access: u32): u64 {
   if (!(load<u64>(CR0) & CR0_PG)) {
     walkRights = 7;
     return linear & 0xffff_ffff;

@@ -5,7 +5,7 @@ import { modeChanged, read64System, write8System } from "./memory";
 import {
   ACCESSED, BIG, canonical, code64, CODE, CONFORMING, cpl, CS, dplOf, ES, EXPAND_DOWN, FS, GRANULAR,
   GS, LDTR, longMode, NOT_SYSTEM, paragraphMode, PRESENT, protectedMode, READABLE, segment,
-  segmentAttributes, segmentBase, segmentLimit, setSegment, SS, virtual8086, WRITABLE,
+  segmentAttributes, segmentBase, segmentLimit, segmentSelector, setSegment, SS, virtual8086, WRITABLE,
 } from "./registers";
 import { beginShadow, SHADOW_SS } from "./debug";
 
@@ -162,10 +162,14 @@ function loadStack(selector: u32): void {
   }
 }
 
-/** After a return to less privilege: what that may not use is nulled (SDM volume 2, RET). */
+/**
+ * After a return to less privilege: what that may not use is nulled (SDM volume 2, RET). FS and GS that
+ * are null keep their bases, which the guest has set by MSRs, also where INIT has left them present.
+ */
 export function dropPrivilegedSegments(level: u32): void {
   for (let seg = ES; seg <= GS; seg++) {
     if (seg == CS || seg == SS) continue;
+    if (seg >= FS && isNull(segmentSelector(seg))) continue;
     const attributes = segmentAttributes(seg);
     const guarded = (attributes & NOT_SYSTEM) != 0 && !isConformingCode(attributes);
     if (guarded && dplOf(attributes) < level) loadNull(seg, 0);
