@@ -1,0 +1,158 @@
+/** Disks with a driver in the guest that verifies numbered records. */
+import assert from "node:assert/strict";
+import { MachineView } from "../../vmm/view/machine_view.ts";
+import { defaultConfig } from "../../vmm/config.ts";
+import type { MachineConfig } from "../../vmm/config.ts";
+import { parseBlockdev } from "../../vmm/options/blockdev.ts";
+import { layout } from "../guests/programs.ts";
+import { kvmTest, TestVm, until } from "./harness.ts";
+
+/** An image that is removed at the end of a scope. */
+function makeImage(size = 1 << 20): { path: string } & Disposable {
+  const path = Deno.makeTempFileSync();
+  Deno.truncateSync(path, size);
+  return { path, [Symbol.dispose]: () => Deno.removeSync(path) };
+}
+
+/** A disk on an image, with more parameters of its node, and more of its device. */
+function diskOn(
+  path: string,
+  node: Record<string, unknown> = {},
+  properties: MachineConfig["devices"][number]["properties"] = {},
+): Pick<MachineConfig, "blockdevs" | "devices"> {
+  const options = { driver: "file", "node-name": "disk", filename: path, ...node };
+  return {
+    blockdevs: parseBlockdev(options),
+    devices: [{
+      driver: "virtio-blk-device",
+      id: "vd0",
+      properties: { drive: "disk", ...properties },
+    }],
+  };
+}
+
+for (const packed of [false, true]) {
+  for (const direct of [false, true]) {
+    const name = `${packed ? "packed" : "split"} ring, cache.direct: ${direct}`;
+    kvmTest(`a guest keeps its records on a disk, ${name}`, async () => {
+      using image = makeImage();
+      const disk = diskOn(image.path, { cache: { direct } }, { packed });
+      await using test = await TestVm.start({ program: "virtio_blk", ...disk });
+      await test.printed("2048 sectors\n");
+      await test.grown(layout.counter, 300);
+      for (let stop = 0; stop < 3; stop++) {
+        await test.assertStandsStill([layout.counter]);
+        test.vm.cont();
+        await test.grown(layout.counter);
+      }
+      const [{ statistics: { counts }, qdev }] = new MachineView(test.vm).blockDevices;
+      assert.equal(qdev, "vd0");
+      for (const kind of ["rd", "wr", "flush"] as const) {
+        assert.ok(counts[kind].operations > 10, kind);
+        assert.deepEqual([counts[kind].failed, counts[kind].invalid], [0, 0]);
+      }
+      test.assertUnharmed();
+    });
+  }
+}
+
+kvmTest(
+  "a machine without ACPI has its disk as well, and a reset begins anew with it",
+  async () => {
+    using image = makeImage();
+    await using test = await TestVm.start({
+      program: "virtio_blk",
+      append: "isa",
+      machine: { ...defaultConfig().machine, acpi: false },
+      ...diskOn(image.path),
+    });
+    await test.printed("blk at irq 12, 2048 sectors\n");
+    await test.grown(layout.counter);
+    test.vm.reset();
+    await test.printed("blk at irq 12", 2);
+    await test.grown(layout.counter);
+    test.assertUnharmed();
+  },
+);
+
+/** Makes a file system of so many bytes, or another size of one that is there. */
+async function mountTmpfs(path: string, size: number, ...more: string[]): Promise<boolean> {
+  const args = ["-t", "tmpfs", "-o", [`size=${size}`, ...more].join(), "denovo", path];
+  try {
+    return (await new Deno.Command("mount", { args, stderr: "null" }).output()).success;
+  } catch {
+    return false;
+  }
+}
+
+async function unmount(path: string): Promise<void> {
+  await new Deno.Command("umount", { args: ["-l", path] }).output();
+}
+
+/** Whether this user may mount a file system here. */
+async function canMount(): Promise<boolean> {
+  const path = Deno.makeTempDirSync();
+  const can = await mountTmpfs(path, 4096);
+  if (can) await unmount(path);
+  Deno.removeSync(path);
+  return can;
+}
+
+kvmTest(
+  "a guest whose image has no room left is stopped, and goes on without a loss when there is room",
+  async () => {
+    const folder = Deno.makeTempDirSync();
+    try {
+      assert.ok(await mountTmpfs(folder, 8192));
+      const path = `${folder}/disk.img`;
+      Deno.writeFileSync(path, new Uint8Array());
+      Deno.truncateSync(path, 1 << 20);
+      await using test = await TestVm.start({ program: "virtio_blk", ...diskOn(path) });
+      await test.reaches("io-error");
+      const told = test.events.filter(({ name }) => name === "BLOCK_IO_ERROR");
+      assert.deepEqual(told.map(({ data }) => data), [{
+        ...{ "qom-path": "/machine/peripheral/vd0", device: "", "node-name": "disk" },
+        ...{ operation: "write", action: "stop", nospace: true },
+        reason: "No space left on device",
+      }]);
+      const view = new MachineView(test.vm);
+      assert.equal(view.blockDevices[0].ioStatus, "nospace");
+      // Still no room: it stops again.
+      test.vm.cont();
+      await until(
+        () => test.events.filter(({ name }) => name === "STOP").length === 2,
+        () => "the second stop",
+      );
+      await test.reaches("io-error");
+      assert.ok(await mountTmpfs(folder, 1 << 20, "remount"));
+      test.vm.cont();
+      await test.grown(layout.counter, 200);
+      assert.equal(view.blockDevices[0].ioStatus, "ok");
+      test.assertUnharmed();
+    } finally {
+      await unmount(folder);
+      Deno.removeSync(folder);
+    }
+  },
+  !await canMount(),
+);
+
+kvmTest("a VM whose drive is in use, or cannot be opened, is not created", async () => {
+  using image = makeImage();
+  const disk = diskOn(image.path);
+  await using test = await TestVm.start({ program: "virtio_blk", ...disk });
+  await test.grown(layout.counter);
+  await assert.rejects(() => TestVm.create({ program: "virtio_blk", ...disk }), {
+    message: `Failed to get "write" lock\nIs another process using the image [${image.path}]?`,
+  });
+  await assert.rejects(() => TestVm.create({ program: "virtio_blk", ...diskOn("/nonexistent") }), {
+    message: "Could not open '/nonexistent': No such file or directory",
+  });
+  const { devices } = diskOn("", {}, { "num-queues": 0 });
+  const blockdevs = parseBlockdev({ driver: "null-co", "node-name": "disk" });
+  await assert.rejects(() => TestVm.create({ program: "virtio_blk", devices, blockdevs }), {
+    message: "num-queues property must be larger than 0",
+  });
+  await test.grown(layout.counter);
+  test.assertUnharmed();
+});
