@@ -83,7 +83,7 @@ export async function makeLab(): Promise<Lab> {
   await installPackages();
   await removeOthers(cache, folder);
   await Deno.mkdir(folder, { recursive: true });
-  const modules = await step(`fetching Debian's kernel (${KERNEL_PACKAGE})`, () => kernel(lab));
+  const modules = await step(`fetching Debian's kernel (${KERNEL_PACKAGE})`, () => fetchKernel(lab));
   await makeInitrd(lab, modules);
   const base = await debian(cache, suite);
   await step("making the lab's disk", () => makeDisk(lab, base));
@@ -139,9 +139,14 @@ async function removeOthers(cache: string, keep: string): Promise<void> {
   }
 }
 
-/** Unpacks the kernel. @returns the folder of its modules */
-async function kernel(lab: Lab): Promise<string> {
-  const folder = `${lab.folder}/kernel`;
+/**
+ * Fetches and unpacks Debian's kernel for clouds.
+ *
+ * @param to the folder in which to unpack it, and the file that the kernel will be
+ * @returns the folder of its modules, in a folder `kernel` that nobody needs afterwards
+ */
+export async function fetchKernel(to: Pick<Lab, "folder" | "kernel">): Promise<string> {
+  const folder = `${to.folder}/kernel`;
   await Deno.mkdir(folder, { recursive: true });
   // The named package only depends on the one that has the kernel.
   const depends = await run(["apt-cache", "depends", KERNEL_PACKAGE]);
@@ -152,7 +157,7 @@ async function kernel(lab: Lab): Promise<string> {
   const file = firstOf(folder, /\.deb$/);
   await run(["dpkg", "-x", file, folder]);
   await Deno.remove(file);
-  await Deno.rename(firstOf(`${folder}/boot`, /^vmlinuz-/), lab.kernel);
+  await Deno.rename(firstOf(`${folder}/boot`, /^vmlinuz-/), to.kernel);
   return firstOf(`${folder}/${exists(`${folder}/usr/lib/modules`) ? "usr/" : ""}lib/modules`, /./);
 }
 
@@ -165,14 +170,14 @@ function firstOf(folder: string, pattern: RegExp): string {
 
 async function makeInitrd(lab: Lab, modules: string): Promise<void> {
   await packInitrd(lab.initrd, INITRD_INIT, async (folder) => {
-    const order = await addModules(`${folder}/m`, modules);
+    const order = await addModules(`${folder}/m`, modules, MODULES);
     await Deno.writeTextFile(`${folder}/m/order`, order.join(" "));
   });
   await Deno.remove(`${lab.folder}/kernel`, { recursive: true });
 }
 
 /** Makes an initial RAM disk of busybox, a script that is process 1, and what `add` adds. */
-async function packInitrd(
+export async function packInitrd(
   file: string,
   init: string,
   add?: (folder: string) => Promise<void>,
@@ -194,7 +199,11 @@ async function packInitrd(
  *
  * @returns the files' names in the order in which they can be loaded
  */
-async function addModules(to: string, from: string): Promise<string[]> {
+export async function addModules(
+  to: string,
+  from: string,
+  modules: readonly string[],
+): Promise<string[]> {
   const paths = new Map(
     (await run(["find", from, "-name", "*.ko*"])).trim().split("\n")
       .map((path) => [moduleName(path), path]),
@@ -213,7 +222,7 @@ async function addModules(to: string, from: string): Promise<string[]> {
     for (const one of needed.split(",")) await add(moduleName(one));
     order.push(`${name}.ko`);
   };
-  for (const name of MODULES) await add(name);
+  for (const name of modules) await add(name);
   return order;
 }
 

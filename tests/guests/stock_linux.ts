@@ -1,0 +1,63 @@
+/**
+ * Debian's kernel for clouds as it is, with an initial RAM disk of busybox and a few modules: fetched by
+ * apt, and kept in the user's cache.
+ *
+ * @module
+ */
+import { cacheFolder, exists, NoLab } from "../lab/host.ts";
+import { addModules, fetchKernel, packInitrd } from "../lab/recipe.ts";
+
+/** Files to start a VM with. */
+export interface StockLinux {
+  readonly kernel: string;
+  readonly initrd: string;
+}
+
+/** Process 1: what a test looks at comes on the console, and the last thing is to power off. */
+const INIT = `#!/bin/busybox sh
+/bin/busybox --install -s /bin; export PATH=/bin
+mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev
+for module in $(cat /m/order); do insmod /m/$module; done
+echo STOCK UP
+cat /proc/interrupts
+echo mem >/sys/power/state
+echo STOCK AWAKE
+echo $(head -c 100 /dev/hwrng | wc -c) random bytes
+button=$(grep -A 5 'Name="Power Button"' /proc/bus/input/devices | sed -n 's/.*\\(event[0-9]*\\).*/\\1/p')
+echo STOCK WAITS
+echo pressed $(head -c 24 /dev/input/$button | hexdump -v -e '/1 "%02x"')
+poweroff -f
+`;
+
+const MODULES = ["virtio_mmio", "virtio_rng", "button", "evdev"];
+
+async function make(folder: string): Promise<StockLinux> {
+  const linux = { kernel: `${folder}/vmlinuz`, initrd: `${folder}/initrd.gz` };
+  if (exists(linux.initrd)) return linux;
+  await Deno.mkdir(folder, { recursive: true });
+  const modules = await fetchKernel({ folder, kernel: linux.kernel });
+  const unfinished = `${linux.initrd}.made`;
+  await packInitrd(unfinished, INIT, async (to) => {
+    const order = await addModules(`${to}/m`, modules, MODULES);
+    await Deno.writeTextFile(`${to}/m/order`, order.join(" "));
+  });
+  await Deno.remove(`${folder}/kernel`, { recursive: true });
+  await Deno.rename(unfinished, linux.initrd);
+  return linux;
+}
+
+/**
+ * The kernel, fetched now if it was not before.
+ *
+ * @returns why there is none, as a sentence, if it cannot be had
+ */
+export async function stockLinux(): Promise<StockLinux | string> {
+  const text = new TextEncoder().encode(INIT + MODULES);
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", text)).subarray(0, 6).toHex();
+  try {
+    return await make(`${cacheFolder()}/../stock-${hash}`);
+  } catch (error) {
+    if (error instanceof NoLab || error instanceof Deno.errors.NotFound) return error.message;
+    throw error;
+  }
+}
