@@ -216,6 +216,14 @@ export interface Device {
   setInput?(pin: number, level: boolean): void;
   /** The device's disk has another size. */
   resized?(): void;
+  /**
+   * The guest starts from a copy of its state: the device takes the generation that this VMM has for it.
+   *
+   * @returns whether that is another one
+   */
+  startGeneration?(): boolean;
+  /** The guest is to hear that it is of another generation. */
+  tellGeneration?(): void;
   /** A user presses the power button. */
   pressPowerButton?(): void;
   /** Whether the guest has put the machine to sleep. */

@@ -4,6 +4,7 @@
  * @module
  */
 import { acpiGed } from "./acpi/ged.ts";
+import { vmgenid } from "./acpi/vmgenid.ts";
 import { ioapic } from "./ioapic.ts";
 import { isaDebugExit } from "./isa/debug_exit.ts";
 import { isaDebugcon } from "./isa/debugcon.ts";
@@ -38,4 +39,5 @@ export const deviceTypes: readonly DeviceType[] = [
   virtioSerial,
   virtconsole,
   virtserialport,
+  vmgenid,
 ];

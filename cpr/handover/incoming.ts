@@ -66,7 +66,7 @@ export class Incoming {
     this.#ownership = received
       ? takePage(received.inheritance)
       : Ownership.create("new", Owner.HANDED_OVER);
-    this.#taking = new Taking(vm, migration, this.#ownership);
+    this.#taking = new Taking(vm, migration, this.#ownership, received === undefined);
     this.#connection = received?.connection;
     migration.timeline = this.#ownership.timeline;
     if (received?.begun) {

@@ -30,6 +30,7 @@ export class Taking {
   readonly #vm: VirtualMachine;
   readonly #migration: Migration;
   readonly #ownership: Ownership;
+  readonly #isCopy: boolean;
   #rehearsal: EnteringRehearsal | undefined;
   /** When the guest might come, nanoseconds of CLOCK_MONOTONIC. */
   #readyNs = 0;
@@ -38,8 +39,10 @@ export class Taking {
    * @param vm a VM in run state inmigrate
    * @param migration its migration state
    * @param ownership who owns the guest, and the update's timeline
+   * @param isCopy whether the state is a copy, from which another guest might go on as well
    */
-  constructor(vm: VirtualMachine, migration: Migration, ownership: Ownership) {
+  constructor(vm: VirtualMachine, migration: Migration, ownership: Ownership, isCopy: boolean) {
+    this.#isCopy = isCopy;
     this.#vm = vm;
     this.#migration = migration;
     this.#ownership = ownership;
@@ -101,6 +104,7 @@ export class Taking {
         target: this.#rehearsal?.target,
       },
       tscGoesOn: !vm.config.machine.xPauseClock,
+      isCopy: this.#isCopy,
       mayRun: vm.startsOnArrival,
       wakesEarly: placement.tied,
     };

@@ -97,6 +97,8 @@ export interface Entering {
   readonly reading: ReadOptions;
   /** Whether the guest's TSC goes on over the pause, if it was saved since this host was booted. */
   readonly tscGoesOn: boolean;
+  /** Whether the state is a copy, from which another guest might go on as well. */
+  readonly isCopy: boolean;
   /** Whether a guest that ran shall run. */
   readonly mayRun: boolean;
   /** Whether the vCPUs' threads shall wake up with the state's arrival: each has a processor. */
@@ -118,6 +120,7 @@ export function enter(entering: Entering): { readonly state: ReadVm; readonly ru
   const state = readVm(machine, channel.source, reading, channel.ahead);
   timeline.stamp("checked");
   state.apply(entering.tscGoesOn && state.sameBoot);
+  if (entering.isCopy) machine.startGeneration();
   timeline.stamp("loaded");
   if (!ownership.swap(Owner.HANDED_OVER, Owner.NEW)) {
     throw new Error("The old VMM has taken the guest back");

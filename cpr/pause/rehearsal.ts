@@ -166,6 +166,7 @@ export class EnteringRehearsal implements Disposable {
           machine,
           reading: { agreed: true, ignoreShared: false, keepers, target: this.#scratchTarget },
           tscGoesOn: true,
+          isCopy: false,
           mayRun: true,
           wakesEarly: false,
         });

@@ -15,8 +15,8 @@ export const GED = { events: 0xfea0_0000, registers: 0xfea0_0200, irq: 9 } as co
 /** The selector's size, a word of 32 bits. */
 export const GED_EVENTS_SIZE = 4;
 
-/** Bits of the selector. */
-export const GedEvent = { POWER_BUTTON: 2 } as const;
+/** Bits of the selector; QEMU has others for the lower ones. */
+export const GedEvent = { POWER_BUTTON: 2, GENERATION: 1 << 8 } as const;
 
 /** Offsets of the registers, each a byte. */
 export const GedRegister = { SLEEP_CONTROL: 0, SLEEP_STATUS: 1, RESET: 2 } as const;
@@ -90,7 +90,15 @@ class Ged implements Device {
   }
 
   pressPowerButton(): void {
-    this.#state.events |= GedEvent.POWER_BUTTON;
+    this.#signal(GedEvent.POWER_BUTTON);
+  }
+
+  tellGeneration(): void {
+    this.#signal(GedEvent.GENERATION);
+  }
+
+  #signal(event: number): void {
+    this.#state.events |= event;
     // The DSDT calls the interrupt edge-triggered.
     const [interrupt] = this.#context.interrupts;
     interrupt.set(true);

@@ -24,8 +24,9 @@ echo mem >/sys/power/state
 echo STOCK AWAKE
 echo $(head -c 100 /dev/hwrng | wc -c) random bytes
 button=$(grep -A 5 'Name="Power Button"' /proc/bus/input/devices | sed -n 's/.*\\(event[0-9]*\\).*/\\1/p')
+exec 3</dev/input/$button
 echo STOCK WAITS
-echo pressed $(head -c 24 /dev/input/$button | hexdump -v -e '/1 "%02x"')
+echo pressed $(head -c 24 <&3 | hexdump -v -e '/1 "%02x"')
 poweroff -f
 `;
 

@@ -89,6 +89,7 @@ class Transfer implements AsyncDisposable {
       machine,
       reading: { agreed: true, ignoreShared: false, keepers, target: entering.target },
       tscGoesOn: true,
+      isCopy: false,
       mayRun: true,
       wakesEarly: false,
     });

@@ -83,7 +83,10 @@ export async function makeLab(): Promise<Lab> {
   await installPackages();
   await removeOthers(cache, folder);
   await Deno.mkdir(folder, { recursive: true });
-  const modules = await step(`fetching Debian's kernel (${KERNEL_PACKAGE})`, () => fetchKernel(lab));
+  const modules = await step(
+    `fetching Debian's kernel (${KERNEL_PACKAGE})`,
+    () => fetchKernel(lab),
+  );
   await makeInitrd(lab, modules);
   const base = await debian(cache, suite);
   await step("making the lab's disk", () => makeDisk(lab, base));

@@ -35,6 +35,7 @@ export class FakeMachine implements MachineControl {
   kvm = { enabled: true, present: true };
   runState: RunState = "running";
   wakeupSupported = true;
+  generationId: string | undefined = "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87";
   readonly events = new EventHub();
   readonly fds = new FdRegistry();
   /** Calls with their arguments. */

@@ -6,6 +6,7 @@
 import type { AttachedDisk } from "../../devices/block/disk.ts";
 import type { SinkDescription } from "../../devices/chardev/sink.ts";
 import type { NetPortDescription } from "../../devices/net/port.ts";
+import { guidText } from "../../devices/acpi/vmgenid.ts";
 import { drainEvent, Epoll, makeEventfd } from "../../ffi/event.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import { installKick } from "../../ffi/process.ts";
@@ -22,6 +23,7 @@ import type { RamRange } from "../bus/device_memory.ts";
 import type { AcpiOptions } from "../firmware/acpi/acpi.ts";
 import { acpiOptions } from "../firmware/acpi/options.ts";
 import { type FirmwareItems, firmwareItems } from "../firmware/firmware_items.ts";
+import { checkGenerationId, generationOf } from "./generation.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { connectNetwork } from "./network.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
@@ -209,6 +211,24 @@ export class Machine {
     for (const control of this.#controls) control.take();
   }
 
+  /** The guest starts from a copy of its state: it gets another generation ID, and is told. */
+  startGeneration(): void {
+    const id = this.#vmgenid;
+    if (id === undefined) return;
+    const isNew = this.devices.with(id, (device) => device.startGeneration!());
+    if (isNew) this.devices.with(GED_ID, (device) => device.tellGeneration!());
+  }
+
+  /** The generation ID, a GUID as text; undefined if there is no such device. */
+  get generationId(): string | undefined {
+    const device = this.devices.devices.find(({ id }) => id === this.#vmgenid);
+    return device && guidText(device.state.slice());
+  }
+
+  get #vmgenid(): string | undefined {
+    return this.devices.devices.find(({ type }) => type.name === "vmgenid")?.id;
+  }
+
   /** Whether the guest has put the machine to sleep, and nobody has woken it up. */
   get isAsleep(): boolean {
     return this.#config.machine.acpi && this.devices.with(GED_ID, (device) => device.isAsleep!());
@@ -303,6 +323,7 @@ function deviceRequests(
 ): DeviceRequest[] {
   const requests = machineDevices(config).map((request): DeviceRequest => {
     if (request.type === "fw_cfg") return { ...request, content: firmware.content };
+    if (request.type === "vmgenid") return { ...request, content: generationOf(request) };
     const { chardev, drive } = request.properties;
     const disk = (name: string, user: DiskUser) => parts.disk(name, user);
     return {
@@ -346,6 +367,7 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
     id: userDeviceId(device, config.devices),
     properties: device.properties,
   }));
+  checkGenerationId(user, config.machine.acpi);
   return plugPorts(placeVirtio([...own, ...user], config.machine));
 }
 

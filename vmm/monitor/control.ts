@@ -228,6 +228,8 @@ export interface MachineControl {
   readonly running: boolean;
   /** Whether the guest can be woken from suspend. */
   readonly wakeupSupported: boolean;
+  /** The Virtual Machine Generation ID, a GUID; undefined if there is no such device. */
+  readonly generationId: string | undefined;
   /** Where the VM sends its events. */
   readonly events: EventSink;
   /** Descriptors passed by clients. */

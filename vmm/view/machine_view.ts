@@ -59,6 +59,10 @@ export class MachineView implements MachineControl {
     this.#vm = vm;
   }
 
+  get generationId(): string | undefined {
+    return this.#vm.machine.generationId;
+  }
+
   get wakeupSupported(): boolean {
     return this.#vm.config.machine.acpi;
   }

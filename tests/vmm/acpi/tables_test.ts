@@ -206,7 +206,11 @@ Deno.test({
     const transports = new Map(
       [...virtioTransports({ acpi: true, ioapic2: false }).entries()].slice(6),
     );
-    const tables = placed({ ...optionsOf({ rtc: true }), transports });
+    const tables = placed({
+      ...optionsOf({ rtc: true }),
+      transports,
+      generationId: 0xfea10000,
+    });
     const folder = await Deno.makeTempDir({ prefix: "denovo-acpi-" });
     try {
       for (const [signature, { buffer, byteOffset, byteLength }] of tables) {
@@ -219,7 +223,7 @@ Deno.test({
       const devices = [...source.matchAll(/Device \((\w+)\)/g)].map(([, device]) => device);
       assert.deepEqual(
         devices,
-        ["FWCF", "KBD", "COM1", "COM2", "RTC", "GED", "PWRB", "VR06", "VR07"],
+        ["FWCF", "KBD", "COM1", "COM2", "RTC", "VGEN", "GED", "PWRB", "VR06", "VR07"],
       );
       const remarks = await iasl(folder, "-p", "again", "DSDT.dsl");
       assert.match(remarks, /Compilation successful. 0 Errors, 0 Warnings/);

@@ -44,24 +44,27 @@ export interface DsdtOptions {
   readonly rtc?: IsaPlace;
   /** The virtio-mmio transports that have devices, by their numbers. */
   readonly transports: ReadonlyMap<number, VirtioTransport>;
+  /** Guest physical address of the generation ID, if there is one. */
+  readonly generationId?: number;
 }
 
 /** With integers of 64 bits. */
 const REVISION = 2;
 /** Status of a device that is there, works and decodes its addresses (6.3.7); one also shown to users. */
 const Status = { HIDDEN: 0x0b, SHOWN: 0x0f } as const;
-/** Notification of a power button: it was pressed while the system was working (5.6.6). */
-const PRESSED = 0x80;
+/** What a device is notified of: the button was pressed (5.6.6), the generation is another one. */
+const NOTIFICATION = 0x80;
 
 /** Makes the table. */
 export function dsdt(oem: Oem, options: DsdtOptions): Uint8Array<ArrayBuffer> {
-  const { serials, rtc, transports } = options;
+  const { serials, rtc, transports, generationId } = options;
   const devices = [
     firmwareConfiguration(),
     keyboard(),
     ...serials.map(serial),
     ...rtc ? [clock(rtc)] : [],
-    eventDevice(),
+    ...generationId === undefined ? [] : [generation(generationId)],
+    eventDevice(generationId !== undefined),
     powerButton(),
     ...Array.from(transports, ([number, place]) => transport(number, place)),
   ];
@@ -112,9 +115,13 @@ function clock({ port, irq }: IsaPlace): Aml {
 }
 
 /** The generic event device (5.6.9): what happened is in a register that reading clears. */
-function eventDevice(): Aml {
+function eventDevice(hasGeneration: boolean): Aml {
   const events = local(0);
-  const pressed = integer(GedEvent.POWER_BUTTON);
+  const on = (event: number, device: string) =>
+    when(
+      equal(and(events, integer(event)), integer(event)),
+      notify(path(device), NOTIFICATION),
+    );
   return device(
     "GED",
     name("_HID", string("ACPI0013")),
@@ -126,11 +133,20 @@ function eventDevice(): Aml {
       "_EVT",
       1,
       store(path("ESEL"), events),
-      when(
-        equal(and(events, pressed), pressed),
-        notify(path("PWRB"), PRESSED),
-      ),
+      on(GedEvent.POWER_BUTTON, "PWRB"),
+      ...hasGeneration ? [on(GedEvent.GENERATION, "VGEN")] : [],
     ),
+  );
+}
+
+/** The Virtual Machine Generation ID: where it is, in two words. */
+function generation(address: number): Aml {
+  return device(
+    "VGEN",
+    name("_HID", string("DNVO0001")),
+    name("_CID", string("VM_Gen_Counter")),
+    name("_DDN", string("VM_Gen_Counter")),
+    name("ADDR", packageOf(integer(address), integer(0))),
   );
 }
 

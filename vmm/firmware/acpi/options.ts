@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { VMGENID_ADDRESS } from "../../../devices/acpi/vmgenid.ts";
 import { devicePlaces, type DeviceRequest } from "../../bus/device_set.ts";
 import type { MachineConfig } from "../../config.ts";
 import { type VirtioTransport, virtioTransports } from "../../machine/microvm.ts";
@@ -33,6 +34,7 @@ export function acpiOptions(
     ioapic2: machine.ioapic2,
     pic: machine.pic,
     serials: isaPlaces(requests, "isa-serial"),
+    ...requests.some(({ type }) => type === "vmgenid") && { generationId: VMGENID_ADDRESS },
     rtc: isaPlaces(requests, "mc146818rtc")[0],
     transports: usedTransports(requests, virtioTransports(machine)),
   };

@@ -6,6 +6,7 @@
 import type { CommandContext } from "../context.ts";
 import { defineHmp } from "../hmp_command.ts";
 import type { HmpCommand } from "../context.ts";
+import { generationId } from "./machine.ts";
 import { packageName, qemuVersion } from "../version.ts";
 
 /** The sub-commands. */
@@ -35,6 +36,11 @@ export const infoVmCommands: readonly HmpCommand[] = [
     name: "uuid",
     help: "show the current VM UUID",
     run: ({ machine }) => `${machine.uuid}\n`,
+  }),
+  defineHmp({
+    name: "vm-generation-id",
+    help: "Show Virtual Machine Generation ID",
+    run: ({ machine }) => `${generationId(machine)}\n`,
   }),
   defineHmp({
     name: "kvm",

@@ -5,9 +5,17 @@
  */
 import { defineCommand } from "../command.ts";
 import type { Command } from "../context.ts";
+import type { MachineControl } from "../control.ts";
+import { QmpError } from "../errors.ts";
 import { packageName, qemuVersion } from "../version.ts";
 
 const schemas = () => import("../schema/machine.ts");
+
+/** The Virtual Machine Generation ID. @throws {QmpError} in QEMU's words if there is no such device */
+export function generationId({ generationId }: MachineControl): string {
+  if (generationId === undefined) throw new QmpError("VM Generation ID device not found");
+  return generationId;
+}
 
 /** `query-version`, `query-name`, `query-cpus-fast` and the like */
 export const machineCommands: readonly Command[] = [
@@ -82,6 +90,12 @@ export const machineCommands: readonly Command[] = [
     help: "show what this machine can do",
     schema: async () => (await schemas()).queryCurrentMachine,
     handler: ({ machine }) => ({ "wakeup-suspend-support": machine.wakeupSupported }),
+  }),
+  defineCommand({
+    name: "query-vm-generation-id",
+    help: "show the Virtual Machine Generation ID",
+    schema: async () => (await schemas()).queryVmGenerationId,
+    handler: ({ machine }) => ({ guid: generationId(machine) }),
   }),
   defineCommand({
     name: "query-chardev",

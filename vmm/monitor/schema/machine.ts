@@ -68,6 +68,9 @@ export const queryCurrentMachine = {
   returns: z.strictObject({ "wakeup-suspend-support": z.boolean() }),
 };
 
+/** `query-vm-generation-id` */
+export const queryVmGenerationId = { returns: z.strictObject({ guid: z.string() }) };
+
 const chardev = z.strictObject({
   "frontend-open": z.boolean(),
   filename: z.string(),
