@@ -1,6 +1,9 @@
 /**
- * `deno task fuzz -- cpu [SECONDS [SEED]]`: random instructions on the processor and on the software CPU,
- * with new seeds until the time is over (a minute). It prints every case that differs; its seed repeats it.
+ * `deno task fuzz -- WHAT [SECONDS [SEED]]`, with new seeds until the time is over (a minute). A seed
+ * repeats what it finds.
+ *
+ * - `cpu`: random instructions on the processor and on the software CPU; prints every case that differs.
+ * - `virtio`: drivers that break the rules of rings; anything but a malformed ring ends it.
  *
  * @module
  */
@@ -8,20 +11,49 @@ import { canRunNatively } from "./accel/software/native.ts";
 import { compareCases } from "./accel/software/native_compare.ts";
 import { cases, Random } from "./accel/software/native_cases.ts";
 import { simdCase, simdForms } from "./accel/software/native_simd_cases.ts";
+import { fuzzRing } from "./devices/virtio/fuzz.ts";
 
-const [what, seconds = "60", seed = String(Date.now() % 1_000_000)] = Deno.args;
-if (what !== "cpu") throw new Error(`Cannot fuzz "${what ?? ""}", there is: cpu`);
-if (!canRunNatively) throw new Error("Cannot compare with this processor, it is no x86-64 Linux");
+/** What there is: each takes a first seed and a time at which it ends, and says whether all is well. */
+const targets: Record<string, (seed: number, end: number) => Promise<boolean>> = {
+  cpu: fuzzCpu,
+  virtio: fuzzVirtio,
+};
 
-const end = performance.now() + Number(seconds) * 1000;
-let compared = 0, different = 0;
-for (let round = Number(seed); performance.now() < end; round++) {
-  const random = new Random(round);
-  const list = [...cases(round, 4, 3000), ...simdForms.map((form) => simdCase(random, form))];
-  const result = await compareCases(list);
-  compared += result.compared;
-  different += result.report.length;
-  for (const line of result.report) console.log(`seed ${round}: ${line}`);
+async function fuzzCpu(seed: number, end: number): Promise<boolean> {
+  if (!canRunNatively) throw new Error("Cannot compare with this processor, it is no x86-64 Linux");
+  let compared = 0, different = 0;
+  for (let round = seed; performance.now() < end; round++) {
+    const random = new Random(round);
+    const list = [...cases(round, 4, 3000), ...simdForms.map((form) => simdCase(random, form))];
+    const result = await compareCases(list);
+    compared += result.compared;
+    different += result.report.length;
+    for (const line of result.report) console.log(`seed ${round}: ${line}`);
+  }
+  console.log(`${compared} sequences compared, ${different} differ`);
+  return different === 0;
 }
-console.log(`${compared} sequences compared, ${different} differ`);
-Deno.exit(different > 0 ? 1 : 0);
+
+function fuzzVirtio(seed: number, end: number): Promise<boolean> {
+  let malformed = 0, taken = 0, round = seed;
+  for (; performance.now() < end; round++) {
+    try {
+      const count = fuzzRing(round);
+      malformed += count.malformed;
+      taken += count.taken;
+    } catch (error) {
+      console.log(`seed ${round}: ${(error as Error).stack ?? error}`);
+      return Promise.resolve(false);
+    }
+  }
+  console.log(`${round - seed} drivers: ${taken} requests taken, ${malformed} rings malformed`);
+  return Promise.resolve(true);
+}
+
+const [what = "", seconds = "60", seed = String(Date.now() % 1_000_000)] = Deno.args;
+const target = Object.hasOwn(targets, what) ? targets[what] : undefined;
+if (!target) {
+  throw new Error(`Cannot fuzz "${what}", there are: ${Object.keys(targets).join(", ")}`);
+}
+const isWell = await target(Number(seed), performance.now() + Number(seconds) * 1000);
+Deno.exit(isWell ? 0 : 1);

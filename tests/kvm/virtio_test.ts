@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { readFd, writeFd } from "../../ffi/fd.ts";
 import { socketPair } from "../../ffi/socket.ts";
+import { deviceTree } from "../../vmm/view/machine_tree.ts";
 import { layout } from "../guests/programs.ts";
 import { kvmTest, TestVm, until } from "./harness.ts";
 
@@ -62,6 +63,39 @@ kvmTest("devices have the last transports, the first one the very last", async (
   );
   assert.deepEqual(bases, [0xfeb0_2e00, 0xfeb0_2c00]);
 });
+
+kvmTest(
+  "`info qtree` shows all transports, with devices and ports behind their buses",
+  async () => {
+    await using test = await TestVm.create({
+      program: "virtio_rng",
+      devices: [
+        ...rng(),
+        { driver: "virtio-serial-device", id: "vs", properties: {} },
+        { driver: "virtserialport", id: "agent", properties: { name: "a" } },
+      ],
+    });
+    const { devices: all } = deviceTree(test.vm.machine);
+    const transports = all.filter(({ driver }) => driver === "virtio-mmio");
+    assert.equal(transports.length, 24);
+    const buses = transports.map(({ buses }) => buses![0]);
+    assert.deepEqual(buses.slice(0, 3).map(({ name, devices }) => [name, devices.length]), [
+      ["virtio-mmio-bus.23", 1],
+      ["virtio-mmio-bus.22", 1],
+      ["virtio-mmio-bus.21", 0],
+    ]);
+    const [[entropy], [serial]] = buses.map(({ devices }) => devices);
+    assert.deepEqual(entropy.properties.map(([name]) => name), [
+      "indirect_desc",
+      "event_idx",
+      "packed",
+      "queue_reset",
+      "period",
+    ]);
+    const [bus] = serial.buses!;
+    assert.deepEqual([bus.name, bus.devices.map(({ id }) => id)], ["vs.0", ["agent"]]);
+  },
+);
 
 kvmTest("a ninth virtio device finds no transport where there are eight", async () => {
   const devices = Array.from({ length: 9 }, () => rng()).flat();

@@ -27,7 +27,13 @@ import { checkGenerationId, generationOf } from "./generation.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { connectNetwork } from "./network.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
-import { IOAPIC2_BASE, IOAPIC2_ID, LOW_RAM_LIMIT } from "./microvm.ts";
+import {
+  IOAPIC2_BASE,
+  IOAPIC2_ID,
+  LOW_RAM_LIMIT,
+  type VirtioTransport,
+  virtioTransports,
+} from "./microvm.ts";
 import { userDeviceId, withDisk } from "./disks.ts";
 import { placeVirtio, virtioCmdline } from "./virtio.ts";
 import { plugPorts } from "./virtio_serial.ts";
@@ -171,6 +177,11 @@ export class Machine {
   /** `-uuid`; all zeros if none was given. */
   get uuid(): string {
     return this.#config.uuid ?? NO_UUID;
+  }
+
+  /** Where virtio devices may be. */
+  get transports(): readonly VirtioTransport[] {
+    return virtioTransports(this.#config.machine);
   }
 
   /** Waits until all threads have started. @throws {Error} if one does not */

@@ -18,16 +18,14 @@ const PARK_LIMIT_MS = 10_000;
  * Stops those threads that only serve the guest, which runs on: a request that takes long keeps it from
  * nothing else, and is not in any pause.
  *
- * @throws {Error} if one does not stop; then none is stopped
+ * @param limitMs milliseconds after which one that has not stopped is a defect
+ * @throws {Error} if one does not stop; then those that ran go on
  */
-export function parkServants(threads: readonly MachineThread[]): void {
-  try {
-    for (const thread of threads) if (thread.servesGuest) thread.kick();
-    for (const thread of threads) if (thread.servesGuest) thread.awaitParked();
-  } catch (error) {
-    for (const thread of threads) if (thread.servesGuest) thread.resume();
-    throw error;
-  }
+export function parkServants(
+  threads: readonly MachineThread[],
+  limitMs: number = PARK_LIMIT_MS,
+): void {
+  parkTogether(threads.filter(({ servesGuest }) => servesGuest), limitMs);
 }
 
 /**
@@ -37,13 +35,20 @@ export function parkServants(threads: readonly MachineThread[]): void {
  * @throws {Error} if one does not stop; then those that ran go on, or the guest would stand for ever
  */
 export function parkAll(threads: readonly MachineThread[], limitMs: number = PARK_LIMIT_MS): void {
+  parkServants(threads, limitMs);
+  parkTogether(threads, limitMs);
+}
+
+function parkTogether(threads: readonly MachineThread[], limitMs: number): void {
   const ran = threads.filter(({ control }) => control.wanted === Wanted.RUN);
-  parkServants(threads);
   try {
     for (const thread of threads) thread.kick();
     for (const thread of threads) thread.awaitParked(limitMs);
   } catch (error) {
-    for (const thread of ran) thread.resume();
+    // A guest that goes on is served, whenever those who do were stopped.
+    const goesOn = (thread: MachineThread) =>
+      ran.includes(thread) || (ran.length > 0 && thread.servesGuest);
+    for (const thread of threads.filter(goesOn)) thread.resume();
     throw error;
   }
 }

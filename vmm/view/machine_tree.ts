@@ -15,6 +15,7 @@ import type {
   RamBlockInfo,
 } from "../monitor/control.ts";
 import type { VirtualMachine } from "../virtual_machine.ts";
+import { virtioTree } from "./virtio_tree.ts";
 
 const MAX_ADDRESS = 0xffff_ffff_ffff_ffffn;
 const PAGE = 4096;
@@ -54,6 +55,7 @@ function io({ name, base, size }: Place): MemoryRegionInfo {
 /** The system bus with the in-kernel chips and the ISA bus. */
 export function deviceTree(machine: Machine): BusInfo {
   const ranges = machine.devices.ranges();
+  const describe = (device: DeviceInstance) => describeDevice(device, ranges.get(device.id) ?? []);
   const isa: BusInfo = {
     name: "isa.0",
     type: "ISA",
@@ -71,15 +73,15 @@ export function deviceTree(machine: Machine): BusInfo {
         id: "",
         properties: [number("iobase", PICS[0].base), flag("master", true)],
       },
-      ...machine.devices.devices.map((device) =>
-        describeDevice(device, ranges.get(device.id) ?? [])
-      ),
+      ...machine.devices.devices.filter(({ type }) => !type.bus).map(describe),
     ],
   };
   return {
     name: "main-system-bus",
     type: "System",
     devices: [
+      // A transport's registers are the transport's own.
+      ...virtioTree(machine, (device) => ({ ...describe(device), mmio: [] })),
       {
         driver: "kvm-ioapic",
         id: "",
@@ -99,13 +101,14 @@ function describeDevice(
   return {
     driver: type.name,
     id,
-    properties: Object.entries(properties).map(([name, value]) =>
-      typeof value === "number"
-        ? number(name, value)
-        : typeof value === "boolean"
-        ? flag(name, value)
-        : [name, `"${value}"`] as const
-    ),
+    properties: Object.entries(properties).filter(([name]) => !type.properties[name].internal)
+      .map(([name, value]) =>
+        typeof value === "number"
+          ? number(name, value)
+          : typeof value === "boolean"
+          ? flag(name, value)
+          : [name, `"${value}"`] as const
+      ),
     mmio: ranges.filter((range) => range.space === "mmio").map((range) => ({
       start: BigInt(range.base),
       size: BigInt(range.size),
