@@ -69,6 +69,11 @@ export class Chain {
     await this.qmp.reaches(arrives);
   }
 
+  /** Gives the VMMs from the next one on other options. */
+  become(special: VmmOptions): void {
+    this.special = special;
+  }
+
   /** The last update's pause, as the VMM measured it, in µs. */
   async pause(): Promise<number> {
     return (await this.qmp.execute<{ "x-pause": number }>("query-migrate"))["x-pause"];

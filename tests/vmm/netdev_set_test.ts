@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import type { NetdevConfig, StreamConfig } from "../../devices/net/config.ts";
 import { MAX_FRAME, type NetPort, openPort } from "../../devices/net/port.ts";
 import { bindUdp } from "../../ffi/datagram.ts";
-import { Errno, type OsError } from "../../ffi/errno.ts";
+import { Errno } from "../../ffi/errno.ts";
 import { duplicate, writeFd } from "../../ffi/fd.ts";
 import { IoVector, MAX_PIECES } from "../../ffi/iovec.ts";
 import { addressOf } from "../../ffi/memory.ts";
@@ -14,6 +14,7 @@ import { openTap, setTapOffload, tapInfo, TapOffload } from "../../ffi/tap.ts";
 import { type HandedFd, Inheritance } from "../../vmm/inheritance.ts";
 import { NetdevSet } from "../../vmm/netdev_set.ts";
 import { patience } from "../patience.ts";
+import { noTap } from "../tap_peer.ts";
 
 /** Frames as a device sends and receives them. */
 class End {
@@ -326,16 +327,6 @@ Deno.test("what a successor is handed must be what it stands for", async () => {
     message: "Unknown file descriptor 'netdev/data' n",
   });
 });
-
-/** Why there can be no tap here, or undefined. */
-const noTap = (() => {
-  try {
-    openTap("", true).close();
-  } catch (error) {
-    return (error as OsError).message;
-  }
-})();
-if (noTap !== undefined) console.warn(`SKIPPED: tests that need a tap: ${noTap}`);
 
 Deno.test({
   name: "a tap is opened by name, with a header; a successor needs no name",

@@ -1,5 +1,5 @@
 /*
- * A network card: every frame comes back to who sent it. Frames carry numbers, each one more than the
+ * A network card: every frame of our kind comes back to who sent it. Frames carry numbers, each one more than the
  * last: none may be lost, come twice or in another order, and what follows the number must fit it.
  * Counts frames. `isa`, `one-ioapic`: interrupts of such a machine. `merge`: small receive buffers, several of
  * which a frame takes. `renumber`: a number that does not follow is taken as a new beginning.
@@ -113,6 +113,13 @@ static void receive(unsigned id, uint32_t written)
 		if (id == NO_ID)
 			fail("the rest of a frame is not there", f.count, count);
 		length += written;
+	}
+	/* A host has frames of its own to say. */
+	if (length < HEADER + ETHERNET || byte_of(&f, HEADER + 12) != 0x88 || byte_of(&f, HEADER + 13) != 0xb5) {
+		for (unsigned i = 0; i < f.count; i++)
+			give(f.buffer[i]);
+		kick(&rx);
+		return;
 	}
 	check(&f, length);
 	send_back(&f);
