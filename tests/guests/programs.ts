@@ -366,7 +366,6 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     {
       isa: "interrupts as a machine without ACPI has them",
       merge: "frames that take several small buffers",
-      renumber: "numbers that do not follow are taken",
     },
   ),
   virtio_blk: elf(

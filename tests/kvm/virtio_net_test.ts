@@ -1,9 +1,12 @@
 /** The network card with a guest: frames go there and come back by every kind of backend. */
 import assert from "node:assert/strict";
-import type { OwnedFd } from "../../ffi/fd.ts";
+import { bytesWaiting } from "../../ffi/socket_queue.ts";
+import { type OwnedFd, writeFd } from "../../ffi/fd.ts";
 import { socketPair, type SocketType } from "../../ffi/socket.ts";
 import type { NetdevConfig } from "../../vmm/config.ts";
-import { NetPeer } from "../net_peer.ts";
+import { MachineView } from "../../vmm/view/machine_view.ts";
+import { layout } from "../guests/programs.ts";
+import { NetPeer, numberedFrame } from "../net_peer.ts";
 import { kvmTest, sleep, TestVm, until } from "./harness.ts";
 
 const card = (properties = {}) => [{
@@ -33,6 +36,42 @@ async function exchange(test: TestVm, peer: NetPeer, count: number): Promise<voi
     return peer.returned >= wanted;
   }, () => `${wanted} frames, there are ${peer.returned}`);
 }
+
+kvmTest(
+  "a cable that is out lets nothing through, by the name of the card or of its backend",
+  async () => {
+    const { netdev, ours, theirs } = pair("stream");
+    using _theirs = theirs;
+    using end = ours;
+    await using test = await TestVm.start({
+      program: "virtio_net",
+      devices: card().map((one) => ({ ...one, id: "card" })),
+      netdevs: [netdev],
+    });
+    await test.printed("net 52540123456 at irq");
+    const view = new MachineView(test.vm);
+    assert.deepEqual(view.netClients, [{
+      name: "card",
+      info: "index=0,type=nic,model=virtio-net-device,macaddr=52:54:00:12:34:56",
+      peer: { name: "n", info: `index=0,type=stream,fd:${theirs.fd}` },
+    }]);
+    const peer = new NetPeer(end.fd, true);
+    await exchange(test, peer, 20);
+    await until(() => (peer.pump(false), peer.underWay === 0), () => "the last frame");
+    const before = test.word(layout.counter);
+    for (const [name, wrong] of [["n", "m"], ["card", "n0"]]) {
+      view.setLink(name, false);
+      assert.throws(() => view.setLink(wrong, false), { message: `Device '${wrong}' not found` });
+      // The guest would say that its number is wrong.
+      writeFd(end.fd, Uint8Array.from([0, 0, 0, 60, ...numberedFrame(9999, 60)]));
+      await until(() => bytesWaiting(theirs.fd) === 0, () => "the card to take the frame");
+      assert.equal(test.word(layout.counter), before);
+      view.setLink(name, true);
+    }
+    await exchange(test, peer, 20);
+    test.assertUnharmed();
+  },
+);
 
 for (const type of ["stream", "seqpacket"] as const) {
   for (const packed of [false, true]) {

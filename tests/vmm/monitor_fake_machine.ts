@@ -210,6 +210,9 @@ export class FakeMachine implements MachineControl {
     peer: { name: "n0", info: "index=0,type=tap,ifname=tap0" },
   }];
 
+  setLink(...args: unknown[]) {
+    this.calls.push(["setLink", ...args]);
+  }
   blockdevAdd(...args: unknown[]) {
     this.calls.push(["blockdevAdd", ...args]);
   }

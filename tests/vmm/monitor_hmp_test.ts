@@ -191,6 +191,14 @@ Deno.test("HmpSession sums memory as sum(1) does", async () => {
   assert.equal(await type("sum 0 12"), "03762\n");
 });
 
+Deno.test("HmpSession takes on and off for a cable", async () => {
+  const { machine, type } = connect();
+  assert.equal(await type("set_link n0 off"), "");
+  assert.equal(await type("set_link vn0 on"), "");
+  assert.equal(await type("set_link n0 maybe"), "Expected 'on' or 'off'\n");
+  assert.deepEqual(machine.calls, [["setLink", "n0", false], ["setLink", "vn0", true]]);
+});
+
 Deno.test("HmpSession presses keys as QEMU does", async () => {
   const { machine, type } = connect();
   const cases: [line: string, keys: string[], holdMs: number][] = [

@@ -225,6 +225,12 @@ Deno.test("set-action and inject-nmi reach the machine", async () => {
   ]);
 });
 
+Deno.test("set_link names a card or a backend, and says whether the cable is in", async () => {
+  const context = makeContext();
+  await context.table.execute(context, "set_link", { name: "n0", up: false });
+  assert.deepEqual(context.machine.calls, [["setLink", "n0", false]]);
+});
+
 Deno.test("send-key presses keys by their names and their codes", async () => {
   const context = makeContext();
   const sendKey = (args: JsonObject) => context.table.execute(context, "send-key", args);

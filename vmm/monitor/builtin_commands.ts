@@ -16,6 +16,7 @@ import { keyCommands } from "./commands/keys.ts";
 import { machineCommands } from "./commands/machine.ts";
 import { memoryCommands } from "./commands/memory.ts";
 import { memoryHmpCommands } from "./commands/memory_hmp.ts";
+import { networkCommands } from "./commands/network.ts";
 import { helpCommands, monitorCommands } from "./commands/monitor.ts";
 import { runControlCommands } from "./commands/run_control.ts";
 
@@ -23,7 +24,7 @@ import { runControlCommands } from "./commands/run_control.ts";
 export function builtinCommands(): CommandTable {
   return new CommandTable()
     .add(...monitorCommands, ...runControlCommands, ...machineCommands, ...memoryCommands)
-    .add(...fdCommands, ...hotplugCommands, ...blockCommands, ...keyCommands)
+    .add(...fdCommands, ...hotplugCommands, ...blockCommands, ...keyCommands, ...networkCommands)
     .addHmp(...helpCommands, ...memoryHmpCommands, ...gdbCommands)
     .addInfo(...infoVmCommands, ...infoMemoryCommands, ...infoDeviceCommands, ...infoBlockCommands)
     .addEvents(async () => (await import("./schema/events.ts")).events);

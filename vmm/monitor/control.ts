@@ -305,6 +305,9 @@ export interface MachineControl {
   /** NICs with their peers, and backends without a NIC. */
   readonly netClients: readonly NetClientInfo[];
 
+  /** Plugs the cable of a network card, or of its backend, in or out; throws if there is neither. */
+  setLink(name: string, up: boolean): Awaitable<void>;
+
   /** Creates an object; throws if the type cannot be made or the id is taken. */
   objectAdd(options: ObjectOptions): Awaitable<void>;
   /** The same with options as after `-object` on the command line. */

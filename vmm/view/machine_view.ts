@@ -30,6 +30,7 @@ import type {
   VcpuInfo,
 } from "../monitor/control.ts";
 import type { BlockInfo, BlockNodeInfo } from "../monitor/block_info.ts";
+import { netClients, setLink } from "./network_view.ts";
 import { deviceNotFound, QmpError } from "../monitor/errors.ts";
 import { FdRegistry } from "../monitor/fd_registry.ts";
 import { GDB_CHARDEV, parseGdbDevice } from "../options/chardev.ts";
@@ -43,7 +44,6 @@ import type { VirtualMachine } from "../virtual_machine.ts";
 export class MachineView implements MachineControl {
   readonly fds: FdRegistry = new FdRegistry();
   readonly chardevBackends = ["null", "stdio", "file", "pipe", "pty", "socket"];
-  readonly netClients: readonly NetClientInfo[] = [];
   readonly machineTypes: readonly MachineTypeInfo[] = [{
     name: MACHINE_TYPE,
     isDefault: true,
@@ -117,6 +117,14 @@ export class MachineView implements MachineControl {
 
   injectNmi(): void {
     this.#vm.injectNmi();
+  }
+
+  get netClients(): readonly NetClientInfo[] {
+    return netClients(this.#vm);
+  }
+
+  setLink(name: string, up: boolean): void {
+    setLink(this.#vm, name, up);
   }
 
   sendKeys(keys: readonly string[], holdMs: number): void {

@@ -2,7 +2,7 @@
  * A network card: every frame of our kind comes back to who sent it. Frames carry numbers, each one more than the
  * last: none may be lost, come twice or in another order, and what follows the number must fit it.
  * Counts frames. `isa`, `one-ioapic`: interrupts of such a machine. `merge`: small receive buffers, several of
- * which a frame takes. `renumber`: a number that does not follow is taken as a new beginning.
+ * which a frame takes.
  */
 #include "virtio.h"
 
@@ -30,7 +30,7 @@ static unsigned room;
 static unsigned receiving[MAX_SIZE];
 static struct frame sending[MAX_SIZE];
 static uint32_t expected;
-static int begun, may_renumber;
+static int begun;
 
 static void give(unsigned buffer)
 {
@@ -57,7 +57,7 @@ static void check(const struct frame *f, uint32_t length)
 		fail("a frame is too short", length, HEADER + ETHERNET + 4);
 	for (unsigned i = 0; i < 4; i++)
 		number |= (uint32_t)byte_of(f, HEADER + ETHERNET + i) << 8 * i;
-	if (begun && number != expected && !may_renumber)
+	if (begun && number != expected)
 		fail("a frame has another number", number, expected);
 	begun = 1;
 	expected = number + 1;
@@ -129,7 +129,6 @@ static void receive(unsigned id, uint32_t written)
 void guest_main(void *start_info)
 {
 	int merge = has_word(start_info, "merge");
-	may_renumber = has_word(start_info, "renumber");
 	room = merge ? SMALL : LARGE;
 	find_device(&dev, 1, 0, transports_of(start_info));
 	start_device(&dev, 1ull << MAC | (merge ? 1ull << MRG_RXBUF : 0) | 1ull << F_INDIRECT |

@@ -1,0 +1,49 @@
+/**
+ * Network cards and backends as the monitor shows them, and finds them by name.
+ *
+ * @module
+ */
+import type { DeviceInstance } from "../bus/device_set.ts";
+import type { NetClientInfo } from "../monitor/control.ts";
+import { deviceNotFound } from "../monitor/errors.ts";
+import type { VirtualMachine } from "../virtual_machine.ts";
+
+/** What is connected: each card, with its backend below it, then the backends that no card has. */
+export function netClients(vm: VirtualMachine): NetClientInfo[] {
+  const cards = cardsOf(vm);
+  const peers = new Set(cards.map(({ properties }) => properties.netdev));
+  const alone = [...vm.netdevs.backends.keys()].filter((id) => !peers.has(id));
+  return [
+    ...cards.map((card): NetClientInfo => {
+      const { id, type, properties: { mac, netdev } } = card;
+      const info = `index=0,type=nic,model=${type.name},macaddr=${mac}`;
+      return {
+        name: id,
+        info,
+        ...(typeof netdev === "string" && { peer: backendInfo(vm, netdev) }),
+      };
+    }),
+    ...alone.map((id) => backendInfo(vm, id)),
+  ];
+}
+
+function backendInfo(vm: VirtualMachine, id: string): NetClientInfo {
+  const { config: { type }, info } = vm.netdevs.backends.get(id)!;
+  return { name: id, info: `index=0,type=${type},${info}` };
+}
+
+function cardsOf(vm: VirtualMachine): DeviceInstance[] {
+  return vm.machine.devices.devices.filter(({ type }) => Object.hasOwn(type.properties, "netdev"));
+}
+
+/**
+ * Plugs a cable in or pulls it out.
+ *
+ * @param name of a card, or of its backend
+ * @throws {QmpError} in QEMU's words if there is neither
+ */
+export function setLink(vm: VirtualMachine, name: string, isUp: boolean): void {
+  const card = cardsOf(vm).find(({ id, properties }) => id === name || properties.netdev === name);
+  if (!card) throw deviceNotFound(name);
+  vm.machine.devices.with(card.id, (device) => device.setLink?.(isUp));
+}
