@@ -3,7 +3,7 @@
  * replaced in all three modes.
  *
  * At a terminal it goes on until C-d, and what you type goes to the guest; otherwise it types two
- * lines itself for each mode, and ends.
+ * lines itself for each mode, and ends. Its arguments are further options of the VMM.
  *
  * @module
  */
@@ -173,6 +173,7 @@ const first = new Deno.Command(Deno.execPath(), {
     ...["-name", "demo", "-m", "64", "-kernel", path("guest.elf")],
     ...["-serial", `unix:${path("console")},server=on,wait=off`],
     ...["-qmp", `unix:${path("monitor")},server=on,wait=off`],
+    ...Deno.args,
   ],
   stdin: "null",
 }).spawn();
