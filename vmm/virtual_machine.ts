@@ -4,7 +4,6 @@
  * @module
  */
 import type { Reactor } from "../ffi/reactor.ts";
-import type { Accelerator } from "./accel/accelerator.ts";
 import { openAccelerator } from "./accel/open.ts";
 import type { BlockSet } from "./block_set.ts";
 import type { ChardevSet } from "./chardev_set.ts";
@@ -15,7 +14,7 @@ import { GuestEvents } from "./guest_events.ts";
 import type { MemoryBackend } from "./machine/guest_memory.ts";
 import type { Inheritance, Keeper } from "./inheritance.ts";
 import { checkMachine } from "./machine/check.ts";
-import { Machine } from "./machine/machine.ts";
+import { Machine, type MachineParts } from "./machine/machine.ts";
 import { OldVm } from "./machine/old_vm.ts";
 import type { NetdevSet } from "./netdev_set.ts";
 import type { Pidfile } from "./pidfile.ts";
@@ -114,7 +113,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
     config: MachineConfig,
     options: CreateOptions,
     parts: Resources,
-    accelerator: Accelerator,
+    basis: Pick<MachineParts, "accelerator" | "ram">,
   ) {
     super(config, options);
     this.#parts = parts;
@@ -131,9 +130,8 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
     this.exited = new Promise((resolve) => this.#resolveExited = resolve);
     const guestEvents = new GuestEvents(this, (status) => this.#end(status));
     this.machine = new Machine(config, {
-      accelerator,
+      ...basis,
       reactor: this.reactor,
-      ram: parts.memory.ram(config),
       incoming: options.incoming ?? false,
       rom: (size) => parts.memory.openRom(size),
       sink: (id) => this.chardevs.sink(id),
@@ -171,19 +169,19 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
       ? { ...defaultConfig(), ...config }
       : parts.withConsole({ ...defaultConfig(), ...config });
     let vm: VirtualMachine | undefined;
-    let accelerator: Accelerator | undefined;
     try {
       const { inheritance, abort, incoming: successor } = options;
       checkMachine(full, successor ?? false);
       await parts.open(full, inheritance, { abort, successor });
-      accelerator = await openAccelerator(full.accelerators, notice);
-      vm = new VirtualMachine(full, options, parts, accelerator);
+      const ram = parts.memory.ram(full);
+      // The machine closes it, also where it cannot be built.
+      const accelerator = await openAccelerator(full.accelerators, notice);
+      vm = new VirtualMachine(full, options, parts, { accelerator, ram });
       vm.machine.startThreads();
       if (!options.detached) vm.attachDevices();
       return vm;
     } catch (error) {
       await (vm ?? parts).close();
-      accelerator?.[Symbol.dispose]();
       options.inheritance?.[Symbol.dispose]();
       throw error;
     }
