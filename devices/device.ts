@@ -305,7 +305,7 @@ export interface DeviceType<F extends Fields = Fields> extends DeviceLayout<F> {
   /** The global interrupt (GSI) of each line, from its properties. */
   irqs(properties: Properties): number[];
   /** The kind of bus that it sits on; the ISA bus unless given. */
-  readonly bus?: "virtio-bus" | "virtio-serial-bus";
+  readonly bus?: "virtio-bus" | "virtio-serial-bus" | "main-system-bus";
   /** How many timers it has; none unless given. */
   readonly timers?: number;
   /** How many locks beside the one that is held around calls; none unless given. */

@@ -136,6 +136,7 @@ export const ioapic: DeviceType = defineDevice({
   name: "ioapic",
   help: "second I/O APIC, with 24 more interrupts",
   user: false,
+  bus: "main-system-bus",
   properties: {
     base: { type: "uint32", default: 0xfec1_0000, help: "address of its registers" },
   },

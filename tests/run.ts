@@ -41,12 +41,15 @@ const running: readonly string[] = ["--doc", "mod.ts"];
 /** What also runs on the software CPU, or only there where there is no KVM. */
 const onSoftware: readonly string[] = [
   "tests/kvm/access_test.ts",
+  "tests/kvm/acpi_test.ts",
   "tests/kvm/pause_test.ts",
   "tests/kvm/programs_test.ts",
   "tests/kvm/states_test.ts",
   "tests/kvm/undecided_test.ts",
   "tests/kvm/vcpu_state_test.ts",
+  "tests/conformance/cpr_generation_test.ts",
   "tests/conformance/cpr_reboot_test.ts",
+  "tests/conformance/cpr_suspended_test.ts",
   "tests/conformance/cpr_transfer_test.ts",
 ];
 

@@ -122,6 +122,7 @@ export const acpiGed: DeviceType = defineDevice({
   name: "acpi-ged",
   help: "generic event device: power button, sleep and reset for ACPI",
   user: false,
+  bus: "main-system-bus",
   properties: {},
   version: 1,
   state,

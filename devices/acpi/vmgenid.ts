@@ -84,6 +84,7 @@ export const vmgenid: DeviceType = defineDevice({
   name: "vmgenid",
   help: "Virtual Machine Generation ID, told by ACPI",
   user: true,
+  bus: "main-system-bus",
   properties: {
     guid: { type: "string", default: "auto", help: "GUID of this generation, or auto" },
   },

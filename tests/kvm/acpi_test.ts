@@ -1,5 +1,6 @@
 /** The machine as ACPI tells a guest of it: power button, sleep, power off, reset. */
 import assert from "node:assert/strict";
+import { deviceTree } from "../../vmm/view/machine_tree.ts";
 import { kvmTest, TestVm } from "./harness.ts";
 
 kvmTest("the power button interrupts the guest, which powers off by S5", async () => {
@@ -79,6 +80,17 @@ kvmTest("a guest that sleeps can be stopped, and sleeps on", async () => {
   vm.wakeup();
   await test.printed("awake\n");
   assert.deepEqual(test.eventNames, ["RESUME", "SUSPEND", "STOP", "RESUME", "WAKEUP"]);
+});
+
+kvmTest("what is no ISA device is on the system bus, as under QEMU", async () => {
+  const devices = [{ driver: "vmgenid", properties: {} }];
+  await using test = await TestVm.create({ program: "acpi", devices });
+  const drivers = deviceTree(test.vm.machine).devices.map(({ driver }) => driver)
+    .filter((driver) => driver !== "virtio-mmio");
+  assert.deepEqual(
+    drivers,
+    ["kvm-ioapic", "acpi-ged", "ioapic", "vmgenid", "isabus-bridge", "kvmclock"],
+  );
 });
 
 kvmTest("a reset ends sleep", async () => {

@@ -12,23 +12,44 @@ if (folder === undefined) {
 }
 
 kvmTest(
-  "a stock kernel finds no tables, takes its interrupts from the 8259, and reaches user space",
+  "without ACPI a stock kernel takes its interrupts from the 8259, and reaches user space",
   async () => {
-    await using test = await TestVm.start({
-      kernel: `${folder}/vmlinuz`,
-      initrd: `${folder}/initrd.gz`,
-      append: "console=ttyS0",
-      memory: 256 << 20,
-      noReboot: true,
-    });
+    await using test = await start(false);
     await test.printed("STOCK DONE");
-    const interrupts = (name: string) =>
-      Number(new RegExp(`^ *\\d+: +(\\d+) +XT-PIC +${name}$`, "m").exec(test.text)?.[1]);
-    assert.ok(interrupts("timer") > 100, test.text);
+    assert.ok(interrupts(test, "XT-PIC +timer") > 100, test.text);
     // What user space prints leaves by the UART's interrupt.
-    assert.ok(interrupts("ttyS0") > 0, test.text);
-    assert.equal(await test.ended(), 0);
-    assert.doesNotMatch(test.text, /BUG: (?!soft lockup)|Oops|Kernel panic/);
+    assert.ok(interrupts(test, "XT-PIC +ttyS0") > 0, test.text);
+    await endsWell(test);
   },
   folder === undefined,
 );
+
+kvmTest("a stock kernel finds the machine by ACPI, and reaches user space", async () => {
+  await using test = await start(true);
+  await test.printed("STOCK DONE");
+  assert.equal(interrupts(test, "IO-APIC +9-edge +ACPI:Ged"), 0, test.text);
+  assert.ok(interrupts(test, "IO-APIC +4-edge +ttyS0") > 0, test.text);
+  await endsWell(test);
+}, folder === undefined);
+
+/** Starts it with or without ACPI; its reset ends the VM. */
+function start(acpi: boolean): Promise<TestVm> {
+  return TestVm.start({
+    kernel: `${folder}/vmlinuz`,
+    initrd: `${folder}/initrd.gz`,
+    append: "console=ttyS0",
+    memory: 256 << 20,
+    noReboot: true,
+    machine: { acpi },
+  });
+}
+
+/** How often an interrupt has come, by the rest of its line in /proc/interrupts. */
+function interrupts({ text }: TestVm, line: string): number {
+  return Number(new RegExp(`^ *\\d+: +(\\d+) +${line}$`, "m").exec(text)?.[1]);
+}
+
+async function endsWell(test: TestVm): Promise<void> {
+  assert.equal(await test.ended(), 0);
+  assert.doesNotMatch(test.text, /BUG: (?!soft lockup)|Oops|Kernel panic/);
+}

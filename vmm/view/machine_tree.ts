@@ -56,6 +56,7 @@ function io({ name, base, size }: Place): MemoryRegionInfo {
 export function deviceTree(machine: Machine): BusInfo {
   const ranges = machine.devices.ranges();
   const describe = (device: DeviceInstance) => describeDevice(device, ranges.get(device.id) ?? []);
+  const { devices } = machine.devices;
   const isa: BusInfo = {
     name: "isa.0",
     type: "ISA",
@@ -73,7 +74,7 @@ export function deviceTree(machine: Machine): BusInfo {
         id: "",
         properties: [number("iobase", PICS[0].base), flag("master", true)],
       },
-      ...machine.devices.devices.filter(({ type }) => !type.bus).map(describe),
+      ...devices.filter(({ type }) => !type.bus).map(describe),
     ],
   };
   return {
@@ -88,6 +89,7 @@ export function deviceTree(machine: Machine): BusInfo {
         properties: [number("gsi_base", 0)],
         mmio: [{ start: BigInt(IOAPIC.base), size: BigInt(IOAPIC.size) }],
       },
+      ...devices.filter(({ type }) => type.bus === "main-system-bus").map(describe),
       { driver: "isabus-bridge", id: "", properties: [], buses: [isa] },
       { driver: "kvmclock", id: "", properties: [] },
     ],
