@@ -8,7 +8,8 @@ import type { BlockSet } from "./block_set.ts";
 import type { ChardevSet } from "./chardev_set.ts";
 import type { MachineConfig } from "./config.ts";
 import { EventHub } from "./events.ts";
-import { GED_ID, type Machine } from "./machine/machine.ts";
+import { GED_ID } from "./machine/devices.ts";
+import type { Machine } from "./machine/machine.ts";
 import { needsReset, type RunState } from "./run_state.ts";
 import { registersAtReset } from "./view/vcpu_failure.ts";
 

@@ -25,7 +25,7 @@ import { endSpareThreads, startSpareThreads } from "../../vmm/threads/vcpu.ts";
 import { layoutFor, withDefaults } from "../../devices/device.ts";
 import { knownVersions, sizeWithout } from "../../devices/saved_state.ts";
 import { findDeviceType } from "../../vmm/bus/device_set.ts";
-import { machineDevices } from "../../vmm/machine/machine.ts";
+import { machineDevices } from "../../vmm/machine/devices.ts";
 import { wantedBackends } from "../../vmm/machine/memory_set.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { makeMemfd } from "../../ffi/memory.ts";

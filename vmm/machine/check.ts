@@ -8,7 +8,7 @@ import type { MachineConfig } from "../config.ts";
 import { readCpu } from "../cpu/definition.ts";
 import { acpiOptions } from "../firmware/acpi/options.ts";
 import { apicId } from "../cpu/topology.ts";
-import { machineDevices } from "./machine.ts";
+import { machineDevices } from "./devices.ts";
 import { BootImages } from "./power_on.ts";
 
 /**

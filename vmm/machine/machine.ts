@@ -3,9 +3,6 @@
  *
  * @module
  */
-import type { AttachedDisk } from "../../devices/block/disk.ts";
-import type { SinkDescription } from "../../devices/chardev/sink.ts";
-import type { NetPortDescription } from "../../devices/net/port.ts";
 import { guidText } from "../../devices/acpi/vmgenid.ts";
 import { drainEvent, Epoll, makeEventfd } from "../../ffi/event.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
@@ -13,30 +10,20 @@ import { installKick } from "../../ffi/process.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import type { Accelerator } from "../accel/accelerator.ts";
 import { Hardware } from "../accel/hardware.ts";
-import type { DiskUser } from "../block_set.ts";
 import type { MachineConfig } from "../config.ts";
 import { controlBlockSize, ThreadControl, ThreadPhase } from "../threads/control_block.ts";
 import { findCpuid } from "../cpu/features.ts";
 import { type CpuTables, cpuTables, hostCpu } from "../cpu/tables.ts";
-import { type DeviceRequest, DeviceSet, needIoThread } from "../bus/device_set.ts";
+import { DeviceSet, needIoThread } from "../bus/device_set.ts";
 import type { RamRange } from "../bus/device_memory.ts";
 import type { AcpiOptions } from "../firmware/acpi/acpi.ts";
 import { acpiOptions } from "../firmware/acpi/options.ts";
 import { type FirmwareItems, firmwareItems } from "../firmware/firmware_items.ts";
-import { checkGenerationId, generationOf } from "./generation.ts";
+import { type DeviceParts, deviceRequests, GED_ID, machineDevices } from "./devices.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
-import { connectNetwork } from "./network.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
-import {
-  IOAPIC2_BASE,
-  IOAPIC2_ID,
-  LOW_RAM_LIMIT,
-  type VirtioTransport,
-  virtioTransports,
-} from "./microvm.ts";
-import { userDeviceId, withDisk } from "./disks.ts";
-import { placeVirtio, virtioCmdline } from "./virtio.ts";
-import { plugPorts } from "./virtio_serial.ts";
+import { type VirtioTransport, virtioTransports } from "./microvm.ts";
+import { virtioCmdline } from "./virtio.ts";
 import {
   type MachineThread,
   parkAll,
@@ -48,9 +35,6 @@ import { Vcpu } from "../threads/vcpu.ts";
 
 /** Milliseconds after which a vCPU thread that is not up is a defect. */
 const START_LIMIT_MS = 30_000;
-
-/** The id of the generic event device. */
-export const GED_ID = "ged";
 
 const NO_UUID = "00000000-0000-0000-0000-000000000000";
 
@@ -64,7 +48,7 @@ export interface MachineEvent {
 }
 
 /** What a machine is built from, beside its configuration. */
-export interface MachineParts {
+export interface MachineParts extends DeviceParts {
   readonly reactor: Reactor;
   /** What runs its vCPUs; the machine closes it. */
   readonly accelerator: Accelerator;
@@ -74,12 +58,6 @@ export interface MachineParts {
   readonly incoming: boolean;
   /** Makes the memory of a firmware ROM, or finds what a predecessor left of it. */
   rom(size: number): MemoryBackend;
-  /** The character sink behind a chardev id. @throws {Error} if there is no such chardev */
-  sink(chardev: string): SinkDescription;
-  /** The network backend of an id. @throws {Error} if there is none */
-  netPort(id: string): NetPortDescription;
-  /** The disk behind a drive's id or a node's name. @throws {Error} if it cannot be had */
-  disk(drive: string, user: DiskUser): AttachedDisk;
   /** Called on the main thread for each event. */
   onEvent(event: MachineEvent): void;
 }
@@ -324,71 +302,4 @@ function ramRanges({ regions }: GuestMemory): RamRange[] {
     name: mapping.name,
     readonly,
   }));
-}
-
-/** The machine's own devices, then the user's, each bound to its character device. */
-function deviceRequests(
-  config: MachineConfig,
-  parts: MachineParts,
-  firmware: FirmwareItems,
-): DeviceRequest[] {
-  const requests = machineDevices(config).map((request): DeviceRequest => {
-    if (request.type === "fw_cfg") return { ...request, content: firmware.content };
-    if (request.type === "vmgenid") return { ...request, content: generationOf(request) };
-    const { chardev, drive } = request.properties;
-    const disk = (name: string, user: DiskUser) => parts.disk(name, user);
-    return {
-      ...request,
-      ...(typeof chardev === "string" && { sink: parts.sink(chardev) }),
-      ...(typeof drive === "string" && withDisk(request, drive, config, disk)),
-    };
-  });
-  return connectNetwork(requests, (id) => parts.netPort(id));
-}
-
-/** The devices that a configuration asks for: the machine's own, then the user's. */
-export function machineDevices(config: MachineConfig): DeviceRequest[] {
-  const own: DeviceRequest[] = [
-    { type: "fw_cfg", id: "fw_cfg", properties: {} },
-    { type: "i8042", id: "i8042", properties: {} },
-    { type: "port92", id: "port92", properties: {} },
-    { type: "pci-config", id: "pci-config", properties: {} },
-  ];
-  if (config.machine.acpi) {
-    own.push({ type: "acpi-ged", id: GED_ID, properties: {} });
-    if (config.machine.ioapic2) {
-      own.push({ type: "ioapic", id: IOAPIC2_ID, properties: { base: IOAPIC2_BASE } });
-    }
-  }
-  if (config.machine.rtc) {
-    own.push({ type: "mc146818rtc", id: "rtc", properties: rtcProperties(config) });
-  }
-  if (config.machine.isaSerial) {
-    config.serials.forEach((chardev, index) => {
-      if (chardev === "none") return;
-      own.push({ type: "isa-serial", id: `serial${index}`, properties: { index, chardev } });
-    });
-  }
-  if (config.debugcon !== undefined) {
-    const properties = { chardev: config.debugcon };
-    own.push({ type: "isa-debugcon", id: "debugcon", properties });
-  }
-  const user = config.devices.map((device): DeviceRequest => ({
-    type: device.driver,
-    id: userDeviceId(device, config.devices),
-    properties: device.properties,
-  }));
-  checkGenerationId(user, config.machine.acpi);
-  return plugPorts(placeVirtio([...own, ...user], config.machine));
-}
-
-/** RAM sizes and CPUs as the CMOS tells firmware, and the time. */
-function rtcProperties({ memory, rtcBase, smp }: MachineConfig): DeviceRequest["properties"] {
-  const low = Math.min(memory, LOW_RAM_LIMIT);
-  return {
-    "ram-below-4g": low / 1024,
-    "ram-above-4g": (memory - low) / 1024,
-    cpus: smp.cpus,
-    base: `${rtcBase}`,
-  };
 }

@@ -7,7 +7,7 @@ import {
 } from "../../../vmm/firmware/acpi/acpi.ts";
 import { acpiOptions } from "../../../vmm/firmware/acpi/options.ts";
 import { defaultConfig, type MachineTypeConfig } from "../../../vmm/config.ts";
-import { machineDevices } from "../../../vmm/machine/machine.ts";
+import { machineDevices } from "../../../vmm/machine/devices.ts";
 import { virtioTransports } from "../../../vmm/machine/microvm.ts";
 
 function optionsOf(machine: Partial<MachineTypeConfig> = {}, apicIds = [0]): AcpiOptions {
