@@ -64,6 +64,7 @@ const recording: [line: string, text: string][] = [
 
 /** Lines of QEMU's help for commands that are the same here. */
 const help = `
+block_resize device size -- resize a block image
 chardev-add args -- add chardev
 chardev-remove id -- remove chardev
 closefd closefd name -- close a file descriptor previously passed via SCM rights
@@ -83,6 +84,7 @@ pmemsave addr size file -- save to disk physical memory dump starting at 'addr' 
 print|p /fmt expr -- print expression value (use $reg for CPU register access)
 quit|q  -- quit the emulator
 sendkey keys [hold_ms] -- send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)
+set_link name on|off -- change the link status of a network adapter
 stop|s  -- stop emulation
 sum addr size -- compute the checksum of a memory region
 system_powerdown  -- send system power down event

@@ -223,7 +223,9 @@ kvmTest("every info sub-command works on a VM that runs", async () => {
   const help = await qmp.hmp("help info");
   const known = [...help.matchAll(/^info ([\w-]+)/gm)].map(([, name]) => name);
   const expected = Object.keys(infos).filter((name) => !name.includes(" "));
-  assert.deepEqual(known.toSorted(), expected.toSorted());
+  assert.deepEqual(known.toSorted(), [...expected, "vm-generation-id"].toSorted());
+  const none = await qmp.hmp("info vm-generation-id");
+  assert.equal(none.replaceAll("\r", ""), "Error: VM Generation ID device not found\n");
   for (const [name, pattern] of Object.entries(infos)) {
     const text = await qmp.hmp(`info ${name}`);
     assert.doesNotMatch(text, /^Error:|^unknown command/m);
