@@ -46,6 +46,13 @@ class ProbeConsole implements Disposable {
   }
 }
 
+/**
+ * The user's fw_cfg file in hexadecimal: files count from 20 by their names, and bios-geometry,
+ * bootorder, etc/acpi/rsdp, etc/acpi/tables, etc/boot-fail-wait, etc/e820 and etc/table-loader come
+ * before it.
+ */
+const FILE = "27";
+
 for (const mode of modes) {
   kvmTest(`a guest reads on in a fw_cfg file after ${mode}`, async () => {
     await using lab = await Laboratory.open();
@@ -59,8 +66,7 @@ for (const mode of modes) {
       options,
     });
     await probe.started();
-    // bios-geometry, bootorder, etc/boot-fail-wait, etc/e820 come before it.
-    await probe.tell("w 510 24");
+    await probe.tell(`w 510 ${FILE}`);
     const text = await probe.in(0x511, 4);
     await chain.update(mode);
     text.push(...await probe.in(0x511, 5));
@@ -119,7 +125,7 @@ kvmTest(
       " 3 bytes, CRC 7a6c86f1; start with the same -fw_cfg";
     const { "error-desc": told } = await qmp.execute<{ "error-desc": string }>("query-migrate");
     assert.ok(told.includes(reason), told);
-    await probe.tell("w 510 24");
+    await probe.tell(`w 510 ${FILE}`);
     assert.equal(String.fromCharCode(...await probe.in(0x511, 3)), "one");
   },
 );
