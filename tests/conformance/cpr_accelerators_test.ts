@@ -6,7 +6,14 @@ import { FeatureSet } from "../../vmm/cpu/features.ts";
 import { findCpuModel } from "../../vmm/cpu/models.ts";
 import { hostCpu } from "../../vmm/cpu/tables.ts";
 import { KvmAccelerator } from "../../vmm/accel/kvm/system.ts";
-import { beginTransfer, kvmTest, Laboratory, program, setExec, startSuccessor } from "./program.ts";
+import {
+  beginTransfer,
+  Laboratory,
+  onlyKvmTest,
+  program,
+  setExec,
+  startSuccessor,
+} from "./program.ts";
 import type { AcceleratorName } from "../../vmm/accel/accelerator.ts";
 import { assertSteady, Chain, FifoConsole, type Mode, modes } from "./updates.ts";
 
@@ -29,7 +36,7 @@ async function update(chain: Chain, mode: Mode, accel: AcceleratorName): Promise
 }
 
 for (const mode of modes) {
-  kvmTest(`${mode} moves guests from KVM to the software CPU and back`, async () => {
+  onlyKvmTest(`${mode} moves guests from KVM to the software CPU and back`, async () => {
     await using lab = await Laboratory.open();
     using console = await FifoConsole.open(lab.path("console"));
     const options = ["-cpu", commonCpu()];
@@ -44,7 +51,7 @@ for (const mode of modes) {
     assert.equal(console.text.match(/^tick 1$/gm)?.length, 1, console.text);
   });
 
-  kvmTest(`${mode} keeps what user mode has over a change of accelerator`, async () => {
+  onlyKvmTest(`${mode} keeps what user mode has over a change of accelerator`, async () => {
     await using lab = await Laboratory.open();
     const options = ["-cpu", commonCpu()];
     const chain = await Chain.start(lab, { guest: "counter_cpl3", accel: "kvm", options });
@@ -55,41 +62,52 @@ for (const mode of modes) {
     await chain.qmp.assertGuestRuns();
   });
 
-  kvmTest(`${mode} keeps clocks, timers and all CPUs over a change of accelerator`, async () => {
-    await using lab = await Laboratory.open();
-    using console = await FifoConsole.open(lab.path("console"));
-    const options = ["-smp", "2", "-cpu", commonCpu()];
-    const guest = { guest: "steady_cpl0", serial: console.serial, accel: "kvm", options } as const;
-    const chain = await Chain.start(lab, guest);
-    await console.printed("steady 2\n");
-    for (const accel of ["tcg", "kvm", "tcg"] as const) {
+  onlyKvmTest(
+    `${mode} keeps clocks, timers and all CPUs over a change of accelerator`,
+    async () => {
+      await using lab = await Laboratory.open();
+      using console = await FifoConsole.open(lab.path("console"));
+      const options = ["-smp", "2", "-cpu", commonCpu()];
+      const guest = {
+        guest: "steady_cpl0",
+        serial: console.serial,
+        accel: "kvm",
+        options,
+      } as const;
+      const chain = await Chain.start(lab, guest);
+      await console.printed("steady 2\n");
+      for (const accel of ["tcg", "kvm", "tcg"] as const) {
+        await assertSteady(chain.qmp, 2);
+        await update(chain, mode, accel);
+      }
       await assertSteady(chain.qmp, 2);
-      await update(chain, mode, accel);
-    }
-    await assertSteady(chain.qmp, 2);
-  });
+    },
+  );
 }
 
-kvmTest("a CPU that differs is refused before the guest stops, by the feature's name", async () => {
-  await using lab = await Laboratory.open();
-  const cpu = commonCpu();
-  const { qmp } = await lab.run("old", { accel: "kvm", options: ["-cpu", `${cpu},-cx16`] });
-  const wanted = "CPUID of CPU 0 differs from the saved VM's (only this VM has" +
-    " CPUID[eax=01h].ECX.cx16 [bit 13]); start with the same -cpu";
-  const special = { accel: "tcg", options: ["-cpu", cpu] } as const;
-  const { channels } = await startSuccessor(lab, "new", special);
-  await beginTransfer(qmp, channels);
-  await qmp.logged("MIGRATION failed");
-  assert.ok((await qmp.migration())["error-desc"]?.includes(wanted));
-  assert.ok(!qmp.log.includes("STOP"), qmp.log.join());
+onlyKvmTest(
+  "a CPU that differs is refused before the guest stops, by the feature's name",
+  async () => {
+    await using lab = await Laboratory.open();
+    const cpu = commonCpu();
+    const { qmp } = await lab.run("old", { accel: "kvm", options: ["-cpu", `${cpu},-cx16`] });
+    const wanted = "CPUID of CPU 0 differs from the saved VM's (only this VM has" +
+      " CPUID[eax=01h].ECX.cx16 [bit 13]); start with the same -cpu";
+    const special = { accel: "tcg", options: ["-cpu", cpu] } as const;
+    const { channels } = await startSuccessor(lab, "new", special);
+    await beginTransfer(qmp, channels);
+    await qmp.logged("MIGRATION failed");
+    assert.ok((await qmp.migration())["error-desc"]?.includes(wanted));
+    assert.ok(!qmp.log.includes("STOP"), qmp.log.join());
 
-  const uri = `file:${lab.path("state")}`;
-  await setExec(qmp, [...program, ...lab.optionsOf("old", special), "-incoming", uri]);
-  assert.ok((await qmp.refusal("migrate", { uri })).includes(wanted));
-  await qmp.assertGuestRuns();
-});
+    const uri = `file:${lab.path("state")}`;
+    await setExec(qmp, [...program, ...lab.optionsOf("old", special), "-incoming", uri]);
+    assert.ok((await qmp.refusal("migrate", { uri })).includes(wanted));
+    await qmp.assertGuestRuns();
+  },
+);
 
-kvmTest("what the software CPU lacks of a KVM guest's CPU is named", async () => {
+onlyKvmTest("what the software CPU lacks of a KVM guest's CPU is named", async () => {
   using kvm = new KvmAccelerator();
   const has = hostFeatures(hostCpu(kvm));
   const lacking = has.named().minus(
@@ -110,7 +128,7 @@ kvmTest("what the software CPU lacks of a KVM guest's CPU is named", async () =>
 });
 
 for (const mode of ["transfer", "exec", "reboot"]) {
-  kvmTest(`\`update --mode ${mode} -- … -accel tcg\` is one command`, async () => {
+  onlyKvmTest(`\`update --mode ${mode} -- … -accel tcg\` is one command`, async () => {
     await using lab = await Laboratory.open();
     const special = { accel: "kvm", options: ["-cpu", commonCpu()] } as const;
     const { vmm, qmp: first } = await lab.run("old", special);

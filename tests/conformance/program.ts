@@ -11,10 +11,10 @@ import { type ChildProcess, type ExitStatus, spawn, type SpawnOptions } from "..
 import { describeCheck, layout, type ProgramName, programs } from "../guests/programs.ts";
 import { patience } from "../patience.ts";
 
-import { testAccelerator } from "../needs_kvm.ts";
+import { testAccelerator, withoutNotice } from "../needs_kvm.ts";
 import type { AcceleratorName } from "../../vmm/accel/accelerator.ts";
 
-export { kvmTest } from "../needs_kvm.ts";
+export { kvmTest, onlyKvmTest } from "../needs_kvm.ts";
 
 /** A wait that takes longer than this, in milliseconds, has failed: only broken code is so slow. */
 const PATIENCE_MS = patience(60_000);
@@ -274,7 +274,7 @@ export class Vmm {
 
   /** What it has written to stdout and stderr. */
   get output(): string {
-    return Deno.readTextFileSync(this.outputPath);
+    return withoutNotice(Deno.readTextFileSync(this.outputPath));
   }
 
   /** Kills it, and waits until it is gone. */

@@ -9,6 +9,7 @@ import { type OwnedFd, readFd } from "../../ffi/fd.ts";
 import { connectUnix } from "../../ffi/socket.ts";
 import { sendMessage } from "../../ffi/socket_message.ts";
 import { type ProgramName, programs } from "../guests/programs.ts";
+import { withoutNotice } from "../needs_kvm.ts";
 import { listens, sources, until } from "./program.ts";
 
 export { isAlive, kvmTest, listens, program, sleep, until } from "./program.ts";
@@ -45,7 +46,7 @@ export interface Ended {
 /** Runs the program, from its sources, to its end, with nothing on its stdin. */
 export async function run(...args: string[]): Promise<Ended> {
   const { code, stdout, stderr } = await command(args, "null").output();
-  return { code, stdout: decode(stdout), stderr: decode(stderr) };
+  return { code, stdout: decode(stdout), stderr: withoutNotice(decode(stderr)) };
 }
 
 function decode(bytes: Uint8Array): string {
@@ -94,7 +95,7 @@ export class Program implements AsyncDisposable {
 
   /** Its messages so far. */
   get stderr(): string {
-    return this.#stderr;
+    return withoutNotice(this.#stderr);
   }
 
   /** Whether it runs still. */

@@ -9,6 +9,7 @@ import { defaultConfig, type MachineConfig } from "../../vmm/config.ts";
 import { Inheritance, type Keeper } from "../../vmm/inheritance.ts";
 import { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { kvmTest, still } from "../kvm/harness.ts";
+import { testAccelerator } from "../needs_kvm.ts";
 import {
   assertNames,
   type Bytes,
@@ -301,14 +302,17 @@ pairTest("what a section is of cannot be changed", true, (pair) => {
   }
 });
 
-pairTest("KVM's refusal of a part of the state names the section", true, (pair) => {
+pairTest("the accelerator's refusal of a part of the state names the section", true, (pair) => {
   const { sections } = pair;
   const i = sections.findIndex(({ name }) => name === "cpu/mp_state");
   const data = new Uint8Array(4).fill(0xff);
   const { apply } = pair.read(encodeStream(sections.with(i, { ...sections[i], data })));
   assert.throws(apply, {
     name: "StateError",
-    message: "KVM refuses section 'cpu/mp_state' 0: KVM_SET_MP_STATE: Invalid argument",
+    message: testAccelerator === "kvm"
+      ? "KVM refuses section 'cpu/mp_state' 0: KVM_SET_MP_STATE: Invalid argument"
+      : "the software CPU refuses section 'cpu/mp_state' 0: KVM_SET_MP_STATE 4294967295:" +
+        " Invalid argument",
   });
 });
 
