@@ -58,6 +58,7 @@ export type {
   MemoryBackendConfig,
   MonitorConfig,
   NetdevConfig,
+  RngConfig,
   SmpConfig,
 } from "./vmm/config.ts";
 export { defaultConfig } from "./vmm/config.ts";

@@ -252,7 +252,8 @@ export interface PropertyDeclaration {
     | "string"
     | "chardev"
     | "drive"
-    | "netdev";
+    | "netdev"
+    | "link";
   readonly default?: PropertyValue;
   /** One line for `-device NAME,help`. */
   readonly help: string;

@@ -106,6 +106,19 @@ export interface MemoryBackendConfig {
   readonly seal: boolean;
 }
 
+/** `-object rng-random,...` or `rng-builtin`: where random numbers for guests come from. */
+export interface RngConfig {
+  /** The object's type. */
+  readonly qomType: "rng-random" | "rng-builtin";
+  /** Unique among objects. */
+  readonly id: string;
+  /** The file that they are read from; without, they are the host's kernel's. */
+  readonly filename?: string;
+}
+
+/** What `-object` makes. */
+export type ObjectConfig = MemoryBackendConfig | RngConfig;
+
 /** `-device loader,...` */
 export interface LoaderConfig {
   /** File to put into memory; without one a value is put there, or only a CPU started. */
@@ -191,8 +204,10 @@ export interface MachineConfig {
   readonly memPath?: string;
   /** `-mem-prealloc`: whether the machine's own RAM is allocated at the start. */
   readonly memPrealloc: boolean;
-  /** `-object`, in order. */
+  /** Those of `-object` that are memory, in order. */
   readonly objects: readonly MemoryBackendConfig[];
+  /** Those of `-object` that are sources of random numbers. */
+  readonly rngs: readonly RngConfig[];
   /** `-kernel`: file name. */
   readonly kernel?: string;
   /** `-initrd`: file name. */
@@ -292,6 +307,7 @@ export function defaultConfig(): MachineConfig {
     accelerators: [],
     memPrealloc: false,
     objects: [],
+    rngs: [],
     firmwareFiles: [],
     boot: { menu: false },
     rtcBase: "utc",

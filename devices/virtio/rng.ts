@@ -3,6 +3,9 @@
  *
  * @module
  */
+import { Errno } from "../../ffi/errno.ts";
+import { Epoll } from "../../ffi/event.ts";
+import type { IoVector } from "../../ffi/iovec.ts";
 import { struct, u64 } from "../../ffi/struct.ts";
 import type { Chain } from "./chain.ts";
 import { defineVirtioDevice } from "./virtio_device.ts";
@@ -19,7 +22,7 @@ const state = struct("virtio-rng", {
   wakes_at: u64,
 });
 
-/** The entropy device; its source is the host's random numbers. */
+/** The entropy device. */
 export const virtioRng = defineVirtioDevice({
   name: "virtio-rng-device",
   help: "Entropy for the guest",
@@ -28,6 +31,8 @@ export const virtioRng = defineVirtioDevice({
   state,
   timers: 1,
   properties: {
+    rng: { type: "link", help: "source of the random numbers; the host's kernel without" },
+    source: { type: "uint32", internal: true, help: "descriptor of the file to read" },
     "max-bytes": { type: "uint64", help: "bytes given out in a period; all there are without" },
     period: { type: "uint32", default: 65_536, help: "length of a period in milliseconds" },
   },
@@ -56,9 +61,29 @@ export const virtioRng = defineVirtioDevice({
         wakeAt(state.period_end);
         return undefined;
       }
-      const bytes = crypto.getRandomValues(scratch.subarray(0, size));
-      if (max !== undefined) state.quota -= BigInt(size);
-      return Math.max(0, writable.copyIn(bytes));
+      const written = fill(writable, size);
+      if (written === -Errno.EAGAIN) {
+        watch?.set(Epoll.IN);
+        return undefined;
+      }
+      if (max !== undefined && written > 0) state.quota -= BigInt(written);
+      return Math.max(0, written);
+    };
+
+    const source = properties.source === undefined ? undefined : Number(properties.source);
+    /** A file that has nothing now may have something later. */
+    const watch = source === undefined ? undefined : context.watcher?.watch(source, 0, () => {
+      watch!.set(0);
+      context.doorbells[0].ring();
+    });
+
+    /** Writes random bytes; returns how many, or a negative errno. */
+    const fill = (writable: IoVector, size: number): number => {
+      if (source === undefined) {
+        return writable.copyIn(crypto.getRandomValues(scratch.subarray(0, size)));
+      }
+      writable.truncate(size);
+      return writable.readFrom(source);
     };
 
     const wakeAt = (deadlineNs: bigint) => {

@@ -23,6 +23,10 @@ cat /proc/interrupts
 echo mem >/sys/power/state
 echo STOCK AWAKE
 echo $(head -c 100 /dev/hwrng | wc -c) random bytes
+echo port $(cat /sys/class/virtio-ports/vport*p1/name)
+exec 4<>$(ls /dev/vport*p1)
+head -n 1 <&4 | tr a-z A-Z >&4
+echo console up >/dev/hvc0
 button=$(grep -A 5 'Name="Power Button"' /proc/bus/input/devices | sed -n 's/.*\\(event[0-9]*\\).*/\\1/p')
 exec 3</dev/input/$button
 echo STOCK WAITS
@@ -30,7 +34,7 @@ echo pressed $(head -c 24 <&3 | hexdump -v -e '/1 "%02x"')
 poweroff -f
 `;
 
-const MODULES = ["virtio_mmio", "virtio_rng", "button", "evdev"];
+const MODULES = ["virtio_mmio", "virtio_rng", "virtio_console", "button", "evdev"];
 
 async function make(folder: string): Promise<StockLinux> {
   const linux = { kernel: `${folder}/vmlinuz`, initrd: `${folder}/initrd.gz` };

@@ -1,6 +1,6 @@
 /** Virtio devices with a driver in the guest: rings of both kinds, and every way to malform them. */
 import assert from "node:assert/strict";
-import { readFd, writeFd } from "../../ffi/fd.ts";
+import { O, openFile, readFd, writeFd } from "../../ffi/fd.ts";
 import { socketPair } from "../../ffi/socket.ts";
 import { deviceTree } from "../../vmm/view/machine_tree.ts";
 import { layout } from "../guests/programs.ts";
@@ -96,6 +96,33 @@ kvmTest(
     assert.deepEqual([bus.name, bus.devices.map(({ id }) => id)], ["vs.0", ["agent"]]);
   },
 );
+
+kvmTest("the entropy device reads the file that it is given, when there is something", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "denovo-rng-" });
+  try {
+    const filename = `${folder}/fifo`;
+    await new Deno.Command("mkfifo", { args: [filename] }).output();
+    using fifo = openFile(filename, O.RDWR | O.NONBLOCK);
+    await using test = await TestVm.start({
+      program: "virtio_rng",
+      rngs: [{ qomType: "rng-random", id: "r", filename }],
+      devices: rng({ rng: "r" }),
+    });
+    await test.printed("rng at irq 47\n");
+    assert.equal(test.word(layout.counter), 0, "nothing can have come yet");
+    assert.equal(writeFd(fifo.fd, new Uint8Array(40_000)), 40_000);
+    await test.grown(layout.counter, 0);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+kvmTest("a file of random numbers that is not there is named", async () => {
+  const rngs = [{ qomType: "rng-random", id: "r", filename: "/nowhere/random" }] as const;
+  await assert.rejects(TestVm.create({ program: "virtio_rng", rngs, devices: rng({ rng: "r" }) }), {
+    message: "Could not open '/nowhere/random': No such file or directory",
+  });
+});
 
 kvmTest("a ninth virtio device finds no transport where there are eight", async () => {
   const devices = Array.from({ length: 9 }, () => rng()).flat();

@@ -20,6 +20,7 @@ import type { AcpiOptions } from "../firmware/acpi/acpi.ts";
 import { acpiOptions } from "../firmware/acpi/options.ts";
 import { type FirmwareItems, firmwareItems } from "../firmware/firmware_items.ts";
 import { type DeviceParts, deviceRequests, GED_ID, machineDevices } from "./devices.ts";
+import { openEntropy } from "./entropy.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
 import { type VirtioTransport, virtioTransports } from "./microvm.ts";
@@ -114,7 +115,11 @@ export class Machine {
           cpus: this.cpus.identities,
         }),
       );
-      const requests = deviceRequests(config, parts, this.firmware);
+      const requests = openEntropy(
+        deviceRequests(config, parts, this.firmware),
+        config,
+        this.#cleanup,
+      );
       const threads = config.smp.cpus + (needIoThread(requests) ? 1 : 0);
       const block = new SharedArrayBuffer(controlBlockSize(threads));
       this.#control = new ThreadControl(block, threads);

@@ -139,7 +139,11 @@ export function deviceHelp(text: string, types: readonly DeviceType[]): string |
   if (driver === "loader") return propertyHelp(driver, LOADER_HELP);
   const lines = settable(findType(driver, types)).map(([name, { type, help, default: value }]) => ({
     name,
-    type: ["string", "chardev", "drive", "netdev"].includes(type) ? "str" : type,
+    type: type === "link"
+      ? "link"
+      : ["string", "chardev", "drive", "netdev"].includes(type)
+      ? "str"
+      : type,
     help,
     default: value,
   }));
@@ -171,6 +175,7 @@ export function device(text: string, draft: Draft): void {
     bindChardevs(config.devices[index], draft);
     bindDrives(config.devices[index], draft);
     bindNetdevs(config.devices[index], draft);
+    bindLinks(config.devices[index], draft);
   });
 }
 
@@ -196,6 +201,15 @@ function bindNetdevs({ driver, properties }: DeviceConfig, draft: Draft): void {
         ? `Property '${driver}.${name}' can't find value '${value}'`
         : `Property '${driver}.${name}' can't take value '${value}', it's in use`,
     );
+  }
+}
+
+/** The objects that its properties name are sources of random numbers, as long as there are no others. */
+function bindLinks({ driver, properties }: DeviceConfig, { config, types }: Draft): void {
+  for (const [name, value] of Object.entries(properties)) {
+    if (findType(driver, types).properties[name].type !== "link") continue;
+    if (config.rngs.some(({ id }) => id === value)) continue;
+    throw new OptionError(`Device '${value}' not found`);
   }
 }
 

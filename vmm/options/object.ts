@@ -3,16 +3,17 @@
  *
  * @module
  */
-import type { MemoryBackendConfig } from "../config.ts";
+import type { ObjectConfig, RngConfig } from "../config.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
 import { fromJson, parseJsonOrOpts, type RawOptions } from "./grammar.ts";
 import { memoryBackendTypes } from "./memory_backend.ts";
 import type { ObjectType } from "./object_type.ts";
 import { propertyHelp } from "./property_help.ts";
+import { rngTypes } from "./rng.ts";
 
 /** All types, in the order of `-object help`. */
-const objectTypes: readonly ObjectType[] = [...memoryBackendTypes];
+const objectTypes: readonly ObjectType[] = [...memoryBackendTypes, ...rngTypes];
 
 const missing = (name: string) => new OptionError(`Parameter '${name}' is missing`);
 
@@ -31,7 +32,7 @@ function typeOf(options: RawOptions): ObjectType {
  */
 export function parseObject(
   input: string | Readonly<Record<string, unknown>>,
-): MemoryBackendConfig {
+): ObjectConfig {
   const options = typeof input === "string" ? parseJsonOrOpts(input, "qom-type") : fromJson(input);
   const type = typeOf(options);
   if (!options.entries.has("id")) throw missing("id");
@@ -50,11 +51,18 @@ export function objectHelp(text: string): string | undefined {
     .join("\n");
 }
 
+/** Whether an object is a source of random numbers. */
+export function isRng(config: ObjectConfig): config is RngConfig {
+  return config.qomType === "rng-random" || config.qomType === "rng-builtin";
+}
+
 /** `-object` */
 export function object(text: string, draft: Draft): void {
   const config = parseObject(text);
-  if (draft.config.objects.some(({ id }) => id === config.id)) {
+  const { objects, rngs } = draft.config;
+  if ([...objects, ...rngs].some(({ id }) => id === config.id)) {
     throw new OptionError(`Duplicate ID '${config.id}' for object`);
   }
-  draft.config.objects = [...draft.config.objects, config];
+  if (isRng(config)) draft.config.rngs = [...rngs, config];
+  else draft.config.objects = [...objects, config];
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { MemoryBackendConfig } from "../config.ts";
+import type { ObjectConfig } from "../config.ts";
 import type { RawOptions } from "./grammar.ts";
 import type { PropertyLine } from "./property_help.ts";
 import type { Schema } from "./schema.ts";
@@ -15,7 +15,7 @@ export interface ObjectType {
   /** Its properties beside {@linkcode objectProperties}, for the help. */
   readonly properties: readonly PropertyLine[];
   /** Reads an object that has an id. @throws {OptionError} in QEMU's words */
-  read(options: RawOptions): MemoryBackendConfig;
+  read(options: RawOptions): ObjectConfig;
 }
 
 /** What every object has. */

@@ -22,6 +22,7 @@ export type ParameterType =
   | "chardev"
   | "drive"
   | "netdev"
+  | "link"
   | "size"
   | "uint8"
   | "uint16"
@@ -34,7 +35,7 @@ export type Schema = Readonly<Record<string, ParameterType>>;
 
 /** What a parameter of type `T` reads as. */
 export type ValueOf<T> = T extends "bool" ? boolean
-  : T extends "string" | "id" | "chardev" | "drive" | "netdev" ? string
+  : T extends "string" | "id" | "chardev" | "drive" | "netdev" | "link" ? string
   : T extends readonly (infer Word)[] ? Word
   : number;
 
@@ -55,6 +56,7 @@ function fromText(name: string, type: ParameterType, text: string): Value {
     case "chardev":
     case "drive":
     case "netdev":
+    case "link":
       return text;
     case "id":
       return parseId(text);

@@ -35,6 +35,8 @@ import { deviceNotFound, QmpError } from "../monitor/errors.ts";
 import { FdRegistry } from "../monitor/fd_registry.ts";
 import { GDB_CHARDEV, parseGdbDevice } from "../options/chardev.ts";
 import { parseBlockdev } from "../options/blockdev.ts";
+import { isRng } from "../options/object.ts";
+import type { ObjectConfig } from "../config.ts";
 import { parseChardev, parseDevice, parseObject } from "../options/command_line.ts";
 import type { RunState } from "../run_state.ts";
 import { DEFAULT_RAM_ID, ROM_ID } from "../machine/memory_set.ts";
@@ -245,11 +247,11 @@ export class MachineView implements MachineControl {
   }
 
   objectAdd(options: ObjectOptions): void {
-    this.#addBackend(parseObject({ ...options }));
+    this.#addObject(parseObject({ ...options }));
   }
 
   objectAddOptions(text: string): void {
-    this.#addBackend(parseObject(text));
+    this.#addObject(parseObject(text));
   }
 
   objectDel(id: string): void {
@@ -306,7 +308,12 @@ export class MachineView implements MachineControl {
     this.#vm.chardevs.remove(id);
   }
 
-  #addBackend(config: ReturnType<typeof parseObject>): void {
+  #addObject(config: ObjectConfig): void {
+    if (isRng(config)) {
+      throw new QmpError(
+        `Object '${config.id}' of type '${config.qomType}' is for devices: give it on the command line`,
+      );
+    }
     if (this.#vm.backends.has(config.id)) {
       throw new QmpError(
         `attempt to add duplicate property '${config.id}' to object (type 'container')`,
