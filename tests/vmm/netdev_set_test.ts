@@ -7,6 +7,7 @@ import { Errno } from "../../ffi/errno.ts";
 import { duplicate, writeFd } from "../../ffi/fd.ts";
 import { IoVector, MAX_PIECES } from "../../ffi/iovec.ts";
 import { addressOf } from "../../ffi/memory.ts";
+import { findProgram } from "../../ffi/process.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { connectUnix, socketPair } from "../../ffi/socket.ts";
 import { localAddress } from "../../ffi/socket_address.ts";
@@ -346,6 +347,57 @@ Deno.test({
     await assert.rejects(stage.set({ type: "tap", id: "u", ifname }), {
       message: `could not configure /dev/net/tun (${ifname}): Device or resource busy`,
     });
+  },
+});
+
+const passt = findProgram("passt");
+if (passt === "passt") console.warn("SKIPPED: a test that needs passt, which is not on PATH");
+
+Deno.test({
+  name: "passt is started, and is what is at the other end; it goes with the connection",
+  ignore: passt === "passt",
+  async fn() {
+    await using stage = new Stage();
+    const set = await stage.set({ type: "user", id: "u", hostfwd: [] });
+    const end = new End(set, "u");
+    const mac = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+    // ARP (RFC 826): who has 10.0.2.2, says 10.0.2.15.
+    const question = [0, 1, 8, 0, 6, 4, 0, 1, ...mac, 10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2];
+    end.send(Uint8Array.from([...new Array(6).fill(0xff), ...mac, 8, 6, ...question]));
+    const answer = await end.next();
+    assert.deepEqual([...answer.subarray(0, 6)], mac);
+    assert.deepEqual([...answer.subarray(12, 22)], [8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
+    assert.deepEqual([...answer.subarray(28, 32)], [10, 0, 2, 2]);
+    assert.deepEqual(set.handOver().fds.map(({ name }) => name), ["netdev/data"]);
+    using inheritance = inherit(set.handOver().fds, false);
+    const after = new End(
+      await stage.successor(inheritance, { type: "user", id: "u", hostfwd: [] }),
+      "u",
+    );
+    after.send(Uint8Array.from([...new Array(6).fill(0xff), ...mac, 8, 6, ...question]));
+    assert.deepEqual(await after.next(), answer);
+  },
+});
+
+Deno.test({
+  name: "without passt, or where it does not start, it is said what type=user needs",
+  async fn() {
+    await using stage = new Stage();
+    const path = Deno.env.get("PATH")!;
+    Deno.writeTextFileSync(`${stage.folder}/passt`, "#!/bin/sh\nexit 3\n", { mode: 0o755 });
+    try {
+      Deno.env.set("PATH", "/nowhere");
+      await assert.rejects(stage.set({ type: "user", id: "u", hostfwd: [] }), {
+        message:
+          "netdev 'u': could not run passt, which type=user needs: No such file or directory",
+      });
+      Deno.env.set("PATH", stage.folder);
+      await assert.rejects(stage.set({ type: "user", id: "v", hostfwd: [] }), {
+        message: "netdev 'v': could not run passt, which type=user needs: passt did not start",
+      });
+    } finally {
+      Deno.env.set("PATH", path);
+    }
   },
 });
 
