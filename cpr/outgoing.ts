@@ -137,12 +137,15 @@ export class Outgoing {
     if (this.#ownership && this.#ownership.owner !== Owner.OLD) {
       return "The guest has moved to another VMM and runs there; it cannot run here again";
     }
-    const { runState, pidfile, blocks } = this.#vm;
+    const { runState, pidfile, blocks, netdevs } = this.#vm;
     if (runState === "postmigrate" && pidfile && !pidfile.hold()) {
       return "Another VMM has the pidfile of this one, and perhaps its guest: end it first";
     }
     if (runState === "postmigrate" && !blocks.hold()) {
       return "Another process has a disk image of this VMM's, and perhaps its guest: end it first";
+    }
+    if (runState === "postmigrate" && !netdevs.takeBack()) {
+      return "Another process has a network backend of this VMM's, and perhaps its guest: end it first";
     }
     return runState === "finish-migrate" ? "Migration is not finalized yet" : undefined;
   }

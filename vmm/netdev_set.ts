@@ -20,8 +20,8 @@ import { drainEvent, Epoll, makeEventfd } from "../ffi/event.ts";
 import { findNamed, type NamedFile, type OwnedFd, unlinkNamed } from "../ffi/fd.ts";
 import type { FdRequirement } from "../ffi/fd_requirement.ts";
 import type { Reactor } from "../ffi/reactor.ts";
-import { accept } from "../ffi/socket.ts";
-import { peerAddress } from "../ffi/socket_address.ts";
+import { accept, listenTcp, listenUnix, refuseBoundPath } from "../ffi/socket.ts";
+import { localAddress, peerAddress, type SocketAddress } from "../ffi/socket_address.ts";
 import type { HandedFd, Handover, Inheritance, Keeper } from "./inheritance.ts";
 
 /** What frames go over is handed over as; the id is the backend's. */
@@ -100,6 +100,22 @@ export class NetdevSet implements Keeper {
     for (const backend of this.#backends.values()) backend.hold(isHeld);
   }
 
+  /** The guest goes on in another process, from its saved state: leaves to it what only one can have. */
+  letGo(): void {
+    for (const backend of this.#backends.values()) backend.letGo();
+  }
+
+  /** Takes that again. @returns false if another process has it */
+  takeBack(): boolean {
+    try {
+      for (const backend of this.#backends.values()) backend.takeBack();
+      return true;
+    } catch {
+      this.letGo();
+      return false;
+    }
+  }
+
   /** Lets go of what a successor goes on with. */
   releaseKept(): void {
     for (const [id, backend] of this.#backends) {
@@ -127,6 +143,8 @@ export class Netdev {
   readonly #closing = new AbortController();
   #data: OwnedFd | undefined;
   #listener: OwnedFd | undefined;
+  /** Where it has listened, while it does not. */
+  #address: SocketAddress | undefined;
   /** The listener's own file: another VMM may have put one in its place. */
   #file: NamedFile | undefined;
   #isHeld = false;
@@ -241,6 +259,36 @@ export class Netdev {
     else if (!isHeld && !this.#data && config.type === "stream") void this.#connect(config);
   }
 
+  /** Closes what another process cannot have as well: an interface by its name, an address. */
+  letGo(): void {
+    const { config } = this;
+    if (config.type === "tap" && config.fd === undefined) {
+      this.#slot.fd = undefined;
+      this.#data?.close();
+      this.#data = undefined;
+    }
+    if (!this.#listener || this.#address) return;
+    this.#address = localAddress(this.#listener.fd);
+    this.#reactor.remove(this.#listener.fd);
+    this.#listener.close();
+    this.#listener = undefined;
+  }
+
+  /** Opens that again, unless it is open. @throws {Error} if another process has it */
+  takeBack(): void {
+    const { config } = this;
+    if (config.type === "tap" && !this.#data) {
+      this.#use(openTapBackend({ ...config, ifname: this.#ifname }).fd);
+    }
+    if (this.#listener || !this.#address) return;
+    this.#listener = listenAgain(this.#address);
+    this.#address = undefined;
+    this.#file = config.type === "stream" && config.addr.type === "unix"
+      ? findNamed(config.addr.path)
+      : undefined;
+    this.#watchListener();
+  }
+
   /** @param isKept whether a successor goes on with it */
   close(isKept: boolean): void {
     this.#closing.abort();
@@ -324,6 +372,15 @@ export class Netdev {
     if (this.#listener) this.#watchListener();
     else if (config.type === "stream") this.#reconnect(config);
   }
+}
+
+/** Listens where it was listened before. @throws {Error} if somebody else does */
+function listenAgain(address: SocketAddress): OwnedFd {
+  if (address.type === "inet") {
+    return listenTcp(address.host, address.port, { nonblocking: true });
+  }
+  refuseBoundPath(address.path);
+  return listenUnix(address.path, { nonblocking: true });
 }
 
 /** An address as QEMU shows it. */

@@ -55,6 +55,7 @@ export class CopyUpdate implements Update {
     writer.end();
     // Whoever has read the end takes the images.
     vm.blocks.letGo();
+    vm.netdevs.letGo();
     await this.#send(channel, vm.ending);
     await channel.finish(vm.reactor, vm.ending);
     departure.ownership.timeline.stamp("sent");
@@ -64,9 +65,10 @@ export class CopyUpdate implements Update {
     departure.writeTrace();
   }
 
-  /** Nobody else runs a guest that was copied, unless it has the images. */
+  /** Nobody else runs a guest that was copied, unless it has the images, or the network. */
   takeBack(): boolean {
-    return this.#departure.vm.blocks.hold();
+    const { blocks, netdevs } = this.#departure.vm;
+    return blocks.hold() && netdevs.takeBack();
   }
 
   /** Closes the channel. */

@@ -35,6 +35,8 @@ export interface NetPortDescription {
 export interface NetPort {
   /** The descriptor to wait for; undefined while there is no connection. */
   readonly fd: number | undefined;
+  /** Another number when the descriptor is another one. */
+  readonly connection: number;
   /** Bytes of a struct virtio_net_hdr before each frame, both ways. */
   readonly headerSize: number;
   /**
@@ -97,6 +99,10 @@ class TapPort implements NetPort {
     return this.#slot.fd;
   }
 
+  get connection(): number {
+    return this.#slot.count;
+  }
+
   next(): undefined {}
 
   receive(into: IoVector): number {
@@ -136,6 +142,10 @@ class DgramPort implements NetPort {
 
   get fd(): number | undefined {
     return this.#slot.fd;
+  }
+
+  get connection(): number {
+    return this.#slot.count;
   }
 
   next(): number {
@@ -184,6 +194,10 @@ class StreamPort implements NetPort {
 
   get fd(): number | undefined {
     return this.#slot.fd;
+  }
+
+  get connection(): number {
+    return this.#slot.count;
   }
 
   next(): number {

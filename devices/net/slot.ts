@@ -9,7 +9,7 @@
 
 const NONE = -1;
 
-/** The word with the descriptor. */
+/** A word with the descriptor, and one that counts. */
 export class NetSlot {
   readonly #fd: Int32Array<SharedArrayBuffer>;
 
@@ -20,7 +20,7 @@ export class NetSlot {
 
   /** A slot without a descriptor. */
   static allocate(): NetSlot {
-    const slot = new NetSlot(new SharedArrayBuffer(4));
+    const slot = new NetSlot(new SharedArrayBuffer(8));
     slot.fd = undefined;
     return slot;
   }
@@ -32,6 +32,12 @@ export class NetSlot {
   }
 
   set fd(fd: number | undefined) {
+    Atomics.add(this.#fd, 1, 1);
     Atomics.store(this.#fd, 0, fd ?? NONE);
+  }
+
+  /** Another number for each descriptor: one that was closed may come back as another's. */
+  get count(): number {
+    return Atomics.load(this.#fd, 1);
   }
 }

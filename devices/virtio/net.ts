@@ -60,8 +60,8 @@ class NetDevice implements VirtioBackend {
   readonly #receiver: NetReceiver | undefined;
   readonly #sender: NetSender | undefined;
   readonly #control: NetControl;
-  /** The descriptor that is watched. */
-  #fd: number | undefined;
+  /** The connection that is watched. */
+  #connection: number | undefined;
   #watch: DescriptorWatch | undefined;
   /** What the backend was told that the driver takes unfinished. */
   #offload: number | undefined;
@@ -127,9 +127,10 @@ class NetDevice implements VirtioBackend {
 
   /** Watches the connection that there is now. */
   #look(): void {
-    const fd = this.#port?.fd;
-    if (fd === this.#fd) return;
-    this.#fd = fd;
+    const port = this.#port;
+    if (!port || port.connection === this.#connection) return;
+    this.#connection = port.connection;
+    const { fd } = port;
     this.#watch = fd === undefined
       ? undefined
       : this.#context.watcher?.watch(fd, Epoll.IN | Epoll.ET, () => this.#ready());
@@ -146,7 +147,7 @@ class NetDevice implements VirtioBackend {
     if (!this.#receiver || this.#receiver.run()) return;
     // Nobody may wait for a descriptor that is closed: it may be another's soon.
     this.#watch?.set(0);
-    this.#watch = this.#fd = undefined;
+    this.#watch = undefined;
     this.#sender!.forget();
     this.#port!.drop();
   }

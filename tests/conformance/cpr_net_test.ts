@@ -12,6 +12,8 @@ class Traffic {
   readonly #peer: NetPeer;
   readonly #lab: Laboratory;
   #sends = true;
+  /** Whether the descriptor is left alone: it may be about to be another. */
+  #rests = false;
   #ended = false;
   readonly #pumping: Promise<void>;
 
@@ -24,7 +26,7 @@ class Traffic {
 
   async #pump(): Promise<void> {
     while (!this.#ended) {
-      this.#peer.pump(this.#sends);
+      if (!this.#rests) this.#peer.pump(this.#sends);
       await sleep(1);
     }
   }
@@ -39,11 +41,13 @@ class Traffic {
   async quiet(): Promise<void> {
     this.#sends = false;
     await this.#until(() => this.#peer.underWay === 0, "the last frame");
+    this.#rests = true;
   }
 
   /** Sends again. */
   resume(): void {
     this.#sends = true;
+    this.#rests = false;
   }
 
   async end(): Promise<void> {
@@ -132,10 +136,18 @@ kvmTest("frames over a tap go on through each mode, and a successor needs no nam
     options: tapOptions(`tap,id=n,ifname=${ifname},script=no,downscript=no`),
   });
   await lab.printed("net 52540123456 at irq");
-  using end = openHostEnd(ifname);
+  let end = openHostEnd(ifname);
   const peer = new NetPeer(end.fd, false);
   const traffic = new Traffic(peer, lab);
   try {
+    await traffic.returned(20);
+    // A file has no descriptors: the interface is a new one of the same name.
+    await traffic.quiet();
+    await chain.update("cpr-reboot");
+    end.close();
+    end = openHostEnd(ifname);
+    peer.moveTo(end.fd);
+    traffic.resume();
     await traffic.returned(20);
     chain.become({ guest: "virtio_net", options: tapOptions("tap,id=n") });
     for (const mode of ["cpr-transfer", "cpr-exec", "cpr-transfer"] as const) {
@@ -145,6 +157,7 @@ kvmTest("frames over a tap go on through each mode, and a successor needs no nam
     await traffic.quiet();
   } finally {
     await traffic.end();
+    end.close();
   }
   await assertGuestUnharmed(chain);
 }, noTap !== undefined);

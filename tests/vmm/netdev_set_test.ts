@@ -302,6 +302,24 @@ Deno.test("a client that comes while the guest was on its way is taken where it 
   await until(() => end.port.fd !== undefined, "the connection");
 });
 
+Deno.test("a guest that goes on from a file leaves the address to it, and takes it again if it is free", async () => {
+  await using stage = new Stage();
+  const before = await stage.set(stage.server());
+  before.letGo();
+  before.letGo();
+  const after = await stage.set(stage.server());
+  assert.equal(before.takeBack(), false);
+  using _client = connectUnix(`${stage.folder}/socket`);
+  const end = new End(after, "s");
+  await until(() => end.port.fd !== undefined, "the connection");
+  after.close();
+  assert.equal(before.takeBack(), true);
+  assert.equal(before.takeBack(), true);
+  using _other = connectUnix(`${stage.folder}/socket`);
+  const again = new End(before, "s");
+  await until(() => again.port.fd !== undefined, "the connection");
+});
+
 Deno.test("with cpr=off nothing is handed over", async () => {
   await using stage = new Stage();
   const set = await stage.set({ ...stage.server(), cpr: false });
@@ -344,9 +362,21 @@ Deno.test({
     using inheritance = inherit(fds, true);
     const after = await stage.successor(inheritance, { type: "tap", id: "t" });
     assert.equal(after.backends.get("t")!.info, `ifname=${ifname},script=no,downscript=no`);
+    const end = new End(set, "t");
+    const { connection } = end.port;
     await assert.rejects(stage.set({ type: "tap", id: "u", ifname }), {
       message: `could not configure /dev/net/tun (${ifname}): Device or resource busy`,
     });
+    // A guest that goes on from a file: its tap is opened by name.
+    after.close();
+    set.letGo();
+    assert.equal(end.port.fd, undefined);
+    const third = await stage.set({ type: "tap", id: "t", ifname });
+    assert.equal(set.takeBack(), false);
+    third.close();
+    assert.equal(set.takeBack(), true);
+    assert.notEqual(end.port.connection, connection);
+    assert.deepEqual(tapInfo(end.port.fd!), { name: ifname, vnetHeader: true });
   },
 });
 
