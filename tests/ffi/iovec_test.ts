@@ -108,3 +108,35 @@ Deno.test("a call that fails gives its errno", () => {
   assert.equal(vector.readFrom(-1), -Errno.EBADF);
   assert.equal(vector.writeToAt(-1, 0), -Errno.EBADF);
 });
+
+Deno.test("`isAligned()` looks at where each piece begins, and at its length", () => {
+  const vector = new IoVector(4);
+  vector.push(0x7fff_0000_1000, 4096);
+  vector.push(0x7fff_0000_3000, 512);
+  assert(vector.isAligned(512));
+  assert.equal(vector.isAligned(1024), false);
+  vector.skip(4096 + 256);
+  assert.equal(vector.isAligned(512), false);
+  assert(vector.isAligned(256));
+  vector.clear();
+  assert(vector.isAligned(4096));
+  vector.push(0x7fff_0000_1001, 512);
+  assert.equal(vector.isAligned(2), false);
+});
+
+Deno.test("`moveLast()` takes the last byte of the last piece", () => {
+  using region = mapAnonymous(PAGE);
+  const vector = new IoVector(4);
+  const last = new IoVector(1);
+  assert.equal(vector.moveLast(last), false);
+  vector.push(region.address, 2);
+  vector.push(region.address + 100, 1);
+  for (const [at, left] of [[100, 2], [1, 1], [0, 0]]) {
+    last.clear();
+    assert(vector.moveLast(last));
+    assert.equal(vector.length, left);
+    assert.equal(last.copyIn(Uint8Array.of(at + 1)), 1);
+    assert.equal(region.read(at, 1)[0], at + 1);
+  }
+  assert.equal(vector.pieces, 0);
+});

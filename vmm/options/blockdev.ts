@@ -6,7 +6,7 @@
 import type { BlockNodeCommon, BlockNodeConfig } from "../../devices/block/config.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
-import { parseKeyval } from "./grammar.ts";
+import { parseJson, parseKeyval } from "./grammar.ts";
 import { readValue, type Schema, type Values } from "./schema.ts";
 
 const common = {
@@ -226,14 +226,6 @@ export function readDriveNodes(
   const unknown = (name: string, driver: string) =>
     new OptionError(`Block format '${driver}' does not support the option '${name}'`);
   return readNode({ entries, json: false, unknown }, "", root, {});
-}
-
-function parseJson(text: string): Record<string, unknown> {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new OptionError(`JSON parse error, ${(error as Error).message}`);
-  }
 }
 
 /** `-blockdev` */

@@ -80,7 +80,8 @@ export function fromJson(object: Readonly<Record<string, unknown>>): RawOptions 
   return { entries: new Map(Object.entries(object)), json: true, help: false };
 }
 
-function parseJson(text: string): Record<string, unknown> {
+/** A JSON object. @throws OptionError if the text is none */
+export function parseJson(text: string): Record<string, unknown> {
   try {
     return JSON.parse(text);
   } catch (error) {
