@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { dirname } from "node:path";
 import { cacheFolder, exists, NoLab } from "../lab/host.ts";
 import { addModules, fetchKernel, packInitrd } from "../lab/recipe.ts";
 
@@ -60,7 +61,7 @@ export async function stockLinux(): Promise<StockLinux | string> {
   const text = new TextEncoder().encode(INIT + MODULES);
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", text)).subarray(0, 6).toHex();
   try {
-    return await make(`${cacheFolder()}/../stock-${hash}`);
+    return await make(`${dirname(cacheFolder())}/stock-${hash}`);
   } catch (error) {
     if (error instanceof NoLab || error instanceof Deno.errors.NotFound) return error.message;
     throw error;
