@@ -43,6 +43,7 @@ const MIN_HEADER_END = 0x268;
 /** How much room struct boot_params has for the header. */
 const MAX_HEADER_END = 0x290;
 const SECTOR = 512;
+const PARAGRAPH = 16;
 /** The 64-bit entry point, from the start of the protected-mode code. */
 const ENTRY_64 = 0x200;
 
@@ -128,8 +129,9 @@ function protectedModeCode(file: ImageFile, start: DataView): FileSegment {
   const sectors = start.getUint8(SetupHeader.SETUP_SECTS) || 4;
   const offset = (sectors + 1) * SECTOR;
   const length = file.size - offset;
-  const promised = start.getUint32(SetupHeader.SYSSIZE, true) * 16;
-  if (length <= ENTRY_64 || length < promised) {
+  // In paragraphs: an image need not fill its last one (memtest86+ does not).
+  const promised = start.getUint32(SetupHeader.SYSSIZE, true) * PARAGRAPH;
+  if (length <= ENTRY_64 || length <= promised - PARAGRAPH) {
     fail(file, `is cut off: it has ${file.size} bytes, its header promises ${offset + promised}`);
   }
   const gpa = start.getBigUint64(SetupHeader.PREF_ADDRESS, true);
