@@ -8,6 +8,7 @@ import {
   type Json,
   kvmTest,
   listens,
+  onlyKvmTest,
   Program,
   Qmp,
   run,
@@ -183,7 +184,7 @@ kvmTest("-daemonize returns 1 with the message when the VM does not come up", as
   assertGone(pidfile);
 });
 
-kvmTest("-D takes the VM's messages instead of stderr", async () => {
+onlyKvmTest("-D takes the VM's messages instead of stderr", async () => {
   using folder = new TestFolder();
   const [log, qmpPath] = [folder.file("log"), folder.file("qmp")];
   await using vmm = new Program(

@@ -12,7 +12,7 @@ import { type ProgramName, programs } from "../guests/programs.ts";
 import { withoutNotice } from "../needs_kvm.ts";
 import { listens, sources, until } from "./program.ts";
 
-export { isAlive, kvmTest, listens, program, sleep, until } from "./program.ts";
+export { isAlive, kvmTest, listens, onlyKvmTest, program, sleep, until } from "./program.ts";
 
 /** A folder for the files of one test. */
 export class TestFolder implements Disposable {
