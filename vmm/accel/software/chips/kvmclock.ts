@@ -238,6 +238,12 @@ export class VcpuClock {
     this.update();
   }
 
+  /** Sets MSR_KVM_SYSTEM_TIME of a state: RAM may be another VMM's still, until the vCPU runs. */
+  load(value: bigint): void {
+    this.#state.system_time = value;
+    Atomics.or(this.#words, Word.CLOCK_REQUEST, Request.UPDATE);
+  }
+
   /**
    * Writes MSR_KVM_WALL_CLOCK: the time of day at which the clock was 0 goes to that address.
    *

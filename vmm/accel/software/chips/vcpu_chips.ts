@@ -145,7 +145,8 @@ export class VcpuChips {
         return true;
       case ClockMsr.SYSTEM_TIME:
       case ClockMsr.SYSTEM_TIME_NEW:
-        this.clock.systemTime = wide(low, high);
+        if (byHost) this.clock.load(wide(low, high));
+        else this.clock.systemTime = wide(low, high);
         return true;
     }
     if (index < Msr.X2APIC || index > Msr.X2APIC_LAST) return false;
