@@ -78,6 +78,14 @@ chipsTest("the page is left alone without the enable bit, and where no word can 
   assert.equal(c.chipset.clock.notePause(0), 22);
 });
 
+chipsTest("a page of a state is written when the vCPU is about to run, not before", (c) => {
+  assert.ok(c.vcpu().writeMsr(SYSTEM_TIME, PAGE | 1, 0, true));
+  assert.equal(c.memory.size, 0);
+  assert.equal(c.rdmsr(SYSTEM_TIME), BigInt(PAGE | 1));
+  c.vcpu().clock.service();
+  assert.ok(page(c).tsc_to_system_mul > 0);
+});
+
 chipsTest("the version is odd while the page is written, and grows", (c) => {
   const seen: number[] = [];
   c.memory.set = function (address, value) {
