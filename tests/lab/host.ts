@@ -19,11 +19,11 @@ export function cacheFolder(): string {
 }
 
 /** Says on stderr what is done now, and how long it took. */
-export async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
-  console.error(`lab: ${what} …`);
+export async function step<T>(what: string, work: () => Promise<T>, who = "lab"): Promise<T> {
+  console.error(`${who}: ${what} …`);
   const start = performance.now();
   const result = await work();
-  console.error(`lab: ${what}: ${((performance.now() - start) / 1000).toFixed(1)} s`);
+  console.error(`${who}: ${what}: ${((performance.now() - start) / 1000).toFixed(1)} s`);
   return result;
 }
 

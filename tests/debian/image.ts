@@ -1,0 +1,133 @@
+/**
+ * Makes a disk with Debian on it, as a user's is: systemd, a login on the serial console, the stock
+ * kernel for clouds and its own initial RAM disk. All of it comes from Debian's packages.
+ *
+ * @module
+ */
+import { cacheFolder, exists, NoLab, run, step as announce } from "../lab/host.ts";
+
+/** Says what is done now, and how long it took. */
+export function step<T>(what: string, work: () => Promise<T>): Promise<T> {
+  return announce(what, work, "debian");
+}
+
+/** What the image is made with. */
+const HOST_PACKAGES = ["mmdebstrap", "e2fsprogs", "ca-certificates"];
+const PACKAGES = ["systemd-sysv", "udev", "iproute2", "e2fsprogs", "initramfs-tools"]
+  .concat("linux-image-cloud-amd64");
+/** In Debian's initial RAM disk; they are modules of its kernel. */
+const MODULES = ["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "virtio_console"];
+/** Who may log in. */
+export const login = { user: "root", password: "denovo" } as const;
+/** Where the writer's records are, on the disk. */
+export const RECORDS = "/var/records";
+
+/** Writes numbered records, each of which is on the disk before the next is written. */
+const WRITER = `#!/usr/bin/perl
+use IO::Handle;
+open(my $file, ">>", "${RECORDS}") or die $!;
+$SIG{TERM} = sub { $stop = 1 };
+for (my $n = 1; !$stop; $n++) {
+  syswrite($file, sprintf("%08d\\n", $n)) == 9 or die $!;
+  $file->sync or die $!;
+  open(my $last, ">", "/run/records") and print $last "$n\\n" if $n % 10 == 0;
+}
+`;
+
+/** What a user would set in a new Debian, and the writer. */
+const FILES: Readonly<Record<string, string>> = {
+  "etc/hostname": "denovo\n",
+  "etc/fstab": "/dev/vda / ext4 defaults,errors=remount-ro 0 1\n",
+  "etc/initramfs-tools/modules": `${MODULES.join("\n")}\n`,
+  // On a busy host without KVM, what systemd waits for takes longer than it would.
+  "etc/systemd/system.conf.d/patience.conf":
+    "[Manager]\nDefaultTimeoutStartSec=30min\nDefaultDeviceTimeoutSec=30min\n",
+  "usr/local/bin/writer": WRITER,
+};
+
+/** A disk and what boots it. */
+export interface DebianImage {
+  readonly disk: string;
+  readonly kernel: string;
+  readonly initrd: string;
+}
+
+/**
+ * Finds the image, and makes it first where it is not there.
+ *
+ * @throws {NoLab} if it cannot be made on this host
+ */
+export async function debianImage(suite = "bookworm"): Promise<DebianImage> {
+  const cache = cacheFolder();
+  await Deno.mkdir(cache, { recursive: true });
+  using lock = await Deno.open(`${cache}/lock`, { create: true, write: true });
+  await lock.lock(true);
+  const folder = `${cache}/disk-${suite}-${await keyOf(JSON.stringify(FILES), ...PACKAGES)}`;
+  const image = {
+    disk: `${folder}/disk.img`,
+    kernel: `${folder}/vmlinuz`,
+    initrd: `${folder}/initrd.img`,
+  };
+  if (exists(folder)) return image;
+  if (Deno.uid() !== 0) throw new NoLab("Debian's disk is made of its packages by root only");
+  await installPackages();
+  const unfinished = `${folder}.new`;
+  await Deno.remove(unfinished, { recursive: true }).catch(() => {});
+  await Deno.mkdir(`${unfinished}/root`, { recursive: true });
+  await step(`making a disk with Debian ${suite}`, () => makeDisk(unfinished, suite));
+  await Deno.rename(unfinished, folder);
+  return image;
+}
+
+async function keyOf(...parts: string[]): Promise<string> {
+  const bytes = new TextEncoder().encode(parts.join("\0"));
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex().slice(0, 12);
+}
+
+async function installPackages(): Promise<void> {
+  const missing: string[] = [];
+  for (const name of HOST_PACKAGES) {
+    const query = ["dpkg-query", "-W", "-f", "${db:Status-Status}", name];
+    if (await run(query).catch(() => "") !== "installed") missing.push(name);
+  }
+  if (missing.length === 0) return;
+  const install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", ...missing];
+  await step(`installing on this host: ${missing.join(" ")}`, async () => {
+    await run(["apt-get", "update", "-qq"]);
+    await run(install, { env: { DEBIAN_FRONTEND: "noninteractive" } });
+  });
+}
+
+async function makeDisk(folder: string, suite: string): Promise<void> {
+  const root = `${folder}/root`;
+  await run(
+    ["mmdebstrap", "--variant=minbase", `--include=${PACKAGES.join(",")}`]
+      .concat("--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*")
+      .concat(suite, root),
+  );
+  await configure(root);
+  for (const [name, pattern] of [["vmlinuz", /^vmlinuz-/], ["initrd.img", /^initrd/]] as const) {
+    const files = Array.from(Deno.readDirSync(`${root}/boot`), (entry) => entry.name);
+    await Deno.copyFile(
+      `${root}/boot/${files.find((one) => pattern.test(one))}`,
+      `${folder}/${name}`,
+    );
+  }
+  await run(["truncate", "-s", "1G", `${folder}/disk.img`]);
+  await run(["mkfs.ext4", "-q", "-F", "-d", root, `${folder}/disk.img`]);
+  await Deno.remove(root, { recursive: true });
+}
+
+async function configure(root: string): Promise<void> {
+  await Deno.mkdir(`${root}/etc/systemd/system.conf.d`, { recursive: true });
+  for (const [path, text] of Object.entries(FILES)) {
+    await Deno.writeTextFile(`${root}/${path}`, text);
+  }
+  await Deno.chmod(`${root}/usr/local/bin/writer`, 0o755);
+  await run(["chroot", root, "chpasswd"], { input: `${login.user}:${login.password}\n` });
+  // Only what is listed, instead of all drivers that there are.
+  const options = `${root}/etc/initramfs-tools/initramfs.conf`;
+  const text = await Deno.readTextFile(options);
+  await Deno.writeTextFile(options, text.replace(/^MODULES=.*$/m, "MODULES=list"));
+  await run(["chroot", root, "update-initramfs", "-u", "-k", "all"]);
+}
