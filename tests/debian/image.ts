@@ -30,7 +30,9 @@ $SIG{TERM} = sub { $stop = 1 };
 for (my $n = 1; !$stop; $n++) {
   syswrite($file, sprintf("%08d\\n", $n)) == 9 or die $!;
   $file->sync or die $!;
-  open(my $last, ">", "/run/records") and print $last "$n\\n" if $n % 10 == 0;
+  next if $n % 10;
+  open(my $last, ">", "/run/records") or die $!;
+  print $last "$n\\n";
 }
 `;
 
