@@ -18,6 +18,9 @@ import { debianImage, login, RECORDS, step } from "./image.ts";
 const BOOT_SECONDS = 1800;
 const ANSWER_SECONDS = 300;
 const PROMPT = "root@denovo:~# ";
+/** A shell that prints nothing but what it is asked for. */
+const PLAIN_SHELL = "exec env TERM=dumb PS1='plain# ' dash";
+const PLAIN_PROMPT = "plain# ";
 
 /** What the command line says. */
 interface Options {
@@ -73,7 +76,7 @@ class Debian implements AsyncDisposable {
     await this.console.type(command);
     // The terminal shows what is typed.
     await this.console.expect(`${command}\n`, ANSWER_SECONDS);
-    return (await this.console.expect(PROMPT, ANSWER_SECONDS)).trim();
+    return (await this.console.expect(PLAIN_PROMPT, ANSWER_SECONDS)).trim();
   }
 
   /** Logs in on the serial console. */
@@ -83,6 +86,8 @@ class Debian implements AsyncDisposable {
     await this.console.expect("Password: ", ANSWER_SECONDS);
     await this.console.type(login.password);
     await this.console.expect(PROMPT, ANSWER_SECONDS);
+    await this.console.type(PLAIN_SHELL);
+    await this.console.expect(`\n${PLAIN_PROMPT}`, ANSWER_SECONDS);
   }
 
   /** Replaces the VMM. @returns for how long the guest stood still, in ms */
