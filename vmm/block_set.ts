@@ -225,6 +225,8 @@ export class BlockSet implements Keeper {
   arrive(): () => void {
     for (const locks of this.#waiting) locks.hold();
     this.#waiting.clear();
+    // A predecessor may have resized an image since it was opened here.
+    for (const node of this.#nodes.values()) locksOf(node)?.measure();
     return () => {};
   }
 

@@ -160,6 +160,7 @@ export abstract class GuestControl {
     if (refusal !== undefined) throw new Error(refusal);
     const { machine } = this;
     machine.devices.with(GED_ID, (device) => device.wake!());
+    this.blocks.clearErrors();
     machine.resume();
     this.#runState = "running";
     this.events.emit("WAKEUP");
@@ -216,6 +217,7 @@ export abstract class GuestControl {
       else this.#runState = "internal-error";
       throw error;
     }
+    this.blocks.clearErrors();
     this.events.emit("RESET", resetEvent);
     if (needsReset.has(this.#runState)) this.#runState = "paused";
     else if (wasRunning) {

@@ -14,6 +14,9 @@ import { GuestEvent } from "./threads/control_block.ts";
 import type { Vcpu } from "./threads/vcpu.ts";
 import { vcpuFailure } from "./view/vcpu_failure.ts";
 
+/** A disk that does not answer for so long may do later. */
+const AGAIN_MS = 5_000;
+
 /** The VM as its guest's events change it. */
 export interface GuestOwner {
   readonly machine: Machine;
@@ -46,20 +49,37 @@ export interface GuestOwner {
 export class GuestEvents {
   readonly #vm: GuestOwner;
   readonly #end: (status: number) => void;
+  readonly #againMs: number;
+  /** Whether a disk's error still has to stop the guest. */
+  #mustStop = false;
 
   /**
    * @param vm the VM whose guest it is
    * @param end ends the VM with an exit status
+   * @param againMs milliseconds until an event is looked at again that could not be answered
    */
-  constructor(vm: GuestOwner, end: (status: number) => void) {
+  constructor(vm: GuestOwner, end: (status: number) => void, againMs = AGAIN_MS) {
     this.#vm = vm;
     this.#end = end;
+    this.#againMs = againMs;
   }
 
-  /** Does what an event asks for; a VM that has ended does nothing. */
-  handle({ event, argument, vcpu }: MachineEvent): void {
+  /**
+   * Does what an event asks for; a VM that has ended does nothing. Where a thread does not stop, since
+   * its disk does not answer, the guest goes on as far as it can, and the event stays to be answered.
+   */
+  handle(event: MachineEvent): void {
+    if (this.#vm.ending.aborted) return;
+    try {
+      this.#answer(event);
+    } catch (error) {
+      this.#vm.notice((error as Error).message);
+      setTimeout(() => this.handle(event), this.#againMs);
+    }
+  }
+
+  #answer({ event, argument, vcpu }: MachineEvent): void {
     const vm = this.#vm;
-    if (vm.ending.aborted) return;
     // Before the guest is here vCPUs only rehearse: what they run into is not the guest's doing.
     if (vm.runState === "inmigrate" && event !== GuestEvent.THREAD_FAILED) return;
     switch (event) {
@@ -99,6 +119,8 @@ export class GuestEvents {
     try {
       this.#vm.reset("guest-reset");
     } catch (error) {
+      // It runs on: nothing was done yet.
+      if (this.#vm.running) throw error;
       this.#vm.notice((error as Error).message);
     }
   }
@@ -127,7 +149,10 @@ export class GuestEvents {
   #diskErrors(): void {
     const errors = this.#vm.blocks.takeErrors();
     for (const error of errors) this.#vm.events.emit("BLOCK_IO_ERROR", describeError(error));
-    if (errors.some(({ action }) => action === "stop")) this.#vm.pause("io-error");
+    this.#mustStop ||= errors.some(({ action }) => action === "stop");
+    if (!this.#mustStop) return;
+    this.#vm.pause("io-error");
+    this.#mustStop = false;
   }
 
   #internalError(text: string): void {

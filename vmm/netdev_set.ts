@@ -92,7 +92,10 @@ export class NetdevSet implements Keeper {
 
   /** The guest is here, and with it what comes to the backends. */
   arrive(): () => void {
-    return () => this.hold(false);
+    return () => {
+      for (const backend of this.#backends.values()) backend.own();
+      this.hold(false);
+    };
   }
 
   /** Leaves clients that come to whom has the guest afterwards. */
@@ -148,6 +151,10 @@ export class Netdev {
   /** The listener's own file: another VMM may have put one in its place. */
   #file: NamedFile | undefined;
   #isHeld = false;
+  /** Whether the listener is a predecessor's, until the guest is here. */
+  #isBorrowed = false;
+  /** Whether the connection has come from a predecessor. */
+  #isInherited = false;
   #headerSize = 0;
   #destination: Uint8Array<ArrayBuffer> | undefined;
   #ifname = "";
@@ -187,6 +194,7 @@ export class Netdev {
       }
       case "user": {
         const kept = this.#take(inheritance, DATA, { kind: "socket", listening: false });
+        this.#isInherited = kept !== undefined;
         return this.#use(kept ?? await startPasst(config.id, config.hostfwd));
       }
       case "stream":
@@ -200,12 +208,14 @@ export class Netdev {
     abort?: AbortSignal,
   ): Promise<void> {
     const kept = this.#take(inheritance, DATA, { kind: "socket", listening: false });
+    this.#isInherited = kept !== undefined;
     if (kept) this.#use(kept);
     if (!config.server) {
       if (!kept && !this.#isHeld) await this.#connect(config, abort);
       return;
     }
     const listener = this.#take(inheritance, LISTENER, { kind: "socket", listening: true });
+    this.#isBorrowed = listener !== undefined;
     this.#listener = listener ?? await listenForStream(config.addr);
     if (config.addr.type === "unix") this.#file = findNamed(config.addr.path);
     this.#watchListener();
@@ -224,6 +234,7 @@ export class Netdev {
       wake: this.#wake.fd,
       headerSize: this.#headerSize,
       destination: this.#destination,
+      isInherited: this.#isInherited,
     };
   }
 
@@ -248,6 +259,11 @@ export class Netdev {
     }
     const address = describe(config.type === "stream" ? config.addr : config.local);
     return this.#slot.fd === undefined ? `not connected: ${address}` : address;
+  }
+
+  /** The guest is here: what was a predecessor's is this VM's own. */
+  own(): void {
+    this.#isBorrowed = false;
   }
 
   /** Leaves clients that come alone, or takes them again. */
@@ -300,7 +316,7 @@ export class Netdev {
     if (!this.#listener) return;
     this.#reactor.remove(this.#listener.fd);
     this.#listener.close();
-    if (!isKept && this.#file) unlinkNamed(this.#file);
+    if (!isKept && !this.#isBorrowed && this.#file) unlinkNamed(this.#file);
   }
 
   #use(fd: OwnedFd): void {

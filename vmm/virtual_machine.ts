@@ -263,7 +263,11 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
   /** The vCPUs stop here, so that nothing happens between the end and `close`. */
   #end(status: number): void {
     if (this.ending.aborted) return;
-    if (this.running) this.machine.park();
+    try {
+      if (this.running) this.machine.park();
+    } catch {
+      // Who does not stop now is waited for in `close`.
+    }
     this.setRunState("shutdown");
     this.#resolveExited(status);
     this.#ending.abort(new Error("The VM has ended"));

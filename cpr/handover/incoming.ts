@@ -114,6 +114,9 @@ export class Incoming {
         this.#migration.error = (error as Error).message;
         this.#migration.status = "failed";
         this.#started = false;
+        // What was loaded of a guest that is another VMM's is not to be worked on, should there be
+        // another try, which rehearses.
+        if (this.#vm.runState === "inmigrate") this.#vm.machine.devices.reset();
         placement.restore(vcpuThreads(this.#vm));
         return { ok: false, error: error as Error };
       } finally {

@@ -45,6 +45,8 @@ export interface BlockNode {
 export interface ImageLocks {
   /** What a successor gets of them: the descriptor has them. */
   readonly kept: { readonly fd: number; readonly permissions: Permissions };
+  /** Looks how large the file is by now. */
+  measure(): void;
   /** Leaves them to others. */
   letGo(): void;
   /** Takes them. @throws {Error} in QEMU's words if others have them */
@@ -154,6 +156,10 @@ class FileNode extends BaseNode implements ImageLocks {
     if (this.#holds) this.#change(allPermissions([this.#inherited, permissions]));
   }
 
+  measure(): void {
+    setSize(this.description.shared, imageSize(this.#file.fd, this.config.driver));
+  }
+
   letGo(): void {
     this.#inherited = noPermissions;
     this.#change(noPermissions);
@@ -183,7 +189,7 @@ class FileNode extends BaseNode implements ImageLocks {
   resize(size: number): void {
     if (this.readOnly) throw new Error("Image is read-only");
     resizeImage(this.#file.fd, this.config, size);
-    setSize(this.description.shared, imageSize(this.#file.fd, this.config.driver));
+    this.measure();
   }
 
   close(): void {

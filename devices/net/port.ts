@@ -29,6 +29,8 @@ export interface NetPortDescription {
   readonly headerSize: number;
   /** Where datagrams go: a struct sockaddr. */
   readonly destination?: Uint8Array<ArrayBuffer>;
+  /** Whether the connection has come from a predecessor, which may have sent part of a frame. */
+  readonly isInherited?: boolean;
 }
 
 /** A backend on this thread. All calls return at once. */
@@ -39,6 +41,8 @@ export interface NetPort {
   readonly connection: number;
   /** Bytes of a struct virtio_net_hdr before each frame, both ways. */
   readonly headerSize: number;
+  /** Whether a frame of which a predecessor has sent part goes on where it was. */
+  readonly isInherited?: boolean;
   /**
    * Looks for a frame, and leaves it.
    *
@@ -83,7 +87,7 @@ export function openPort(description: NetPortDescription): NetPort {
     case "dgram":
       return new DgramPort(slot, description.destination);
     case "stream":
-      return new StreamPort(slot, ended);
+      return new StreamPort(slot, ended, description.isInherited);
   }
 }
 
@@ -187,7 +191,7 @@ class StreamPort implements NetPort {
   readonly #lengthAddress = Number(addressOf(this.#lengthBytes));
   readonly #vector = new IoVector();
 
-  constructor(slot: NetSlot, ended: () => void) {
+  constructor(slot: NetSlot, ended: () => void, readonly isInherited = false) {
     this.#slot = slot;
     this.#ended = ended;
   }

@@ -32,8 +32,9 @@ export class NetSlot {
   }
 
   set fd(fd: number | undefined) {
-    Atomics.add(this.#fd, 1, 1);
+    // The number last: who sees another one finds the descriptor that it stands for.
     Atomics.store(this.#fd, 0, fd ?? NONE);
+    Atomics.add(this.#fd, 1, 1);
   }
 
   /** Another number for each descriptor: one that was closed may come back as another's. */

@@ -125,6 +125,11 @@ class NetDevice implements VirtioBackend {
     for (const queue of [Queue.RX, Queue.TX]) this.#context.doorbells[queue].ring();
   }
 
+  /** On another connection than the predecessor's nobody waits for the rest of a frame. */
+  restored(): void {
+    if (!this.#port?.isInherited) this.#sender?.forget();
+  }
+
   /** Watches the connection that there is now. */
   #look(): void {
     const port = this.#port;

@@ -44,6 +44,8 @@ export class NetReceiver {
   #wanted = 0;
   /** The most room that the driver has ever given. */
   #most = 0;
+  /** Whether the buffers taken for a frame are in so many pieces that no further one can be added. */
+  #isFull = false;
 
   /**
    * @param state the device's own state
@@ -104,6 +106,7 @@ export class NetReceiver {
     const wanted = !isMergeable ? 1 : next === undefined ? this.#guess() : HEADER_SIZE + next;
     const into = this.#into;
     into.clear();
+    this.#isFull = false;
     let count = 0;
     let room = 0;
     const take = (wanted: number) => {
@@ -114,11 +117,12 @@ export class NetReceiver {
     };
     take(wanted);
     this.#most = Math.max(this.#most, room);
-    if (room < wanted && !(next === undefined && this.#contents(room))) {
+    if (room < wanted && !this.#isFull && !(next === undefined && this.#contents(room))) {
       const isThere = ring.listen();
       if (next === undefined && room > 0) this.#timer.arm(this.#clock.monotonicNs() + PATIENCE_NS);
       putBack(0);
-      return isThere ? this.#receive(ring) : "no buffers";
+      // Once more by the caller, who counts.
+      return isThere ? "received" : "no buffers";
     }
     const own = HEADER_SIZE - this.#port.headerSize;
     into.skip(own);
@@ -173,6 +177,7 @@ export class NetReceiver {
       return true;
     }
     ring.unpop(chain);
+    this.#isFull = true;
     return false;
   }
 

@@ -11,6 +11,7 @@ const vcpu = { index: 3 } as NonNullable<MachineEvent["vcpu"]>;
 function doneAfter(
   event: number,
   { argument = 0, ...given }: { argument?: number } & Partial<GuestOwner> = {},
+  againMs?: number,
 ): { did: string[]; vm: GuestOwner } {
   const did: string[] = [];
   const vm: GuestOwner = {
@@ -31,7 +32,8 @@ function doneAfter(
     ...given,
   };
   vm.events.subscribe((event) => did.push(`${event.name} ${JSON.stringify(event.data)}`));
-  new GuestEvents(vm, (status) => void did.push(`end ${status}`)).handle({ event, argument, vcpu });
+  const events = new GuestEvents(vm, (status) => void did.push(`end ${status}`), againMs);
+  events.handle({ event, argument, vcpu });
   return { did, vm };
 }
 
@@ -66,7 +68,25 @@ Deno.test("`handle()` tells the user why a reset failed", () => {
   const reset = () => {
     throw new Error("no such kernel");
   };
-  assert.deepEqual(doneAfter(GuestEvent.RESET, { reset }).did, ["no such kernel"]);
+  // The VM is in the run state internal-error then.
+  assert.deepEqual(doneAfter(GuestEvent.RESET, { reset, running: false }).did, ["no such kernel"]);
+});
+
+Deno.test("`handle()` asks again where a thread has not stopped", async () => {
+  for (
+    const [event, name] of [[GuestEvent.RESET, "reset"], [GuestEvent.SUSPEND, "suspend"]] as const
+  ) {
+    let tries = 0;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const answer = () => {
+      if (++tries < 3) throw new Error("I/O thread did not stop within 10 s");
+      resolve();
+    };
+    const { did } = doneAfter(event, { [name]: answer }, 1);
+    await promise;
+    const notice = "I/O thread did not stop within 10 s";
+    assert.deepEqual(did, [notice, notice]);
+  }
 });
 
 Deno.test("`handle()` shuts down instead of a reset where that is the action", () => {

@@ -292,6 +292,17 @@ Deno.test("a client that comes while the guest is on its way is the successor's"
   await until(() => end.port.fd !== undefined, "the connection");
 });
 
+Deno.test("a successor that gives up leaves the listener's file to whom it belongs", async () => {
+  await using stage = new Stage();
+  const server = await stage.set(stage.server());
+  using inheritance = inherit(server.handOver().fds, true);
+  const after = await stage.successor(inheritance, stage.server());
+  after.close();
+  using _client = connectUnix(`${stage.folder}/socket`);
+  const end = new End(server, "s");
+  await until(() => end.port.fd !== undefined, "the connection");
+});
+
 Deno.test("a client that comes while the guest was on its way is taken where it stays", async () => {
   await using stage = new Stage();
   const server = await stage.set(stage.server());

@@ -28,6 +28,8 @@ export class IoWatcher implements DescriptorWatcher, Disposable {
       else this.#epoll.modify(fd, wanted);
       watched = wanted;
     };
+    // Who has watched the descriptor before does so no more.
+    if (this.#handlers.has(fd)) this.#epoll.remove(fd);
     this.#handlers.set(fd, ready);
     set(events);
     return { set };

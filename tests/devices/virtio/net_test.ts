@@ -33,7 +33,13 @@ class Card implements Disposable {
   tx!: TestDriver;
   control!: TestDriver;
 
-  constructor(kind: Kind, mode: RigMode = "kept", packed = false, properties = {}) {
+  constructor(
+    kind: Kind,
+    mode: RigMode = "kept",
+    packed = false,
+    properties = {},
+    isInherited = true,
+  ) {
     this.#kind = kind;
     // A tap is read and written frame by frame, as such a socket is.
     const type: SocketType = kind === "stream" ? "stream" : "seqpacket";
@@ -44,6 +50,7 @@ class Card implements Disposable {
       slot: this.slot.buffer,
       wake: this.#wake.fd,
       headerSize: kind === "tap" ? 12 : 0,
+      isInherited,
     });
     const all = { packed, mac: "52:54:00:01:02:03", "vnet-hdr": kind === "tap", ...properties };
     this.rig = new VirtioRig(virtioNet, mode, all, undefined, port);
@@ -210,6 +217,45 @@ netTest("a frame that no buffers can hold is lost, and the next one is not", (ca
   card.arrive(frameOf(500));
   card.arrive(frameOf(80, 3));
   assert.deepEqual(card.received().map(({ frame }) => frame), [frameOf(80, 3)]);
+});
+
+netTest(
+  "a frame for which the driver's buffers are in too many pieces is lost, and the next one is not",
+  (card) => {
+    card.start(bit(NetFeature.MRG_RXBUF) | bit(Feature.INDIRECT_DESC), 128);
+    const pieces = (count: number) =>
+      Array.from({ length: count }, (_, i) => ({ gpa: ROOM + 2 * i, length: 1, writable: true }));
+    for (let i = 0; i < 2; i++) {
+      // The tables of indirect descriptors have to be apart.
+      card.rx.add(pieces(39));
+      card.rx.add(pieces(600), true);
+    }
+    card.rig.notify(Queue.RX);
+    card.arrive(frameOf(1400));
+    card.arrive(frameOf(20, 3));
+    card.rig.pass(200_000_000n);
+    card.rig.work();
+    assert.deepEqual(card.rx.take().map(({ written }) => written), [32]);
+  },
+  {},
+  ["stream"],
+);
+
+Deno.test("a card with another connection than its predecessor's begins its frame anew", () => {
+  for (const isInherited of [true, false]) {
+    using card = new Card("stream", "kept", false, {}, isInherited);
+    card.start(0n);
+    for (let i = 0; i < 30; i++) card.transmit(new Uint8Array(40_000).fill(0xab));
+    let [bytes, length] = [drain(card), 0];
+    for (; bytes; bytes = drain(card)) length += bytes.length;
+    assert.ok(length % 40_004 > 0);
+    card.rig.call((device) => device.restored!());
+    card.rig.context.rung.add(Queue.TX);
+    card.rig.work();
+    const next = drain(card)!.subarray(0, 4);
+    const begin = [0, 0, 40_000 >> 8, 40_000 & 0xff];
+    assert.deepEqual([...next], isInherited ? [0xab, 0xab, 0xab, 0xab] : begin);
+  }
 });
 
 netTest("frames wait for buffers where they are, and none is lost", (card) => {
