@@ -44,7 +44,7 @@ function testNames(file: string): RegExp[] {
   if (known) return known;
   const source = Deno.readTextFileSync(new URL(file, document));
   const calls =
-    /(?:kvmTest|Deno\.test)\(\s*(?:\{\s*name:\s*)?("(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`)/g;
+    /(?:kvmTest|onlyKvmTest|Deno\.test)\(\s*(?:\{\s*name:\s*)?("(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`)/g;
   const names = [...source.matchAll(calls)].map(([, literal]) => {
     const parts = literal.slice(1, -1).split(literal.startsWith("`") ? /\$\{[^}]*\}/ : /(?!)/);
     const fixed = parts.map((part) => RegExp.escape(part.replaceAll(/\\(.)/g, "$1")));
