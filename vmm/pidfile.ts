@@ -112,9 +112,11 @@ export class Pidfile implements Disposable, Keeper {
   /** Writes this process's id. @throws {Error} in QEMU's words */
   write(): void {
     try {
-      resizeFile(this.fd, 0);
+      // Never empty in between: a predecessor that ends at this moment would take it for its own.
+      const content = new TextEncoder().encode(`${Deno.pid}\n`);
       seekFd(this.fd, 0);
-      writeAll(this.fd, new TextEncoder().encode(`${Deno.pid}\n`));
+      writeAll(this.fd, content);
+      resizeFile(this.fd, content.length);
     } catch (cause) {
       const reason = cause instanceof OsError ? cause.reason : String(cause);
       throw new Error(`cannot create PID file: Failed to write pid file: ${reason}`, { cause });

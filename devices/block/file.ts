@@ -91,11 +91,19 @@ function checkKind({ driver, filename }: FileNodeConfig, kind: FileStatus["kind"
  * A name that leads to another file than the one that the guest has would be another disk after the
  * next start. One that leads nowhere is that of a file which was renamed or removed meanwhile.
  */
-function checkKept({ nodeName, filename, cache }: FileNodeConfig, fd: number): void {
+function checkKept(config: FileNodeConfig, fd: number): void {
+  const { nodeName, filename, cache, readOnly, autoReadOnly } = config;
   if (hasFlag(fd, O.DIRECT) !== cache.direct) {
     throw new Error(
       `Node '${nodeName}' has cache.direct=${cache.direct ? "off" : "on"} in the old VMM: that` +
         " cannot change while the guest runs",
+    );
+  }
+  const isReadOnly = accessMode(fd) === O.RDONLY;
+  if (isReadOnly !== readOnly && !(isReadOnly && autoReadOnly)) {
+    throw new Error(
+      `Node '${nodeName}' has read-only=${isReadOnly ? "on" : "off"} in the old VMM: that cannot` +
+        " change while the guest runs",
     );
   }
   let named: FileStatus;

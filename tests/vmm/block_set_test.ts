@@ -225,8 +225,7 @@ Deno.test("a successor that fails, or wants less, takes no lock from its predece
     {
       using inheritance = inheritedFrom(vmm);
       const next = makeSet();
-      next.open([file(path, { readOnly: true })], [], inheritance);
-      next.attach("file", { device: "x", shareWrites: true });
+      next.open([file(path)], [], inheritance);
       next.close();
     }
     assert.deepEqual(locksOn(path), locks);
@@ -274,6 +273,10 @@ Deno.test("what a successor inherits must be what it is told that a node is", as
     fails(
       file(path, { cache: { direct: true, noFlush: false } }),
       "Node 'file' has cache.direct=off in the old VMM: that cannot change while the guest runs",
+    );
+    fails(
+      file(path, { readOnly: true }),
+      "Node 'file' has read-only=off in the old VMM: that cannot change while the guest runs",
     );
     fails(file(path, { nodeName: "new" }), "Unknown file descriptor 'block' file");
     fails(

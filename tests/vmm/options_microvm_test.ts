@@ -11,6 +11,9 @@ import { OptionError, parseCommandLine } from "../../vmm/options/command_line.ts
 import { machineHelp } from "../../vmm/options/machine.ts";
 import { words } from "./options_fixture.ts";
 
+const NO_CARD = "there is no network card by this option: say -netdev ...,id=n" +
+  " -device virtio-net-device,netdev=n";
+
 const TREE = "guests find the machine without a device tree";
 const ENCRYPTED = "guest memory is not encrypted";
 
@@ -199,8 +202,8 @@ const refusals: readonly (readonly [line: string, message: string])[] = [
     "-compat deprecated-output=crash",
     "Parameter 'deprecated-output' does not accept value 'crash'",
   ],
-  ["-nic user", "there is no network: none is all that can be said"],
-  ["-net user", "there is no network: none is all that can be said"],
+  ["-nic user", NO_CARD],
+  ["-net user", NO_CARD],
   ["-vnc :1", "there is no VNC server: none is all that can be said"],
   ["-sandbox on,obsolete=x", "invalid argument for obsolete"],
   ["-sandbox on,resourcecontrol=children", "invalid argument for resourcecontrol"],

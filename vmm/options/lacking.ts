@@ -79,9 +79,17 @@ export function refuseOthers(
   throw new OptionError(`Parameter '${name}' does not accept value '${value}': ${reason}`);
 }
 
-/** An option that only takes `none`. */
-export function onlyNone(what: string): (text: string) => void {
+/**
+ * An option that only takes `none`.
+ *
+ * @param what what there is not
+ * @param instead what to do about it
+ */
+export function onlyNone(
+  what: string,
+  instead = "none is all that can be said",
+): (text: string) => void {
   return (text) => {
-    if (text !== "none") throw new OptionError(`there is no ${what}: none is all that can be said`);
+    if (text !== "none") throw new OptionError(`there is no ${what}: ${instead}`);
   };
 }

@@ -158,6 +158,8 @@ export class Session implements AsyncDisposable {
     const start = performance.now();
     this.#ram.clearGaps();
     await action();
+    // Nor may one be missed that is stored a moment later.
+    for (let i = 0; i < 2; i++) await this.#counts();
     const gapUs = this.#ram.longestGap() / this.context.tscKhz * 1000;
     const windowMs = performance.now() - start;
     return { gapUs, windowMs, seen: await this.#observer?.end() };

@@ -15,7 +15,7 @@ export const bootOptions: readonly Option[] = [
     line(
       "-boot [order=drives][,once=drives][,menu=on|off][,splash-time=ms]\n" +
         "      [,reboot-timeout=ms][,strict=on|off]",
-      "what firmware is told; there are no drives",
+      "what firmware is told",
     ),
     boot,
   ),

@@ -7,6 +7,11 @@ import { onlyNone } from "../lacking.ts";
 import { asksForNetdevHelp, netdevHelp, parseNetdev } from "../netdev.ts";
 import { line, type Option, reads } from "../option.ts";
 
+const noCard = onlyNone(
+  "network card by this option",
+  "say -netdev ...,id=n -device virtio-net-device,netdev=n",
+);
+
 /** The options, in the order of `-help`. */
 export const networkOptions: readonly Option[] = [
   reads(
@@ -23,6 +28,6 @@ export const networkOptions: readonly Option[] = [
       draft.addNetdev(parseNetdev(argument));
     },
   ),
-  reads("nic", line("-nic none", "there is no network"), onlyNone("network")),
-  reads("net", line("-net none", "there is no network"), onlyNone("network")),
+  reads("nic", line("-nic none", "no network card by default, as it is"), noCard),
+  reads("net", line("-net none", "no network card by default, as it is"), noCard),
 ];
