@@ -251,7 +251,7 @@ export class Netdev {
   /** What `info network` says of it. */
   get info(): string {
     const { config } = this;
-    if (config.type === "user") return "passt";
+    if (config.type === "user") return this.#slot.fd === undefined ? "passt has ended" : "passt";
     if (config.type === "tap") {
       return config.fd === undefined
         ? `ifname=${this.#ifname},script=no,downscript=no`
@@ -385,6 +385,9 @@ export class Netdev {
     this.#data = undefined;
     const { config } = this;
     this.#host.event("NETDEV_STREAM_DISCONNECTED", { "netdev-id": config.id });
+    if (config.type === "user") {
+      this.#host.notice(`netdev '${config.id}': passt has ended, and with it the guest's network`);
+    }
     if (this.#listener) this.#watchListener();
     else if (config.type === "stream") this.#reconnect(config);
   }

@@ -442,6 +442,23 @@ Deno.test({
   },
 });
 
+Deno.test("that passt has ended is said, and shown", async () => {
+  await using stage = new Stage();
+  Deno.writeTextFileSync(`${stage.folder}/passt`, "#!/bin/sh\nexit 0\n", { mode: 0o755 });
+  const path = Deno.env.get("PATH")!;
+  Deno.env.set("PATH", stage.folder);
+  const opening = stage.set({ type: "user", id: "u", hostfwd: [] });
+  const set = await opening.finally(() => Deno.env.set("PATH", path));
+  const backend = set.backends.get("u")!;
+  assert.equal(backend.info, "passt");
+  const end = new End(set, "u");
+  await until(() => (end.receive(), stage.notices.length > 0), "a notice");
+  assert.deepEqual(stage.notices, [
+    "netdev 'u': passt has ended, and with it the guest's network",
+  ]);
+  assert.equal(backend.info, "passt has ended");
+});
+
 Deno.test({
   name: "a tap's descriptor that was given is used as it is",
   ignore: noTap !== undefined,
