@@ -18,8 +18,8 @@ import { debianImage, login, RECORDS, step } from "./image.ts";
 const BOOT_SECONDS = 1800;
 const ANSWER_SECONDS = 300;
 const PROMPT = "root@denovo:~# ";
-/** A shell that prints nothing but what it is asked for. */
-const PLAIN_SHELL = "exec env TERM=dumb PS1='plain# ' dash";
+/** A shell that prints nothing but what it is asked for; its prompt is not what is typed here. */
+const PLAIN_SHELL = "exec env TERM=dumb PS1='pl''ain# ' dash";
 const PLAIN_PROMPT = "plain# ";
 
 /** What the command line says. */
@@ -87,7 +87,7 @@ class Debian implements AsyncDisposable {
     await this.console.type(login.password);
     await this.console.expect(PROMPT, ANSWER_SECONDS);
     await this.console.type(PLAIN_SHELL);
-    await this.console.expect(`\n${PLAIN_PROMPT}`, ANSWER_SECONDS);
+    await this.console.expect(PLAIN_PROMPT, ANSWER_SECONDS);
   }
 
   /** Replaces the VMM. @returns for how long the guest stood still, in ms */
