@@ -47,7 +47,6 @@ export const slice: readonly Selection[] = [
     file: "tests/kvm/stock_linux_test.ts",
     names: [
       "without ACPI a stock kernel takes its interrupts from the 8259, and reaches user space",
-      "a stock kernel finds the machine by ACPI, and reaches user space",
     ],
   },
   // Devices beyond the chips: doorbells that KVM rings, the second I/O APIC's messages.
