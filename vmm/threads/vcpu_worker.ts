@@ -7,7 +7,7 @@ import { signalEventfd } from "../../ffi/event.ts";
 import { nameThread, threadId } from "../../ffi/process.ts";
 import type { AcceleratorThread, RunnerDescription } from "../accel/accelerator.ts";
 import { loadAcceleratorThread } from "../accel/open.ts";
-import { GuestEvent, ThreadControl, ThreadPhase, vcpuControls } from "./control_block.ts";
+import { GuestEvent, ThreadControl, ThreadPhase, vcpuControls, Wanted } from "./control_block.ts";
 import { type DeviceSetDescription, ThreadDevices } from "../bus/thread_devices.ts";
 import { handleExit, vcpuLoop, type VcpuThread } from "./vcpu_loop.ts";
 
@@ -50,6 +50,8 @@ function runThread(data: VcpuThreadDescription, accelerator: AcceleratorThread):
     };
     vcpuLoop(vcpu);
   } catch (error) {
+    // A thread that is ended while it comes up finds things closed.
+    if (control.wanted === Wanted.EXIT) return void (control.phase = ThreadPhase.EXITED);
     // A defect of ours, never the guest's doing: stop this vCPU and say so; the VM is not killed.
     console.error(`denovo: CPU ${data.index}: ${(error as Error).stack ?? error}`);
     control.requestPark();
