@@ -8,8 +8,9 @@ import { nameThread, threadId } from "../../ffi/process.ts";
 import type { AcceleratorThread } from "../accel/accelerator.ts";
 import { loadAcceleratorThread } from "../accel/open.ts";
 import { type DeviceSetDescription, ThreadDevices } from "../bus/thread_devices.ts";
-import { GuestEvent, ThreadControl, ThreadPhase } from "./control_block.ts";
+import { ThreadControl } from "./control_block.ts";
 import { type IoDoorbell, ioLoop, IoWatcher } from "./io_loop.ts";
+import { threadFailed } from "./thread_failure.ts";
 
 /** What the main thread sends to the I/O thread, once. */
 export interface IoThreadDescription {
@@ -47,11 +48,6 @@ function runIo(data: IoThreadDescription, accelerator: AcceleratorThread): void 
     );
     ioLoop({ control, watcher, kickFd: data.kickFd, doorbells });
   } catch (error) {
-    // A defect of ours, never the guest's doing: stop, and say so; the VM is not killed.
-    console.error(`denovo: I/O thread: ${(error as Error).stack ?? error}`);
-    control.requestPark();
-    control.post(GuestEvent.THREAD_FAILED);
-    control.phase = ThreadPhase.EXITED;
-    signalEventfd(data.devices.eventFd);
+    threadFailed("I/O thread", error, control, () => signalEventfd(data.devices.eventFd));
   }
 }

@@ -129,8 +129,6 @@ export abstract class MachineThread {
   protected start(worker: Worker, description: unknown, onFailure: (reason: string) => void): void {
     worker.onerror = (event) => {
       event.preventDefault();
-      // A thread that is ended while it comes up finds things closed.
-      if (this.control.wanted === Wanted.EXIT) return;
       this.control.post(GuestEvent.THREAD_FAILED);
       onFailure(event.message);
     };

@@ -7,8 +7,9 @@ import { signalEventfd } from "../../ffi/event.ts";
 import { nameThread, threadId } from "../../ffi/process.ts";
 import type { AcceleratorThread, RunnerDescription } from "../accel/accelerator.ts";
 import { loadAcceleratorThread } from "../accel/open.ts";
-import { GuestEvent, ThreadControl, ThreadPhase, vcpuControls, Wanted } from "./control_block.ts";
+import { ThreadControl, vcpuControls } from "./control_block.ts";
 import { type DeviceSetDescription, ThreadDevices } from "../bus/thread_devices.ts";
+import { threadFailed } from "./thread_failure.ts";
 import { handleExit, vcpuLoop, type VcpuThread } from "./vcpu_loop.ts";
 
 /** What the main thread sends to a vCPU thread, once; null if there is no vCPU for it. */
@@ -50,13 +51,6 @@ function runThread(data: VcpuThreadDescription, accelerator: AcceleratorThread):
     };
     vcpuLoop(vcpu);
   } catch (error) {
-    // A thread that is ended while it comes up finds things closed.
-    if (control.wanted === Wanted.EXIT) return void (control.phase = ThreadPhase.EXITED);
-    // A defect of ours, never the guest's doing: stop this vCPU and say so; the VM is not killed.
-    console.error(`denovo: CPU ${data.index}: ${(error as Error).stack ?? error}`);
-    control.requestPark();
-    control.post(GuestEvent.THREAD_FAILED);
-    control.phase = ThreadPhase.EXITED;
-    notify();
+    threadFailed(`CPU ${data.index}`, error, control, notify);
   }
 }
