@@ -93,19 +93,9 @@ function checkKind({ driver, filename }: FileNodeConfig, kind: FileStatus["kind"
  */
 function checkKept(config: FileNodeConfig, fd: number): void {
   const { nodeName, filename, cache, readOnly, autoReadOnly } = config;
-  if (hasFlag(fd, O.DIRECT) !== cache.direct) {
-    throw new Error(
-      `Node '${nodeName}' has cache.direct=${cache.direct ? "off" : "on"} in the old VMM: that` +
-        " cannot change while the guest runs",
-    );
-  }
+  refuseChange(nodeName, "cache.direct", hasFlag(fd, O.DIRECT), cache.direct);
   const isReadOnly = accessMode(fd) === O.RDONLY;
-  if (isReadOnly !== readOnly && !(isReadOnly && autoReadOnly)) {
-    throw new Error(
-      `Node '${nodeName}' has read-only=${isReadOnly ? "on" : "off"} in the old VMM: that cannot` +
-        " change while the guest runs",
-    );
-  }
+  refuseChange(nodeName, "read-only", isReadOnly, readOnly || (isReadOnly && autoReadOnly));
   let named: FileStatus;
   try {
     using other = openFile(filename, O.PATH);
@@ -118,6 +108,15 @@ function checkKept(config: FileNodeConfig, fd: number): void {
   if (named.dev !== is.dev || named.ino !== is.ino) {
     throw new Error(`Node '${nodeName}' is another file than '${filename}' in the old VMM`);
   }
+}
+
+/** @throws {Error} unless a property is what the guest has found so far */
+function refuseChange(nodeName: string, property: string, was: boolean, is: boolean): void {
+  if (was === is) return;
+  throw new Error(
+    `Node '${nodeName}' has ${property}=${was ? "on" : "off"} in the old VMM: that cannot change` +
+      " while the guest runs",
+  );
 }
 
 /** Bytes of an open file or block device. */

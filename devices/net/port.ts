@@ -91,20 +91,34 @@ export function openPort(description: NetPortDescription): NetPort {
   }
 }
 
-/** An interface of the host's. */
-class TapPort implements NetPort {
-  readonly #slot: NetSlot;
-
-  constructor(slot: NetSlot, readonly headerSize: number) {
-    this.#slot = slot;
-  }
+/** What all backends have in common. */
+abstract class SlotPort {
+  /** @param slot where the main thread says which descriptor it is */
+  constructor(protected readonly slot: NetSlot) {}
 
   get fd(): number | undefined {
-    return this.#slot.fd;
+    return this.slot.fd;
   }
 
   get connection(): number {
-    return this.#slot.count;
+    return this.slot.count;
+  }
+
+  frameSize(length: number): number {
+    return length;
+  }
+
+  /** Only an interface takes frames that are not finished. */
+  setOffload(_offload: number): void {}
+
+  /** Only a connection ends: an interface that is gone does not come back. */
+  drop(): void {}
+}
+
+/** An interface of the host's. */
+class TapPort extends SlotPort implements NetPort {
+  constructor(slot: NetSlot, readonly headerSize: number) {
+    super(slot);
   }
 
   next(): undefined {}
@@ -120,36 +134,20 @@ class TapPort implements NetPort {
     return result === -Errno.EAGAIN ? 0 : frame.length;
   }
 
-  frameSize(length: number): number {
-    return length;
-  }
-
-  setOffload(offload: number): void {
+  override setOffload(offload: number): void {
     const { fd } = this;
     if (fd !== undefined && this.headerSize > 0) setTapOffload(fd, offload);
   }
-
-  /** An interface that is gone does not come back. */
-  drop(): void {}
 }
 
 /** A socket with a frame in each datagram. */
-class DgramPort implements NetPort {
+class DgramPort extends SlotPort implements NetPort {
   readonly headerSize = 0;
-  readonly #slot: NetSlot;
   readonly #destination?: Uint8Array<ArrayBuffer>;
 
   constructor(slot: NetSlot, destination?: Uint8Array<ArrayBuffer>) {
-    this.#slot = slot;
+    super(slot);
     this.#destination = destination;
-  }
-
-  get fd(): number | undefined {
-    return this.#slot.fd;
-  }
-
-  get connection(): number {
-    return this.#slot.count;
   }
 
   next(): number {
@@ -168,23 +166,14 @@ class DgramPort implements NetPort {
     // A socket that is connected is writable again some time; of another nobody would be told.
     return result === -Errno.EAGAIN && !this.#destination ? 0 : frame.length;
   }
-
-  frameSize(length: number): number {
-    return length;
-  }
-
-  setOffload(): void {}
-
-  drop(): void {}
 }
 
 /** Bytes of a frame's length, big-endian, before the frame. */
 const LENGTH_SIZE = 4;
 
 /** A connection over which frames go, each after its length. */
-class StreamPort implements NetPort {
+class StreamPort extends SlotPort implements NetPort {
   readonly headerSize = 0;
-  readonly #slot: NetSlot;
   readonly #ended: () => void;
   readonly #length = new DataView(new ArrayBuffer(LENGTH_SIZE));
   readonly #lengthBytes = new Uint8Array(this.#length.buffer);
@@ -192,16 +181,8 @@ class StreamPort implements NetPort {
   readonly #vector = new IoVector();
 
   constructor(slot: NetSlot, ended: () => void, readonly isInherited = false) {
-    this.#slot = slot;
+    super(slot);
     this.#ended = ended;
-  }
-
-  get fd(): number | undefined {
-    return this.#slot.fd;
-  }
-
-  get connection(): number {
-    return this.#slot.count;
   }
 
   next(): number {
@@ -235,14 +216,12 @@ class StreamPort implements NetPort {
     return sent === -Errno.EAGAIN ? done : all;
   }
 
-  frameSize(length: number): number {
+  override frameSize(length: number): number {
     return LENGTH_SIZE + length;
   }
 
-  setOffload(): void {}
-
-  drop(): void {
-    if (this.#slot.fd !== undefined) this.#ended();
+  override drop(): void {
+    if (this.slot.fd !== undefined) this.#ended();
   }
 
   /** The length, and a frame of so many bytes. */
