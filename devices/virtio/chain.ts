@@ -14,6 +14,12 @@ export class MalformedRing extends Error {
   override readonly name = "MalformedRing";
 }
 
+/** @throws {MalformedRing} unless a table may stand where one is */
+export function checkIndirect(isAllowed: boolean): void {
+  if (isAllowed) return;
+  throw new MalformedRing("virtio: an indirect descriptor where none is allowed");
+}
+
 /** VIRTQ_DESC_F_*: flags of a descriptor, in both kinds of ring (2.7.5, 2.8). */
 export const DescriptorFlag = { NEXT: 1, WRITE: 2, INDIRECT: 4 } as const;
 
@@ -61,6 +67,12 @@ export class Chain {
           `virtio: too many ${isWritable ? "write" : "read"} descriptors in chain`,
         );
     }
+  }
+
+  /** Adds the buffer of an entry of a table. @throws {MalformedRing} */
+  addEntry(memory: RingMemory, table: DataView<ArrayBuffer>, at: number, flags: number): void {
+    const gpa = wide(table.getUint32(at, true), table.getUint32(at + 4, true));
+    this.add(memory, gpa, table.getUint32(at + 8, true), flags);
   }
 
   /**

@@ -8,6 +8,7 @@
  */
 import {
   type Chain,
+  checkIndirect,
   DESCRIPTOR_SIZE,
   DescriptorFlag,
   MalformedRing,
@@ -131,9 +132,7 @@ export class PackedRing implements VirtQueue {
       chain.descriptors = count;
       if (flags & DescriptorFlag.INDIRECT) {
         // A table stands alone (2.8.8).
-        if (count > 1 || flags & DescriptorFlag.NEXT) {
-          throw new MalformedRing("virtio: an indirect descriptor where none is allowed");
-        }
+        checkIndirect(count === 1 && (flags & DescriptorFlag.NEXT) === 0);
         return this.#walkTable(chain, gpa, length);
       }
       chain.add(this.#memory, gpa, length, flags);
@@ -144,14 +143,10 @@ export class PackedRing implements VirtQueue {
 
   /** All of a table's descriptors are used, in their order; of the flags only one counts (2.8.7). */
   #walkTable(chain: Chain, gpa: number, length: number): void {
-    if (!this.#features.indirect) {
-      throw new MalformedRing("virtio: an indirect descriptor where none is allowed");
-    }
+    checkIndirect(this.#features.indirect);
     const { table, count } = chain.readTable(this.#memory, gpa, length);
     for (let at = 0; at < count * DESCRIPTOR_SIZE; at += DESCRIPTOR_SIZE) {
-      const address = wide(table.getUint32(at, true), table.getUint32(at + 4, true));
-      const flags = table.getUint16(at + 14, true);
-      chain.add(this.#memory, address, table.getUint32(at + 8, true), flags);
+      chain.addEntry(this.#memory, table, at, table.getUint16(at + 14, true));
     }
   }
 

@@ -8,6 +8,7 @@
  */
 import {
   type Chain,
+  checkIndirect,
   DESCRIPTOR_SIZE,
   DescriptorFlag,
   MalformedRing,
@@ -123,19 +124,14 @@ export class SplitRing implements VirtQueue {
 
   /** A chain may end in one table, which has none itself (2.7.5.3). */
   #walkTable(chain: Chain, gpa: number, length: number, flags: number): void {
-    if (!this.#features.indirect || flags & DescriptorFlag.NEXT) {
-      throw new MalformedRing("virtio: an indirect descriptor where none is allowed");
-    }
+    checkIndirect(this.#features.indirect && (flags & DescriptorFlag.NEXT) === 0);
     const { table, count } = chain.readTable(this.#memory, gpa, length);
     for (let index = 0, seen = 1;; seen++) {
       if (seen > count) throw new MalformedRing("Looped descriptor");
       const at = index * DESCRIPTOR_SIZE;
       const flags = table.getUint16(at + 12, true);
-      if (flags & DescriptorFlag.INDIRECT) {
-        throw new MalformedRing("virtio: an indirect descriptor where none is allowed");
-      }
-      const address = wide(table.getUint32(at, true), table.getUint32(at + 4, true));
-      chain.add(this.#memory, address, table.getUint32(at + 8, true), flags);
+      checkIndirect((flags & DescriptorFlag.INDIRECT) === 0);
+      chain.addEntry(this.#memory, table, at, flags);
       if ((flags & DescriptorFlag.NEXT) === 0) return;
       index = table.getUint16(at + 14, true);
       if (index >= count) throw new MalformedRing(`Desc next is ${index}`);
