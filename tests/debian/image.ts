@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { cacheFolder, exists, NoLab, run, step as announce } from "../lab/host.ts";
+import { cacheFolder, exists, NoLab, run, shortHash, step as announce } from "../lab/host.ts";
+import { installPackages } from "../lab/recipe.ts";
 
 /** Says what is done now, and how long it took. */
 export function step<T>(what: string, work: () => Promise<T>): Promise<T> {
@@ -64,7 +65,9 @@ export async function debianImage(suite = "bookworm"): Promise<DebianImage> {
   await Deno.mkdir(cache, { recursive: true });
   using lock = await Deno.open(`${cache}/lock`, { create: true, write: true });
   await lock.lock(true);
-  const folder = `${cache}/disk-${suite}-${await keyOf(JSON.stringify(FILES), ...PACKAGES)}`;
+  const folder = `${cache}/disk-${suite}-${await shortHash(
+    [JSON.stringify(FILES), ...PACKAGES].join("\0"),
+  )}`;
   const image = {
     disk: `${folder}/disk.img`,
     kernel: `${folder}/vmlinuz`,
@@ -72,32 +75,13 @@ export async function debianImage(suite = "bookworm"): Promise<DebianImage> {
   };
   if (exists(folder)) return image;
   if (Deno.uid() !== 0) throw new NoLab("Debian's disk is made of its packages by root only");
-  await installPackages();
+  await installPackages(HOST_PACKAGES);
   const unfinished = `${folder}.new`;
   await Deno.remove(unfinished, { recursive: true }).catch(() => {});
   await Deno.mkdir(`${unfinished}/root`, { recursive: true });
   await step(`making a disk with Debian ${suite}`, () => makeDisk(unfinished, suite));
   await Deno.rename(unfinished, folder);
   return image;
-}
-
-async function keyOf(...parts: string[]): Promise<string> {
-  const bytes = new TextEncoder().encode(parts.join("\0"));
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex().slice(0, 12);
-}
-
-async function installPackages(): Promise<void> {
-  const missing: string[] = [];
-  for (const name of HOST_PACKAGES) {
-    const query = ["dpkg-query", "-W", "-f", "${db:Status-Status}", name];
-    if (await run(query).catch(() => "") !== "installed") missing.push(name);
-  }
-  if (missing.length === 0) return;
-  const install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", ...missing];
-  await step(`installing on this host: ${missing.join(" ")}`, async () => {
-    await run(["apt-get", "update", "-qq"]);
-    await run(install, { env: { DEBIAN_FRONTEND: "noninteractive" } });
-  });
 }
 
 async function makeDisk(folder: string, suite: string): Promise<void> {

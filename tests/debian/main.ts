@@ -10,6 +10,7 @@
  */
 import { parseArgs } from "node:util";
 import { type UpdateMode, updateModes, updateVmm } from "../../cpr/update/update.ts";
+import { summarize } from "../bench/statistics.ts";
 import { exists, NoLab, run, tree } from "../lab/host.ts";
 import { Console } from "./console.ts";
 import { debianImage, login, RECORDS, step } from "./image.ts";
@@ -131,10 +132,6 @@ async function checkDisk(disk: string): Promise<number> {
   return records.length;
 }
 
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
-}
-
 async function work({ updates, modes, options }: Options, folder: string): Promise<void> {
   const { disk, kernel, initrd } = await debianImage();
   await run(["cp", "--sparse=always", disk, `${folder}/disk.img`]);
@@ -148,7 +145,7 @@ async function work({ updates, modes, options }: Options, folder: string): Promi
   ]);
   await step("Debian's boot to a shell", () => debian.logIn());
   await debian.sh("writer & sleep 1");
-  for (const mode of modes) {
+  for (const mode of updates > 0 ? modes : []) {
     const pauses: number[] = [];
     await step(`${updates} updates by ${mode}`, async () => {
       while (pauses.length < updates) {
@@ -157,8 +154,8 @@ async function work({ updates, modes, options }: Options, folder: string): Promi
         console.log(`${mode} ${pauses.length}: ${written} records, pause ${pauses.at(-1)} ms`);
       }
     });
-    const [least, most] = [Math.min(...pauses), Math.max(...pauses)];
-    console.log(`${mode}: pause ${median(pauses)} ms (${least} to ${most}), n = ${updates}`);
+    const { n, median, min, max } = summarize(pauses);
+    console.log(`${mode}: pause ${median} ms (${min} to ${max}), n = ${n}`);
   }
   const written = Number(await debian.sh("kill %1; wait; wc -l < " + RECORDS));
   await debian.console.type("poweroff");

@@ -5,7 +5,7 @@
  * @module
  */
 import { dirname } from "node:path";
-import { cacheFolder, exists, NoLab } from "../lab/host.ts";
+import { cacheFolder, exists, NoLab, shortHash } from "../lab/host.ts";
 import { addModules, fetchKernel, packInitrd } from "../lab/recipe.ts";
 
 /** Files to start a VM with. */
@@ -58,10 +58,8 @@ async function make(folder: string): Promise<StockLinux> {
  * @returns why there is none, as a sentence, if it cannot be had
  */
 export async function stockLinux(): Promise<StockLinux | string> {
-  const text = new TextEncoder().encode(INIT + MODULES);
-  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", text)).subarray(0, 6).toHex();
   try {
-    return await make(`${dirname(cacheFolder())}/stock-${hash}`);
+    return await make(`${dirname(cacheFolder())}/stock-${await shortHash(INIT + MODULES)}`);
   } catch (error) {
     if (error instanceof NoLab || error instanceof Deno.errors.NotFound) return error.message;
     throw error;

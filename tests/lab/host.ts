@@ -73,3 +73,9 @@ export function exists(path: string): boolean {
     throw error;
   }
 }
+
+/** A short name for what something is made of. */
+export async function shortHash(text: string): Promise<string> {
+  const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return new Uint8Array(hash).toHex().slice(0, 12);
+}

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { cacheFolder, exists, NoLab, run, step, tree } from "./host.ts";
+import { cacheFolder, exists, NoLab, run, shortHash, step, tree } from "./host.ts";
 
 /** What the host needs, and what is inside. */
 const HOST_PACKAGES = ["qemu-system-x86", "qemu-utils", "mmdebstrap", "busybox-static", "cpio"]
@@ -80,7 +80,7 @@ export async function makeLab(): Promise<Lab> {
   // The disk comes last: where it is, all is.
   if (exists(lab.disk)) return lab;
   const suite = checkHost();
-  await installPackages();
+  await installPackages(HOST_PACKAGES);
   await removeOthers(cache, folder);
   await Deno.mkdir(folder, { recursive: true });
   const modules = await step(
@@ -97,9 +97,7 @@ export async function makeLab(): Promise<Lab> {
 async function keyOfLab(): Promise<string> {
   const own = ["recipe.ts", "agent.ts", "wire.ts"].map((name) => `${tree}tests/lab/${name}`);
   const parts = [...own, `${tree}deno.lock`].map((path) => Deno.readTextFileSync(path));
-  const bytes = new TextEncoder().encode([Deno.version.deno, ...parts].join("\0"));
-  const hash = await crypto.subtle.digest("SHA-256", bytes);
-  return `lab-${new Uint8Array(hash).toHex().slice(0, 12)}`;
+  return `lab-${await shortHash([Deno.version.deno, ...parts].join("\0"))}`;
 }
 
 /** @returns Debian's release on this host @throws {NoLab} if the lab cannot be made here */
@@ -119,9 +117,10 @@ function checkHost(): string {
   throw new NoLab(`The lab is made of Debian's packages and needs ${missing.join(", ")}`);
 }
 
-async function installPackages(): Promise<void> {
+/** Installs packages on this host, unless they are. @throws {NoLab} */
+export async function installPackages(names: readonly string[]): Promise<void> {
   const missing: string[] = [];
-  for (const name of HOST_PACKAGES) {
+  for (const name of names) {
     const query = ["dpkg-query", "-W", "-f", "${db:Status-Status}", name];
     if (await run(query).catch(() => "") !== "installed") missing.push(name);
   }
