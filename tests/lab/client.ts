@@ -17,6 +17,11 @@ import {
 /** So many times in a row the agent may fail to say that it is alive; a busy host is slow. */
 const MISSED = 24;
 
+/** The lab has ended, or stands still: what ran in it has been neither proven nor disproven. */
+export class LabGone extends Error {
+  override readonly name = "LabGone";
+}
+
 /** Where a command's input comes from, and its output goes. */
 export interface Streams {
   /** Nothing unless given. */
@@ -31,7 +36,8 @@ export interface Streams {
  * @param port the agent's, on this host
  * @param signal ends the command and all that it has started
  * @returns its exit status
- * @throws {Error} if it cannot be started, the lab ends or stands still, or `signal` has come
+ * @throws {LabGone} if the lab ends or stands still
+ * @throws {Error} if it cannot be started, or `signal` has come
  */
 export async function runInside(
   port: number,
@@ -39,7 +45,12 @@ export async function runInside(
   streams: Streams,
   signal?: AbortSignal,
 ): Promise<number> {
-  const connection = await Deno.connect({ port });
+  let connection: Deno.TcpConn;
+  try {
+    connection = await Deno.connect({ port });
+  } catch (error) {
+    throw new LabGone((error as Error).message);
+  }
   using end = new Ending(connection, signal);
   const writer = new FrameWriter(connection.writable);
   try {
@@ -52,9 +63,10 @@ export async function runInside(
       else if (kind === Kind.EXIT) return statusOf(data, request);
     }
   } catch (error) {
-    throw end.reason ?? error;
+    if (error instanceof CannotStart) throw error;
+    throw end.reason ?? new LabGone((error as Error).message);
   }
-  throw end.reason ?? new Error("The lab has ended before the command did");
+  throw end.reason ?? new LabGone("The lab has ended before the command did");
 }
 
 /** Whether the agent answers on a port within some milliseconds. */
@@ -85,9 +97,12 @@ async function feed(writer: FrameWriter, input?: ReadableStream<Uint8Array>): Pr
 
 function statusOf(data: Uint8Array, { argv }: Request): number {
   const { code, error } = JSON.parse(new TextDecoder().decode(data)) as Outcome;
-  if (error !== undefined) throw new Error(`${argv[0]}: ${error}`);
+  if (error !== undefined) throw new CannotStart(`${argv[0]}: ${error}`);
   return code;
 }
+
+/** The agent could not start the command. */
+class CannotStart extends Error {}
 
 /** Closes the connection when it is no longer needed, or its time has come. */
 class Ending implements Disposable {
@@ -112,7 +127,7 @@ class Ending implements Disposable {
     clearTimeout(this.#timer);
     const limit = MISSED * ALIVE_INTERVAL_MS;
     const text = `The lab has said nothing for ${limit / 1000} s`;
-    this.#timer = setTimeout(() => this.#end(new Error(text)), limit);
+    this.#timer = setTimeout(() => this.#end(new LabGone(text)), limit);
   }
 
   #end(reason: Error): void {

@@ -4,6 +4,7 @@
  * @module
  */
 import { addRun, summaryOf, type Sums } from "../sums.ts";
+import { LabGone } from "./client.ts";
 import { NoLab } from "./host.ts";
 import { putTree, runCommand } from "./inside.ts";
 import { makeLab } from "./recipe.ts";
@@ -21,21 +22,60 @@ export interface LabTests {
   readonly names?: readonly string[];
 }
 
+/** A lab with the working tree in it. */
+export interface Place extends AsyncDisposable {
+  readonly port: number;
+  /** Its last words. */
+  said(): string;
+}
+
+/** Labs that may stand still in one run: the emulator's fault, which is told, and not the tests'. */
+const SPARE_LABS = 2;
+
+/** Labs, one at a time: one that ends or stands still is followed by another, so many times. */
+class Labs implements AsyncDisposable {
+  #place: Place | undefined;
+  #spare = SPARE_LABS;
+
+  constructor(private readonly boot: () => Promise<Place>) {}
+
+  /** The lab that is up, or a new one. @throws {NoLab} if there can be none @throws {LabGone} */
+  async place(): Promise<Place> {
+    if (this.#spare < 0) throw new LabGone("no lab is left");
+    return this.#place ??= await this.boot();
+  }
+
+  /** Ends the lab, since it has failed. @returns whether there may be another one */
+  async failed(why: string): Promise<boolean> {
+    console.log(`lab: ${why}${this.#place ? `; its last words: ${this.#place.said()}` : ""}`);
+    await this[Symbol.asyncDispose]();
+    return --this.#spare >= 0;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#place?.[Symbol.asyncDispose]();
+    this.#place = undefined;
+  }
+}
+
 /**
- * Runs tests, file by file, in a lab of their own. Where there can be no lab they count as skipped.
+ * Runs tests, file by file, in a lab of their own. Where there can be no lab they count as skipped. A
+ * lab that ends or stands still is ended, and the file is run once more in a new one.
  *
  * @param options further options for `deno test`
  * @param limitMs milliseconds after which what has not ended has failed
+ * @param boot makes labs, one at a time
  */
 export async function runInLab(
   tests: readonly LabTests[],
   sums: Sums,
   options: readonly string[],
   limitMs = Infinity,
+  boot: () => Promise<Place> = bootWithTree,
 ): Promise<void> {
-  let lab: LabVm;
+  await using labs = new Labs(boot);
   try {
-    lab = await LabVm.boot(await makeLab(), false);
+    await labs.place();
   } catch (error) {
     if (!(error instanceof NoLab)) throw error;
     const count = tests.reduce((sum, { names }) => sum + (names?.length ?? 1), 0);
@@ -43,43 +83,69 @@ export async function runInLab(
     sums.skipped += count;
     return;
   }
-  await using vm = lab;
-  await putTree(vm.port);
   const deadline = performance.now() + limitMs;
   for (const one of tests) {
-    const left = deadline - performance.now();
-    if (left > 0) {
-      await runFile(vm.port, one, sums, options, Math.min(left, FILE_LIMIT_MS));
-      continue;
-    }
-    console.log(`FAILED: ${one.file} has not run: the lab's time is over`);
+    const why = await runFile(labs, one, sums, options, deadline);
+    if (why === undefined) continue;
+    console.log(`FAILED: ${one.file} has not run: ${why}`);
     sums.failed += one.names?.length ?? 1;
   }
 }
 
+async function bootWithTree(): Promise<Place> {
+  const vm = await LabVm.boot(await makeLab(), false);
+  try {
+    await putTree(vm.port);
+    return vm;
+  } catch (error) {
+    await vm[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Runs a file's tests and adds them to the sums. @returns why they could not be run, if so */
 async function runFile(
-  port: number,
+  labs: Labs,
   { file, names }: LabTests,
   sums: Sums,
   options: readonly string[],
-  limitMs: number,
-): Promise<void> {
+  deadline: number,
+): Promise<string | undefined> {
   const filter = names === undefined ? [] : ["--filter", nameFilter(names)];
   const argv = ["deno", "test", "-A", "--no-check", "--quiet", file, ...filter, ...options];
-  const start = performance.now();
-  const { text, status } = await output(port, argv, limitMs);
-  const seconds = ((performance.now() - start) / 1000).toFixed(0);
-  console.log(`${text.trimEnd()}\nlab: ${file}: ${seconds} s`);
-  addRun(sums, text, status === 0);
-  // Whoever renames a test renames it here too: else a promise goes unproven.
+  for (;;) {
+    const start = performance.now();
+    if (start >= deadline) return "the lab's time is over";
+    let text: string, status: number;
+    try {
+      const { port } = await labs.place();
+      ({ text, status } = await output(port, argv, Math.min(deadline - start, FILE_LIMIT_MS)));
+    } catch (error) {
+      if (!(error instanceof LabGone) && !(error instanceof NoLab)) throw error;
+      if (await labs.failed(`${file}: ${error.message}`)) continue;
+      return error.message;
+    }
+    const seconds = ((performance.now() - start) / 1000).toFixed(0);
+    console.log(`${text.trimEnd()}\nlab: ${file}: ${seconds} s`);
+    addRun(sums, text, status === 0);
+    checkAllRan(sums, text, file, names);
+    return undefined;
+  }
+}
+
+/** Whoever renames a test renames it in the slice too: else a promise goes unproven. */
+function checkAllRan(sums: Sums, text: string, file: string, names?: readonly string[]): void {
   const { passed = 0, failed = 0, skipped = 0 } = summaryOf(text) ?? {};
-  if (names === undefined || passed + failed === names.length && skipped === 0) return;
-  if (failed > 0) return;
+  if (names === undefined || failed > 0 || passed === names.length && skipped === 0) return;
   console.log(`FAILED: of ${names.length} tests of the lab slice, ${passed} ran in ${file}`);
   sums.failed++;
 }
 
-/** A command's output, both streams in the order in which they came, and its exit status. */
+/**
+ * A command's output, both streams in the order in which they came, and its exit status.
+ *
+ * @throws {LabGone} once what there was is shown
+ */
 async function output(port: number, argv: readonly string[], limitMs: number) {
   const decoder = new TextDecoder();
   let text = "";
@@ -91,6 +157,10 @@ async function output(port: number, argv: readonly string[], limitMs: number) {
     const status = await runCommand(port, argv, { stdout: add, stderr: add }, { signal });
     return { text, status };
   } catch (error) {
+    if (error instanceof LabGone) {
+      console.log(text.trimEnd());
+      throw error;
+    }
     return { text: `${text}\nlab: ${(error as Error).message}`, status: 1 };
   }
 }

@@ -114,20 +114,20 @@ export class LabVm implements AsyncDisposable {
     this.child!.status.then(() => ended = true);
     const deadline = performance.now() + BOOT_LIMIT_MS;
     while (!await answers(this.port, ANSWER_LIMIT_MS)) {
-      if (ended) throw new NoLab(`The lab ended as it booted: ${this.#said()}`);
+      if (ended) throw new NoLab(`The lab ended as it booted: ${this.said()}`);
       if (performance.now() > deadline) {
         throw new NoLab(
-          `The lab did not come up within ${BOOT_LIMIT_MS / 1000} s: ${this.#said()}`,
+          `The lab did not come up within ${BOOT_LIMIT_MS / 1000} s: ${this.said()}`,
         );
       }
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
-    const failure = /LAB FAILED: .*/.exec(this.#said());
+    const failure = /LAB FAILED: .*/.exec(this.said());
     if (failure) throw new NoLab(failure[0].trim());
   }
 
   /** The last lines of QEMU and of the guest's console. */
-  #said(): string {
+  said(): string {
     return ["qemu", "console"].map((name) => `${this.folder}/${name}`).filter(exists)
       .flatMap((path) => Deno.readTextFileSync(path).trim().split(/[\r\n]+/).slice(-5))
       .join("; ");

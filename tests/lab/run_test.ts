@@ -1,0 +1,103 @@
+/** Tests in labs that fail: fakes that speak the agent's language, here on the host. */
+import assert from "node:assert/strict";
+import type { Sums } from "../sums.ts";
+import { NoLab } from "./host.ts";
+import { type Place, runInLab } from "./run.ts";
+import { encodeFrame, encodeObject, FrameWriter, Kind, readFrames } from "./wire.ts";
+
+const PASSED = "ok | 1 passed | 0 failed (1s)\n";
+const FAILED = "FAILED | 0 passed | 1 failed (1s)\n";
+
+/** What a fake lab answers to a file's tests; it ends instead where there is nothing to say. */
+type Answers = (file: string) => string | undefined;
+
+/** A lab that answers, and counts itself among those that are up. */
+function fakeLab(answer: Answers, up: Set<Place>): Place {
+  const listener = Deno.listen({ port: 0 });
+  const serve = async (connection: Deno.Conn) => {
+    const writer = new FrameWriter(connection.writable);
+    for await (const { kind, data } of readFrames(connection.readable)) {
+      if (kind !== Kind.RUN) continue;
+      const { argv } = JSON.parse(new TextDecoder().decode(data)) as { argv: string[] };
+      const text = answer(argv.find((word) => word.startsWith("tests/"))!);
+      if (text === undefined) break;
+      await writer.write(encodeFrame(Kind.STDOUT, new TextEncoder().encode(text)));
+      await writer.write(encodeObject(Kind.EXIT, { code: text === PASSED ? 0 : 1 }));
+    }
+    connection.close();
+  };
+  const served = (async () => {
+    for await (const connection of listener) await serve(connection).catch(() => {});
+  })();
+  const place: Place = {
+    port: (listener.addr as Deno.NetAddr).port,
+    said: () => "Kernel panic",
+    async [Symbol.asyncDispose]() {
+      listener.close();
+      await served.catch(() => {});
+      up.delete(place);
+    },
+  };
+  up.add(place);
+  return place;
+}
+
+/** Runs files in labs of which each answers in its way. */
+async function runIn(labs: Answers[], files: string[]) {
+  const sums: Sums = { passed: 0, failed: 0, skipped: 0 };
+  const up = new Set<Place>();
+  let booted = 0;
+  const boot = () => {
+    assert.equal(up.size, 0, "one lab at a time");
+    const answer = labs[booted++];
+    if (!answer) return Promise.reject(new NoLab("The lab did not come up"));
+    return Promise.resolve(fakeLab(answer, up));
+  };
+  const said: string[] = [];
+  const { log } = console;
+  console.log = (line: string) => said.push(line);
+  try {
+    await runInLab(files.map((file) => ({ file })), sums, [], Infinity, boot);
+  } finally {
+    console.log = log;
+  }
+  assert.equal(up.size, 0, "no lab is left behind");
+  return { numbers: [sums.passed, sums.failed, sums.skipped], booted, said: said.join("\n") };
+}
+
+const passes: Answers = () => PASSED;
+const ends: Answers = () => undefined;
+
+Deno.test("runInLab() runs a file again in a new lab when the lab has ended", async () => {
+  const second: Answers = (file) => file === "tests/b" ? undefined : PASSED;
+  const { numbers, booted, said } = await runIn([second, passes], [
+    "tests/a",
+    "tests/b",
+    "tests/c",
+  ]);
+  assert.deepEqual(numbers, [3, 0, 0]);
+  assert.equal(booted, 2);
+  assert.match(said, /tests\/b: The lab has ended before .*; its last words: Kernel panic/);
+});
+
+Deno.test("runInLab() does not run again what has failed", async () => {
+  const first: Answers = (file) => file === "tests/a" ? FAILED : PASSED;
+  const { numbers, booted } = await runIn([first], ["tests/a", "tests/b"]);
+  assert.deepEqual(numbers, [1, 1, 0]);
+  assert.equal(booted, 1);
+});
+
+Deno.test("runInLab() gives up when lab after lab ends, and what has not run has failed", async () => {
+  const files = ["tests/a", "tests/b", "tests/c"];
+  const { numbers, booted, said } = await runIn([ends, ends, ends, passes], files);
+  assert.deepEqual(numbers, [0, 3, 0]);
+  assert.equal(booted, 3);
+  assert.match(said, /FAILED: tests\/c has not run: no lab is left/);
+});
+
+Deno.test("runInLab() skips where there can be no lab, and fails where the next does not come up", async () => {
+  const none = await runIn([], ["tests/a", "tests/b"]);
+  assert.deepEqual(none.numbers, [0, 0, 2]);
+  assert.match(none.said, /^SKIPPED: 2 tests .*: The lab did not come up$/);
+  assert.deepEqual((await runIn([ends], ["tests/a", "tests/b"])).numbers, [0, 2, 0]);
+});
