@@ -12,16 +12,12 @@ import { fileRequirement } from "../devices/block/file.ts";
 import {
   type BlockNode,
   type ImageLocks,
+  type KeptAs,
   type KeptFile,
   locksOf,
   openNode,
 } from "../devices/block/node.ts";
-import {
-  diskPermissions,
-  noPermissions,
-  Permission,
-  type Permissions,
-} from "../devices/block/permissions.ts";
+import { diskPermissions, noPermissions, Permission } from "../devices/block/permissions.ts";
 import { type DiskError, DiskStatistics, STATISTICS_SIZE } from "../devices/block/statistics.ts";
 import {
   describeKey,
@@ -109,6 +105,12 @@ export class BlockSet implements Keeper {
     successor = false,
   ): void {
     for (const config of configs) this.#open(config, inheritance, successor);
+    for (const id of inheritance?.idsOf(BLOCK) ?? []) {
+      throw new Error(
+        `The guest has a disk ${describeKey(id, "")} that this VMM has not: give it the old VMM's` +
+          " -drive or -blockdev as well",
+      );
+    }
     for (const drive of drives) this.#addDrive(drive);
   }
 
@@ -210,8 +212,10 @@ export class BlockSet implements Keeper {
     for (const [id, node] of this.#nodes) {
       const kept = locksOf(node)?.kept;
       if (!kept) continue;
-      fds.push({ name: BLOCK, id, fd: kept.fd });
-      values.push({ name: BLOCK, id, data: encoder.encode(JSON.stringify(kept.permissions)) });
+      const { fd, permissions, filename } = kept;
+      fds.push({ name: BLOCK, id, fd });
+      const data = encoder.encode(JSON.stringify({ ...permissions, filename }));
+      values.push({ name: BLOCK, id, data });
     }
     return { fds, values };
   }
@@ -305,18 +309,21 @@ function takeKept(config: BlockNodeConfig, inheritance?: Inheritance): KeptFile 
   const data = inheritance?.takeValue(BLOCK, nodeName);
   if (!file) return undefined;
   try {
-    return { file, permissions: decodePermissions(nodeName, data) };
+    return { file, ...decodeKept(nodeName, data) };
   } catch (error) {
     file.close();
     throw error;
   }
 }
 
-function decodePermissions(id: string, data: Uint8Array | undefined): Permissions {
+function decodeKept(id: string, data: Uint8Array | undefined): KeptAs {
   try {
-    const { used, unshared } = JSON.parse(decoder.decode(data));
-    if ([used, unshared].every((bits) => Number.isInteger(bits) && bits >= 0 && bits < 16)) {
-      return { used, unshared };
+    const { used, unshared, filename } = JSON.parse(decoder.decode(data));
+    const isName = filename === undefined || typeof filename === "string";
+    const isBits = (bits: unknown) =>
+      Number.isInteger(bits) && Number(bits) >= 0 && Number(bits) < 16;
+    if (isName && isBits(used) && isBits(unshared)) {
+      return { permissions: { used, unshared }, filename };
     }
   } catch {
     // Said below.

@@ -22,12 +22,20 @@ import type { FdRequirement } from "../ffi/fd_requirement.ts";
 import type { Reactor } from "../ffi/reactor.ts";
 import { accept, listenTcp, listenUnix, refuseBoundPath } from "../ffi/socket.ts";
 import { localAddress, peerAddress, type SocketAddress } from "../ffi/socket_address.ts";
-import type { HandedFd, Handover, Inheritance, Keeper } from "./inheritance.ts";
+import {
+  describeKey,
+  type HandedFd,
+  type Handover,
+  type Inheritance,
+  type Keeper,
+} from "./inheritance.ts";
 
-/** What frames go over is handed over as; the id is the backend's. */
-const DATA = "netdev/data";
+/** What backends hand over begins so; the id is the backend's. */
+const NETDEV = "netdev/";
+/** What frames go over is handed over as. */
+const DATA = `${NETDEV}data`;
 /** What new clients come to is handed over as. */
-const LISTENER = "netdev/listener";
+const LISTENER = `${NETDEV}listener`;
 
 /** What network backends ask of the VMM. */
 export interface NetdevHost {
@@ -75,8 +83,13 @@ export class NetdevSet implements Keeper {
       const backend = new Netdev(config, this.#reactor, this.#host);
       this.#backends.set(config.id, backend);
       if (inheritance?.shared) backend.hold(true);
-      await backend.open(config.cpr === false ? undefined : inheritance, abort);
+      if (config.cpr !== false) await backend.open(inheritance, abort);
+      else {
+        for (const fd of inheritance?.takeFds(NETDEV, config.id).values() ?? []) fd.close();
+        await backend.open(undefined, abort);
+      }
     }
+    if (inheritance) refuseUnknown(inheritance);
   }
 
   /** A backend's port, for a device on any thread. @throws {Error} if there is none */
@@ -133,6 +146,16 @@ export class NetdevSet implements Keeper {
     for (const backend of this.#backends.values()) backend.close(false);
     this.#backends.clear();
   }
+}
+
+/** @throws {Error} if a predecessor left what none of the backends is for */
+function refuseUnknown(inheritance: Inheritance): void {
+  const [unknown] = [DATA, LISTENER].flatMap((name) => inheritance.idsOf(name));
+  if (unknown === undefined) return;
+  throw new Error(
+    `The guest has a network backend ${describeKey(unknown, "")} that this VMM has not: give it` +
+      " the old VMM's -netdev as well",
+  );
 }
 
 /** A network backend. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { resolve } from "node:path";
 import { blockDeviceSize, sectorSize } from "../../ffi/disk.ts";
 import { Errno, OsError } from "../../ffi/errno.ts";
 import {
@@ -39,16 +40,18 @@ export function fileRequirement(config: FileNodeConfig): FdRequirement {
  * Opens the file of a node.
  *
  * @param kept the file as a predecessor has it open; it is owned from now on
+ * @param keptName the name by which the predecessor knew it, if it has said so
  * @returns the file, the driver that goes with it, and whether it cannot be written
  * @throws {Error} in QEMU's words; or because what was passed is not what this node is told to be
  */
 export function openImageFile(
   config: FileNodeConfig,
   kept?: OwnedFd,
+  keptName?: string,
 ): { file: OwnedFd; driver: FileDriver; readOnly: boolean } {
   const file = kept ?? open(config);
   try {
-    if (kept) checkKept(config, kept.fd);
+    if (kept) checkKept(config, kept.fd, keptName);
     const { kind } = fileStatus(file.fd);
     const driver = !config.eitherDriver ? config.driver : kind === "block" ? "host_device" : "file";
     checkKind({ ...config, driver }, kind);
@@ -87,11 +90,17 @@ function checkKind({ driver, filename }: FileNodeConfig, kind: FileStatus["kind"
   }
 }
 
+/** A node's file by a name that means the same in every folder. */
+export function fullName({ filename }: FileNodeConfig): string {
+  return resolve(filename);
+}
+
 /**
  * A name that leads to another file than the one that the guest has would be another disk after the
- * next start. One that leads nowhere is that of a file which was renamed or removed meanwhile.
+ * next start, and one that leads nowhere, none. Only where the predecessor had the same name is its
+ * file one that was renamed or removed meanwhile: the guest keeps it.
  */
-function checkKept(config: FileNodeConfig, fd: number): void {
+function checkKept(config: FileNodeConfig, fd: number, keptName?: string): void {
   const { nodeName, filename, cache, readOnly, autoReadOnly } = config;
   refuseChange(nodeName, "cache.direct", hasFlag(fd, O.DIRECT), cache.direct);
   const isReadOnly = accessMode(fd) === O.RDONLY;
@@ -101,8 +110,14 @@ function checkKept(config: FileNodeConfig, fd: number): void {
     using other = openFile(filename, O.PATH);
     named = fileStatus(other.fd);
   } catch (error) {
-    if (error instanceof OsError) return;
-    throw error;
+    if (!(error instanceof OsError)) throw error;
+    if (keptName === fullName(config)) return;
+    const name = Deno.readLinkSync(`/proc/self/fd/${fd}`);
+    throw new Error(
+      `Could not open '${filename}': ${error.reason}; the disk of the guest, node '${nodeName}',` +
+        ` is '${name}': name that`,
+      { cause: error },
+    );
   }
   const is = fileStatus(fd);
   if (named.dev !== is.dev || named.ino !== is.ino) {

@@ -7,7 +7,14 @@ import { OsError } from "../../ffi/errno.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { BlockNodeConfig, FileNodeConfig, NullNodeConfig, RawNodeConfig } from "./config.ts";
 import { type DiskDescription, diskSize, SECTOR, SHARED_SIZE, SharedWord } from "./disk.ts";
-import { allocatedBytes, directAlignment, imageSize, openImageFile, resizeImage } from "./file.ts";
+import {
+  allocatedBytes,
+  directAlignment,
+  fullName,
+  imageSize,
+  openImageFile,
+  resizeImage,
+} from "./file.ts";
 import {
   allPermissions,
   changeLocks,
@@ -44,7 +51,7 @@ export interface BlockNode {
 /** The locks on a node's file, which another VMM may have in its turn. */
 export interface ImageLocks {
   /** What a successor gets of them: the descriptor has them. */
-  readonly kept: { readonly fd: number; readonly permissions: Permissions };
+  readonly kept: { readonly fd: number } & KeptAs;
   /** Looks how large the file is by now. */
   measure(): void;
   /** Leaves them to others. */
@@ -53,10 +60,17 @@ export interface ImageLocks {
   hold(): void;
 }
 
-/** What was handed over of a file that a predecessor has open: the locks are the description's. */
-export interface KeptFile {
-  readonly file: OwnedFd;
+/** What a successor is told of a file that it is handed. */
+export interface KeptAs {
+  /** What its locks say: they are the open file description's. */
   readonly permissions: Permissions;
+  /** Its absolute name; undefined where an older version does not say. */
+  readonly filename?: string;
+}
+
+/** What was handed over of a file that a predecessor has open. */
+export interface KeptFile extends KeptAs {
+  readonly file: OwnedFd;
 }
 
 /** A node that is made of no other. */
@@ -116,6 +130,7 @@ class FileNode extends BaseNode implements ImageLocks {
   readonly readOnly: boolean;
   readonly description: DiskDescription;
   readonly #file: OwnedFd;
+  readonly #name: string;
   /** What a predecessor's users need: its locks are this description's, too, and stay. */
   #inherited: Permissions;
   #locked: Permissions;
@@ -126,9 +141,14 @@ class FileNode extends BaseNode implements ImageLocks {
   constructor(config: FileNodeConfig, kept: KeptFile | undefined, waits: boolean) {
     super();
     this.#holds = !waits;
-    const { file, driver, readOnly } = openImageFile(config, kept?.file);
+    const { file, driver, readOnly } = openImageFile(
+      config,
+      kept?.file,
+      kept?.filename,
+    );
     this.config = { ...config, driver };
     this.#file = file;
+    this.#name = fullName(config);
     this.readOnly = readOnly;
     this.#inherited = this.#locked = kept?.permissions ?? noPermissions;
     this.#locks = config.locking !== "off";
@@ -149,7 +169,11 @@ class FileNode extends BaseNode implements ImageLocks {
   }
 
   get kept(): ImageLocks["kept"] {
-    return { fd: this.#file.fd, permissions: this.#locked };
+    return {
+      fd: this.#file.fd,
+      permissions: this.#locked,
+      filename: this.#name,
+    };
   }
 
   protected lock(permissions: Permissions): void {

@@ -165,7 +165,11 @@ kvmTest("a successor that knows the disk by another file, or not at all, is refu
   await qmp.withEvents();
   const cases: [string[], RegExp][] = [
     [["-drive", drive(other), ...device], /Node '#d\.file' is another file than '.*other\.img'/],
-    [[], /Unknown file descriptor 'block' #d\.file/],
+    [
+      ["-drive", drive(`${image}.typo`), ...device],
+      /Could not open '.*\.typo': No such file or directory; the disk of the guest, node '#d\.file',/,
+    ],
+    [[], /The guest has a disk '#d\.file' that this VMM has not: give it the old VMM's -drive or/],
   ];
   for (const [i, [wrong, message]] of cases.entries()) {
     const successor = await startSuccessor(lab, `wrong${i}`, {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { relative } from "node:path";
 import type { BlockNodeConfig, DriveConfig, FileNodeConfig } from "../../devices/block/config.ts";
 import { Disk } from "../../devices/block/disk.ts";
 import { duplicate, fileStatus, O, openFile } from "../../ffi/fd.ts";
@@ -263,12 +264,10 @@ Deno.test("what a successor inherits must be what it is told that a node is", as
     const fails = (config: FileNodeConfig, message: string, change?: (i: Inheritance) => void) => {
       using inheritance = inheritedFrom(vmm);
       change?.(inheritance);
-      assert.throws(() => {
-        const next = makeSet();
-        next.open([config], [], inheritance);
-        inheritance.checkEmpty();
-      }, { message });
+      assert.throws(() => makeSet().open([config], [], inheritance), { message });
     };
+    const UNKNOWN = "The guest has a disk 'file' that this VMM has not: give it the old VMM's" +
+      " -drive or -blockdev as well";
     fails(file(other), `Node 'file' is another file than '${other}' in the old VMM`);
     fails(
       file(path, { cache: { direct: true, noFlush: false } }),
@@ -278,7 +277,7 @@ Deno.test("what a successor inherits must be what it is told that a node is", as
       file(path, { readOnly: true }),
       "Node 'file' has read-only=off in the old VMM: that cannot change while the guest runs",
     );
-    fails(file(path, { nodeName: "new" }), "Unknown file descriptor 'block' file");
+    fails(file(path, { nodeName: "new" }), UNKNOWN);
     fails(
       file(path, { driver: "host_device" }),
       "File descriptor 'block' file is a file, expected a block",
@@ -291,11 +290,45 @@ Deno.test("what a successor inherits must be what it is told that a node is", as
     for (const text of ["", "null", "{}", '{"used":-1,"unshared":0}', '{"used":16,"unshared":0}']) {
       fails(file(path), senseless, bytes(text));
     }
-    // A file that was renamed or removed is the same disk under the new name, or under none.
-    await Deno.rename(path, other);
-    using inheritance = inheritedFrom(vmm);
-    makeSet().open([file(path)], [], inheritance);
-    await Deno.rename(other, path);
+    fails(file(path), senseless, bytes('{"used":0,"unshared":0,"filename":1}'));
+    await Deno.remove(other);
+  });
+});
+
+Deno.test("a successor's name for a disk leads to it, or is the one that the old VMM had", async () => {
+  await withImage(async (path, makeSet) => {
+    const vmm = makeSet();
+    vmm.open([file(path)], []);
+    const moved = `${path}.moved`;
+    const opens = (filename: string, change?: (inheritance: Inheritance) => void) => {
+      using inheritance = inheritedFrom(vmm);
+      change?.(inheritance);
+      makeSet().open([file(filename)], [], inheritance);
+    };
+    const refused = (name: string, is: string) => ({
+      message: `Could not open '${name}': No such file or directory; the disk of the guest, node` +
+        ` 'file', is '${is}': name that`,
+    });
+    opens(relative(Deno.cwd(), path));
+    // A typo would be another disk, or none, at the next start.
+    const typo = `${path}.typo`;
+    assert.throws(() => opens(typo), refused(typo, path));
+    // An older version does not say what it called the file.
+    const unnamed = (inheritance: Inheritance) => {
+      inheritance.takeValue("block", "file");
+      const text = '{"used":0,"unshared":0}';
+      inheritance.addValue("block", "file", new TextEncoder().encode(text));
+    };
+    opens(path, unnamed);
+    await Deno.rename(path, moved);
+    opens(moved);
+    // The same options as ever: what has become of the file is not their mistake.
+    opens(path);
+    assert.throws(() => opens(path, unnamed), refused(path, moved));
+    assert.throws(() => opens(typo), refused(typo, moved));
+    await Deno.remove(moved);
+    opens(path);
+    await Deno.writeFile(path, new Uint8Array(1 << 20));
   });
 });
 
