@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { LabGone } from "./client.ts";
 import { NoLab } from "./host.ts";
 import { putTree, runCommand } from "./inside.ts";
 import { makeLab } from "./recipe.ts";
@@ -73,5 +74,6 @@ try {
   Deno.exit(await main([...Deno.args]));
 } catch (error) {
   console.error(`lab: ${(error as Error).message}`);
+  if (error instanceof LabGone && current) console.error(await current.state());
   Deno.exit(error instanceof NoLab ? NO_LAB : 1);
 }

@@ -25,8 +25,8 @@ export interface LabTests {
 /** A lab with the working tree in it. */
 export interface Place extends AsyncDisposable {
   readonly port: number;
-  /** Its last words. */
-  said(): string;
+  /** What can be known of it where it stands still, in lines. */
+  state(): Promise<string>;
 }
 
 /** Labs that may stand still in one run: the emulator's fault, which is told, and not the tests'. */
@@ -47,7 +47,7 @@ class Labs implements AsyncDisposable {
 
   /** Ends the lab, since it has failed. @returns whether there may be another one */
   async failed(why: string): Promise<boolean> {
-    console.log(`lab: ${why}${this.#place ? `; its last words: ${this.#place.said()}` : ""}`);
+    console.log(`lab: ${why}${this.#place ? `\n${await this.#place.state()}` : ""}`);
     await this[Symbol.asyncDispose]();
     return --this.#spare >= 0;
   }

@@ -31,7 +31,7 @@ function fakeLab(answer: Answers, up: Set<Place>): Place {
   })();
   const place: Place = {
     port: (listener.addr as Deno.NetAddr).port,
-    said: () => "Kernel panic",
+    state: () => Promise.resolve("Kernel panic"),
     async [Symbol.asyncDispose]() {
       listener.close();
       await served.catch(() => {});
@@ -77,7 +77,7 @@ Deno.test("runInLab() runs a file again in a new lab when the lab has ended", as
   ]);
   assert.deepEqual(numbers, [3, 0, 0]);
   assert.equal(booted, 2);
-  assert.match(said, /tests\/b: The lab has ended before .*; its last words: Kernel panic/);
+  assert.match(said, /tests\/b: The lab has ended before .*\nKernel panic/);
 });
 
 Deno.test("runInLab() does not run again what has failed", async () => {

@@ -5,6 +5,7 @@
  */
 import { answers } from "./client.ts";
 import { cacheFolder, exists, NoLab, step } from "./host.ts";
+import { stateOfQemu } from "./post_mortem.ts";
 import { AGENT_PORT, type Lab } from "./recipe.ts";
 
 /** Milliseconds that it may take to come up, on the busiest host. */
@@ -54,7 +55,7 @@ export class LabVm implements AsyncDisposable {
     const [file, ...args] = [
       // QEMU must not outlive who started it, however that ended.
       ...(survives ? [] : ["setpriv", "--pdeathsig", "KILL", "--"]),
-      ...commandOf(lab, port, `${folder}/console`),
+      ...commandOf(lab, port, folder),
     ];
     const child = new Deno.Command("sh", {
       args: ["-c", `exec "$@" >'${folder}/qemu' 2>&1`, "sh", file, ...args],
@@ -114,23 +115,28 @@ export class LabVm implements AsyncDisposable {
     this.child!.status.then(() => ended = true);
     const deadline = performance.now() + BOOT_LIMIT_MS;
     while (!await answers(this.port, ANSWER_LIMIT_MS)) {
-      if (ended) throw new NoLab(`The lab ended as it booted: ${this.said()}`);
+      if (ended) throw new NoLab(`The lab ended as it booted: ${this.#said()}`);
       if (performance.now() > deadline) {
         throw new NoLab(
-          `The lab did not come up within ${BOOT_LIMIT_MS / 1000} s: ${this.said()}`,
+          `The lab did not come up within ${BOOT_LIMIT_MS / 1000} s: ${this.#said()}`,
         );
       }
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
-    const failure = /LAB FAILED: .*/.exec(this.said());
+    const failure = /LAB FAILED: .*/.exec(this.#said());
     if (failure) throw new NoLab(failure[0].trim());
   }
 
-  /** The last lines of QEMU and of the guest's console. */
-  said(): string {
+  /** What QEMU and its guest's console said last. */
+  #said(): string {
     return ["qemu", "console"].map((name) => `${this.folder}/${name}`).filter(exists)
       .flatMap((path) => Deno.readTextFileSync(path).trim().split(/[\r\n]+/).slice(-5))
       .join("; ");
+  }
+
+  /** What can be known of it where it stands still, in lines; another second passes. */
+  async state(): Promise<string> {
+    return `${this.#said()}\n${await stateOfQemu(this.pid, `${this.folder}/monitor`)}`;
   }
 }
 
@@ -145,12 +151,13 @@ export function endKept(): boolean {
   return true;
 }
 
-function commandOf(lab: Lab, port: number, console: string): string[] {
+function commandOf(lab: Lab, port: number, folder: string): string[] {
   return [
     ...["qemu-system-x86_64", "-name", "denovo-lab", "-nodefaults", "-display", "none"],
     // la57 is left out: a page walk of five levels costs more.
     ...["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,+svm,+npt,-la57"],
-    ...["-M", "q35", "-smp", "2", "-m", "4G", "-no-reboot", "-serial", `file:${console}`],
+    ...["-M", "q35", "-smp", "2", "-m", "4G", "-no-reboot", "-serial"],
+    ...[`file:${folder}/console`, "-qmp", `unix:${folder}/monitor,server=on,wait=off`],
     ...["-kernel", lab.kernel, "-initrd", lab.initrd, "-append", APPEND],
     // What is written to the disk is gone with the machine.
     ...["-drive", `file=${lab.disk},if=virtio,format=raw,snapshot=on`],
