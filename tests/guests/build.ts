@@ -42,6 +42,7 @@ export const imageRecipes: ImageRecipe[] = [
   { name: "memory", source: "memory.s", defines: [], address: MIB },
   { name: "rtc", source: "rtc.s", defines: [], address: MIB },
   { name: "triple", source: "triple.s", defines: [], address: MIB },
+  { name: "reset_vector", source: "reset_vector.s", defines: [], address: MIB },
   { name: "badop", source: "badop.s", defines: [], address: MIB },
   { name: "reset", source: "reset.s", defines: [], address: MIB },
   { name: "acpi", source: "acpi.s", defines: [], address: MIB },

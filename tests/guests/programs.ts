@@ -327,6 +327,12 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     4,
   ),
   triple: elf("triple", "Causes a triple fault at once.", 2),
+  reset_vector: elf(
+    "reset_vector",
+    "Restarts by a jump to real mode's reset vector, FFFF:0000, until it has booted 3 times; then " +
+      "exits with value 0.",
+    3,
+  ),
   badop: elf(
     "badop",
     "Prints `badop` and executes INT3 in kernel mode: KVM_EXIT_INTERNAL_ERROR where KVM cannot " +

@@ -168,6 +168,12 @@ kvmTest("a guest that resets itself boots again with its RAM as it left it", asy
   assert.equal(test.word(layout.boots), 0);
 });
 
+kvmTest("a jump to real mode's reset vector resets the machine", async () => {
+  await using test = await TestVm.start({ program: "reset_vector" });
+  assert.equal(await test.ended(), 1);
+  assert.deepEqual(test.eventNames, ["RESUME", "RESET", "RESET"]);
+});
+
 for (const cpus of [1, 2, 4]) {
   kvmTest(`${cpus} vCPUs all come up and count, and all stand still when stopped`, async () => {
     await using test = await TestVm.start({ program: "smp", cpus });

@@ -21,6 +21,7 @@ export const slice: readonly Selection[] = [
       "`bios` starts at the reset vector and reaches long mode",
       "the RTC tells the host's time and interrupts at 1024 Hz",
       "a triple fault resets the machine, again and again",
+      "a jump to real mode's reset vector resets the machine",
       "4 vCPUs all come up and count, and all stand still when stopped",
     ],
   },
@@ -47,6 +48,7 @@ export const slice: readonly Selection[] = [
     file: "tests/kvm/stock_linux_test.ts",
     names: [
       "without ACPI a stock kernel takes its interrupts from the 8259, and reaches user space",
+      "a stock kernel finds the machine by ACPI, and reaches user space",
     ],
   },
   // Devices beyond the chips: doorbells that KVM rings, the second I/O APIC's messages.

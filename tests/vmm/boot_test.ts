@@ -164,3 +164,12 @@ Deno.test("planBoot() refuses images outside of RAM", () => {
   ]);
   refused({ kernel: imageFile("bss", bss) }, /^bss ELF program header segment 0 .* does not fit/);
 });
+
+Deno.test("planBoot() puts code at real mode's reset vector, unless the user has something there", () => {
+  const code = bytesOf(plan({ kernel }).segments, "reset vector");
+  const bytes = new Uint8Array(code.buffer, code.byteOffset, code.byteLength);
+  assert.deepEqual([...bytes], [0xfa, 0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd]);
+  const loaders = [{ file: sparseFile("own.bin", 0x100), addr: 0xfff00 }];
+  assert.equal(plan({ kernel, loaders }).segments.some((s) => s.name === "reset vector"), false);
+  assert.equal(plan({ bios }).segments.some((s) => s.name === "reset vector"), false);
+});

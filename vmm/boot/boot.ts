@@ -13,6 +13,7 @@ import { ramRanges } from "../firmware/e820.ts";
 import { isElf, parseElf } from "./elf.ts";
 import { findPvhEntry } from "./elf_notes.ts";
 import { planFirmware, type Rom } from "../firmware/firmware.ts";
+import { resetCode } from "../firmware/reset_code.ts";
 import {
   BootError,
   describeSegment,
@@ -112,6 +113,10 @@ export function planBoot(request: BootRequest): BootPlan {
     }
     starts.set(cpu, state);
   }
+  // What the user loads there is the user's own reset vector.
+  if (request.kernel && !segments.some((segment) => overlaps(segment, resetCode))) {
+    segments.push(resetCode);
+  }
   if (!starts.has(0)) {
     if (!firmware) {
       throw new BootError(
@@ -161,6 +166,10 @@ function planKernel(request: BootRequest, kernel: ImageFile): KernelPlan {
     throw new BootError(`x-boot=pvh needs an ELF kernel, but ${kernel.path} is a bzImage`);
   }
   return planBzImage(kernelRequest);
+}
+
+function overlaps(a: Segment, b: Segment): boolean {
+  return a.gpa < segmentEnd(b) && b.gpa < segmentEnd(a);
 }
 
 /** Checks that everything is inside of RAM and nothing over something else; sorts by address. */
