@@ -9,8 +9,8 @@
 import { bundleCommand } from "../../cpr/update/bundle.ts";
 import { layout } from "../guests/programs.ts";
 import { guestFiles, microvm, secondsUntilDone } from "./linux.ts";
-import { processorSeconds, sleep, Workspace } from "./program.ts";
-import type { BenchOptions, Measurement } from "./statistics.ts";
+import { isInstalled, processorSeconds, sleep, Workspace } from "./program.ts";
+import { type BenchOptions, compare, type Measurement } from "./statistics.ts";
 
 /** What `compute` does by its letters: instructions, or exits, in a batch. */
 const work = {
@@ -53,33 +53,6 @@ export async function* cpu({ quick }: BenchOptions): AsyncGenerator<Measurement>
 }
 
 const console_ = ["-display", "none", "-serial", "stdio", "-no-reboot"];
-
-function* compare(
-  name: string,
-  unit: string,
-  ours: readonly number[],
-  theirs: readonly number[],
-  aim?: string,
-): Generator<Measurement> {
-  yield { name: `${name}, Denovo`, unit, samples: ours };
-  if (theirs.length === 0) return;
-  yield { name: `${name}, QEMU`, unit, samples: theirs };
-  yield {
-    name: `${name}, ratio`,
-    unit: "x",
-    samples: ours.map((value, i) => value / theirs[i]),
-    aim,
-  };
-}
-
-async function isInstalled(program: string): Promise<boolean> {
-  try {
-    return (await new Deno.Command(program, { args: ["--version"] }).output()).success;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
 
 /** The letters that a guest prints in a second of its VMM's processor time, over `seconds` of it. */
 async function batchesPerSecond(argv: readonly string[], seconds: number): Promise<number> {

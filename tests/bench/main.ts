@@ -8,6 +8,7 @@
  * @module
  */
 import { cpu } from "./cpu.ts";
+import { devices } from "./devices.ts";
 import { exits } from "./exits.ts";
 import { lifecycle, stopping } from "./lifecycle.ts";
 import { linux } from "./linux.ts";
@@ -24,6 +25,7 @@ const parts: Readonly<Record<string, Part>> = {
   lifecycle,
   linux,
   cpu,
+  devices,
 };
 
 async function main(args: readonly string[]): Promise<number> {

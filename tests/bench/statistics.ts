@@ -47,6 +47,25 @@ export function summarize(samples: readonly number[]): Summary {
   };
 }
 
+/** Two programs that took turns, and what the first one's samples are of the second one's. */
+export function* compare(
+  name: string,
+  unit: string,
+  ours: readonly number[],
+  theirs: readonly number[],
+  aim?: string,
+): Generator<Measurement> {
+  yield { name: `${name}, Denovo`, unit, samples: ours };
+  if (theirs.length === 0) return;
+  yield { name: `${name}, QEMU`, unit, samples: theirs };
+  yield {
+    name: `${name}, ratio`,
+    unit: "x",
+    samples: ours.map((value, i) => value / theirs[i]),
+    aim,
+  };
+}
+
 /** The median alone. */
 export function median(samples: readonly number[]): number {
   return summarize(samples).median;

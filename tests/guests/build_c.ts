@@ -15,6 +15,7 @@ export const cPrograms = {
   virtio_blk: ["virtio_blk.c", "virtio.c"],
   virtio_rng: ["virtio_rng.c", "virtio.c"],
   virtio_serial: ["virtio_serial.c", "virtio.c"],
+  virtio_bench: ["virtio_bench.c", "virtio.c"],
 } as const satisfies Record<string, readonly string[]>;
 
 /** A program's name. */

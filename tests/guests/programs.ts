@@ -19,6 +19,7 @@
 import { image as virtioNet } from "./c/virtio_net_image.ts";
 import { image as virtioBlk } from "./c/virtio_blk_image.ts";
 import { image as virtioRng } from "./c/virtio_rng_image.ts";
+import { image as virtioBench } from "./c/virtio_bench_image.ts";
 import { image as virtioSerial } from "./c/virtio_serial_image.ts";
 import { images as assembled } from "./images.ts";
 
@@ -29,6 +30,7 @@ const images = {
   virtio_blk: virtioBlk,
   virtio_rng: virtioRng,
   virtio_serial: virtioSerial,
+  virtio_bench: virtioBench,
 };
 
 /** How a VMM enters a program. */
@@ -403,6 +405,22 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     8,
     {
       single: "port 0 alone, without control messages",
+      isa: "the machine has no ACPI",
+      "one-ioapic": "the machine has ACPI, and no second I/O APIC",
+    },
+  ),
+  virtio_bench: elf(
+    "virtio_bench",
+    "Keeps a disk or a network card as busy as it can, and prints a letter for each batch: 500 " +
+      "requests of 4 KiB, 20 of 1 MiB, 2,000 frames.",
+    64,
+    {
+      read: "reads from the disk, 4 KiB anywhere on it, 32 requests at a time",
+      write: "writes to it",
+      single: "one request at a time",
+      large: "1 MiB, one behind the other, 4 at a time; or frames of 1,514 bytes, 32,000 in a loop",
+      send: "sends frames of 60 bytes",
+      loop: "sends frames that the network brings back, 4 under way",
       isa: "the machine has no ACPI",
       "one-ioapic": "the machine has ACPI, and no second I/O APIC",
     },
