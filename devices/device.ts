@@ -259,6 +259,8 @@ export interface PropertyDeclaration {
   readonly help: string;
   /** Whether the machine sets it: users neither set nor see it. */
   readonly internal?: true;
+  /** Whether the guest does not see it, so that a successor may have another. Not for names of backends. */
+  readonly unseen?: true;
 }
 
 /** A write of the driver's, of 4 bytes, that rings a doorbell. */

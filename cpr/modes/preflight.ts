@@ -29,7 +29,9 @@ import { machineDevices } from "../../vmm/machine/devices.ts";
 import { wantedBackends } from "../../vmm/machine/memory_set.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { makeMemfd } from "../../ffi/memory.ts";
+import { deviceIdentities, differentDevice } from "../state/device_identity.ts";
 import { DeviceState } from "../state/device_state.ts";
+import { usualParts } from "../state/machine_state.ts";
 import { awaitInput, PEER_LIMIT_MS } from "../channel/peer.ts";
 
 /** Tells the child where it finds the guest's layout, and where its answer goes: two descriptors. */
@@ -42,6 +44,8 @@ const MAX_ANSWER = 4096;
 
 /** The name of the guest's CPUID tables among what two machines must have in common. */
 const CPUID = "CPUID";
+/** The name of its virtio devices; there only where it has some. */
+const DEVICES = "devices";
 /** What two machines must have in common, by the name that an error gives it. */
 type Layout = Record<string, string>;
 /** The same of a command: what it takes, its own first. Undefined is what need not be there. */
@@ -53,6 +57,8 @@ function layoutOf(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[])
     "RAM size": `${config.memory}`,
     "number of CPUs": `${config.smp.cpus}`,
     pit: `${config.machine.pit}`,
+    ...(!config.machine.acpi && { acpi: "off" }),
+    ...(config.machine.acpi && !config.machine.ioapic2 && { ioapic2: "off" }),
     bios: `${config.bios !== undefined}`,
     [CPUID]: JSON.stringify(cpuid),
   };
@@ -71,6 +77,8 @@ const describeDevice = (type: string, version: number, size: number) =>
 /** The guest's machine, with the versions in which its state would be written now. */
 function guestLayout({ config, machine }: VirtualMachine): Layout {
   const layout = layoutOf(config, machine.cpus.identities.map((vcpu) => vcpu.cpuid));
+  const devices = deviceIdentities(machine.devices.description.devices, false);
+  if (Object.keys(devices).length > 0) layout[DEVICES] = JSON.stringify(devices);
   for (const device of machine.devices.devices) {
     const { type: { name }, id } = device;
     const state = new DeviceState(device);
@@ -86,7 +94,9 @@ function guestLayout({ config, machine }: VirtualMachine): Layout {
 /** What a command takes whose configuration is this, without building its machine. */
 function acceptedBy(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[])[]): Accepted {
   const accepted: Accepted = {};
-  for (const [key, text] of Object.entries(layoutOf(config, cpuid))) accepted[key] = [text];
+  const layout = { ...usualParts, ...layoutOf(config, cpuid) };
+  for (const [key, text] of Object.entries(layout)) accepted[key] = [text];
+  accepted[DEVICES] = [JSON.stringify(deviceIdentities(machineDevices(config), false))];
   for (const { type: name, id, properties } of machineDevices(config)) {
     const type = findDeviceType(name);
     const layout = layoutFor(type, withDefaults(type, properties));
@@ -238,10 +248,24 @@ function differentCpu({ identities }: CpuTables, guest: string, host: HostCpu): 
 
 function difference(own: Accepted, guest: Layout): string | undefined {
   for (const key of new Set([...Object.keys(own), ...Object.keys(guest)])) {
+    if (key === DEVICES) {
+      const devices = differentDevices(own, guest);
+      if (devices !== undefined) return devices;
+      continue;
+    }
     const accepted = own[key] ?? [undefined];
-    if (accepted.includes(guest[key])) continue;
-    return `${key} differs: the guest has ${guest[key] ?? "none"}, the command ${
+    const wanted = guest[key] ?? usualParts[key];
+    if (accepted.includes(wanted)) continue;
+    return `${key} differs: the guest has ${wanted ?? "none"}, the command ${
       accepted[0] ?? "none"
     }`;
   }
+}
+
+/** Says what is different about virtio devices, if the guest's are told. */
+function differentDevices(
+  { [DEVICES]: [own = "{}"] = [] }: Accepted,
+  { [DEVICES]: guest }: Partial<Layout>,
+): string | undefined {
+  return guest === undefined ? undefined : differentDevice(JSON.parse(own), JSON.parse(guest));
 }

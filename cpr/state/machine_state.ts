@@ -24,6 +24,7 @@ import { PartRefused } from "../../vmm/accel/vcpu_state.ts";
 import type { Machine } from "../../vmm/machine/machine.ts";
 import { MACHINE_TYPE } from "../../vmm/machine/microvm.ts";
 import { crc32 } from "../stream/crc32.ts";
+import { deviceIdentities, differentDevice } from "./device_identity.ts";
 import { DeviceState } from "./device_state.ts";
 import { SectionTable } from "./section_table.ts";
 import { StateSection } from "./state_section.ts";
@@ -35,6 +36,10 @@ const FOREIGN_PARTS = ["cpu/msrs", "cpu/xsave"];
 const UUID = "uuid";
 /** The user's files for firmware, by name: a guest that reads one finds the same bytes afterwards. */
 const FIRMWARE_FILES = "firmware-files";
+/** What the guest has found of virtio devices, which older versions have not. */
+const DEVICES = "devices";
+/** What is not said of a machine is as it is unless the command line says something else. */
+export const usualParts: Readonly<Record<string, string>> = { acpi: "on", ioapic2: "on" };
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -48,6 +53,8 @@ export function machineIdentity(machine: Machine): Record<string, string> {
     memory: `${machine.memory.size}`,
     cpus: `${machine.vcpus.length}`,
     pit: machine.hardware.hasPit ? "on" : "off",
+    ...(!machine.hasAcpi && { acpi: "off" }),
+    ...(machine.hasAcpi && !machine.hasIoapic2 && { ioapic2: "off" }),
   };
 }
 
@@ -58,7 +65,11 @@ export function machineIdentity(machine: Machine): Record<string, string> {
  */
 export function constantSections(machine: Machine, withUuid = false): Section[] {
   const files = firmwareFiles(machine);
+  const devices = deviceIdentities(machine.devices.description.devices, true);
   return [
+    ...(Object.keys(devices).length > 0
+      ? [section(DEVICES, "", encoder.encode(JSON.stringify(devices)))]
+      : []),
     ...(Object.keys(files).length > 0
       ? [section(FIRMWARE_FILES, "", encoder.encode(JSON.stringify(files)))]
       : []),
@@ -97,6 +108,7 @@ export interface LoadedState {
 export function checkConstants(machine: Machine, table: SectionTable): void {
   if (table.has(UUID, "")) checkUuid(machine.uuid, table.take(UUID, "").data);
   checkIdentity(machine, table.take("machine", ""));
+  if (table.has(DEVICES, "")) checkDevices(machine, parseJson(table.take(DEVICES, "")));
   checkFirmwareFiles(
     firmwareFiles(machine),
     table.has(FIRMWARE_FILES, "") ? parseJson(table.take(FIRMWARE_FILES, "")) : {},
@@ -298,12 +310,19 @@ function checkIdentity(machine: Machine, section: Section): void {
   const own = machineIdentity(machine);
   const saved = parseJson(section);
   for (const key of new Set([...Object.keys(own), ...Object.keys(saved)])) {
-    if (saved[key] === own[key]) continue;
-    const [name, here, there] = [key, own[key], saved[key]].map(show);
+    const [ours, theirs] = [own, saved].map((one) => one[key] ?? usualParts[key]);
+    if (theirs === ours) continue;
+    const [name, here, there] = [key, ours, theirs].map(show);
     throw new StateError(
       `Machine differs: this VM has ${name} ${here}, the saved VM has ${name} ${there}`,
     );
   }
+}
+
+function checkDevices(machine: Machine, saved: Readonly<Record<string, unknown>>): void {
+  const own = deviceIdentities(machine.devices.description.devices, true);
+  const difference = differentDevice(own, saved);
+  if (difference !== undefined) throw new StateError(difference);
 }
 
 /** A value from JSON on one line. */

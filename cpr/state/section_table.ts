@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { deviceTypes } from "../../devices/registry.ts";
 import type { StateSection } from "./state_section.ts";
 import { checkVersion, describeSection, type Section, StateError } from "../stream/stream.ts";
 
@@ -36,7 +37,12 @@ export class SectionTable {
     const key = `${name}\0${id}`;
     const found = this.#byKey.get(key);
     if (!found) {
-      throw new StateError(`Section ${describeSection({ name, id })} is missing from the stream`);
+      throw new StateError(
+        deviceTypes.some((type) => type.name === name)
+          ? `Device '${id}' (${name}) of this VM is missing in the saved VM: start this one with the` +
+            " saved VM's options"
+          : `Section ${describeSection({ name, id })} is missing from the stream`,
+      );
     }
     checkVersion(found, version);
     this.#byKey.delete(key);

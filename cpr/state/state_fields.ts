@@ -163,6 +163,7 @@ const known: ReadonlyMap<string, Known> = new Map([
   [CAPABILITIES, always(one(struct(CAPABILITIES, { "x-ignore-shared": u8 })))],
   ["machine", always(json)],
   ["firmware-files", always(json)],
+  ["devices", always(json)],
   ["cpu/cpuid", always((data) => counted(kvmCpuidEntry2, data).map(plain))],
   ...Object.entries(vcpuDecoders).map(([part, decode]): [string, Known] => [
     `cpu/${part}`,

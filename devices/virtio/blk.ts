@@ -104,18 +104,38 @@ export const virtioBlk = defineVirtioDevice({
     physical_block_size: { type: "uint32", default: 512, help: "bytes of a block of the medium" },
     min_io_size: { type: "uint16", default: 0, help: "bytes of the smallest good request" },
     opt_io_size: { type: "uint32", default: 0, help: "bytes of the best request" },
-    "write-cache": { type: "string", default: "auto", help: "on, off, or as the drive says" },
+    "write-cache": {
+      type: "string",
+      default: "auto",
+      help: "on, off, or as the drive says",
+      unseen: true,
+    },
     "config-wce": { type: "bool", default: true, help: "the guest may change write-cache" },
     discard: { type: "bool", default: true, help: "offer to discard" },
     "write-zeroes": { type: "bool", default: true, help: "offer to write zeros" },
     "max-discard-sectors": { type: "uint32", default: MAX_SECTORS, help: "most of a request" },
     "max-write-zeroes-sectors": { type: "uint32", default: MAX_SECTORS, help: "most of a request" },
-    werror: { type: "string", default: "auto", help: "report, ignore, stop or enospc" },
-    rerror: { type: "string", default: "auto", help: "report, ignore or stop" },
-    "share-rw": { type: "bool", default: false, help: "others may write to the image as well" },
+    werror: {
+      type: "string",
+      default: "auto",
+      help: "report, ignore, stop or enospc",
+      unseen: true,
+    },
+    rerror: { type: "string", default: "auto", help: "report, ignore or stop", unseen: true },
+    "share-rw": {
+      type: "bool",
+      default: false,
+      help: "others may write to the image as well",
+      unseen: true,
+    },
     // What the machine has found of the drive.
     "read-only": { type: "bool", internal: true, help: "the disk cannot be written" },
-    writeback: { type: "bool", internal: true, help: "the guest has to flush at first" },
+    writeback: {
+      type: "bool",
+      internal: true,
+      help: "the guest has to flush at first",
+      unseen: true,
+    },
   },
   features(properties) {
     checkProperties(properties);

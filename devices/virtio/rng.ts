@@ -32,9 +32,23 @@ export const virtioRng = defineVirtioDevice({
   timers: 1,
   properties: {
     rng: { type: "link", help: "source of the random numbers; the host's kernel without" },
-    source: { type: "uint32", internal: true, help: "descriptor of the file to read" },
-    "max-bytes": { type: "uint64", help: "bytes given out in a period; all there are without" },
-    period: { type: "uint32", default: 65_536, help: "length of a period in milliseconds" },
+    source: {
+      type: "uint32",
+      internal: true,
+      help: "descriptor of the file to read",
+      unseen: true,
+    },
+    "max-bytes": {
+      type: "uint64",
+      help: "bytes given out in a period; all there are without",
+      unseen: true,
+    },
+    period: {
+      type: "uint32",
+      default: 65_536,
+      help: "length of a period in milliseconds",
+      unseen: true,
+    },
   },
   features: () => 0n,
   queueSizes: () => [8],

@@ -9,7 +9,7 @@ import { SerialBus, type SerialPort } from "./serial.ts";
 import { portState } from "./serial_state.ts";
 
 const properties = {
-  bus: { type: "string", help: "the virtio-serial device to be on, ID.0" },
+  bus: { type: "string", help: "the virtio-serial device to be on, ID.0", unseen: true },
   chardev: { type: "chardev", help: "character device behind it" },
   name: { type: "string", default: "", help: "name that the guest finds it by" },
   nr: { type: "uint32", help: "number on the bus; the first free one unless given" },

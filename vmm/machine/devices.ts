@@ -13,7 +13,7 @@ import type { FirmwareItems } from "../firmware/firmware_items.ts";
 import { userDeviceId, withDisk } from "./disks.ts";
 import { checkGenerationId, generationOf } from "./generation.ts";
 import { IOAPIC2_BASE, IOAPIC2_ID, LOW_RAM_LIMIT } from "./microvm.ts";
-import { connectNetwork } from "./network.ts";
+import { addressCards, connectNetwork } from "./network.ts";
 import { placeVirtio } from "./virtio.ts";
 import { plugPorts } from "./virtio_serial.ts";
 
@@ -83,7 +83,7 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
     properties: device.properties,
   }));
   checkGenerationId(user, config.machine.acpi);
-  return plugPorts(placeVirtio([...own, ...user], config.machine));
+  return addressCards(plugPorts(placeVirtio([...own, ...user], config.machine)));
 }
 
 /** RAM sizes and CPUs as the CMOS tells firmware, and the time. */

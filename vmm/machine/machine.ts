@@ -223,9 +223,19 @@ export class Machine {
     return this.devices.devices.find(({ type }) => type.name === "vmgenid")?.id;
   }
 
+  /** Whether the guest finds the machine by ACPI. */
+  get hasAcpi(): boolean {
+    return this.#config.machine.acpi;
+  }
+
+  /** Whether there is a second I/O APIC, which only a machine with ACPI has. */
+  get hasIoapic2(): boolean {
+    return this.hasAcpi && this.#config.machine.ioapic2;
+  }
+
   /** Whether the guest has put the machine to sleep, and nobody has woken it up. */
   get isAsleep(): boolean {
-    return this.#config.machine.acpi && this.devices.with(GED_ID, (device) => device.isAsleep!());
+    return this.hasAcpi && this.devices.with(GED_ID, (device) => device.isAsleep!());
   }
 
   /** Stops all threads. */

@@ -10,8 +10,19 @@ import { findDeviceType } from "../bus/device_set.ts";
 /** QEMU's first address; each further card has the next one. */
 const FIRST_MAC = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 
+/** Gives an address to network cards that have none. */
+export function addressCards(requests: readonly DeviceRequest[]): DeviceRequest[] {
+  let cards = 0;
+  return requests.map((request) => {
+    if (!Object.hasOwn(findDeviceType(request.type).properties, "netdev")) return request;
+    const mac = request.properties.mac ?? macOf(cards);
+    cards++;
+    return { ...request, properties: { ...request.properties, mac } };
+  });
+}
+
 /**
- * Connects network cards to their backends, and gives an address to those that have none.
+ * Connects network cards to their backends.
  *
  * @param requests all devices
  * @param port finds a backend; throws if there is none
@@ -20,21 +31,11 @@ export function connectNetwork(
   requests: readonly DeviceRequest[],
   port: (id: string) => NetPortDescription,
 ): DeviceRequest[] {
-  let cards = 0;
   return requests.map((request) => {
-    if (!Object.hasOwn(findDeviceType(request.type).properties, "netdev")) return request;
     const { properties } = request;
-    const mac = properties.mac ?? macOf(cards);
-    cards++;
-    if (typeof properties.netdev !== "string") {
-      return { ...request, properties: { ...properties, mac } };
-    }
+    if (typeof properties.netdev !== "string") return request;
     const netdev = port(properties.netdev);
-    return {
-      ...request,
-      netdev,
-      properties: { ...properties, mac, "vnet-hdr": netdev.headerSize > 0 },
-    };
+    return { ...request, netdev, properties: { ...properties, "vnet-hdr": netdev.headerSize > 0 } };
   });
 }
 
