@@ -5,75 +5,15 @@
 import assert from "node:assert/strict";
 import { layout } from "../guests/programs.ts";
 import { beginTransfer, kvmTest, Laboratory, startSuccessor } from "./program.ts";
+import { assertRecords } from "./disk_records.ts";
+import { Thief } from "./thief.ts";
 import { assertCounts, assertUnharmed, Chain, modes } from "./updates.ts";
-
-const MAGIC = 0x64726f636572n;
-const SECTOR = 512;
 
 /** An image of 1 MiB in a laboratory. */
 function makeImage(lab: Laboratory): string {
   const path = lab.path("disk.img");
   Deno.writeFileSync(path, new Uint8Array(1 << 20));
   return path;
-}
-
-/** Fails unless each sector of the image has a record of its own, or zeros. */
-function assertRecords(path: string): void {
-  const bytes = Deno.readFileSync(path);
-  const view = new DataView(bytes.buffer);
-  const seen = new Map<bigint, number>();
-  for (let sector = 0; sector < 64; sector++) {
-    const at = sector * SECTOR;
-    if (bytes.subarray(at, at + SECTOR).every((byte) => byte === 0)) continue;
-    const [magic, where, record] = [0, 8, 16].map((offset) => view.getBigUint64(at + offset, true));
-    assert.deepEqual([magic, where], [MAGIC, BigInt(sector)]);
-    assert.ok(
-      !seen.has(record),
-      `record ${record} is in sectors ${seen.get(record)} and ${sector}`,
-    );
-    seen.set(record, sector);
-  }
-  assert.ok(seen.size > 10, `there are ${seen.size} records`);
-}
-
-/** Somebody who tries to get an image, in a process of their own. */
-class Thief implements AsyncDisposable {
-  readonly #child: Deno.ChildProcess;
-  #text = "";
-  readonly #reading: Promise<void>;
-
-  constructor(path: string) {
-    const script = new URL("image_thief.ts", import.meta.url).pathname;
-    this.#child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", "--no-check", script, path],
-      ...{ stdin: "piped", stdout: "piped" },
-    }).spawn();
-    this.#reading = this.#read();
-  }
-
-  /** Ends it; fails if it ever got the image. */
-  async finish(): Promise<void> {
-    await this.#child.stdin.close();
-    await this.#reading;
-    assert.doesNotMatch(this.#text, /STOLEN/);
-    assert.match(this.#text, /^trying\n\d{2,} tries\n$/);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      this.#child.kill("SIGKILL");
-    } catch {
-      // It has ended.
-    }
-    await this.#reading;
-    await this.#child.status;
-  }
-
-  async #read(): Promise<void> {
-    for await (const text of this.#child.stdout.pipeThrough(new TextDecoderStream())) {
-      this.#text += text;
-    }
-  }
 }
 
 const drive = (image: string) => `file=${image},format=raw,if=none,id=d`;
@@ -96,7 +36,7 @@ for (const packed of ["off", "on"]) {
     await chain.qmp.execute("stop");
     await assertUnharmed(chain.qmp);
     assert.equal(lab.serialText.includes("FAIL"), false, lab.serialText);
-    assertRecords(image);
+    await assertRecords(image, chain.qmp);
   });
 }
 
@@ -124,7 +64,7 @@ kvmTest("nobody else ever gets the image while VMMs are replaced, or fail to be"
   await chain.qmp.execute("stop");
   await assertUnharmed(chain.qmp);
   await thief.finish();
-  assertRecords(image);
+  await assertRecords(image, chain.qmp);
 });
 
 kvmTest("a VMM whose guest went on elsewhere from a file does not run it beside", async () => {

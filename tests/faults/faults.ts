@@ -109,18 +109,20 @@ export class FaultLab implements AsyncDisposable {
   readonly special: VmmOptions;
   readonly #file: string;
 
-  private constructor(readonly lab: Laboratory) {
+  private constructor(readonly lab: Laboratory, special: VmmOptions) {
     this.#file = lab.path("fault");
     this.special = {
+      ...special,
       program: faultyProgram,
       env: { [FAULT_FILE]: this.#file },
       memory: 32,
     };
   }
 
-  /** Makes an empty one. */
-  static async open(): Promise<FaultLab> {
-    return new FaultLab(await Laboratory.open());
+  /** Makes an empty one. @param describe what else is special about its VMMs */
+  static async open(describe: (lab: Laboratory) => VmmOptions = () => ({})): Promise<FaultLab> {
+    const lab = await Laboratory.open();
+    return new FaultLab(lab, describe(lab));
   }
 
   /** Says what shall happen; undefined: nothing. */

@@ -109,6 +109,16 @@ export const layout = {
   gaps: 0x201000,
   /** How many are listed. */
   gapsListed: 256,
+  /** The number of the record that each sector of a disk has, 0 for zeros (virtio_blk). */
+  diskRecords: 0x203000,
+  /** How many sectors it uses. */
+  diskSectors: 64,
+  /** A byte for each of them: 1 while a request is about it. */
+  diskBusy: 0x203200,
+  /** How many requests each of its slots has done: one under way at a time. */
+  diskDone: 0x203240,
+  /** How many slots there are. */
+  diskSlots: 8,
   /** How often `reset` has booted; survives resets, back to 0 before it exits. */
   boots: 0x300000,
   /** Verified all the time: word i is i × 0x9e3779b97f4a7c15 mod 2⁶⁴ (demo, counter, dirty, smp). */
@@ -380,7 +390,7 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     "virtio_blk",
     "Prints `blk at irq N, M sectors`, then writes, reads and zeroes numbered records on the first 64 " +
       "sectors of a disk, several requests at a time, over and over, counting; prints `FAIL ...` " +
-      "when a sector has not what was last written to it.",
+      "when a sector has not what was last written to it, or a request is done twice.",
     8,
     {
       isa: "the machine has no ACPI",

@@ -6,6 +6,11 @@
 /* Words that the host reads while the program runs: layout.inc. */
 #define COUNTER (*(volatile uint64_t *)0x200000)
 #define CHECK (*(volatile uint64_t *)0x200018)
+#define DISK_RECORDS ((uint64_t *)0x203000)
+#define DISK_SECTORS 64
+#define DISK_BUSY ((uint8_t *)0x203200)
+#define DISK_DONE ((volatile uint64_t *)0x203240)
+#define DISK_SLOTS 8
 #define ERROR_ACCESS 18
 
 #define IOAPIC 0xfec00000u

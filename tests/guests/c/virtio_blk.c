@@ -1,14 +1,16 @@
 /*
  * A disk, with several requests at a time, over and over: numbered records are written, read and made
  * zeros, and each sector has what was last written to it and is written once. Counts what was done.
+ * What each sector has is where the host can compare it with the disk, and what each slot has done, by
+ * which a request that is lost is found: its slot does no more.
  * `isa`, `one-ioapic`: see virtio.h.
  */
 #include "virtio.h"
 
-#define SLOTS 8
+#define SLOTS DISK_SLOTS
 #define SECTOR 512
 /* Sectors that are used, and of one request at most. */
-#define AREA 64
+#define AREA DISK_SECTORS
 #define MOST 8
 #define MAGIC 0x64726f636572ull
 
@@ -18,10 +20,9 @@ enum { CONFIG_CAPACITY = CONFIG };
 
 static struct device dev;
 static struct queue queue;
-/* The number of the record that each sector has; 0 for zeros. */
-static uint64_t records[AREA];
-/* Sectors that a request is about. */
-static uint8_t busy[AREA];
+/* The number of the record that each sector has, 0 for zeros; sectors that a request is about. */
+static uint64_t *const records = DISK_RECORDS;
+static uint8_t *const busy = DISK_BUSY;
 static uint64_t number;
 
 static struct slot {
@@ -146,7 +147,6 @@ static void complete(struct slot *slot)
 		fail("a request has failed", slot->status, slot->header.type);
 	for (unsigned i = 0; i < slot->count; i++) {
 		unsigned sector = slot->first + i;
-		busy[sector] = 0;
 		switch (slot->header.type) {
 		case IN:
 			check_sector(slot->data[i], sector);
@@ -157,7 +157,11 @@ static void complete(struct slot *slot)
 		case WRITE_ZEROES:
 			records[sector] = 0;
 		}
+		/* The host may look between any two of these. */
+		barrier();
+		busy[sector] = 0;
 	}
+	DISK_DONE[slot - slots]++;
 }
 
 static struct slot *await(void)
@@ -187,6 +191,7 @@ static void do_one(unsigned type, unsigned first, unsigned count)
 
 static void begin(void)
 {
+	memset(busy, 0, AREA);
 	for (unsigned first = 0; first < AREA; first += MOST) {
 		for (unsigned i = 0; i < MOST; i++)
 			fill(slots[0].data[i], first + i, records[first + i] = ++number);
