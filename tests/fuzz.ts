@@ -50,7 +50,9 @@ function fuzzVirtio(seed: number, end: number): Promise<boolean> {
   return Promise.resolve(true);
 }
 
-const [what = "", seconds = "60", seed = String(Date.now() % 1_000_000)] = Deno.args;
+// `deno task` passes on what separates its own options from these.
+const args = Deno.args[0] === "--" ? Deno.args.slice(1) : Deno.args;
+const [what = "", seconds = "60", seed = String(Date.now() % 1_000_000)] = args;
 const target = Object.hasOwn(targets, what) ? targets[what] : undefined;
 if (!target) {
   throw new Error(`Cannot fuzz "${what}", there are: ${Object.keys(targets).join(", ")}`);
