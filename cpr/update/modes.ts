@@ -112,8 +112,11 @@ async function exec(session: Session): Promise<Outcome> {
   say(`replacing the program of process ${vmm.pid}`);
   let current = qmp;
   try {
+    let ended: number | undefined;
     await waitFor(async () => {
-      assertAlive(session);
+      // The guest of a program that has ended is in its helper, which opens the monitors then.
+      if (vmm.ended) ended ??= performance.now();
+      if (ended !== undefined && performance.now() - ended > ORPHAN_LIMIT_MS) assertAlive(session);
       try {
         const { status, "error-desc": reason } = await current.migration();
         if (status === "failed") throw new MigrationFailed(reason ?? "The migration failed");
@@ -130,11 +133,14 @@ async function exec(session: Session): Promise<Outcome> {
     if (current !== qmp) current[Symbol.dispose]();
   }
 
-  async function reconnect({ newAddress }: Session): Promise<QmpClient | undefined> {
-    try {
-      return await QmpClient.connect(newAddress, reactor);
-    } catch {
-      return undefined;
+  /** A helper that has kept the guest listens where the old VMM did. */
+  async function reconnect({ newAddress, address }: Session): Promise<QmpClient | undefined> {
+    for (const one of new Set([newAddress, address])) {
+      try {
+        return await QmpClient.connect(one, reactor);
+      } catch {
+        // Not there yet, or the other one.
+      }
     }
   }
 }

@@ -90,10 +90,23 @@ export function peerPid(fd: number): number | undefined {
   const { pid } = peerCredentials(fd);
   // Whoever called listen(2) may have passed the socket on, and may be gone.
   if (pid > 0 && exists(pid)) return pid;
-  return peer && holderOf(
-    table("unix").filter((row) => row[5] === UNIX_CONNECTED && row[7] === peer.path)
-      .map((row) => row[6]),
-  );
+  return peer && holderOf(connectionsOf(peer.path));
+}
+
+/**
+ * The process that serves a connection now, whoever called listen(2); undefined if it cannot be told,
+ * because several processes have such connections.
+ */
+export function servingPid(fd: number): number | undefined {
+  const peer = peerAddress(fd);
+  if (peer?.type !== "unix") return peerPid(fd);
+  return holderOf(connectionsOf(peer.path));
+}
+
+/** The sockets that were made for a path's clients. */
+function connectionsOf(path: string): string[] {
+  return table("unix").filter((row) => row[5] === UNIX_CONNECTED && row[7] === path)
+    .map((row) => row[6]);
 }
 
 function localPort(fd: number): number | undefined {

@@ -108,7 +108,8 @@ export class QmpClient implements Disposable {
       await within(
         client.#greeting.promise,
         GREETING_LIMIT_MS,
-        "It does not greet: another client may be connected to it, or it is no QMP socket",
+        "It does not greet: another client, perhaps another update, may be connected to it, or it" +
+          " is no QMP socket",
       );
       await client.execute("qmp_capabilities", replies.nothing);
       return client;

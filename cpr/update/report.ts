@@ -54,13 +54,13 @@ export function jsonOf(result: UpdateResult): string {
 
 /** A failed update as one JSON object. */
 export function jsonOfFailure({ message, failure }: UpdateError): string {
-  const { mode, oldPid, commandLine, runState } = failure;
+  const { mode, oldPid, newPid, commandLine, runState } = failure;
   return JSON.stringify({
     ok: false,
     error: message,
     mode: mode ?? null,
     old_pid: oldPid ?? null,
-    new_pid: null,
+    new_pid: newPid ?? null,
     status: runState ?? null,
     pause_us: null,
     timeline: [],

@@ -33,6 +33,8 @@ export interface Session {
   readonly newConfig: MachineConfig;
   /** The new VMM's command line, without `-incoming`. */
   readonly command: readonly string[];
+  /** Where the running VMM's monitor listens. */
+  readonly address: QmpAddress;
   /** Where the new VMM's monitor listens. */
   readonly newAddress: QmpAddress;
   /** A folder of this user's alone. */

@@ -14,6 +14,8 @@ import type { VmmProcess } from "./process.ts";
 const SIGKILL = 9;
 /** How much of what a process says is told. */
 const LAST_LINES = 5;
+/** How messages of Denovo's begin, behind a time and a guest's name if those are asked for. */
+const MESSAGE = /^(?:.* )?denovo: /;
 
 /** The new VMM. */
 export class Successor implements Disposable {
@@ -55,12 +57,11 @@ export class Successor implements Disposable {
 
   /** Why it has ended: the last lines that it said, or its exit status. */
   get reason(): string {
-    const said = Deno.readTextFileSync(this.#errors).trim().split("\n").slice(-LAST_LINES)
-      .map((line) => line.replace(/^denovo: /, "")).join("; ");
-    if (said !== "") return said;
     const status = this.#child.poll();
-    if (!status) return "it said nothing";
-    return "code" in status ? `exit status ${status.code}` : `signal ${status.signal}`;
+    if (status && "signal" in status) return `signal ${status.signal}`;
+    const said = lastWords(Deno.readTextFileSync(this.#errors));
+    if (said !== "") return said;
+    return status ? `exit status ${status.code}` : "it said nothing";
   }
 
   /** @throws {Error} with its reason, if it has ended */
@@ -78,6 +79,17 @@ export class Successor implements Disposable {
   [Symbol.dispose](): void {
     this.#child[Symbol.dispose]();
   }
+}
+
+/**
+ * Why a program has ended, of all that it said: its last message, of which warnings are no part, or the
+ * last lines of what has no messages.
+ */
+export function lastWords(text: string): string {
+  const lines = text.trim().split("\n").filter((line) => !/(^| )warning: /.test(line));
+  const last = lines.findLastIndex((line) => MESSAGE.test(line));
+  return lines.slice(Math.max(last, lines.length - LAST_LINES))
+    .map((line) => line.replace(MESSAGE, "")).join("; ");
 }
 
 /** What a VMM has as stdin, stdout or stderr, opened anew; else `/dev/null`. */

@@ -66,6 +66,8 @@ export interface UpdateFailure {
   readonly mode?: UpdateMode;
   /** The VMM's process, if it was found. */
   readonly oldPid?: number;
+  /** The process that has the guest, if that is another: a helper of `exec` that goes on as a VMM. */
+  readonly newPid?: number;
   /** The new VMM's command line, if it was known. */
   readonly commandLine?: readonly string[];
   /** The guest's run state in its VMM afterwards, with QEMU's names; undefined if nobody knows. */

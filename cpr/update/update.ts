@@ -21,12 +21,15 @@ import {
 } from "./command_line.ts";
 import { checkMode, chooseMode } from "./choose.ts";
 import { modes } from "./modes.ts";
-import { VmmProcess } from "./process.ts";
+import { servingPid, VmmProcess } from "./process.ts";
 import { type QmpAddress, QmpClient, replies } from "./qmp_client.ts";
 import { checkCancelled, GuestMoved, type Session } from "./session.ts";
 import { UpdateError, type UpdateFailure, type UpdateOptions, type UpdateResult } from "./types.ts";
 
 export * from "./types.ts";
+
+/** What a VMM says that is being updated, or migrated, by somebody else. */
+const BUSY = "There's a migration process in progress";
 
 /**
  * Replaces the VMM of a running guest on this host by this version of Denovo.
@@ -105,6 +108,7 @@ class VmmUpdate implements AsyncDisposable {
     return {
       ...{ mode, qmp, vmm, config, newConfig, command, signal },
       reactor: this.#reactor,
+      address,
       newAddress,
       folder: this.#folder,
       wasRunning: runState === "running",
@@ -154,24 +158,36 @@ class VmmUpdate implements AsyncDisposable {
   async #explain(error: unknown): Promise<UpdateError> {
     const { message } = error as Error;
     if (error instanceof GuestMoved) return new UpdateError(message, this.#known, error);
-    const runState = await this.#withMonitor((qmp) => qmp.runState());
     const { oldPid } = this.#known;
-    const guest = runState === undefined
-      ? ""
-      : runState === "running"
-      ? `; the guest still runs in process ${oldPid}`
-      : `; the guest is in process ${oldPid}, ${runState}`;
-    return new UpdateError(message + guest, { ...this.#known, runState }, error);
+    const reason = message === BUSY
+      ? `Another update or migration of VMM ${oldPid} is under way: wait for its end`
+      : message;
+    const runState = await this.#withMonitor((qmp) => qmp.runState());
+    if (runState === undefined) return new UpdateError(reason, this.#known, error);
+    // After an exec that failed a helper may have it.
+    const pid = this.#known.mode === "exec" ? this.#guestPid : oldPid;
+    const where = runState !== "running"
+      ? `the guest is in process ${pid}, ${runState}`
+      : pid === oldPid
+      ? `the guest still runs in process ${pid}`
+      : `the guest runs on in process ${pid}, the update's helper`;
+    const failure = { ...this.#known, runState, ...pid !== oldPid && { newPid: pid } };
+    return new UpdateError(`${reason}; ${where}`, failure, error);
+  }
+
+  /** The process that answers now; the old VMM unless that is known to be another. */
+  get #guestPid(): number | undefined {
+    return this.#qmp && servingPid(this.#qmp.socket.fd) || this.#known.oldPid;
   }
 
   /** Does something with the old VMM's monitor, if that can be reached. */
   async #withMonitor<T>(action: (qmp: QmpClient) => Promise<T>): Promise<T | undefined> {
     const qmp = this.#qmp;
-    if (!qmp || !this.#vmm || this.#vmm.ended) return undefined;
+    if (!qmp || !this.#vmm) return undefined;
     try {
       return await action(qmp);
     } catch {
-      // After an exec the connection is another one.
+      // After an exec the connection is another one, and perhaps the process.
     }
     try {
       this.#qmp = await QmpClient.connect(parseSocket(this.#options.socket), this.#reactor);
@@ -201,7 +217,7 @@ async function checkVmm(qmp: QmpClient, name: string): Promise<string> {
 async function checkMigration(qmp: QmpClient, inPlace: boolean): Promise<void> {
   const { status, "blocked-reasons": blocked = [] } = await qmp.migration();
   if (inProgress.has(status as MigrationStatus)) {
-    throw new Error("There's a migration process in progress");
+    throw new Error(BUSY);
   }
   if (inPlace && blocked.length > 0) throw new Error(blocked.join("; "));
 }

@@ -25,6 +25,49 @@ async function stuckUpdate(subject: Subject): Promise<{ child: Deno.ChildProcess
   return { child, pid };
 }
 
+kvmTest("update names the helper that has the guest when the new program has died", async () => {
+  await using subject = await Subject.start();
+  const fifo = subject.lab.path("fifo");
+  assert.ok(new Deno.Command("mkfifo", { args: [fifo] }).outputSync().success);
+  // The new program waits for somebody who reads its log; the guest is in the helper meanwhile.
+  const child = subject.spawn("--mode", "exec", "--json", "--", ...subject.options("-D", fifo));
+  const { pid } = subject.vmm.child;
+  await until(() => commandLine(pid).includes(`\0${fifo}\0`), () => "the new program");
+  subject.vmm.kill();
+  const { code, stdout, stderr } = await outcomeOf(child);
+  assert.deepEqual([code, stderr], [1, ""]);
+  const helper = subject.pid;
+  assert.notEqual(helper, pid);
+  const { error, status, old_pid, new_pid } = JSON.parse(stdout);
+  assert.deepEqual({ error, status, old_pid, new_pid }, {
+    error: "cpr-exec failed: the new program has ended; the guest runs on in process" +
+      ` ${helper}, the update's helper`,
+    status: "running",
+    old_pid: pid,
+    new_pid: helper,
+  });
+  await counterOf(subject);
+  const next = await subject.run();
+  assert.deepEqual([next.code, next.stderr], [0, ""]);
+  await counterOf(subject);
+});
+
+kvmTest("update says that another one is under way", async () => {
+  await using subject = await Subject.start();
+  const { child } = await stuckUpdate(subject);
+  const old = subject.vmm.child.pid;
+  const { code, stderr } = await subject.run("-qmp", subject.lab.path("second"));
+  assert.equal(code, 1);
+  assert.equal(
+    stderr,
+    `denovo update: Another update or migration of VMM ${old} is under way: wait for its end;` +
+      ` the guest still runs in process ${old}\n`,
+  );
+  child.kill("SIGINT");
+  assert.equal((await outcomeOf(child)).code, 1);
+  await subject.assertUntouched();
+});
+
 kvmTest("update ends at C-c: the migration is cancelled and the guest runs on", async () => {
   await using subject = await Subject.start();
   const { child, pid } = await stuckUpdate(subject);
@@ -123,7 +166,10 @@ kvmTest(
       using _other = await subject.monitor();
       const { code, stderr } = await subject.run();
       assert.equal(code, 1);
-      assert.match(stderr, /It does not greet: another client may be connected to it/);
+      assert.match(
+        stderr,
+        /It does not greet: another client, perhaps another update, may be connected to it, or/,
+      );
     }
     using qmp = await Qmp.connect(subject.lab.path("second"));
     await qmp.execute("migrate-set-parameters", { mode: "cpr-reboot" });
