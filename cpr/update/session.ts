@@ -10,8 +10,11 @@ import { type QmpAddress, QmpClient, QmpClosed, replies } from "./qmp_client.ts"
 import type { Successor } from "./successor.ts";
 import type { TimelineStep, UpdateMode } from "./types.ts";
 
-/** Milliseconds after which what does not come is given up. */
-const PATIENCE_MS = 60_000;
+/**
+ * Milliseconds after which what does not come is given up. The guest runs meanwhile; on a processor that
+ * is emulated and busy a new VMM has taken more than 30 s to be ready for it.
+ */
+const PATIENCE_MS = 120_000;
 /** Milliseconds between two looks. */
 const INTERVAL_MS = 10;
 /** The same while a guest may be moving: whoever looks takes time from the two VMMs. */
