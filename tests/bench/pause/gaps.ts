@@ -4,10 +4,14 @@
  * @module
  */
 
-/** One gap: nanoseconds of CLOCK_MONOTONIC. */
-export interface Gap {
+/** From when to when a guest stood still: nanoseconds of CLOCK_MONOTONIC. */
+export interface Interval {
   readonly startNs: number;
   readonly endNs: number;
+}
+
+/** One gap that a guest has listed. */
+export interface Gap extends Interval {
   /** How far the guest's counter was at its end. */
   readonly count: number;
 }
@@ -26,14 +30,17 @@ const EARLY_NS = 500_000;
  *
  * @param momentNs when the guest was to stop, nanoseconds of CLOCK_MONOTONIC
  */
-export function gapAround(gaps: readonly Gap[], momentNs: number): Gap | undefined {
+export function gapAround<T extends Interval>(
+  gaps: readonly T[],
+  momentNs: number,
+): T | undefined {
   return gaps
     .filter(({ startNs, endNs }) => startNs - EARLY_NS <= momentNs && momentNs <= endNs)
     .toSorted((a, b) => lengthUs(b) - lengthUs(a))[0];
 }
 
 /** For how long the guest stood still, in microseconds. */
-export function lengthUs({ startNs, endNs }: Gap): number {
+export function lengthUs({ startNs, endNs }: Interval): number {
   return (endNs - startNs) / 1000;
 }
 

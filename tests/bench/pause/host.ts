@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { getPriority } from "node:os";
+import type { AcceleratorName } from "../../../vmm/accel/accelerator.ts";
 import { createVm } from "../machines.ts";
 import type { Capacity } from "./plan.ts";
 import type { Host } from "./results.ts";
@@ -15,12 +17,18 @@ export async function capacity(): Promise<Capacity> {
 }
 
 /**
- * Describes the machine.
+ * Describes the machine, and finds out what runs guests on it.
  *
- * @param kernel a small guest kernel, to ask KVM for the frequency of the guest's TSC
+ * @param kernel a small guest kernel, to ask for the frequency of the guest's TSC
  * @param qemu QEMU's version, if there is one
+ * @param accel what shall run guests; undefined for what there is
+ * @throws {Error} if that is not there
  */
-export async function describeHost(kernel: string, qemu?: string): Promise<Host> {
+export async function describeHost(
+  kernel: string,
+  qemu?: string,
+  accel?: AcceleratorName,
+): Promise<Host> {
   const cpuinfo = await read("/proc/cpuinfo") ?? "";
   const field = (name: string) => cpuinfo.match(new RegExp(`^${name}\\s*:\\s*(.*)`, "m"))?.[1];
   return {
@@ -35,16 +43,26 @@ export async function describeHost(kernel: string, qemu?: string): Promise<Host>
     deno: Deno.version.deno,
     denovo: await commit(),
     ...(qemu !== undefined && { qemu }),
-    tscKhz: await guestTscKhz(kernel),
+    ...await describeGuests(kernel, accel),
+    nice: Math.min(getPriority(), await groupNice()),
     loadBefore: Deno.loadavg(),
     loadAfter: Deno.loadavg(),
   };
 }
 
-/** The frequency that KVM gives every new guest's TSC, whatever VMM runs it. */
-async function guestTscKhz(kernel: string): Promise<number> {
-  await using vm = await createVm({ kernel });
-  return vm.machine.hardware.vcpus[0].tscKhz;
+/** What runs guests, and the frequency that it gives every new guest's TSC, whatever the VMM. */
+async function describeGuests(
+  kernel: string,
+  accel?: AcceleratorName,
+): Promise<Pick<Host, "accel" | "tscKhz">> {
+  await using vm = await createVm({ kernel, ...(accel && { accelerators: [accel] }) });
+  const { accelerator, hardware } = vm.machine;
+  return { accel: accelerator.name, tscKhz: hardware.vcpus[0].tscKhz };
+}
+
+/** The priority of the session among all others, where the kernel groups tasks by sessions (sched(7)). */
+async function groupNice(): Promise<number> {
+  return Number((await read("/proc/self/autogroup"))?.match(/nice (-?\d+)/)?.[1] ?? 0);
 }
 
 async function memory(name: string): Promise<number> {

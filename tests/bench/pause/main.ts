@@ -6,7 +6,8 @@
  * the update and read right after, through a mapping of the guest's RAM. A process of its own
  * watches the guest's counter in the same RAM by the host's clock. Afterwards both measure a window
  * of the same length without an update: that is the noise floor. No process has a priority that
- * not every user could give it.
+ * not every user could give it. On software CPUs only the watching process counts: QEMU stops the
+ * guest's TSC with the guest.
  *
  * @module
  */
@@ -20,6 +21,7 @@ import { renderMarkdown } from "./markdown.ts";
 import { measure } from "./measure.ts";
 import { parseOptions, type PauseOptions, usage } from "./options.ts";
 import { configurations, type Skipped, subjects } from "./plan.ts";
+import { debianQemu } from "./debian_qemu.ts";
 import { able, hasRelayParameter, qemuVersion } from "./probe.ts";
 import { failures, readResults, type Results, type Run } from "./results.ts";
 
@@ -58,11 +60,17 @@ async function measureAll(options: PauseOptions, args: readonly string[]): Promi
   const ram = await Deno.makeTempDir({ dir: "/dev/shm", prefix: "denovo-pause-" });
   try {
     const start = performance.now();
-    const qemu = options.qemu === undefined ? undefined : await qemuVersion(options.qemu);
+    const program = options.qemu === "debian" ? await debianQemu() : options.qemu;
+    const qemu = program === undefined ? undefined : await qemuVersion(program);
     const denovo = await bundleCommand();
     const kernel = await guestFile(work.path, "cpl3");
     const hasRelay = await hasRelayParameter(denovo, kernel, `${work.path}/probe`);
-    const host = await describeHost(kernel, qemu);
+    const host = await describeHost(kernel, qemu, options.accel);
+    if (host.accel === "tcg" && !options.observe) {
+      throw new Error(
+        "--observe off leaves nothing to measure by on software CPUs: QEMU's guests' clocks stop there",
+      );
+    }
     const chosen = able(subjects(options), options, { hasRelay, qemu });
     for (const skipped of chosen.skipped) saySkipped(skipped);
     const skipped = [...chosen.skipped];
@@ -81,8 +89,9 @@ async function measureAll(options: PauseOptions, args: readonly string[]): Promi
         saySkipped(what);
       },
     };
-    const context = { folder: work.path, ramFile: `${ram}/ram`, denovo, qemu: options.qemu };
-    await measure(plan, { ...context, tscKhz: host.tscKhz, hasRelay, observe: options.observe });
+    const { accel, tscKhz } = host;
+    const context = { folder: work.path, ramFile: `${ram}/ram`, denovo, qemu: program, accel };
+    await measure(plan, { ...context, tscKhz, hasRelay, observe: options.observe });
     if (plan.signal.aborted) plan.onSkip({ what: "the rest", reason: "interrupted by SIGINT" });
     const left = new Set(runs.map(({ configuration }) => configuration));
     if (left.size === 0) throw new Error("Nothing could be measured: see what was skipped, above");

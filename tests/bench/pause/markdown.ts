@@ -24,7 +24,13 @@ export const columnNotes =
   "process that watched the guest's counter. _at STOP_: the gap that the guest saw around the moment " +
   "at which the VMM stopped it: the update's own pause, whatever else made it wait. _after_: what it " +
   "lost in the 100 ms after that, or a little more, against its pace later on. _x-pause_: the " +
-  "pause by the VMM's own account. p99 by nearest rank: with fewer than 100 runs it is the maximum.";
+  "pause by the VMM's own account. _update_: from the command until the guest ran in the successor, " +
+  "whose start is part of it in cpr-exec and cpr-reboot. p99 by nearest rank: with fewer than 100 runs it is the maximum.";
+
+/** What is different on software CPUs. */
+export const outsideNote =
+  "The guests ran on the VMMs' software CPUs, and QEMU's stops the guest's TSC together with the " +
+  "guest: pause, floor and _at STOP_ are what the process saw that watched the guest's counter.";
 
 /** Renders the report. */
 export function renderMarkdown(results: Results): string {
@@ -34,6 +40,7 @@ export function renderMarkdown(results: Results): string {
     floorSentence(results),
     table(results),
     columnNotes,
+    ...(results.host.accel === "tcg" ? [outsideNote] : []),
     ...comparison(results),
     ...failureSection(results),
     ...skippedSection(results),
@@ -52,9 +59,12 @@ export function describe({ date, command, seconds, quick, host }: Results): stri
     `${host.cpus} × ${host.cpu}${host.hypervisor ? " (itself a virtual machine)" : ""}, ` +
     `${(host.memoryMiB / 1024).toFixed(0)} GiB, Linux ${host.kernel}, ` +
     `governor ${host.governor}, TSC ${(host.tscKhz / 1000).toFixed(1)} MHz`,
+    `guests run on ${host.accel === "kvm" ? "KVM" : "the VMMs' software CPUs (-accel tcg)"}`,
     `huge pages: ${host.hugePages}; load average before ${loads(host.loadBefore)}, ` +
     `after ${loads(host.loadAfter)}`,
-    "no process had a raised priority or a processor of its own",
+    host.nice < 0
+      ? `all processes of the measurement had the priority nice ${host.nice}`
+      : "no process had a raised priority or a processor of its own",
     ...(host.loadBefore[0] > host.cpus / 4
       ? ["THE MACHINE WAS BUSY before this began: judge by the noise floor, or measure again"]
       : []),
@@ -76,7 +86,7 @@ export function floorSentence({ runs }: Results): string {
 
 const head = [
   ...["guest", "VMM and mode", "n", "failed", "median", "min", "max", "p99"],
-  ...["floor median", "floor max", "observed", "at STOP", "after", "x-pause"],
+  ...["floor median", "floor max", "observed", "at STOP", "after", "x-pause", "update"],
 ];
 
 function table(results: Results): string {
@@ -103,6 +113,7 @@ function line(configuration: Configuration, subject: Subject, runs: readonly Run
     medianOf(runs, "atStopUs"),
     medianOf(runs, "afterUs"),
     medianOf(runs, "xPauseUs"),
+    ms(times1000(summaryOf(runs, "updateMs")?.median)),
   ];
 }
 
@@ -117,6 +128,30 @@ export function ms(us: number | undefined): string {
   return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : value >= 1 ? 2 : 3);
 }
 
+function times1000(value: number | undefined): number | undefined {
+  return value === undefined ? undefined : value * 1000;
+}
+
+/** What two VMMs are compared by. */
+const compared = [
+  { quantity: "gapUs", name: "pause", us: 1 },
+  { quantity: "atStopUs", name: "at STOP", us: 1 },
+  { quantity: "updateMs", name: "update", us: 1000 },
+] as const;
+
+/**
+ * One number of ours beside one of theirs: the medians' ratio, and how it spreads over pairs of runs
+ * that were made in turns.
+ */
+function ratioOf(ours: readonly number[], theirs: readonly number[]): string {
+  const [a, b] = [ours, theirs].map((values) => summarize(values).median);
+  const pairs = ours.slice(0, theirs.length).map((value, i) => value / theirs[i])
+    .toSorted((x, y) => x - y);
+  const quartile = (share: number) => pairs[Math.max(0, Math.ceil(share * pairs.length) - 1)];
+  const spread = `${quartile(0.25).toFixed(2)} to ${quartile(0.75).toFixed(2)}`;
+  return `ratio ${(a / b).toFixed(2)} (${spread})`;
+}
+
 /** Denovo beside QEMU where both were measured in the same mode. */
 function comparison(results: Results): string[] {
   const base = results.configurations[0];
@@ -124,16 +159,19 @@ function comparison(results: Results): string[] {
     const mine = results.subjects.find(({ vmm, mode }) => vmm === "denovo" && mode === theirs.mode);
     if (!mine) return [];
     const [ours, other] = [mine, theirs].map((subject) => runsOf(results, base, subject));
-    const ratios = (["gapUs", "atStopUs"] as const).flatMap((quantity) => {
-      const [a, b] = [ours, other].map((runs) => summaryOf(runs, quantity)?.median);
-      if (a === undefined || b === undefined) return [];
-      const what = quantity === "gapUs" ? "pause" : "at STOP";
-      return `${what} ${ms(a)} and ${ms(b)}, ratio ${(a / b).toFixed(2)}`;
+    const ratios = compared.flatMap(({ quantity, name, us }) => {
+      const [a, b] = [ours, other].map((runs) => samples(runs, quantity));
+      if (a.length === 0 || b.length === 0) return [];
+      const [x, y] = [a, b].map((values) => ms(summarize(values).median * us));
+      return `${name} ${x} and ${y}, ${ratioOf(a, b)}`;
     });
     return ratios.length === 0 ? [] : `- ${mine.name}, ${theirs.name}: ${ratios.join("; ")}`;
   });
   if (lines.length === 0) return [];
-  return [`## Beside QEMU (${base.name}, medians in ms)`, lines.join("\n")];
+  return [
+    `## Beside QEMU (${base.name}, medians in ms, ratios with the quartiles of the pairs)`,
+    lines.join("\n"),
+  ];
 }
 
 function failureSection({ runs }: Results): string[] {

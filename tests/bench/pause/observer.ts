@@ -1,6 +1,7 @@
 /**
  * A process of its own that looks at the guest's counters and notes for how long they stood still,
- * by CLOCK_MONOTONIC: a check of what the guest says about itself.
+ * by CLOCK_MONOTONIC: a check of what the guest says about itself, and all there is where the guest's
+ * clock stands still with it.
  *
  * It looks every 50 µs or so and sleeps in between: a process that spins would take a processor from
  * the VMMs. The bench tells it by a page of shared memory when to begin and to end.
@@ -24,16 +25,24 @@ export const Control = {
   GAP: 2,
   /** The longest time from one look to the next, nanoseconds. */
   BLIND: 3,
+  /** How many gaps were listed; of more than {@linkcode LISTED_GAPS} the last ones are there. */
+  LISTED: 4,
+  /** From here on the listed gaps: when each began and ended, nanoseconds of CLOCK_MONOTONIC. */
+  GAPS: 8,
 } as const;
 
 /** What the bench asks for. */
 export const Request = { REST: 0n, WATCH: 1n } as const;
-/** Bytes of the control page. */
-export const CONTROL_SIZE = 4096;
+/** How many gaps there is room for. */
+export const LISTED_GAPS = 1024;
+/** Bytes of the control memory. */
+export const CONTROL_SIZE = 8 * (Control.GAPS + 2 * LISTED_GAPS);
 
 const STDIN = 0;
 const REST_MS = 2;
 const INTERVAL_NS = 50_000n;
+/** Gaps that are listed: clearly longer than the time between two looks. */
+const LISTED_FROM_NS = 4n * INTERVAL_NS;
 
 function observe(controlPath: string, guestRam: string, addresses: readonly number[]): void {
   using controlFile = openFile(controlPath, O.RDWR);
@@ -67,6 +76,7 @@ function watch(
   const changed = counters.map(() => looked);
   let gap = 0n;
   let blind = 0n;
+  let listed = 0;
   // The last look comes after the request to end: nothing that was before it is missed.
   for (let isLast = false; !isLast;) {
     armTimerfd(timer.fd, looked + INTERVAL_NS);
@@ -80,12 +90,18 @@ function watch(
       const still = now - changed[i];
       if (still > gap) gap = still;
       if (value === values[i]) continue;
+      if (still >= LISTED_FROM_NS) {
+        const at = Control.GAPS + 2 * (listed++ % LISTED_GAPS);
+        control[at] = changed[i];
+        control[at + 1] = now;
+      }
       values[i] = value;
       changed[i] = now;
     }
   }
   control[Control.GAP] = gap;
   control[Control.BLIND] = blind;
+  control[Control.LISTED] = BigInt(listed);
 }
 
 if (import.meta.main) {

@@ -6,7 +6,8 @@
 import type { OwnedFd } from "../../../ffi/fd.ts";
 import { makeMemfd, type MappedRegion, mapShared } from "../../../ffi/memory.ts";
 import { sleep } from "../program.ts";
-import { Control, CONTROL_SIZE, Request } from "./observer.ts";
+import type { Interval } from "./gaps.ts";
+import { Control, CONTROL_SIZE, LISTED_GAPS, Request } from "./observer.ts";
 
 const program = new URL("observer.ts", import.meta.url).pathname;
 const PATIENCE_MS = 10_000;
@@ -17,6 +18,8 @@ export interface Observation {
   readonly gapUs: number;
   /** The longest time for which the observer did not look, microseconds. */
   readonly blindUs: number;
+  /** The gaps that it could tell from the time between two looks, the last ones if there were many. */
+  readonly gaps: readonly Interval[];
 }
 
 /** The observer's process. */
@@ -49,7 +52,7 @@ export class Observer implements AsyncDisposable {
     this.#control[Control.REQUEST] = Request.REST;
     await this.#reaches(Request.REST);
     const us = (word: number) => Number(this.#control[word]) / 1000;
-    return { gapUs: us(Control.GAP), blindUs: us(Control.BLIND) };
+    return { gapUs: us(Control.GAP), blindUs: us(Control.BLIND), gaps: this.#gaps() };
   }
 
   /** Ends the process. */
@@ -58,6 +61,14 @@ export class Observer implements AsyncDisposable {
     await this.#child.status;
     this.#region.close();
     this.#memfd.close();
+  }
+
+  #gaps(): Interval[] {
+    const length = Math.min(Number(this.#control[Control.LISTED]), LISTED_GAPS);
+    return Array.from({ length }, (_, i) => {
+      const [startNs, endNs] = [0, 1].map((j) => Number(this.#control[Control.GAPS + 2 * i + j]));
+      return { startNs, endNs };
+    });
   }
 
   async #reaches(state: bigint): Promise<void> {

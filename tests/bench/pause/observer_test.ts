@@ -1,8 +1,10 @@
 /** What looks at a guest's RAM, with a file in the guest's place. */
 import assert from "node:assert/strict";
+import { monotonicNow } from "../../../ffi/event.ts";
 import { makeMemfd, mapShared } from "../../../ffi/memory.ts";
 import { layout } from "../../guests/programs.ts";
 import { sleep } from "../program.ts";
+import { gapAround, lengthUs } from "./gaps.ts";
 import { counterAddresses, GuestRam, WINDOW } from "./guest_ram.ts";
 import { Observer } from "./observer_client.ts";
 import type { Configuration } from "./results.ts";
@@ -70,19 +72,26 @@ Deno.test("the observer sees for how long one of two counters stood still", asyn
   try {
     await observer.begin();
     memory.set(standing, 1);
+    const began = monotonicNow();
     const start = performance.now();
     await sleep(300);
     const stillUs = (performance.now() - start) * 1000;
     memory.set(standing, 2);
-    const { gapUs, blindUs } = await observer.end();
+    const { gapUs, blindUs, gaps } = await observer.end();
     // It may see both changes late, each by no longer than it did not look.
     assert.ok(gapUs >= stillUs - blindUs, `saw ${gapUs} of ${stillUs}, blind for ${blindUs}`);
     assert.ok(blindUs > 0);
+    // The longest one is listed with its time, also between those of the counter that moves.
+    const longest = gaps.map(lengthUs).toSorted((a, b) => a - b).at(-1);
+    assert.equal(longest, gapUs);
+    const middleNs = began + stillUs * 500;
+    assert.equal(lengthUs(gapAround(gaps, middleNs)!), gapUs);
     // A new window knows nothing of the one before.
     const again = performance.now();
     await observer.begin();
     const next = await observer.end();
     assert.ok(next.gapUs <= (performance.now() - again) * 1000);
+    assert.ok(!next.gaps.some(({ startNs }) => startNs < began + stillUs * 1000));
   } finally {
     clearInterval(ticking);
   }

@@ -4,6 +4,7 @@
  * @module
  */
 import { parseArgs } from "node:util";
+import { type AcceleratorName, acceleratorNames } from "../../../vmm/accel/accelerator.ts";
 import { type Configuration, guests, type Mode, modes } from "./results.ts";
 
 /** What `--help` prints. */
@@ -20,10 +21,14 @@ pause.html. Each list's first value is part of the base, which every other value
 --pages LIST       of 4K, 2M [default=all]
 --cpus LIST        numbers of vCPUs, measured with the guest 'smp'; or none [default=1,2,4]
 --populate LIST    of off, on: RAM that is allocated before the guest starts [default=all]
---qemu PATH        a qemu-system-x86_64 of version 10.0 or newer, measured in turns with Denovo
+--accel NAME       what runs the guests of all VMMs: kvm, or tcg, the VMMs' own software CPUs
+                   [default=kvm where /dev/kvm opens]
+--qemu PATH        a qemu-system-x86_64 of version 10.0 or newer, measured in turns with Denovo;
+                   or 'debian': that of Debian sid, which is fetched (as root, with mmdebstrap)
 --machines LIST    QEMU's machines, of microvm, q35 [default=all]
 --observe on|off   whether a second process watches the guest as well; it looks every 50 us, which
-                   is felt where there are few processors [default=on]
+                   is felt where there are few processors; with --accel tcg it is what measures
+                   [default=on]
 --out DIR          where the files go [default=dist]
 --report FILE      measures nothing: makes the reports from a pause.json
 --check-report     opens the report in headless Chromium and checks what is drawn
@@ -40,6 +45,8 @@ export interface PauseOptions {
   readonly pages: readonly Configuration["page"][];
   readonly cpus: readonly number[];
   readonly populate: readonly boolean[];
+  /** What shall run the guests; undefined for what this host has. */
+  readonly accel?: AcceleratorName;
   readonly qemu?: string;
   readonly machines: readonly ("microvm" | "q35")[];
   readonly out: string;
@@ -51,7 +58,7 @@ export interface PauseOptions {
 
 const strings = [
   ...["runs", "modes", "guests", "ram", "pages", "cpus", "populate"],
-  ...["qemu", "machines", "observe", "out", "report"],
+  ...["accel", "qemu", "machines", "observe", "out", "report"],
 ] as const;
 const flags = ["quick", "check-report", "help"] as const;
 
@@ -77,6 +84,7 @@ export function parseOptions(args: readonly string[]): PauseOptions {
     pages: pick("pages", ["4K", "2M"], ["4K"]),
     cpus: cpuList(text(values.cpus) ?? (quick ? "none" : "1,2,4")),
     populate: pick("populate", ["off", "on"], ["off"]).map((word) => word === "on"),
+    accel: choices("accel", text(values.accel), acceleratorNames)?.[0],
     qemu: text(values.qemu),
     machines: pick("machines", ["microvm", "q35"], ["microvm"]),
     out: text(values.out) ?? dist,

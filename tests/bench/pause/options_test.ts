@@ -12,6 +12,8 @@ Deno.test("parseOptions() asks for everything 30 times when nothing is given", (
   assert.deepEqual(options.cpus, [1, 2, 4]);
   assert.deepEqual(options.populate, [false, true]);
   assert.equal(options.qemu, undefined);
+  assert.equal(options.accel, undefined);
+  assert.equal(parseOptions(["--accel", "tcg"]).accel, "tcg");
   assert.equal(options.observe, true);
   assert.equal(parseOptions(["--observe", "off"]).observe, false);
 });
@@ -40,6 +42,7 @@ const refusals: readonly (readonly [string, string[], RegExp])[] = [
   ["a size without a unit", ["--ram", "256"], /^--ram takes sizes of at least 128M .*, not '256'$/],
   ["too little RAM", ["--ram", "1G,64M"], /^--ram takes sizes of at least 128M .*, not '64M'$/],
   ["an unknown mode", ["--modes", "transfer,copy"], /^--modes does not know 'copy': give any of /],
+  ["an unknown accelerator", ["--accel", "xen"], /^--accel does not know 'xen': .*kvm, tcg$/],
   [
     "the guest of --cpus",
     ["--guests", "smp"],

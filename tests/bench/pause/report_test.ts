@@ -58,11 +58,12 @@ Deno.test("the table gives n, failures, median, min, max, p99, floor, the other 
       atStopUs: 1950,
       afterUs: -1960,
       xPauseUs: 1900,
+      updateMs: 1234,
     }
   );
   assert.deepEqual(cells(renderMarkdown(results), base.name, transfer.name), [
     ...[base.name, transfer.name, "3", "0"],
-    ...["2.00", "1.00", "3.00", "3.00", "0.020", "0.030", "2.10", "1.95", "-1.960", "1.90"],
+    ...["2.00", "1.00", "3.00", "3.00", "0.020", "0.030", "2.10", "1.95", "-1.960", "1.90", "1234"],
   ]);
 });
 
@@ -100,11 +101,35 @@ Deno.test("the Markdown tells the machine, the noise floor, what is skipped, and
   assert.match(markdown, /^## Not measured\n\n- Denovo exec-relay: no such parameter$/m);
   assert.match(
     markdown,
-    /^- Denovo transfer, QEMU microvm transfer: pause 13\.5 and 12\.0, ratio 1\.12$/m,
+    /^- Denovo transfer, QEMU microvm transfer: pause 13\.5 and 12\.0, ratio 1\.12 \(0\.91 to 1\.27\)$/m,
   );
   assert.match(markdown, /^- THE MACHINE WAS BUSY/m);
   const idle = { ...recorded, host: { ...recorded.host, loadBefore: [0.1, 3, 3] } };
   assert.doesNotMatch(renderMarkdown(idle), /BUSY/);
+});
+
+Deno.test("the Markdown tells what ran the guests, and by which clock they were measured", () => {
+  const text = renderMarkdown(recorded);
+  assert.match(text, /^- guests run on KVM$/m);
+  assert.match(text, /^- no process had a raised priority or a processor of its own$/m);
+  assert.doesNotMatch(text, /stops the guest's TSC/);
+  const host = { ...recorded.host, accel: "tcg", nice: -10 } as const;
+  const software = renderMarkdown({ ...recorded, host });
+  assert.match(software, /^- guests run on the VMMs' software CPUs \(-accel tcg\)$/m);
+  assert.match(software, /^- all processes of the measurement had the priority nice -10$/m);
+  assert.match(software, /^The guests ran on .* stops the guest's TSC together with the guest/m);
+});
+
+Deno.test("a ratio is the medians', and spreads from quartile to quartile of the pairs", () => {
+  const ours = [1, 2, 3, 4, 50];
+  const results = changed((run) =>
+    run.configuration !== base.name ? run : {
+      ...run,
+      updateMs: run.subject === transfer.name ? ours[run.index] : [10, 5, 2][run.index],
+    }
+  );
+  // Of the pairs 0.1, 0.4 and 1.5; the medians are 2 and 5.
+  assert.match(renderMarkdown(results), /update 2\.00 and 5\.00, ratio 0\.40 \(0\.10 to 1\.50\)$/m);
 });
 
 Deno.test("the page has a dot for each run of the base, and for each noise floor", () => {

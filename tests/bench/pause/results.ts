@@ -4,6 +4,7 @@
  * @module
  */
 import { z } from "zod";
+import { acceleratorNames } from "../../../vmm/accel/accelerator.ts";
 import { summarize, type Summary } from "../statistics.ts";
 
 /** How a VMM is replaced; `exec` is direct, `exec-relay` goes through a helper process. */
@@ -59,7 +60,11 @@ const run = z.object({
   generation: z.int().nonnegative(),
   /** Why it failed; what follows is there only if it did not. */
   error: z.string().optional(),
-  /** The longest gap that the guest saw, in microseconds; of all vCPUs the longest. */
+  /**
+   * The longest gap, in microseconds; of all vCPUs the longest. On KVM it is what the guest saw; on
+   * software CPUs, where QEMU's guests' clocks stand still in a pause, what the other process saw.
+   * The same goes for `floorUs` and `atStopUs`.
+   */
   gapUs: z.number().optional(),
   /** The same in a window of the same length without an update: the noise floor. */
   floorUs: z.number().optional(),
@@ -68,7 +73,7 @@ const run = z.object({
   /** What the other process saw, in microseconds. */
   observedUs: z.number().optional(),
   /**
-   * The gap that the guest saw around the moment of the event STOP, in microseconds: the update's own
+   * The gap around the moment of the event STOP, in microseconds: the update's own
    * pause, whatever else made the guest wait in the window. Not where the guest is stopped twice.
    */
   atStopUs: z.number().optional(),
@@ -80,6 +85,8 @@ const run = z.object({
   afterUs: z.number().optional(),
   /** The longest time for which it did not look: it sees a pause too long by up to twice this. */
   observerBlindUs: z.number().optional(),
+  /** From the command to its end, with the guest running in the successor; milliseconds. */
+  updateMs: z.number().optional(),
   /** What the VMM says that the pause was, in microseconds (Denovo's `x-pause`). */
   xPauseUs: z.number().optional(),
   /** The VMM's own account of the pause (Denovo's `x-timeline`). */
@@ -98,7 +105,11 @@ const host = z.object({
   deno: z.string(),
   denovo: z.string(),
   qemu: z.string().optional(),
+  /** What ran the guests, of all VMMs. Measurements from before there was a choice are KVM's. */
+  accel: z.enum(acceleratorNames).default("kvm"),
   tscKhz: z.number(),
+  /** The priority of all processes that took part: 0, or less if the user has raised it. */
+  nice: z.int().default(0),
   loadBefore: z.array(z.number()),
   loadAfter: z.array(z.number()),
 });
@@ -141,7 +152,8 @@ export type Quantity =
   | "atStopUs"
   | "afterUs"
   | "xPauseUs"
-  | "windowMs";
+  | "windowMs"
+  | "updateMs";
 
 /**
  * Reads a file that was written before.

@@ -7,7 +7,7 @@ import { z } from "zod";
 import { monotonicNow, monotonicNs, realtimeNs } from "../../../ffi/event.ts";
 import { sleep } from "../program.ts";
 import { counterAddresses, GuestRam, ramPath } from "./guest_ram.ts";
-import { type Gap, gapAround, lengthUs, lostUs, type Pace } from "./gaps.ts";
+import { type Gap, gapAround, type Interval, lengthUs, lostUs, type Pace } from "./gaps.ts";
 import { type Observation, Observer } from "./observer_client.ts";
 import { type Configuration, type Run, step, type Subject } from "./results.ts";
 import { makeUpdate } from "./update.ts";
@@ -34,6 +34,15 @@ export interface SessionContext extends CommandContext {
 
 /** What one update gave. */
 export type Outcome = Omit<Run, "configuration" | "subject" | "index" | "error">;
+
+/** What was seen while something was done. */
+interface Window {
+  /** The longest gap, by the clock that this session goes by. */
+  readonly gapUs: number;
+  readonly windowMs: number;
+  /** By the second process, if there is one. */
+  readonly seen?: Observation;
+}
 
 /** A running guest under measurement. */
 export class Session implements AsyncDisposable {
@@ -84,9 +93,13 @@ export class Session implements AsyncDisposable {
     });
     await update.prepare();
     const old = this.#vmm;
-    const pause = await this.#window(() => update.perform());
-    const atStop = this.#gapAtStop(old);
-    const afterUs = atStop && await this.#lostAfter(atStop);
+    let updateMs = 0;
+    const pause = await this.#window(async () => {
+      const start = performance.now();
+      await update.perform();
+      updateMs = performance.now() - start;
+    });
+    const { atStop, afterUs } = await this.#aroundStop(old, pause);
     const { vmm, info } = await update.finish();
     this.#vmm = vmm;
     await sleep(SETTLE_MS);
@@ -98,6 +111,7 @@ export class Session implements AsyncDisposable {
       gapUs: pause.gapUs,
       floorUs: idle.gapUs,
       windowMs: pause.windowMs,
+      updateMs,
       ...(pause.seen && {
         observedUs: pause.seen.gapUs,
         observerBlindUs: pause.seen.blindUs,
@@ -146,11 +160,7 @@ export class Session implements AsyncDisposable {
   }
 
   /** Measures what the guest and the observer see while something is done. */
-  async #window(action: () => Promise<void>): Promise<{
-    readonly gapUs: number;
-    readonly windowMs: number;
-    readonly seen?: Observation;
-  }> {
+  async #window(action: () => Promise<void>): Promise<Window> {
     await this.#observer?.begin();
     // A gap that a vCPU has just seen may be stored right after it was cleared: not in this window.
     this.#ram.clearGaps();
@@ -160,9 +170,27 @@ export class Session implements AsyncDisposable {
     await action();
     // Nor may one be missed that is stored a moment later.
     for (let i = 0; i < 2; i++) await this.#counts();
-    const gapUs = this.#ram.longestGap() / this.context.tscKhz * 1000;
+    const ownUs = this.#ram.longestGap() / this.context.tscKhz * 1000;
     const windowMs = performance.now() - start;
-    return { gapUs, windowMs, seen: await this.#observer?.end() };
+    const seen = await this.#observer?.end();
+    return { gapUs: this.#isSeenFromOutside ? seen!.gapUs : ownUs, windowMs, seen };
+  }
+
+  /** The TSC of a guest of QEMU's software CPU stands still while the guest does. */
+  get #isSeenFromOutside(): boolean {
+    return this.context.accel === "tcg";
+  }
+
+  /** The update's own pause, and what the guest lost after it. */
+  async #aroundStop(
+    old: VmmProcess,
+    { seen }: Window,
+  ): Promise<{ readonly atStop?: Interval; readonly afterUs?: number }> {
+    const moment = this.#stopMoment(old);
+    if (moment === undefined) return {};
+    if (this.#isSeenFromOutside) return { atStop: gapAround(seen!.gaps, moment) };
+    const atStop = gapAround(this.#ram.gaps(this.context.tscKhz), moment);
+    return { atStop, afterUs: atStop && await this.#lostAfter(atStop) };
   }
 
   /**
@@ -180,12 +208,11 @@ export class Session implements AsyncDisposable {
     return lostUs({ ns: endNs, count }, paces[0], [paces[1], paces[2]]);
   }
 
-  /** The gap that the guest saw at the moment of the event STOP. */
-  #gapAtStop({ stoppedUs }: VmmProcess): Gap | undefined {
+  /** The moment of the event STOP, nanoseconds of CLOCK_MONOTONIC. */
+  #stopMoment({ stoppedUs }: VmmProcess): number | undefined {
     // The helper's way has two pauses, and only the first one has an event.
     if (stoppedUs === undefined || this.subject.mode === "exec-relay") return undefined;
-    const moment = stoppedUs * 1000 - Number(realtimeNs() - monotonicNs());
-    return gapAround(this.#ram.gaps(this.context.tscKhz), moment);
+    return stoppedUs * 1000 - Number(realtimeNs() - monotonicNs());
   }
 
   async #counts(): Promise<void> {

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { AcceleratorName } from "../../../vmm/accel/accelerator.ts";
 import type { Configuration, Subject } from "./results.ts";
 
 /** What the command lines need to know. */
@@ -12,6 +13,8 @@ export interface CommandContext {
   readonly denovo: readonly string[];
   /** QEMU's path. */
   readonly qemu: string | undefined;
+  /** What runs the guests: KVM, or the VMM's own software CPU. */
+  readonly accel: AcceleratorName;
   /** The guest's ELF file. */
   readonly kernel: string;
   /** Where RAM lies that outlives the VMM, for cpr-reboot. */
@@ -19,15 +22,18 @@ export interface CommandContext {
 }
 
 const qemuMachines = {
-  microvm: "microvm,accel=kvm,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on,auto-kernel-cmdline=off",
-  q35: "q35,accel=kvm",
+  microvm: "microvm,acpi=off,pit=on,pic=on,rtc=on,isa-serial=on,auto-kernel-cmdline=off",
+  q35: "q35",
 };
+
+/** For KVM not `host`: kernel mode is interpreted on some hosts, which then lack CMPXCHG16B. */
+const qemuCpus = { kvm: "qemu64,-cx16,+xsaveerptr,+kvmclock", tcg: "qemu64" };
 
 /** The command that starts a subject's VMM, without its monitor and `-incoming`. */
 export function commandOf(
   { vmm, machine, mode }: Subject,
   configuration: Configuration,
-  { denovo, qemu, kernel, ramFile }: CommandContext,
+  { denovo, qemu, accel, kernel, ramFile }: CommandContext,
 ): string[] {
   const { cpus, ram } = configuration;
   const own = vmm === "denovo"
@@ -36,11 +42,11 @@ export function commandOf(
       qemu!,
       "-machine",
       `${qemuMachines[machine]},memory-backend=ram0,aux-ram-share=on`,
-      // Not `host`: kernel mode is interpreted on some hosts, which then lack CMPXCHG16B.
-      ...["-cpu", "qemu64,-cx16,+xsaveerptr,+kvmclock", "-no-user-config"],
+      ...["-cpu", qemuCpus[accel], "-no-user-config"],
     ];
   return [
     ...own,
+    ...["-accel", accel],
     ...["-smp", `${cpus}`, "-m", `${ram / 2 ** 20}M`],
     ...["-object", memoryBackend(configuration, mode === "reboot" ? ramFile : undefined)],
     ...["-nodefaults", "-display", "none", "-serial", "null", "-kernel", kernel],
