@@ -57,6 +57,8 @@ export class ChardevSet implements Keeper {
   readonly #configs = new Map<string, ChardevConfig>();
   /** Ids of those that monitors use. */
   readonly #monitors = new Set<string>();
+  /** What a successor has been told of the state of each backend that it has too. */
+  readonly #told = new Map<string, string>();
   /** Backends whose connections still are a predecessor's. */
   readonly #borrowed = new Set<string>();
 
@@ -131,6 +133,7 @@ export class ChardevSet implements Keeper {
       const keeps = this.keeps(id);
       if (keeps === "nothing" || (to === "neighbour" && keeps !== "all")) continue;
       const state = keeps === "all" ? this.stateOf(id) : backend.saveState();
+      if (keeps === "all") this.#told.set(id, JSON.stringify(state));
       values.push(encodeState(id, keeps === "listener" ? { ...state, connected: false } : state));
       for (const { name, fd } of backend.keptFds()) {
         if (keeps !== "listener" || name === LISTENER) {
@@ -141,11 +144,16 @@ export class ChardevSet implements Keeper {
     return { fds, values };
   }
 
-  /** The states that the backends have now which a neighbour has too. */
+  /**
+   * The states of the backends which a neighbour has too, where they are not what it has been told:
+   * as a rule nothing has changed, and there is nothing to write and to read while the guest waits.
+   */
   changes(): HandedValue[] {
     const changes: HandedValue[] = [];
     for (const id of this.#backends.keys()) {
-      if (this.keeps(id) === "all") changes.push(encodeState(id, this.stateOf(id)));
+      if (this.keeps(id) !== "all") continue;
+      const state = this.stateOf(id);
+      if (JSON.stringify(state) !== this.#told.get(id)) changes.push(encodeState(id, state));
     }
     return changes;
   }

@@ -137,13 +137,17 @@ export class Ps2Keyboard {
     keys.scanningOff &= 1;
     keys.heldCount = Math.min(keys.heldCount, MAX_KEYS);
     keys.waitingLength = Math.min(keys.waitingLength, keys.waiting.length);
-    if (keys.heldCount === 0) keys.waitingLength = 0;
+    if (keys.heldCount === 0) {
+      // A timer that was set for others finds nothing to release.
+      keys.waitingLength = 0;
+      keys.deadline = 0n;
+      return;
+    }
     // Another host's clock, or the same one's after it was booted, may be far behind.
     const latest = this.#clock.monotonicNs() + BigInt(keys.holdMs) * NS_PER_MS;
     if (keys.deadline > latest) keys.deadline = latest;
     if (keys.deadline < 1n) keys.deadline = 1n;
-    if (keys.heldCount === 0) keys.deadline = 0n;
-    this.#timer.arm(keys.heldCount === 0 ? 0n : keys.deadline);
+    this.#timer.arm(keys.deadline);
   }
 
   /**

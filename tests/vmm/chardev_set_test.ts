@@ -10,6 +10,7 @@ import { Inheritance, type Successor } from "../../vmm/inheritance.ts";
 
 const host = { notice: () => {}, quit: () => {} };
 const encode = (text: string) => new TextEncoder().encode(text);
+const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
 
 /** A reactor, a folder and sets of character devices. */
 class Stage implements AsyncDisposable {
@@ -93,11 +94,31 @@ Deno.test("a set of character devices hands over what each successor goes on wit
   for (const to of ["helper", "same process"] as const) {
     assert.deepEqual(names(to), [...inPlace, ...states]);
   }
-  assert.deepEqual(set.changes().map(({ name, id }) => `${name} ${id}`), [
-    "chardev a",
-    "chardev f",
-    "chardev mon-on",
+});
+
+Deno.test("a set tells a neighbour again only of what has changed since it was told", async () => {
+  await using stage = await Stage.open();
+  const set = await stage.set([
+    stage.server("a"),
+    stage.server("off", false),
+    stage.file("f"),
+    stage.server("mon"),
+    stage.server("mon-on", true),
   ]);
+  const speaker = new Speaker("before");
+  set.attach("a", speaker);
+  const changes = () => set.changes().map(({ id, data }) => `${id} ${decode(data)}`);
+  const state = (word: string) => `a {"connected":false,"frontend0":"${word}"}`;
+  assert.deepEqual(changes(), [state("before"), "f {}", 'mon-on {"connected":false}']);
+  for (const to of ["neighbour", "helper"] as const) {
+    set.handOver(to);
+    assert.deepEqual(changes(), []);
+    Object.assign(speaker, { word: "after" });
+    assert.deepEqual(changes(), [state("after")]);
+    assert.deepEqual(changes(), [state("after")]);
+    Object.assign(speaker, { word: "before" });
+    assert.deepEqual(changes(), []);
+  }
 });
 
 Deno.test("a monitor's connection is not handed over, and its successor knows", async () => {
@@ -108,29 +129,31 @@ Deno.test("a monitor's connection is not handed over, and its successor knows", 
   while (!set.get("mon").connected) await new Promise((resolve) => setTimeout(resolve, 1));
   const { fds, values: [{ data }] } = set.handOver("same process");
   assert.deepEqual(fds.map(({ name }) => name), ["chardev/listener"]);
-  assert.deepEqual(JSON.parse(new TextDecoder().decode(data)), { connected: false });
+  assert.deepEqual(JSON.parse(decode(data)), { connected: false });
 });
 
-Deno.test("a set goes on where its predecessor was when the guest came", async () => {
-  await using stage = await Stage.open();
-  const configs = [stage.server("a"), stage.file("f")];
-  const old = await stage.set(configs);
-  const speaker = new Speaker("before");
-  old.attach("a", speaker);
-  const inheritance = inheritedFrom(old, "neighbour");
-  const next = await stage.set(configs, inheritance);
-  inheritance.checkEmpty();
-  const listener = new Speaker();
-  next.attach("a", listener);
-  assert.equal(next.get("a").held, "everything");
-  assert.ok(next.hasFrontendStates);
-  Object.assign(speaker, { word: "after" });
-  const takeOver = next.arrive(old.changes());
-  assert.deepEqual(listener.restored, []);
-  takeOver();
-  assert.deepEqual(listener.restored, ["after"]);
-  assert.equal(next.get("a").held, "nothing");
-});
+for (const word of ["after", "before"]) {
+  Deno.test(`a set goes on where its predecessor was when the guest came: ${word}`, async () => {
+    await using stage = await Stage.open();
+    const configs = [stage.server("a"), stage.file("f")];
+    const old = await stage.set(configs);
+    const speaker = new Speaker("before");
+    old.attach("a", speaker);
+    const inheritance = inheritedFrom(old, "neighbour");
+    const next = await stage.set(configs, inheritance);
+    inheritance.checkEmpty();
+    const listener = new Speaker();
+    next.attach("a", listener);
+    assert.equal(next.get("a").held, "everything");
+    assert.ok(next.hasFrontendStates);
+    Object.assign(speaker, { word });
+    const takeOver = next.arrive(old.changes());
+    assert.deepEqual(listener.restored, []);
+    takeOver();
+    assert.deepEqual(listener.restored, [word]);
+    assert.equal(next.get("a").held, "nothing");
+  });
+}
 
 Deno.test("a set closes what it was left of devices that it does not have", async () => {
   await using stage = await Stage.open();
