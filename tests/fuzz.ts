@@ -21,16 +21,19 @@ const targets: Record<string, (seed: number, end: number) => Promise<boolean>> =
 
 async function fuzzCpu(seed: number, end: number): Promise<boolean> {
   if (!canRunNatively) throw new Error("Cannot compare with this processor, it is no x86-64 Linux");
-  let compared = 0, different = 0;
+  let compared = 0, compiled = 0, different = 0;
   for (let round = seed; performance.now() < end; round++) {
     const random = new Random(round);
     const list = [...cases(round, 4, 3000), ...simdForms.map((form) => simdCase(random, form))];
     const result = await compareCases(list);
     compared += result.compared;
+    compiled += result.compiled;
     different += result.report.length;
     for (const line of result.report) console.log(`seed ${round}: ${line}`);
   }
-  console.log(`${compared} sequences compared, ${different} differ`);
+  console.log(
+    `${compared} sequences compared, ${compiled} of them also compiled, ${different} differ`,
+  );
   return different === 0;
 }
 

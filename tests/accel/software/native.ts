@@ -122,6 +122,23 @@ export class SoftwareRunner {
 
   /** Runs one case until its fault. */
   run(one: Case): Outcome {
+    this.#prepare(one);
+    this.cpu.core.exports.refresh();
+    return this.#untilFault();
+  }
+
+  /**
+   * Runs the case that was run last once more, compiled: what the TLB had to learn it knows.
+   *
+   * @returns undefined if there is nothing in it that is compiled
+   */
+  runCompiled(one: Case): Outcome | undefined {
+    this.#prepare(one);
+    if (!this.cpu.core.compileHere(1)) return undefined;
+    return this.#untilFault();
+  }
+
+  #prepare(one: Case): void {
     const { cpu } = this;
     const { state } = cpu;
     cpu.ram.fill(0, PHYSICAL, PHYSICAL + 0x4000);
@@ -137,8 +154,11 @@ export class SoftwareRunner {
     state.rflags = BigInt(one.flags | 0x202);
     one.registers.forEach((value, n) => state.gpr.put(n, one.long ? value : value & 0xffff_ffffn));
     state.rip = BigInt(one.entry);
-    cpu.core.exports.refresh();
-    this.#untilFault();
+  }
+
+  #outcome(): Outcome {
+    const { cpu } = this;
+    const { state } = cpu;
     return {
       registers: Array.from(state.gpr),
       rip: state.rip,
@@ -150,9 +170,9 @@ export class SoftwareRunner {
     };
   }
 
-  #untilFault(): void {
+  #untilFault(): Outcome {
     for (let turn = 0; turn < 1000; turn++) {
-      if (!this.cpu.core.runToFault(10_000)) return;
+      if (!this.cpu.core.runToFault(10_000)) return this.#outcome();
     }
     throw new Error("The software CPU goes on and on");
   }

@@ -11,8 +11,9 @@ Deno.test({
   fn: async () => {
     const list = [...cases(2, 8, 0)];
     assert.ok(forms.length > 300);
-    const { compared, report } = await compareCases(list);
+    const { compared, compiled, report } = await compareCases(list);
     assert.deepEqual(report, []);
+    assert.ok(compiled > list.length / 2, `only ${compiled} of ${list.length} were compiled`);
     assert.ok(compared > list.length * 0.99, `only ${compared} of ${list.length} ran`);
   },
 });
@@ -22,8 +23,9 @@ Deno.test({
   ignore: !canRunNatively,
   fn: async () => {
     const list = [...cases(7, 0, 4000)];
-    const { compared, report } = await compareCases(list);
+    const { compared, compiled, report } = await compareCases(list);
     assert.deepEqual(report, []);
+    assert.ok(compiled > list.length / 2, `only ${compiled} of ${list.length} were compiled`);
     assert.ok(compared > list.length * 0.99, `only ${compared} of ${list.length} ran`);
   },
 });

@@ -87,6 +87,7 @@ export async function compile(
       ...["run", "-A", "--no-config", COMPILER, entry, "--outFile", output],
       // No allocator, no collector: every address is the sources' own.
       ...["--runtime", "stub", "--importMemory", "--initialMemory", "4096", "--noExportMemory"],
+      "--exportTable",
       ...["--maximumMemory", "65536", "--memoryBase", String(SHARED_SIZE)],
       ...["--use", "abort=", "--noAssert", "--enable", "threads,bulk-memory,sign-extension,simd"],
       ...["--optimizeLevel", String(level), "--shrinkLevel", "0"],

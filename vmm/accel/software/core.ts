@@ -7,6 +7,8 @@
  *
  * @module
  */
+import { Compiler } from "./compiler/compiler.ts";
+import type { CoreExports } from "./core_exports.ts";
 import { cpuState, RAM_ADDRESS, STOP } from "./cpu_state.ts";
 import type { View } from "../../../ffi/struct.ts";
 
@@ -34,19 +36,6 @@ export interface CoreHost {
   random(): number;
 }
 
-/** The module's exports. */
-export interface CoreExports {
-  run(budget: number): number;
-  budgetLeft(): number;
-  deliverFault(): number;
-  refresh(): void;
-  powerOn(bootProcessor: number, signature: number): void;
-  init(): void;
-  startUp(vector: number): void;
-  cpuidTable(): number;
-  cpuidChanged(count: number): void;
-}
-
 /** What `raise` throws: an object of its own, made once, since throwing must cost little. */
 const FAULT = { name: "exception of the guest" };
 
@@ -57,6 +46,7 @@ export class Core {
   /** The state, at address 0 of `memory`. */
   readonly state: View<typeof cpuState.fields>;
   readonly exports: CoreExports;
+  readonly #compiler: Compiler;
 
   /**
    * @param module compiled core.wasm
@@ -90,6 +80,7 @@ export class Core {
       },
     });
     this.exports = instance.exports as unknown as CoreExports;
+    this.#compiler = new Compiler(this.exports, memory);
   }
 
   /**
@@ -99,6 +90,7 @@ export class Core {
    */
   run(budget: number): number {
     let left = budget;
+    this.#compiler.compileHot();
     for (;;) {
       try {
         return this.exports.run(left);
@@ -122,6 +114,21 @@ export class Core {
     try {
       this.exports.run(budget);
       return true;
+    } catch (error) {
+      if (error !== FAULT) throw error;
+      return false;
+    }
+  }
+
+  /**
+   * Compiles the block at RIP and those around it that have been executed, as happens to what is hot.
+   *
+   * @param least how many instructions in a row are worth it
+   * @returns false if there is nothing to compile
+   */
+  compileHere(least: number): boolean {
+    try {
+      return this.#compiler.compile(this.exports.findBlock(), least);
     } catch (error) {
       if (error !== FAULT) throw error;
       return false;

@@ -302,6 +302,8 @@ export const alternatives: Readonly<Record<string, string>> = {
 export const quick: readonly string[] = [
   // Before an instruction whose bytes have changed, and where a block ends for want of room.
   ...["leaveBlock", "fallThrough"],
+  // In place of a block that is compiled.
+  "compiled",
   ...alu.flatMap((name) =>
     ["rr4", "rr8", "ri4", "ri8", "rm4", "rm8", "rr1", "ri1"].map((form) => `${name}_${form}`)
   ),

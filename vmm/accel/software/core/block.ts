@@ -6,7 +6,7 @@
 // that another CPU or a device has written is noticed at the latest in the next epoch.
 import { codeAddress } from "./access";
 import { decode } from "./decode";
-import { CODE_BASE, CODE_LIMIT, CURRENT_BLOCK, EPOCH, LINK_FROM, MODE } from "./derived";
+import { CODE_BASE, CODE_LIMIT, CURRENT_BLOCK, EPOCH, HOT_BLOCK, LINK_FROM, MODE } from "./derived";
 import { raiseGP } from "./fault";
 import { beginFetch, beginUncached, fetchCrossed, fetchLength } from "./fetch";
 import { DEAD } from "./invalidate";
@@ -28,6 +28,7 @@ import {
   BLOCK_COUNT,
   BLOCK_CS_BASE,
   BLOCK_CS_LIMIT,
+  BLOCK_HEAT,
   BLOCK_LENGTH,
   BLOCK_LINK,
   BLOCK_MODE,
@@ -49,7 +50,7 @@ import { dropWriteTags, newEpoch } from "./tlb";
 const MOST_INSTRUCTIONS: u32 = 48;
 const MOST_BYTES: u32 = 200;
 /** Room for one block: head, operations, the last one, its bytes. */
-const MOST_SIZE: usize = BLOCK_SIZE + ((MOST_INSTRUCTIONS + 1) as usize) * OP_SIZE + 256;
+export const MOST_SIZE: usize = BLOCK_SIZE + ((MOST_INSTRUCTIONS + 1) as usize) * OP_SIZE + 256;
 
 // A slot of the table by RIP.
 const JUMP_RIP: usize = 0;
@@ -57,6 +58,19 @@ const JUMP_BLOCK: usize = 8;
 const JUMP_EPOCH: usize = 12;
 
 let free: usize = BLOCKS;
+let generation: u32 = 0;
+
+/** How often all blocks have been forgotten. */
+export function blockGeneration(): u32 {
+  return generation;
+}
+
+/** Where the next block goes, after `size` bytes that are taken for something else. */
+export function nextBlock(size: usize = 0): usize {
+  const taken = free;
+  free = (free + size + 31) & ~31;
+  return taken;
+}
 
 /** How many pages RAM has, with gaps between its regions. */
 function pagesOfRam(): u32 {
@@ -74,6 +88,8 @@ export function flushBlocks(): void {
   memory.fill(JUMPS, 0, JUMP_SLOTS << 4);
   memory.fill(CODE_PAGES, 0, pagesOfRam() << 2);
   free = BLOCKS;
+  store<u32>(HOT_BLOCK, 0);
+  generation++;
   // The block that was left is gone, and its link with it.
   store<u32>(LINK_FROM, 0);
   newEpoch();
@@ -103,7 +119,7 @@ export function jumpTarget(rip: u64): usize {
 }
 
 /** Whether a block's bytes, which are kept after its operations, are still those at an address. */
-function sameBytes(block: usize, address: usize): bool {
+export function sameBytes(block: usize, address: usize): bool {
   const length = load<u16>(block, BLOCK_LENGTH) as usize;
   const kept = block + BLOCK_SIZE + (load<u16>(block, BLOCK_COUNT) as usize + 1) * OP_SIZE;
   let i: usize = 0;
@@ -228,6 +244,7 @@ function decodeBlock(rip: u64, linear: u64, address: usize): usize {
   store<u32>(block, load<u32>(MODE), BLOCK_MODE);
   store<u64>(block, load<u64>(CODE_BASE), BLOCK_CS_BASE);
   store<u32>(block, load<u32>(CODE_LIMIT), BLOCK_CS_LIMIT);
+  store<u32>(block, 0, BLOCK_HEAT);
   store<u32>(block, 0, BLOCK_LINK);
   store<u32>(block, 0, BLOCK_LINK + LINK_EPOCH);
   store<u32>(block, 0, BLOCK_TAKEN);
@@ -239,7 +256,7 @@ function decodeBlock(rip: u64, linear: u64, address: usize): usize {
 }
 
 /** Keeps a block, and has writes to its page look for it. */
-function enterBlock(block: usize, address: usize): void {
+export function enterBlock(block: usize, address: usize): void {
   const length = load<u16>(block, BLOCK_LENGTH) as usize;
   const kept = block + BLOCK_SIZE + (load<u16>(block, BLOCK_COUNT) as usize + 1) * OP_SIZE;
   memory.copy(kept, address, length);

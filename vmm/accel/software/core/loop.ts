@@ -17,6 +17,7 @@ import {
   ripAfter,
   ripOf,
 } from "./branch";
+import { enterCompiled } from "./compiled";
 import { CURRENT_BLOCK, EPOCH } from "./derived";
 import { carry, less, overflow, parity, sign, zero } from "./flags";
 import { RIP } from "./layout";
@@ -657,6 +658,10 @@ export function execute(first: usize): void {
       case ops.OP_FALL_THROUGH:
         link = block + BLOCK_LINK;
         break;
+      case ops.OP_COMPILED:
+        op = enterCompiled(block);
+        block = load<u32>(CURRENT_BLOCK) as usize;
+        continue;
       case ops.OP_LEAVE_BLOCK:
         leave(ripOf(block, op), 0);
         return;

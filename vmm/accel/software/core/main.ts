@@ -4,6 +4,9 @@ import { modeChanged } from "./mode";
 import { refreshSystem } from "./reset";
 import { resetTlb } from "./tlb";
 
+export { blockGeneration, findBlock } from "./block";
+export { makeRegion, placeCompiled } from "./compiled";
+export { condition } from "./flags";
 export { cpuidChanged, cpuidTable } from "./cpuid";
 export { deliverFault } from "./interrupt";
 export { init, powerOn, startUp } from "./reset";

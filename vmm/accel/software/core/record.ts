@@ -74,5 +74,7 @@ export const BLOCK_TAKEN: usize = 36;
 /** u64, u32: CS base and limit, since the same bytes may be reached by several. */
 export const BLOCK_CS_BASE: usize = 48;
 export const BLOCK_CS_LIMIT: usize = 56;
+/** u32: how many slices have ended in it. */
+export const BLOCK_HEAT: usize = 60;
 /** How far a link's epoch is from it. */
 export const LINK_EPOCH: usize = 4;

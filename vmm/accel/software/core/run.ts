@@ -1,5 +1,6 @@
 // run(): executes until the budget is used up or something stops the CPU.
 import { findBlock } from "./block";
+import { noteHeat } from "./compiled";
 import { stepAfter, stepBefore } from "./debug";
 import { ATTENTION_MASK, BUDGET, CURRENT_OP, LINK_FROM, MODE } from "./derived";
 import { serviceAttention } from "./events";
@@ -57,6 +58,7 @@ export function run(budget: u32): u32 {
     const stop = attend();
     if (stop != STOP_BUDGET) return stop;
     if (load<i32>(BUDGET) <= 0) {
+      noteHeat();
       settleFlags();
       return STOP_BUDGET;
     }
