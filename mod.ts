@@ -70,6 +70,7 @@ export type {
   ErrorAction,
   FileNodeConfig,
   NullNodeConfig,
+  Qcow2NodeConfig,
   RawNodeConfig,
 } from "./devices/block/config.ts";
 export type {

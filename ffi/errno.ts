@@ -27,6 +27,7 @@ export const Errno = {
   EEXIST: 17,
   EINVAL: 22,
   ENOTTY: 25,
+  EFBIG: 27,
   ENOSPC: 28,
   EROFS: 30,
   EPIPE: 32,

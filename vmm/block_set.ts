@@ -6,18 +6,14 @@
  *
  * @module
  */
-import type { BlockNodeConfig, DriveConfig } from "../devices/block/config.ts";
+import type { BlockNodeConfig, DriveConfig, Qcow2NodeConfig } from "../devices/block/config.ts";
 import type { AttachedDisk } from "../devices/block/disk.ts";
 import { fileRequirement } from "../devices/block/file.ts";
-import {
-  type BlockNode,
-  type ImageLocks,
-  type KeptAs,
-  type KeptFile,
-  locksOf,
-  openNode,
-} from "../devices/block/node.ts";
+import type { BlockNode, ImageLocks, KeptAs, KeptFile } from "../devices/block/node.ts";
+import { locksOf, openNode } from "../devices/block/open_node.ts";
 import { diskPermissions, noPermissions, Permission } from "../devices/block/permissions.ts";
+import { Qcow2Node, tablesRequirement } from "../devices/block/qcow2/node.ts";
+import { backingNodes, readFormat } from "../devices/block/qcow2/open.ts";
 import { type DiskError, DiskStatistics, STATISTICS_SIZE } from "../devices/block/statistics.ts";
 import {
   describeKey,
@@ -30,6 +26,8 @@ import {
 
 /** What a node's file and its locks are handed over as; the id is the node's name. */
 const BLOCK = "block";
+/** What the memory with an image's tables is handed over as. */
+const TABLES = "block/tables";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true });
@@ -142,13 +140,9 @@ export class BlockSet implements Keeper {
     if (!node) throw new Error(`Failed to find node with node-name='${name}'`);
     if (this.backends.some((one) => one.node === node)) throw new Error(`Node ${name} is in use`);
     if (isUnnamed(name)) throw new Error(`Node ${name} is not owned by the monitor`);
-    if ([...this.#nodes.values()].some(({ child }) => child === node)) {
-      throw new Error(`Block device ${name} is in use`);
-    }
-    this.#close(name);
-    for (let { child } = node; child && isUnnamed(child.config.nodeName); { child } = child) {
-      this.#close(child.config.nodeName);
-    }
+    const isPart = ({ child, backing }: BlockNode) => child === node || backing === node;
+    if ([...this.#nodes.values()].some(isPart)) throw new Error(`Block device ${name} is in use`);
+    this.#closeAll(node);
   }
 
   /**
@@ -210,6 +204,7 @@ export class BlockSet implements Keeper {
     const fds: HandedFd[] = [];
     const values: HandedValue[] = [];
     for (const [id, node] of this.#nodes) {
+      if (node instanceof Qcow2Node) fds.push({ name: TABLES, id, fd: node.tables });
       const kept = locksOf(node)?.kept;
       if (!kept) continue;
       const { fd, permissions, filename } = kept;
@@ -231,11 +226,19 @@ export class BlockSet implements Keeper {
     this.#waiting.clear();
     // A predecessor may have resized an image since it was opened here.
     for (const node of this.#nodes.values()) locksOf(node)?.measure();
-    return () => {};
+    for (const image of this.#images) image.arrive();
+    return () => {
+      for (const image of this.#images) image.takeOver();
+    };
   }
 
-  /** The guest goes on in another process, from its saved state: leaves the images to it. */
+  /**
+   * The guest goes on in another process, from its saved state: leaves the images to it.
+   *
+   * @throws {Error} if what is not yet in a file cannot be written there
+   */
   letGo(): void {
+    for (const image of this.#images.reverse()) image.letGo();
     for (const node of this.#nodes.values()) locksOf(node)?.letGo();
   }
 
@@ -243,9 +246,13 @@ export class BlockSet implements Keeper {
   hold(): boolean {
     try {
       for (const node of this.#nodes.values()) locksOf(node)?.hold();
+      for (const image of this.#images) {
+        image.arrive();
+        image.takeOver();
+      }
       return true;
     } catch {
-      this.letGo();
+      for (const node of this.#nodes.values()) locksOf(node)?.letGo();
       return false;
     }
   }
@@ -264,13 +271,51 @@ export class BlockSet implements Keeper {
     if (this.#drives.has(nodeName)) {
       throw new Error(`node-name=${nodeName} is conflicting with a device id`);
     }
-    const child = config.driver === "raw" ? this.#find(config.file) : undefined;
-    const kept = takeKept(config, inheritance);
-    const waits = successor && !kept;
-    const node = openNode(config, child, kept, waits);
-    this.#nodes.set(nodeName, node);
-    const locks = locksOf(node);
-    if (waits && locks) this.#waiting.add(locks);
+    const child = "file" in config ? this.#find(config.file) : undefined;
+    const before = this.#nodes.size;
+    const backing = config.driver === "qcow2"
+      ? this.#openBacking(config, child!, inheritance, successor)
+      : undefined;
+    try {
+      const tables = config.driver === "qcow2"
+        ? inheritance?.takeFd(TABLES, nodeName, tablesRequirement)
+        : undefined;
+      const file = takeKept(config, inheritance);
+      const waits = successor && !file && !tables;
+      const node = openNode(config, { child, backing, file, tables, waits });
+      this.#nodes.set(nodeName, node);
+      const locks = locksOf(node);
+      if (waits && locks) this.#waiting.add(locks);
+    } catch (error) {
+      for (const name of [...this.#nodes.keys()].slice(before).reverse()) this.#close(name);
+      throw error;
+    }
+  }
+
+  /** The node behind an image: the one that it is told, or opened as the image says. */
+  #openBacking(
+    config: Qcow2NodeConfig,
+    child: BlockNode,
+    inheritance?: Inheritance,
+    successor?: boolean,
+  ): BlockNode | undefined {
+    if (config.backing === null) return undefined;
+    if (config.backing !== undefined) return this.#find(config.backing);
+    const nodes = backingNodes(config, readFormat(child), child.filename);
+    for (const node of nodes) this.#open(node, inheritance, successor);
+    return this.#nodes.get(nodes.at(-1)?.nodeName ?? "");
+  }
+
+  get #images(): Qcow2Node[] {
+    return [...this.#nodes.values()].filter((node) => node instanceof Qcow2Node);
+  }
+
+  /** Closes a node, and those that it is made of and that nobody has given a name. */
+  #closeAll(node: BlockNode): void {
+    this.#close(node.config.nodeName);
+    for (const part of [node.child, node.backing]) {
+      if (part && isUnnamed(part.config.nodeName)) this.#closeAll(part);
+    }
   }
 
   #find(name: string): BlockNode {
@@ -303,7 +348,7 @@ function isUnnamed(name: string): boolean {
 
 /** What a predecessor left of a file. @throws {Error} if it is not what this node is told to be */
 function takeKept(config: BlockNodeConfig, inheritance?: Inheritance): KeptFile | undefined {
-  if (config.driver === "raw" || config.driver === "null-co") return undefined;
+  if (config.driver !== "file" && config.driver !== "host_device") return undefined;
   const { nodeName } = config;
   const file = inheritance?.takeFd(BLOCK, nodeName, fileRequirement(config));
   const data = inheritance?.takeValue(BLOCK, nodeName);

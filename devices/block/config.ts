@@ -61,8 +61,18 @@ export interface RawNodeConfig extends BlockNodeCommon {
   readonly size?: number;
 }
 
+/** An image in QEMU's own format, which grows as it is written to. */
+export interface Qcow2NodeConfig extends BlockNodeCommon {
+  /** QEMU's name of the driver. */
+  readonly driver: "qcow2";
+  /** The name of the node that it is made of. */
+  readonly file: string;
+  /** The name of the node behind it, null for none; as the image says unless given. */
+  readonly backing?: string | null;
+}
+
 /** A node's configuration. */
-export type BlockNodeConfig = FileNodeConfig | NullNodeConfig | RawNodeConfig;
+export type BlockNodeConfig = FileNodeConfig | NullNodeConfig | RawNodeConfig | Qcow2NodeConfig;
 
 /** What is done about an error that the host has with a guest's request. */
 export type ErrorAction = "report" | "ignore" | "stop" | "enospc";

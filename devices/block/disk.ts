@@ -8,36 +8,15 @@ import { Errno } from "../../ffi/errno.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import { isZero } from "../../ffi/memory.ts";
 import type { BlockNodeCommon, DriveConfig } from "./config.ts";
-import { type Image, type ImageDescription, openImage } from "./image.ts";
-
-/** Sizes are multiples of this; a file's last bytes are followed by zeros. */
-export const SECTOR = 512;
-
-/** What all threads know of an image: words of 64 bits, by their index. */
-export const SharedWord = {
-  /** Bytes of the image. */
-  SIZE: 0,
-  /** The end of the write that came furthest, in bytes. */
-  HIGHEST_WRITE: 1,
-  DISCARDS: 2,
-  DISCARDED_BYTES: 3,
-  FAILED_DISCARDS: 4,
-} as const;
-/** Bytes of those words. */
-export const SHARED_SIZE = 5 * 8;
+import type { Image, PartDescription } from "./image.ts";
+import { openImage } from "./open_image.ts";
+import { partSize, SharedWord } from "./words.ts";
 
 /** A node as plain data, from which any thread opens it. */
 export interface DiskDescription
-  extends Pick<BlockNodeCommon, "nodeName" | "readOnly" | "discard" | "detectZeroes"> {
-  readonly image: ImageDescription;
-  /** Bytes of the image before the disk begins. */
-  readonly offset: number;
-  /** Bytes, if it is not all the rest of the image. */
-  readonly size?: number;
-  /** Whether flushes are left out. */
-  readonly noFlush: boolean;
-  readonly shared: SharedArrayBuffer;
-}
+  extends
+    PartDescription,
+    Pick<BlockNodeCommon, "nodeName" | "readOnly" | "discard" | "detectZeroes"> {}
 
 /** A disk that a device has, as plain data. */
 export interface AttachedDisk {
@@ -49,10 +28,8 @@ export interface AttachedDisk {
 }
 
 /** Bytes of the disk now: an image can be resized. */
-export function diskSize({ offset, size, shared }: DiskDescription): number {
-  if (size !== undefined) return size;
-  const image = Number(Atomics.load(new BigInt64Array(shared), SharedWord.SIZE));
-  return Math.max(0, Math.ceil(image / SECTOR) * SECTOR - offset);
+export function diskSize(description: DiskDescription): number {
+  return partSize(description);
 }
 
 /** Bytes that are looked at at a time for whether they are zeros. */
@@ -109,7 +86,9 @@ export class Disk {
 
   /** What has been written is on the host's disk then. */
   flush(): number {
-    return this.description.noFlush ? 0 : this.#image.flush();
+    // Who has no flushes below writes its tables to the host's page cache all the same.
+    const { noFlush, image } = this.description;
+    return noFlush && image.kind !== "qcow2" ? 0 : this.#image.flush();
   }
 
   /** Gives a range back to the host, if that is wanted. */

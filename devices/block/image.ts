@@ -11,6 +11,20 @@ import { Errno } from "../../ffi/errno.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import { mapAnonymous, type MappedRegion, viewMemory } from "../../ffi/memory.ts";
 import { lock, unlock } from "../mutex.ts";
+import type { Qcow2Format, Range } from "./qcow2/format.ts";
+
+/** A part of an image as plain data. */
+export interface PartDescription {
+  readonly image: ImageDescription;
+  /** Bytes of the image before it begins. */
+  readonly offset: number;
+  /** Bytes, if it is not all the rest of the image. */
+  readonly size?: number;
+  /** Its words: `SharedWord`. */
+  readonly shared: SharedArrayBuffer;
+  /** Whether flushes are left out. */
+  readonly noFlush: boolean;
+}
 
 /** An image as plain data. */
 export type ImageDescription =
@@ -21,6 +35,23 @@ export type ImageDescription =
     /** What offsets, lengths and addresses must be multiples of (O_DIRECT); 1 for anything. */
     readonly alignment: number;
     /** A mutex at index 0, for writes that are no multiples. */
+    readonly mutex: SharedArrayBuffer;
+  }
+  | {
+    readonly kind: "qcow2";
+    readonly format: Qcow2Format;
+    readonly storage: PartDescription;
+    /** Bytes that the storage cannot grow beyond, if it cannot grow. */
+    readonly limit?: number;
+    /** What shows where it has nothing. */
+    readonly backing?: PartDescription;
+    /** The address of `METADATA_SIZE` bytes that all threads use. */
+    readonly metadata: number;
+    /** Tables that belong to snapshots. */
+    readonly snapshotTables: readonly Range[];
+    /** Whether the storage gets clusters back that nobody uses. */
+    readonly discard: boolean;
+    /** A mutex at index 0, for everything. */
     readonly mutex: SharedArrayBuffer;
   };
 
@@ -42,8 +73,8 @@ export interface Image {
 const CHUNK = 1 << 20;
 const NOT_SUPPORTED = -Errno.EOPNOTSUPP;
 
-/** Opens an image on this thread. */
-export function openImage(description: ImageDescription): Image {
+/** Opens an image that is made of no other on this thread. */
+export function openBase(description: Exclude<ImageDescription, { kind: "qcow2" }>): Image {
   if (description.kind === "null") return new NullImage(description.readZeroes);
   const image = new FileImage(description.fd, description.kind === "device");
   const { alignment, mutex } = description;
@@ -57,7 +88,8 @@ function zeroChunk(): MappedRegion {
   return zeros ??= mapAnonymous(CHUNK);
 }
 
-function fillZeros(vector: IoVector): number {
+/** Fills a vector with zeros, which uses it up. */
+export function fillZeros(vector: IoVector): number {
   const chunk = viewMemory(zeroChunk().address, CHUNK);
   while (vector.length > 0) {
     const n = vector.copyIn(chunk.subarray(0, Math.min(CHUNK, vector.length)));
@@ -65,6 +97,16 @@ function fillZeros(vector: IoVector): number {
     vector.skip(n);
   }
   return 0;
+}
+
+/** Zeros to write: no more than `CHUNK` at a time are in memory. */
+export function zeroVector(length: number): IoVector {
+  const pieces = Math.ceil(length / CHUNK);
+  const vector = new IoVector(pieces);
+  for (let rest = length; rest > 0; rest -= CHUNK) {
+    vector.push(zeroChunk().address, Math.min(CHUNK, rest));
+  }
+  return vector;
 }
 
 /** Writes zeros where there is no quicker way. */

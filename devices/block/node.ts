@@ -5,8 +5,14 @@
  */
 import { OsError } from "../../ffi/errno.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
-import type { BlockNodeConfig, FileNodeConfig, NullNodeConfig, RawNodeConfig } from "./config.ts";
-import { type DiskDescription, diskSize, SECTOR, SHARED_SIZE, SharedWord } from "./disk.ts";
+import type {
+  BlockNodeConfig,
+  FileNodeConfig,
+  NullNodeConfig,
+  Qcow2NodeConfig,
+  RawNodeConfig,
+} from "./config.ts";
+import { type DiskDescription, diskSize } from "./disk.ts";
 import {
   allocatedBytes,
   directAlignment,
@@ -22,6 +28,7 @@ import {
   permissionNames,
   type Permissions,
 } from "./permissions.ts";
+import { SECTOR, SHARED_SIZE, SharedWord } from "./words.ts";
 
 /** A node that a disk can be made of. */
 export interface BlockNode {
@@ -34,6 +41,8 @@ export interface BlockNode {
   readonly description: DiskDescription;
   /** The node that it is made of. */
   readonly child?: BlockNode;
+  /** The node that shows where it has nothing. */
+  readonly backing?: BlockNode;
   /** The node at the bottom, whose users must go together. */
   readonly base: BaseNode;
   /** Bytes that it takes on the host, where that is known. */
@@ -73,9 +82,10 @@ export interface KeptFile extends KeptAs {
   readonly file: OwnedFd;
 }
 
-/** A node that is made of no other. */
+/** A node whose users are not those of what it is made of. */
 export abstract class BaseNode implements BlockNode {
-  abstract readonly config: FileNodeConfig | NullNodeConfig;
+  abstract readonly config: FileNodeConfig | NullNodeConfig | Qcow2NodeConfig;
+  readonly child?: BlockNode;
   abstract readonly readOnly: boolean;
   abstract readonly filename: string;
   abstract readonly description: DiskDescription;
@@ -125,7 +135,7 @@ export abstract class BaseNode implements BlockNode {
 }
 
 /** `file` and `host_device`. */
-class FileNode extends BaseNode implements ImageLocks {
+export class FileNode extends BaseNode implements ImageLocks {
   readonly config: FileNodeConfig;
   readonly readOnly: boolean;
   readonly description: DiskDescription;
@@ -244,7 +254,7 @@ class FileNode extends BaseNode implements ImageLocks {
 }
 
 /** `null-co` */
-class NullNode extends BaseNode {
+export class NullNode extends BaseNode {
   readonly config: NullNodeConfig;
   readonly description: DiskDescription;
   readonly allocated = 0;
@@ -287,7 +297,7 @@ class NullNode extends BaseNode {
 }
 
 /** `raw` */
-class RawNode implements BlockNode {
+export class RawNode implements BlockNode {
   readonly config: RawNodeConfig;
   readonly child: BlockNode;
   readonly description: DiskDescription;
@@ -376,33 +386,4 @@ function spaced(value: unknown): string {
 
 function setSize(shared: SharedArrayBuffer, size: number): void {
   Atomics.store(new BigInt64Array(shared), SharedWord.SIZE, BigInt(size));
-}
-
-/** The locks of a node; undefined for one that has no file of its own. */
-export function locksOf(node: BlockNode): ImageLocks | undefined {
-  return node instanceof FileNode ? node : undefined;
-}
-
-/**
- * Opens a node.
- *
- * @param child the node that a `raw` one is made of
- * @param kept what a predecessor passed of a file
- * @param waits whether the locks are somebody else's until {@linkcode ImageLocks.hold}
- * @throws {Error} in QEMU's words
- */
-export function openNode(
-  config: BlockNodeConfig,
-  child?: BlockNode,
-  kept?: KeptFile,
-  waits = false,
-): BlockNode {
-  switch (config.driver) {
-    case "raw":
-      return new RawNode(config, child!);
-    case "null-co":
-      return new NullNode(config);
-    default:
-      return new FileNode(config, kept, waits);
-  }
 }

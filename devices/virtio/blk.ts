@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { Disk, SECTOR } from "../block/disk.ts";
+import { Disk } from "../block/disk.ts";
+import { SECTOR } from "../block/words.ts";
 import { struct, u16, u32, u64, u8 } from "../../ffi/struct.ts";
 import type { Properties } from "../device.ts";
 import { BlkFeature, BlkRequests } from "./blk_request.ts";

@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { type Disk, SECTOR } from "../block/disk.ts";
+import type { Disk } from "../block/disk.ts";
+import { SECTOR } from "../block/words.ts";
 import type { ErrorAction } from "../block/config.ts";
 import { DiskStatistics, type RequestKind } from "../block/statistics.ts";
 import { Errno } from "../../ffi/errno.ts";

@@ -3,9 +3,10 @@
  * the image.
  */
 import assert from "node:assert/strict";
+import { checkImage, create, OpenImage } from "../devices/qcow2/testing.ts";
 import { layout } from "../guests/programs.ts";
 import { beginTransfer, kvmTest, Laboratory, startSuccessor } from "./program.ts";
-import { assertRecords } from "./disk_records.ts";
+import { assertRecords, assertRecordsIn } from "./disk_records.ts";
 import { Thief } from "./thief.ts";
 import { assertCounts, assertUnharmed, Chain, modes } from "./updates.ts";
 
@@ -39,6 +40,36 @@ for (const packed of ["off", "on"]) {
     await assertRecords(image, chain.qmp);
   });
 }
+
+kvmTest("a guest on a qcow2 image and one behind it goes on through each mode", async () => {
+  await using lab = await Laboratory.open();
+  const [base, image] = [lab.path("base.qcow2"), lab.path("disk.qcow2")];
+  create(base, { size: 1 << 20, clusterBits: 9 });
+  // Small clusters, so that there is always something that is not yet in the file.
+  const backing = { filename: "base.qcow2", format: "qcow2" };
+  create(image, { size: 1 << 20, clusterBits: 9, refcountOrder: 6, backing });
+  const drive = `file=${image},format=qcow2,if=none,id=d`;
+  const options = ["-drive", drive, "-device", "virtio-blk-device,drive=d"];
+  const chain = await Chain.start(lab, { guest: "virtio_blk", options });
+  await lab.printed("2048 sectors\n");
+  for (const mode of [...modes, "cpr-transfer", "cpr-exec"] as const) {
+    await assertCounts(chain.qmp, layout.counter);
+    await chain.update(mode);
+  }
+  await assertCounts(chain.qmp, layout.counter);
+  await chain.qmp.execute("stop");
+  await assertUnharmed(chain.qmp);
+  assert.equal(lab.serialText.includes("FAIL"), false, lab.serialText);
+  // Whoever lets go of an image writes all of it, and still has the guest's memory.
+  await chain.qmp.execute("migrate-set-parameters", { mode: "cpr-reboot" });
+  await chain.qmp.execute("migrate", { uri: `file:${lab.path("end")}` });
+  await chain.qmp.reaches("postmigrate");
+  using opened = new OpenImage(image);
+  await assertRecordsIn(opened.read(0, 1 << 20), chain.qmp);
+  const wrong: string[] = [];
+  const { leaks, corruptions } = checkImage(opened, (text) => wrong.push(text));
+  assert.deepEqual([leaks, corruptions], [0, 0], wrong.join("\n"));
+});
 
 kvmTest("nobody else ever gets the image while VMMs are replaced, or fail to be", async () => {
   await using lab = await Laboratory.open();

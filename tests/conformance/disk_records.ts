@@ -31,7 +31,15 @@ function sectorWith(record: bigint, sector: number): BigUint64Array {
  * @returns how many sectors were compared with what the guest knows
  */
 export async function assertRecords(path: string, qmp: Qmp): Promise<number> {
-  const image = new BigUint64Array(Deno.readFileSync(path).buffer);
+  return await assertRecordsIn(Deno.readFileSync(path), qmp);
+}
+
+/** The same for a disk's bytes, however they were read. */
+export async function assertRecordsIn(
+  bytes: Uint8Array<ArrayBuffer>,
+  qmp: Qmp,
+): Promise<number> {
+  const image = new BigUint64Array(bytes.buffer);
   const seen = new Map<bigint, number>();
   let compared = 0;
   for (let sector = 0; sector < layout.diskSectors; sector++) {

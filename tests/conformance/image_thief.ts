@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { openNode } from "../../devices/block/node.ts";
+import { openNode } from "../../devices/block/open_node.ts";
 import { diskPermissions } from "../../devices/block/permissions.ts";
 
 const node = openNode({

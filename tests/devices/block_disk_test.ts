@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import type { BlockNodeConfig, FileNodeConfig } from "../../devices/block/config.ts";
 import { Disk } from "../../devices/block/disk.ts";
-import { type BlockNode, openNode } from "../../devices/block/node.ts";
+import type { BlockNode } from "../../devices/block/node.ts";
+import { openNode } from "../../devices/block/open_node.ts";
 import { Errno } from "../../ffi/errno.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import { mapAnonymous, type MappedRegion } from "../../ffi/memory.ts";
@@ -42,7 +43,7 @@ function bench(content: Uint8Array | number): Bench {
     path,
     memory,
     open(config, child) {
-      const node = openNode(config, child, undefined);
+      const node = openNode(config, child && { child });
       nodes.push(node);
       return { node, disk: new Disk(node.description) };
     },
@@ -234,7 +235,7 @@ Deno.test("`raw` is a part of another node, and grows with it unless its size is
     ] as const
   ) {
     assert.throws(
-      () => openNode({ ...raw, nodeName: "x", offset, size }, file, undefined),
+      () => openNode({ ...raw, nodeName: "x", offset, size }, { child: file }),
       { message },
     );
   }
@@ -272,7 +273,7 @@ Deno.test("a file that cannot be a disk is refused in QEMU's words", () => {
       ],
     ] as const
   ) {
-    assert.throws(() => openNode(config, undefined, undefined), { message });
+    assert.throws(() => openNode(config), { message });
   }
 });
 
@@ -285,8 +286,8 @@ Deno.test("a file on a read-only file system is read-only, if that is allowed", 
       return true;
     }
   })!;
-  assert.throws(() => openNode(fileConfig(path), undefined, undefined), /^Error: Could not open/);
-  const node = openNode(fileConfig(path, { autoReadOnly: true }), undefined, undefined);
+  assert.throws(() => openNode(fileConfig(path)), /^Error: Could not open/);
+  const node = openNode(fileConfig(path, { autoReadOnly: true }));
   try {
     assert.equal(node.readOnly, true);
     assert.throws(() => node.resize(10), { message: "Image is read-only" });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { AttachedDisk } from "../../devices/block/disk.ts";
-import { openNode } from "../../devices/block/node.ts";
+import { openNode } from "../../devices/block/open_node.ts";
 import { STATISTICS_SIZE } from "../../devices/block/statistics.ts";
 import { withDefaults } from "../../devices/device.ts";
 import { deviceTypes } from "../../devices/registry.ts";
@@ -21,8 +21,6 @@ const { description } = openNode(
     ...{ autoReadOnly: false, cache: { direct: false, noFlush: false } },
     ...{ discard: "unmap", detectZeroes: "off" },
   },
-  undefined,
-  undefined,
 );
 const disk: AttachedDisk = {
   disk: description,

@@ -187,7 +187,8 @@ Deno.test("blockdev-add, blockdev-del and block_resize reach the machine, checke
   for (
     const [name, args, message] of [
       ["block_resize", { size: -1 }, "Parameter 'size' expects a >0 size"],
-      ["blockdev-add", { driver: "qcow2" }, "Parameter 'driver' does not accept value 'qcow2'"],
+      ["blockdev-add", { driver: "qed" }, "Parameter 'driver' does not accept value 'qed'"],
+      ["blockdev-add", { driver: "qcow2" }, "Parameter 'file' is missing"],
       ["blockdev-add", { driver: "file" }, "Parameter 'filename' is missing"],
       ["blockdev-add", { driver: "null-co", foo: 1 }, "Parameter 'foo' is unexpected"],
     ] as const

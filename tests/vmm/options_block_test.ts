@@ -243,11 +243,12 @@ Deno.test("-drive, and devices without a disk, fail in QEMU's words", () => {
     ["format=raw", "Must specify either driver or file"],
     [
       "file=x",
-      "Image format was not specified for 'x': it is not guessed, add format=raw",
+      "Image format was not specified for 'x': it is not guessed, add format=raw or " +
+      "format=qcow2",
     ],
     [
-      "file=x,format=qcow2",
-      "Format 'qcow2' is not supported: 'qemu-img convert -O raw' makes a raw image of it",
+      "file=x,format=qed",
+      "Format 'qed' is not supported: 'qemu-img convert -O raw' makes a raw image of it",
     ],
     ["file=x,format=xyz", "Unknown driver 'xyz'"],
     [`${image},if=ide`, "machine type does not support if=ide: if=virtio is a disk"],

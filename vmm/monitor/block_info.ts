@@ -4,6 +4,40 @@
  * @module
  */
 
+/** What a node knows of an image in QEMU's own format. */
+export interface Qcow2Info {
+  /** Of the format: 2 or 3. */
+  readonly version: number;
+  /** Bytes. */
+  readonly clusterSize: number;
+  /** Bits of a refcount. */
+  readonly refcountBits: number;
+  readonly lazyRefcounts: boolean;
+  readonly compression: "zlib" | "zstd";
+  /** Whether it has been found to contradict itself. */
+  readonly corrupt: boolean;
+  /** The name of the image behind it, as it is written there. */
+  readonly backingName?: string;
+  /** That image's format, as it is written there. */
+  readonly backingFormat?: string;
+  readonly snapshots: readonly SnapshotInfo[];
+}
+
+/** One snapshot in an image. */
+export interface SnapshotInfo {
+  readonly id: string;
+  readonly name: string;
+  /** Bytes of the machine's saved state. */
+  readonly vmStateSize: number;
+  /** When it was taken, since 1970. */
+  readonly seconds: number;
+  readonly nanoseconds: number;
+  /** What the guest's clock said, in nanoseconds. */
+  readonly vmClockNs: bigint;
+  /** How many instructions the guest had executed, where that was counted. */
+  readonly icount?: bigint;
+}
+
 /** One block node. */
 export interface BlockNodeInfo {
   /** Its name in the block graph. */
@@ -26,6 +60,10 @@ export interface BlockNodeInfo {
   readonly detectZeroes: "off" | "on" | "unmap";
   /** The node that it is made of. */
   readonly child?: string;
+  /** The node behind it. */
+  readonly backing?: BlockNodeInfo;
+  /** What is known of it if it is a qcow2 image. */
+  readonly qcow2?: Qcow2Info;
   /** The end of the write that came furthest, in bytes. */
   readonly highestWrite: number;
   /** What was given back to the host, of nodes that are files. */

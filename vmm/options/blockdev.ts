@@ -31,7 +31,12 @@ const nullCo = { size: "uint64", "read-zeroes": "bool" } as const satisfies Sche
 const raw = { offset: "uint64", size: "uint64" } as const satisfies Schema;
 
 /** What each driver is told besides. */
-const DRIVERS = { file, host_device: file, "null-co": nullCo, raw } as const;
+const DRIVERS = { file, host_device: file, "null-co": nullCo, raw, qcow2: {} } as const;
+/** Parameters that are nodes. */
+const PARTS: Readonly<Record<string, RegExp>> = {
+  raw: /^file(\.|$)/,
+  qcow2: /^(file|backing)(\.|$)/,
+};
 
 const own = { ...file, ...nullCo, ...raw } as const;
 type Parameters = Values<typeof common & typeof own>;
@@ -92,7 +97,7 @@ function readParameters({ entries, json, unknown }: Parsed, prefix: string): Par
   for (const [key, value] of entries) {
     if (!key.startsWith(prefix)) continue;
     const parameter = key.slice(prefix.length);
-    if (driver === "raw" && /^file(\.|$)/.test(parameter)) continue;
+    if (PARTS[driver]?.test(parameter)) continue;
     if (!Object.hasOwn(schema, parameter)) throw unknown(key, driver);
     values[parameter] = readValue(key, schema[parameter], value, json);
   }
@@ -159,6 +164,8 @@ function readNode(
   switch (values.driver) {
     case "raw":
       return readRaw(parsed, prefix, node, values);
+    case "qcow2":
+      return readQcow2(parsed, prefix, node);
     case "null-co": {
       const { size = NULL_SIZE, "read-zeroes": readZeroes = false } = values;
       return [{ driver: values.driver, ...node, size, readZeroes }];
@@ -178,18 +185,45 @@ function readRaw(
   node: BlockNodeCommon,
   { offset = 0, size }: Parameters,
 ): BlockNodeConfig[] {
-  const key = `${prefix}file`;
+  const { nodes, name } = readPart(parsed, prefix, "file", node);
+  const part = { offset, ...size !== undefined && { size } };
+  return [...nodes, { driver: "raw", ...node, ...part, file: name }];
+}
+
+function readQcow2(parsed: Parsed, prefix: string, node: BlockNodeCommon): BlockNodeConfig[] {
+  const file = readPart(parsed, prefix, "file", node);
+  const image = { driver: "qcow2" as const, ...node, file: file.name };
+  const key = `${prefix}backing`;
+  const backing = parsed.entries.get(key);
+  // QMP's null, which has no other form in options than the empty name.
+  if (backing === null || (backing === "" && !parsed.json)) {
+    return [...file.nodes, { ...image, backing: null }];
+  }
+  if (![...parsed.entries.keys()].some((name) => name === key || name.startsWith(`${key}.`))) {
+    return [...file.nodes, image];
+  }
+  const behind = readPart(parsed, prefix, "backing", { ...node, readOnly: true });
+  return [...file.nodes, ...behind.nodes, { ...image, backing: behind.name }];
+}
+
+/** A node that another is made of: the name of one, or one that is written in it. */
+function readPart(
+  parsed: Parsed,
+  prefix: string,
+  parameter: "file" | "backing",
+  node: BlockNodeCommon,
+): { readonly nodes: BlockNodeConfig[]; readonly name: string } {
+  const key = `${prefix}${parameter}`;
   const reference = parsed.entries.get(key);
-  const part = { driver: "raw" as const, ...node, offset, ...size !== undefined && { size } };
   if (reference !== undefined) {
-    return [{ ...part, file: String(readValue(key, "string", reference, parsed.json)) }];
+    return { nodes: [], name: String(readValue(key, "string", reference, parsed.json)) };
   }
   if (![...parsed.entries.keys()].some((name) => name.startsWith(`${key}.`))) throw missing(key);
   // What is written within it gets its settings, and does as it says about discarding.
   const inherited: Inherited = { ...node, discard: "unmap" };
-  const implied = `#${node.nodeName.replace(/^#/, "")}.file`;
-  const children = readNode(parsed, `${key}.`, implied, inherited);
-  return [...children, { ...part, file: children.at(-1)!.nodeName }];
+  const implied = `#${node.nodeName.replace(/^#/, "")}.${parameter}`;
+  const nodes = readNode(parsed, `${key}.`, implied, inherited);
+  return { nodes, name: nodes.at(-1)!.nodeName };
 }
 
 /**

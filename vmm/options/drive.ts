@@ -25,9 +25,11 @@ const CACHE_MODES: Readonly<Record<string, Readonly<Record<string, "on" | "off">
 const INTERFACES = ["none", "virtio"];
 /** Interfaces of other machines. */
 const OTHER_INTERFACES = ["ide", "scsi", "floppy", "pflash", "mtd", "sd", "xen"];
-const DRIVERS = ["raw", "file", "host_device", "null-co"];
+const DRIVERS = ["raw", "qcow2", "file", "host_device", "null-co"];
+/** Those that are made of a file. */
+const FORMATS = ["raw", "qcow2"];
 /** Formats of images that QEMU knows and that have to be converted. */
-const OTHER_FORMATS = ["qcow2", "qcow", "qed", "vdi", "vhdx", "vmdk", "vpc", "luks", "parallels"];
+const OTHER_FORMATS = ["qcow", "qed", "vdi", "vhdx", "vmdk", "vpc", "luks", "parallels"];
 /** Parameters of an image that are its file's. */
 const FILE_PARAMETERS = ["aio", "locking"];
 const WRITE_ACTIONS: readonly ErrorAction[] = ["ignore", "enospc", "stop", "report"];
@@ -161,7 +163,8 @@ function takeDriver(parameters: Parameters, filename: string | undefined): strin
   if (driver === undefined) {
     if (filename === undefined) return undefined;
     throw new OptionError(
-      `Image format was not specified for '${filename}': it is not guessed, add format=raw`,
+      `Image format was not specified for '${filename}': it is not guessed, add format=raw or ` +
+        "format=qcow2",
     );
   }
   if (DRIVERS.includes(driver)) return driver;
@@ -170,6 +173,10 @@ function takeDriver(parameters: Parameters, filename: string | undefined): strin
       ? `Format '${driver}' is not supported: 'qemu-img convert -O raw' makes a raw image of it`
       : `Unknown driver '${driver}'`,
   );
+}
+
+function isFormat(driver: string): boolean {
+  return FORMATS.includes(driver);
 }
 
 /** The nodes of the image; none for a drive without a medium. */
@@ -181,7 +188,7 @@ function readNodes(
   const filename = parameters.take("file") ?? parameters.take("file.filename");
   const driver = takeDriver(parameters, filename);
   if (driver === undefined && parameters.rest.size === 0) return undefined;
-  if (driver === undefined || (driver === "raw" && filename === undefined)) {
+  if (driver === undefined || (isFormat(driver) && filename === undefined)) {
     throw new OptionError("Must specify either driver or file");
   }
   const alias = parameters.take("readonly");
@@ -192,13 +199,13 @@ function readNodes(
   parameters.setDefault("auto-read-only", "on");
   const entries = new Map<string, string>([["driver", driver]]);
   for (const [name, value] of parameters.rest) {
-    const ofFile = driver === "raw" && FILE_PARAMETERS.includes(name);
+    const ofFile = isFormat(driver) && FILE_PARAMETERS.includes(name);
     entries.set(ofFile ? `file.${name}` : name, value);
   }
-  const eitherDriver = driver === "raw" && !entries.has("file.driver");
+  const eitherDriver = isFormat(driver) && !entries.has("file.driver");
   if (eitherDriver) entries.set("file.driver", "file");
   if (filename !== undefined) {
-    entries.set(driver === "raw" ? "file.filename" : "filename", filename);
+    entries.set(isFormat(driver) ? "file.filename" : "filename", filename);
   }
   const nodes = readDriveNodes(entries, `#${id}`);
   return nodes.map((node) =>

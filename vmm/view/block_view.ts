@@ -3,8 +3,11 @@
  *
  * @module
  */
-import { diskSize, SharedWord } from "../../devices/block/disk.ts";
+import { diskSize } from "../../devices/block/disk.ts";
+import { SharedWord } from "../../devices/block/words.ts";
 import type { BlockNode } from "../../devices/block/node.ts";
+import { clusterSize } from "../../devices/block/qcow2/format.ts";
+import { Qcow2Node } from "../../devices/block/qcow2/node.ts";
 import {
   type DiskStatistics,
   type RequestKind,
@@ -16,6 +19,7 @@ import type {
   BlockInfo,
   BlockNodeInfo,
   BlockStatistics,
+  Qcow2Info,
   RequestCounts,
 } from "../monitor/block_info.ts";
 
@@ -54,6 +58,8 @@ function describeNode(node: BlockNode): BlockNodeInfo {
     noFlush: config.cache.noFlush,
     detectZeroes: config.detectZeroes,
     ...child && { child: child.config.nodeName },
+    ...node.backing && { backing: describeNode(node.backing) },
+    ...node instanceof Qcow2Node && { qcow2: describeImage(node) },
     highestWrite: word(SharedWord.HIGHEST_WRITE),
     ...description.image.kind !== "null" && !child && {
       discards: {
@@ -62,6 +68,17 @@ function describeNode(node: BlockNode): BlockNodeInfo {
         bytes: word(SharedWord.DISCARDED_BYTES),
       },
     },
+  };
+}
+
+function describeImage({ format, corrupt, snapshots }: Qcow2Node): Qcow2Info {
+  const { version, refcountOrder, lazyRefcounts, compression, backing } = format;
+  return {
+    ...{ version, lazyRefcounts, compression, corrupt, snapshots },
+    clusterSize: clusterSize(format),
+    refcountBits: 2 ** refcountOrder,
+    ...backing && { backingName: backing.filename },
+    ...backing?.format !== undefined && { backingFormat: backing.format },
   };
 }
 

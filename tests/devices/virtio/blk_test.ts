@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import type { AttachedDisk } from "../../../devices/block/disk.ts";
 import type { FileNodeConfig } from "../../../devices/block/config.ts";
-import { type BlockNode, openNode } from "../../../devices/block/node.ts";
+import type { BlockNode } from "../../../devices/block/node.ts";
+import { openNode } from "../../../devices/block/open_node.ts";
 import { DiskStatistics, STATISTICS_SIZE } from "../../../devices/block/statistics.ts";
 import { virtioBlk } from "../../../devices/virtio/blk.ts";
 import { BlkFeature } from "../../../devices/virtio/blk_request.ts";
@@ -53,7 +54,7 @@ class DiskRig implements Disposable {
       ...{ discard: "unmap", detectZeroes: "off" },
       ...node,
     };
-    this.node = openNode(config, undefined, undefined);
+    this.node = openNode(config);
     const statistics = new SharedArrayBuffer(STATISTICS_SIZE);
     this.statistics = new DiskStatistics(statistics);
     const found = { "read-only": this.node.readOnly, writeback: true };

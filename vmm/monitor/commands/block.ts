@@ -3,7 +3,13 @@
  *
  * @module
  */
-import type { BlockInfo, BlockNodeInfo, BlockStatistics } from "../block_info.ts";
+import type {
+  BlockInfo,
+  BlockNodeInfo,
+  BlockStatistics,
+  Qcow2Info,
+  SnapshotInfo,
+} from "../block_info.ts";
 import { defineCommand } from "../command.ts";
 import type { Command } from "../context.ts";
 import { QmpError } from "../errors.ts";
@@ -20,13 +26,15 @@ export const blockCommands: readonly Command[] = [
     name: "query-block",
     help: "show the disks",
     schema: async () => (await schemas()).queryBlock,
-    handler: ({ machine }) => machine.blockDevices.map(describeDisk),
+    handler: ({ machine }, { flat = false }) =>
+      machine.blockDevices.map((disk) => describeDisk(disk, flat)),
   }),
   defineCommand({
     name: "query-named-block-nodes",
     help: "show the block nodes",
     schema: async () => (await schemas()).queryNamedBlockNodes,
-    handler: ({ machine }) => machine.blockNodes.map((node) => describeNode(node, true)),
+    handler: ({ machine }, { flat = false }) =>
+      machine.blockNodes.map((node) => describeNode(node, true, flat)),
   }),
   defineCommand({
     name: "query-blockstats",
@@ -75,41 +83,101 @@ function readSize(text: string): number {
   return bytes;
 }
 
-function describeDisk({ device, qdev, ioStatus, node, writeback }: BlockInfo) {
+function describeDisk({ device, qdev, ioStatus, node, writeback }: BlockInfo, flat: boolean) {
   return {
     ...ioStatus !== undefined && { "io-status": ioStatus },
     device,
     locked: false,
     // A drive that no device uses, as QEMU has it.
     removable: qdev === undefined,
-    ...node && { inserted: describeNode(node, writeback) },
+    ...node && { inserted: describeNode(node, writeback, flat) },
     ...qdev !== undefined && { qdev },
     type: "unknown",
   };
 }
 
-function describeNode(node: BlockNodeInfo, writeback: boolean) {
-  const { filename, nodeName, driver, readOnly, size, allocated, child, direct, noFlush } = node;
+function describeNode(node: BlockNodeInfo, writeback: boolean, flat: boolean) {
+  const { filename, nodeName, driver, readOnly, child, backing, direct, noFlush } = node;
   return {
     ...noLimits,
     detect_zeroes: node.detectZeroes,
-    image: {
-      "virtual-size": size,
-      filename,
-      format: driver,
-      ...allocated !== undefined && { "actual-size": allocated },
-      ...driver !== "null-co" && { "dirty-flag": false },
-    },
+    image: describeImage(node, flat),
     ro: readOnly,
     "node-name": nodeName,
-    backing_file_depth: 0,
-    children: child === undefined ? [] : [{ child: "file", "node-name": child }],
+    ...backing && { backing_file: backing.filename },
+    backing_file_depth: depthOf(node),
+    children: [
+      ...child === undefined ? [] : [{ child: "file", "node-name": child }],
+      ...backing ? [{ child: "backing", "node-name": backing.nodeName }] : [],
+    ],
     active: true,
     drv: driver,
     write_threshold: 0,
     encrypted: false,
     cache: { "no-flush": noFlush, direct, writeback },
     file: filename,
+  };
+}
+
+/** How many images are behind one. */
+function depthOf({ backing }: BlockNodeInfo): number {
+  return backing ? depthOf(backing) + 1 : 0;
+}
+
+function describeImage(node: BlockNodeInfo, flat: boolean) {
+  const { backing } = node;
+  return {
+    ...describeLayer(node),
+    ...backing && !flat && { "backing-image": describeLayer(backing) },
+  };
+}
+
+function describeLayer(node: BlockNodeInfo) {
+  const { filename, driver, size, allocated, qcow2, backing } = node;
+  return {
+    "virtual-size": size,
+    filename,
+    format: driver,
+    ...allocated !== undefined && { "actual-size": allocated },
+    ...driver !== "null-co" && { "dirty-flag": false },
+    ...qcow2 && describeQcow2(qcow2, backing),
+  };
+}
+
+function describeQcow2(image: Qcow2Info, backing: BlockNodeInfo | undefined) {
+  const { version, clusterSize, refcountBits, backingName, backingFormat, snapshots } = image;
+  return {
+    "cluster-size": clusterSize,
+    ...backingName !== undefined && { "backing-filename": backingName },
+    ...backing && { "full-backing-filename": backing.filename },
+    ...backingFormat !== undefined && { "backing-filename-format": backingFormat },
+    ...snapshots.length > 0 && { snapshots: snapshots.map(describeSnapshot) },
+    "format-specific": {
+      type: "qcow2" as const,
+      data: {
+        compat: version === 2 ? "0.10" : "1.1",
+        ...version > 2 && {
+          ...{ "lazy-refcounts": image.lazyRefcounts, corrupt: image.corrupt },
+          "extended-l2": false,
+        },
+        "refcount-bits": refcountBits,
+        "compression-type": image.compression,
+      },
+    },
+  };
+}
+
+function describeSnapshot(snapshot: SnapshotInfo) {
+  const { id, name, vmStateSize, seconds, nanoseconds, vmClockNs, icount } = snapshot;
+  return {
+    id,
+    name,
+    "vm-state-size": vmStateSize,
+    "date-sec": seconds,
+    "date-nsec": nanoseconds,
+    "vm-clock-sec": Number(vmClockNs / 1_000_000_000n),
+    "vm-clock-nsec": Number(vmClockNs % 1_000_000_000n),
+    ...icount !== undefined && { icount: Number(icount) },
   };
 }
 

@@ -5,13 +5,47 @@
  */
 import { z } from "zod";
 
-const image = z.strictObject({
+/** QAPI SnapshotInfo. */
+const snapshot = z.strictObject({
+  id: z.string(),
+  name: z.string(),
+  "vm-state-size": z.int(),
+  "date-sec": z.int(),
+  "date-nsec": z.int(),
+  "vm-clock-sec": z.int(),
+  "vm-clock-nsec": z.int(),
+  icount: z.int().optional(),
+});
+
+/** QAPI ImageInfo. */
+const layer = z.strictObject({
   filename: z.string(),
   format: z.string(),
   "dirty-flag": z.boolean().optional(),
   "actual-size": z.int().optional(),
   "virtual-size": z.int(),
+  "cluster-size": z.int().optional(),
+  "backing-filename": z.string().optional(),
+  "full-backing-filename": z.string().optional(),
+  "backing-filename-format": z.string().optional(),
+  snapshots: z.array(snapshot).optional(),
+  "format-specific": z.discriminatedUnion("type", [
+    z.strictObject({
+      type: z.literal("qcow2"),
+      data: z.strictObject({
+        compat: z.string(),
+        "lazy-refcounts": z.boolean().optional(),
+        corrupt: z.boolean().optional(),
+        "extended-l2": z.boolean().optional(),
+        "refcount-bits": z.int(),
+        "compression-type": z.enum(["zlib", "zstd"]),
+      }),
+    }),
+  ]).optional(),
 });
+
+/** The image behind an image comes with it; those behind that one have nodes of their own. */
+const image = layer.extend({ "backing-image": layer.optional() });
 
 /** QAPI BlockDeviceInfo. */
 const node = z.strictObject({
@@ -19,6 +53,7 @@ const node = z.strictObject({
   "node-name": z.string(),
   ro: z.boolean(),
   drv: z.string(),
+  backing_file: z.string().optional(),
   backing_file_depth: z.int(),
   children: z.array(z.strictObject({ child: z.string(), "node-name": z.string() })),
   active: z.boolean(),
@@ -39,7 +74,6 @@ const node = z.strictObject({
   write_threshold: z.int(),
 });
 
-// Images here have no backing chain to leave out, so both values of `flat` give the same.
 const flat = z.strictObject({ flat: z.boolean().optional() });
 
 /** `query-block` */
@@ -173,16 +207,27 @@ const bases = [
   }),
 ] as const;
 
-/** `blockdev-add`; a node that another is made of is told by its name, or there. */
+const raw = z.strictObject({
+  driver: z.literal("raw"),
+  ...common,
+  file: z.union([z.string(), z.discriminatedUnion("driver", bases)]),
+  offset: z.int().min(0).optional(),
+  size: z.int().min(0).optional(),
+});
+
+/** A node that another is made of: its name, or what it is. */
+const part = z.union([z.string(), z.discriminatedUnion("driver", [...bases, raw])]);
+
+/** `blockdev-add` */
 export const blockdevAdd = {
   args: z.discriminatedUnion("driver", [
     ...bases,
+    raw,
     z.strictObject({
-      driver: z.literal("raw"),
+      driver: z.literal("qcow2"),
       ...common,
-      file: z.union([z.string(), z.discriminatedUnion("driver", bases)]),
-      offset: z.int().min(0).optional(),
-      size: z.int().min(0).optional(),
+      file: part,
+      backing: z.union([part, z.null()]).optional(),
     }),
   ]),
 };

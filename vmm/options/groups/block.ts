@@ -16,6 +16,7 @@ export const blockOptions: readonly Option[] = [
       "          [,aio=threads|native|io_uring]",
       "-blockdev [driver=]host_device,node-name=N,filename=path (the same)",
       "-blockdev [driver=]raw,node-name=N,file=N[,offset=bytes][,size=bytes]",
+      "-blockdev [driver=]qcow2,node-name=N,file=N[,backing=N]",
       "-blockdev [driver=]null-co,node-name=N[,size=bytes][,read-zeroes=on|off]",
       line(
         "          [,read-only=on|off][,auto-read-only=on|off][,cache.direct=on|off]\n" +
@@ -29,7 +30,7 @@ export const blockOptions: readonly Option[] = [
   reads(
     "drive",
     line(
-      "-drive [file=file][,format=raw][,if=none|virtio][,id=name][,index=i][,media=disk|cdrom]\n" +
+      "-drive [file=file][,format=raw|qcow2][,if=none|virtio][,id=name][,index=i][,media=disk|cdrom]\n" +
         "       [,cache=writeback|writethrough|none|directsync|unsafe][,readonly=on|off]\n" +
         "       [,auto-read-only=on|off][,aio=threads|native|io_uring][,locking=on|off|auto]\n" +
         "       [,discard=ignore|unmap][,detect-zeroes=on|off|unmap]\n" +
