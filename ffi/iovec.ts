@@ -23,20 +23,33 @@ const MSG_NOSIGNAL = 0x4000;
 
 /** struct msghdr in words of 64 bits: the name, its length, the pieces, how many; the rest is 0. */
 const message = new BigUint64Array(7);
-const messageBytes = new Uint8Array(message.buffer);
+const messageAddress = addressOf(new Uint8Array(message.buffer));
 const NAME = 0;
 const NAME_LENGTH = 1;
 const PIECES = 2;
 const PIECE_COUNT = 3;
 
 const pid = Deno.pid;
-/** struct iovec of a buffer of this thread's. */
-const own = new BigUint64Array(2);
+/** struct iovec of a buffer of this thread's, in words of 32 bits. */
+const own = new Uint32Array(4);
+const ownAddress = addressOf(new Uint8Array(own.buffer));
+/** Where buffers begin that something was copied from or to: asking for it takes as long as copying. */
+const addresses = new WeakMap<ArrayBuffer, number>();
+
+function addressOfBuffer(buffer: ArrayBuffer): number {
+  let address = addresses.get(buffer);
+  if (address === undefined) {
+    address = Number(addressOf(new Uint8Array(buffer)));
+    addresses.set(buffer, address);
+  }
+  return address;
+}
 
 /** Pieces of memory, one after another. */
 export class IoVector {
-  readonly #bytes: Uint8Array<ArrayBuffer>;
   readonly #words: Uint32Array<ArrayBuffer>;
+  /** Where the words are. */
+  readonly #base: number;
   /** First piece that is left. */
   #first = 0;
   /** End of the pieces. */
@@ -49,7 +62,7 @@ export class IoVector {
       throw new RangeError(`${capacity} pieces are more than a call takes`);
     }
     this.#words = new Uint32Array(capacity * WORDS);
-    this.#bytes = new Uint8Array(this.#words.buffer);
+    this.#base = Number(addressOf(new Uint8Array(this.#words.buffer)));
   }
 
   /** Bytes in all pieces. */
@@ -168,9 +181,9 @@ export class IoVector {
   sendTo(fd: number, to?: Uint8Array<ArrayBuffer>): number {
     message[NAME] = to ? addressOf(to) : 0n;
     message[NAME_LENGTH] = BigInt(to?.length ?? 0);
-    message[PIECES] = addressOf(this.#pieces());
+    message[PIECES] = BigInt(this.#pieces());
     message[PIECE_COUNT] = BigInt(this.pieces);
-    return result(() => libc.sendmsg(fd, messageBytes, MSG_DONTWAIT | MSG_NOSIGNAL));
+    return result(() => libc.sendmsg_at(fd, messageAddress, MSG_DONTWAIT | MSG_NOSIGNAL));
   }
 
   /** Writes the pieces at an offset in a file. @returns bytes, or a negative errno */
@@ -203,17 +216,20 @@ export class IoVector {
   ): number {
     const length = Math.min(buffer.length, this.#length);
     if (length === 0) return 0;
-    own[0] = addressOf(buffer);
-    own[1] = BigInt(length);
-    const n = result(() => call(pid, own, 1, this.#pieces(), this.pieces, 0));
+    const address = addressOfBuffer(buffer.buffer) + buffer.byteOffset;
+    own[0] = address % TWO_32;
+    own[1] = address / TWO_32;
+    own[2] = length;
+    const n = result(() => call(pid, ownAddress, 1, this.#pieces(), this.pieces, 0));
     // Not allowed, not there: nothing that the guest or a file could cause.
     if (n < 0 && n !== -Errno.EFAULT) check(-1, name);
     // A page that is not there ends the copy; what was copied before it does not help anyone.
     return n < length ? -Errno.EFAULT : n;
   }
 
-  #pieces(): Uint8Array<ArrayBuffer> {
-    return this.#first === 0 ? this.#bytes : this.#bytes.subarray(this.#first * WORDS * 4);
+  /** Where the struct iovec of the first piece that is left is. */
+  #pieces(): number {
+    return this.#base + this.#first * WORDS * 4;
   }
 
   #grow(address: number, length: number): boolean {

@@ -28,11 +28,11 @@ const table = {
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
   pwrite_at: { name: "pwrite", parameters: ["i32", "usize", "usize", "i64"], result: "i32" },
   // ssize_t readv(int fd, const struct iovec *iov, int count), and from an offset
-  readv: { parameters: ["i32", "buffer", "i32"], result: "i32" },
-  preadv: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" },
+  readv: { parameters: ["i32", "usize", "i32"], result: "i32" },
+  preadv: { parameters: ["i32", "usize", "i32", "i64"], result: "i32" },
   // ssize_t writev(int fd, const struct iovec *iov, int count), and to an offset
-  writev: { parameters: ["i32", "buffer", "i32"], result: "i32" },
-  pwritev: { parameters: ["i32", "buffer", "i32", "i64"], result: "i32" },
+  writev: { parameters: ["i32", "usize", "i32"], result: "i32" },
+  pwritev: { parameters: ["i32", "usize", "i32", "i64"], result: "i32" },
   // off_t lseek(int fd, off_t offset, int whence)
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" },
   // int ftruncate(int fd, off_t length)
@@ -71,12 +71,12 @@ const table = {
   // ssize_t process_vm_readv(pid_t pid, const struct iovec *local, unsigned long locals,
   //                          const struct iovec *remote, unsigned long remotes, unsigned long flags)
   process_vm_readv: {
-    parameters: ["i32", "buffer", "usize", "buffer", "usize", "usize"],
+    parameters: ["i32", "usize", "usize", "usize", "usize", "usize"],
     result: "i32",
   },
   // the same for process_vm_writev
   process_vm_writev: {
-    parameters: ["i32", "buffer", "usize", "buffer", "usize", "usize"],
+    parameters: ["i32", "usize", "usize", "usize", "usize", "usize"],
     result: "i32",
   },
   // int memcmp(const void *a, const void *b, size_t n)
@@ -138,6 +138,9 @@ const table = {
   recv: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
   // ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+  // recv() and sendmsg() for each frame of a network, by address
+  recv_at: { name: "recv", parameters: ["i32", "usize", "usize", "i32"], result: "i32" },
+  sendmsg_at: { name: "sendmsg", parameters: ["i32", "usize", "i32"], result: "i32" },
   // ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
 
@@ -235,6 +238,8 @@ const hot: ReadonlySet<keyof Symbols> = new Set([
   "pwritev",
   "process_vm_readv",
   "process_vm_writev",
+  "recv_at",
+  "sendmsg_at",
   "poll",
   "ioctl",
   "ioctl_buffer",

@@ -52,6 +52,8 @@ const pid = Deno.pid;
 /** struct iovec of this process's buffer, and of the mapping. */
 const local = new BigUint64Array(2);
 const remote = new BigUint64Array(2);
+const localAddress = addressOf(new Uint8Array(local.buffer));
+const remoteAddress = addressOf(new Uint8Array(remote.buffer));
 
 /**
  * A mapping and the duty to unmap it.
@@ -195,7 +197,7 @@ export class MappedRegion implements Disposable {
       local[0] = addressOf(data) + BigInt(done);
       remote[0] = BigInt(address + done);
       local[1] = remote[1] = step;
-      done += this.#check(retry(() => call(pid, local, 1, remote, 1, 0)), name);
+      done += this.#check(retry(() => call(pid, localAddress, 1, remoteAddress, 1, 0)), name);
     }
   }
 

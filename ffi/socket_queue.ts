@@ -5,6 +5,7 @@
  */
 import { check, Errno, errno } from "./errno.ts";
 import { libc } from "./libc.ts";
+import { addressOf } from "./memory.ts";
 
 const MSG_PEEK = 2;
 const MSG_TRUNC = 0x20;
@@ -21,19 +22,22 @@ const countBytes = new Uint8Array(count.buffer);
  *   negative errno
  */
 export function peek(fd: number, into: Uint8Array<ArrayBuffer>): number {
-  return receive(fd, into, MSG_PEEK | MSG_DONTWAIT);
+  return retried(() => libc.recv(fd, into, into.length, MSG_PEEK | MSG_DONTWAIT));
 }
 
 const nothing = new Uint8Array(1);
+const nowhere = addressOf(nothing);
 
 /** The length of the first datagram that waits, which is left; or a negative errno. */
 export function peekLength(fd: number): number {
-  return receive(fd, nothing, MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC);
+  const flags = MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC;
+  // What nobody mentions any more is freed.
+  return retried(() => libc.recv_at(fd, nowhere, nothing.length, flags));
 }
 
-function receive(fd: number, into: Uint8Array<ArrayBuffer>, flags: number): number {
+function retried(receive: () => number): number {
   for (;;) {
-    const n = libc.recv(fd, into, into.length, flags);
+    const n = receive();
     if (n !== -1) return n;
     const error = errno();
     if (error !== Errno.EINTR) return -error;

@@ -37,7 +37,7 @@ type Outcome = typeof Outcome[keyof typeof Outcome];
 /** Bytes of struct virtio_blk_req before its data: type, priority, sector. */
 const HEADER_SIZE = 16;
 /** Bytes of struct virtio_blk_discard_write_zeroes: sector, number of sectors, flags. */
-const RANGE_SIZE = 16;
+const RANGE_SIZE = HEADER_SIZE;
 /** VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP */
 const UNMAP = 1;
 /** Bytes of a serial number. */
@@ -59,6 +59,7 @@ export class BlkRequests {
   readonly #status = new IoVector(1);
   readonly #statusByte = new Uint8Array(1);
   readonly #header = new DataView(new ArrayBuffer(HEADER_SIZE));
+  readonly #headerBytes = new Uint8Array(this.#header.buffer);
   /** When the request in hand was begun. */
   #startNs = 0n;
 
@@ -114,7 +115,7 @@ export class BlkRequests {
     if (!writable.moveLast(this.#status)) {
       throw new MalformedRing("virtio-blk request inhdr too short");
     }
-    const outcome = this.#read(readable, HEADER_SIZE)
+    const outcome = this.#read(readable)
       ? this.#carryOut(chain)
       // The guest's memory is lost to the host.
       : Outcome.IOERR;
@@ -124,10 +125,10 @@ export class BlkRequests {
     return length;
   }
 
-  /** Takes bytes of what the driver wrote into `header`. */
-  #read(vector: IoVector, length: number): boolean {
-    if (vector.copyOut(new Uint8Array(this.#header.buffer, 0, length)) !== length) return false;
-    vector.skip(length);
+  /** Takes a header, or a range, of what the driver wrote into `header`: both have its size. */
+  #read(vector: IoVector): boolean {
+    if (vector.copyOut(this.#headerBytes) !== HEADER_SIZE) return false;
+    vector.skip(HEADER_SIZE);
     return true;
   }
 
@@ -178,7 +179,7 @@ export class BlkRequests {
     if (readable.length < RANGE_SIZE) {
       throw new MalformedRing("virtio-blk discard/write_zeroes header too short");
     }
-    if (!this.#read(readable, RANGE_SIZE)) return Outcome.IOERR;
+    if (!this.#read(readable)) return Outcome.IOERR;
     const offset = SECTOR * wide(this.#header.getUint32(0, true), this.#header.getUint32(4, true));
     const sectors = this.#header.getUint32(8, true);
     const flags = this.#header.getUint32(12, true);

@@ -39,6 +39,7 @@ export class Chain {
   /** Where the device writes. */
   readonly writable: IoVector = new IoVector();
   readonly #table = new Uint8Array(DESCRIPTOR_SIZE * MAX_PIECES);
+  readonly #tableView = new DataView(this.#table.buffer);
   readonly #tableVector = new IoVector(1);
 
   /** Makes it empty. */
@@ -95,7 +96,7 @@ export class Chain {
     if (!isRam || this.#tableVector.copyOut(bytes) !== length) {
       throw new MalformedRing("Cannot map indirect buffer");
     }
-    return { table: new DataView(bytes.buffer, 0, length), count: length / DESCRIPTOR_SIZE };
+    return { table: this.#tableView, count: length / DESCRIPTOR_SIZE };
   }
 }
 

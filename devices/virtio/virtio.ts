@@ -42,8 +42,8 @@ export class DeviceQueue {
   readonly #index: number;
   readonly #chain = new Chain();
   #ring: VirtQueue | undefined;
-  /** Of the ring that is open: where it is. */
-  #place = "";
+  /** Of the ring that is open. */
+  #place: Place | undefined;
 
   /**
    * @param virtio whose it is
@@ -58,11 +58,10 @@ export class DeviceQueue {
   get ring(): VirtQueue | undefined {
     const state = this.#virtio.parts.queues[this.#index];
     if (state.ready === 0 || !this.#virtio.isRunning) return undefined;
+    if (this.#ring && this.#place && isPlace(this.#place, this.#virtio, state)) return this.#ring;
     const features = this.#virtio.ringFeatures;
-    const place = placeOf(state, features);
-    if (this.#ring && this.#place === place) return this.#ring;
     this.#ring = openQueue(state, this.#virtio.parts.memory, features);
-    this.#place = place;
+    this.#place = placeOf(this.#virtio, state);
     return this.#ring;
   }
 
@@ -106,18 +105,33 @@ export class DeviceQueue {
   }
 }
 
+/** What a ring is opened by. */
+type Place =
+  & Pick<VirtioState, "driver_features_low" | "driver_features_high">
+  & Omit<QueueState, "next_avail" | "next_used" | "ready" | "wrap">;
+
+function placeOf({ parts: { state } }: Virtio, queue: QueueState): Place {
+  return {
+    driver_features_low: state.driver_features_low,
+    driver_features_high: state.driver_features_high,
+    size: queue.size,
+    desc_low: queue.desc_low,
+    desc_high: queue.desc_high,
+    driver_low: queue.driver_low,
+    driver_high: queue.driver_high,
+    device_low: queue.device_low,
+    device_high: queue.device_high,
+  };
+}
+
 /** Rings of the same place are the same: what they hold is in memory. */
-function placeOf(state: QueueState, features: RingFeatures): string {
-  return [
-    ...Object.values(features),
-    state.size,
-    state.desc_low,
-    state.desc_high,
-    state.driver_low,
-    state.driver_high,
-    state.device_low,
-    state.device_high,
-  ].join();
+function isPlace(place: Place, { parts: { state } }: Virtio, queue: QueueState): boolean {
+  return place.size === queue.size &&
+    place.desc_low === queue.desc_low && place.desc_high === queue.desc_high &&
+    place.driver_low === queue.driver_low && place.driver_high === queue.driver_high &&
+    place.device_low === queue.device_low && place.device_high === queue.device_high &&
+    place.driver_features_low === state.driver_features_low &&
+    place.driver_features_high === state.driver_features_high;
 }
 
 /** A virtio device on one thread. */

@@ -86,8 +86,9 @@ export class GuestRam implements DeviceMemory {
   }
 
   #find(gpa: number, length: number) {
-    return this.#ranges.find(({ gpa: start, mapping }) =>
-      gpa >= start && gpa + length <= start + mapping.size
-    );
+    for (const range of this.#ranges) {
+      if (gpa >= range.gpa && gpa + length <= range.gpa + range.mapping.size) return range;
+    }
+    return undefined;
   }
 }

@@ -167,6 +167,8 @@ export const ATTENTION = {
   flush: 1 << 3,
   /** `mp_state` is not runnable, or an event in the state waits to be delivered. */
   state: 1 << 4,
+  /** A device has written memory, which may be code: what is decoded is compared with it. */
+  code: 1 << 5,
 } as const;
 
 /** Bits of `guest_debug`: `run()` ends after each instruction; the breakpoints are the debugger's. */

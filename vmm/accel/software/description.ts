@@ -150,9 +150,9 @@ export class Wakes {
     });
   }
 
-  /** Makes all vCPUs forget it: a device has written what they may have decoded. */
-  flushAll(): void {
-    for (const words of this.#attention) Atomics.or(words, 0, ATTENTION.flush);
+  /** Makes all vCPUs compare what they have decoded: a device has written memory. */
+  compareCode(): void {
+    for (const words of this.#attention) Atomics.or(words, 0, ATTENTION.code);
   }
 
   /** The vCPU looks up. */

@@ -46,7 +46,7 @@ export class MachineChips implements InterruptLines {
   }
 
   ramWritten(): void {
-    this.wakes.flushAll();
+    this.wakes.compareCode();
   }
 
   /** A vCPU's own chips. */

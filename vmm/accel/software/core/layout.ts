@@ -112,6 +112,7 @@ export const ATTENTION_INTERRUPT: u32 = 0x2;
 export const ATTENTION_NMI: u32 = 0x4;
 export const ATTENTION_FLUSH: u32 = 0x8;
 export const ATTENTION_STATE: u32 = 0x10;
+export const ATTENTION_CODE: u32 = 0x20;
 export const STOP_BUDGET: u32 = 0x0;
 export const STOP_HALT: u32 = 0x1;
 export const STOP_ATTENTION: u32 = 0x2;

@@ -5,7 +5,9 @@ import { stepAfter, stepBefore } from "./debug";
 import { ATTENTION_MASK, BUDGET, CURRENT_OP, LINK_FROM, MODE } from "./derived";
 import { serviceAttention } from "./events";
 import { settleFlags } from "./flags";
-import { ATTENTION, ATTENTION_FLUSH, ATTENTION_INTERRUPT, STOP_BUDGET } from "./layout";
+import {
+  ATTENTION, ATTENTION_CODE, ATTENTION_FLUSH, ATTENTION_INTERRUPT, STOP_BUDGET,
+} from "./layout";
 import { execute } from "./loop";
 import { MODE_STEP } from "./mode";
 import { tellMayBeWritten } from "./sharing";
@@ -25,8 +27,9 @@ function attend(): u32 {
   store<u32>(LINK_FROM, 0);
   settleFlags();
   if (wanted & ATTENTION_FLUSH) serviceFlush();
+  if (wanted & ATTENTION_CODE) atomic.and<u32>(ATTENTION, ~ATTENTION_CODE);
   // What a device or another CPU has written before it interrupted may be code.
-  if (wanted & ATTENTION_INTERRUPT) newEpoch();
+  if (wanted & (ATTENTION_CODE | ATTENTION_INTERRUPT)) newEpoch();
   return serviceAttention();
 }
 
