@@ -245,7 +245,10 @@ export class BlockSet implements Keeper {
   /** Takes the images again. @returns false, having none, if another process has one */
   hold(): boolean {
     try {
-      for (const node of this.#nodes.values()) locksOf(node)?.hold();
+      for (const node of this.#nodes.values()) {
+        locksOf(node)?.hold();
+        locksOf(node)?.measure();
+      }
       for (const image of this.#images) {
         image.arrive();
         image.takeOver();
