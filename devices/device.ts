@@ -303,6 +303,12 @@ export interface DeviceType<F extends Fields = Fields> extends DeviceLayout<F> {
    * given it always is. Without it in the stream the device is as at power-on, its state all zeros.
    */
   needed?(state: View<F>): boolean;
+  /**
+   * Checks the values that a user may have given.
+   *
+   * @throws {Error} in QEMU's words
+   */
+  check?(properties: Properties): void;
   /** The addresses it claims, from its properties. */
   ranges(properties: Properties): RangeDeclaration[];
   /** The global interrupt (GSI) of each line, from its properties. */

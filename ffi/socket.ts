@@ -21,6 +21,7 @@ const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
+const SO_TYPE = 3;
 const SO_ERROR = 4;
 const SO_RCVBUF = 8;
 const SO_PEERCRED = 17;
@@ -247,6 +248,11 @@ export function setReceiveBuffer(fd: number, bytes: number): void {
 /** Whether a descriptor is a socket that listens. */
 export function isListening(fd: number): boolean {
   return fileStatus(fd).kind === "socket" && intOption(fd, SO_ACCEPTCONN) === 1;
+}
+
+/** Whether a socket carries a stream of bytes, not messages. */
+export function isStream(fd: number): boolean {
+  return intOption(fd, SO_TYPE) === SOCK_STREAM;
 }
 
 function makeSocket(family: number, options: SocketOptions): OwnedFd {

@@ -239,7 +239,7 @@ export class Netdev {
     }
     const listener = this.#take(inheritance, LISTENER, { kind: "socket", listening: true });
     this.#isBorrowed = listener !== undefined;
-    this.#listener = listener ?? await listenForStream(config.addr);
+    this.#listener = listener ?? await listenForStream(config);
     if (config.addr.type === "unix") this.#file = findNamed(config.addr.path);
     this.#watchListener();
   }
@@ -367,7 +367,7 @@ export class Netdev {
     clearTimeout(this.#retry);
     try {
       const signals = [this.#closing.signal, ...abort ? [abort] : []];
-      const connection = await connectStream(addr, this.#reactor, AbortSignal.any(signals));
+      const connection = await connectStream(config, this.#reactor, AbortSignal.any(signals));
       // Meanwhile a successor may have come, which connects itself.
       if (this.#closing.signal.aborted || this.#isHeld) return connection.close();
       this.#use(prepareStream(connection));

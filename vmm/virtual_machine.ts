@@ -16,6 +16,7 @@ import type { Inheritance, Keeper } from "./inheritance.ts";
 import { checkMachine } from "./machine/check.ts";
 import { Machine, type MachineParts } from "./machine/machine.ts";
 import { OldVm } from "./machine/old_vm.ts";
+import { orphanWarnings } from "./machine/orphans.ts";
 import type { NetdevSet } from "./netdev_set.ts";
 import type { Pidfile } from "./pidfile.ts";
 import { Resources } from "./resources.ts";
@@ -141,7 +142,8 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
     });
     this.#oldVm = new OldVm(this.machine, options.inheritance);
     const { cpus, firmware } = this.machine;
-    for (const warning of [...cpus.warnings, ...firmware.warnings]) this.notice(warning);
+    const warnings = [...cpus.warnings, ...firmware.warnings, ...orphanWarnings(config)];
+    for (const warning of warnings) this.notice(warning);
   }
 
   /**

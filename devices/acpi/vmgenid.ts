@@ -90,6 +90,7 @@ export const vmgenid: DeviceType = defineDevice({
   },
   version: 1,
   state,
+  check: ({ guid }) => void parseGuid(guid),
   ranges: ({ guid }) => {
     parseGuid(guid);
     return [{ space: "mmio", base: VMGENID_ADDRESS, size: PAGE, name: "vmgenid" }];

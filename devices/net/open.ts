@@ -5,12 +5,15 @@
  */
 import { bindUdp, bindUnixDatagram, udpDestination, unixDestination } from "../../ffi/datagram.ts";
 import { OsError } from "../../ffi/errno.ts";
-import { duplicate, type OwnedFd, setNonblocking } from "../../ffi/fd.ts";
+import { duplicate, fileStatus, type OwnedFd, readAt, setNonblocking } from "../../ffi/fd.ts";
+import { whyUnfit } from "../../ffi/fd_requirement.ts";
+import { makeMemfd } from "../../ffi/memory.ts";
 import { spawn } from "../../ffi/process.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import {
   awaitTcp,
   connectUnix,
+  isStream,
   listenTcp,
   listenUnix,
   setReceiveBuffer,
@@ -18,7 +21,7 @@ import {
 } from "../../ffi/socket.ts";
 import { resolveHost } from "../../ffi/socket_address.ts";
 import { openTap, setTapHeaderSize, tapInfo } from "../../ffi/tap.ts";
-import type { DgramConfig, HostForward, NetAddress, TapConfig } from "./config.ts";
+import type { DgramConfig, HostForward, NetAddress, StreamConfig, TapConfig } from "./config.ts";
 
 /** Bytes of a virtio 1 header (struct virtio_net_hdr_v1). */
 export const VNET_HEADER_SIZE = 12;
@@ -35,7 +38,7 @@ export interface OpenTap {
 
 /** Opens a tap's interface, or takes the descriptor that the VMM was started with. @throws {Error} */
 export function openTapBackend({ id, ifname = "", fd, vnetHdr = true }: TapConfig): OpenTap {
-  if (fd !== undefined) return adoptTap(ownCopy(fd), id, vnetHdr);
+  if (fd !== undefined) return adoptTap(ownCopy(id, fd), id, vnetHdr);
   try {
     return adoptTap(openTap(ifname, vnetHdr), id, vnetHdr);
   } catch (error) {
@@ -69,12 +72,12 @@ export function adoptTap(fd: OwnedFd, id: string, vnetHdr: boolean): OpenTap {
 
 /** A socket for datagrams, and where they go. @throws {Error} */
 export async function openDgram(
-  { local, remote }: DgramConfig,
+  { id, local, remote }: DgramConfig,
 ): Promise<{ readonly fd: OwnedFd; readonly destination?: Uint8Array<ArrayBuffer> }> {
   const destination = remote && await destinationOf(remote);
   switch (local.type) {
     case "fd":
-      return { fd: ownCopy(local.fd), destination };
+      return { fd: ownSocket(id, local.fd, "datagrams"), destination };
     case "unix":
       return { fd: bindUnixDatagram(local.path), destination };
     case "inet": {
@@ -101,10 +104,10 @@ export async function destinationOf(
 }
 
 /** Listens for the client of a stream. @throws {Error} in QEMU's words */
-export async function listenForStream(address: NetAddress): Promise<OwnedFd> {
+export async function listenForStream({ id, addr: address }: StreamConfig): Promise<OwnedFd> {
   switch (address.type) {
     case "fd":
-      return ownCopy(address.fd);
+      return ownSocket(id, address.fd, "listener");
     case "unix":
       return listenUnix(address.path, { nonblocking: true });
     case "inet": {
@@ -116,13 +119,13 @@ export async function listenForStream(address: NetAddress): Promise<OwnedFd> {
 
 /** Connects a stream. @throws {Error} in QEMU's words */
 export async function connectStream(
-  address: NetAddress,
+  { id, addr: address }: StreamConfig,
   reactor: Reactor,
   abort?: AbortSignal,
 ): Promise<OwnedFd> {
   switch (address.type) {
     case "fd":
-      return ownCopy(address.fd);
+      return ownSocket(id, address.fd, "connection");
     case "unix":
       return connectUnix(address.path, { nonblocking: true });
     case "inet": {
@@ -164,11 +167,16 @@ export async function startPasst(id: string, forwards: readonly HostForward[]): 
       ...NETWORK,
       ...forwards.flatMap(passed),
     ];
-    using child = spawn(command, { fds: [[peer.fd, peer.fd]] });
+    // What it says is of interest where it does not start.
+    using said = makeMemfd("passt", 0);
+    using child = spawn(command, { fds: [[peer.fd, peer.fd], [said.fd, 1], [said.fd, 2]] });
     // It goes into the background once it is ready.
     while (child.poll() === undefined) await new Promise((resolve) => setTimeout(resolve, 1));
     const status = child.wait();
-    if (!("code" in status && status.code === 0)) throw new Error("passt did not start");
+    if (!("code" in status && status.code === 0)) {
+      const words = lastLine(said.fd);
+      throw new Error(`passt did not start${words === "" ? "" : `: ${words}`}`);
+    }
     return prepareStream(ours);
   } catch (error) {
     ours.close();
@@ -179,6 +187,13 @@ export async function startPasst(id: string, forwards: readonly HostForward[]): 
   }
 }
 
+/** The last line of a file, as far as it is short. */
+function lastLine(fd: number): string {
+  const end = new Uint8Array(1024);
+  const length = readAt(fd, end, Math.max(0, fileStatus(fd).size - end.length));
+  return new TextDecoder().decode(end.subarray(0, length)).trim().split("\n").at(-1)!;
+}
+
 /** A forwarded port as passt takes it. */
 function passed({ protocol, host, hostPort, guestPort }: HostForward): string[] {
   const address = host === "" ? "" : `${host}/`;
@@ -186,12 +201,28 @@ function passed({ protocol, host, hostPort, guestPort }: HostForward): string[] 
 }
 
 /** A descriptor of the VMM's that stays open for whoever else uses it. @throws {Error} if not open */
-function ownCopy(fd: number): OwnedFd {
+function ownCopy(id: string, fd: number): OwnedFd {
   try {
     const copy = duplicate(fd);
     setNonblocking(copy.fd, true);
     return copy;
   } catch (error) {
-    throw new Error(`File descriptor ${fd} is not open`, { cause: error });
+    throw new Error(`netdev '${id}': File descriptor ${fd} is not open`, { cause: error });
   }
+}
+
+/** The same of a socket. @throws {Error} if it is none, or not of the kind */
+function ownSocket(
+  id: string,
+  fd: number,
+  kind: "datagrams" | "connection" | "listener",
+): OwnedFd {
+  const copy = ownCopy(id, fd);
+  const reason = whyUnfit(copy.fd, { kind: "socket", listening: kind === "listener" }) ??
+    (isStream(copy.fd) === (kind !== "datagrams")
+      ? undefined
+      : `is a socket of another type: it must be for ${kind === "datagrams" ? kind : "a stream"}`);
+  if (reason === undefined) return copy;
+  copy.close();
+  throw new Error(`netdev '${id}': File descriptor ${fd} ${reason}`);
 }

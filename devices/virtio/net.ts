@@ -44,6 +44,7 @@ const offloads: readonly [feature: number, offload: number][] = [
 
 /** Bit of the status field: the cable is in. */
 const LINK_UP = 1;
+const NAME = "virtio-net-device";
 const CONFIG_SIZE = 12;
 const CONTROL_SIZE = 64;
 
@@ -182,7 +183,7 @@ class NetDevice implements VirtioBackend {
 /** Reads an address: six bytes in hexadecimal with colons. @throws {RangeError} */
 export function parseMac(text: string): Uint8Array {
   if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) {
-    throw new RangeError(`Property 'mac' doesn't take value '${text}'`);
+    throw new RangeError(`Property '${NAME}.mac' doesn't take value '${text}'`);
   }
   return Uint8Array.from(text.split(":"), (byte) => parseInt(byte, 16));
 }
@@ -198,7 +199,7 @@ function queueSize(properties: Properties, name: string): number {
 
 /** The network card. */
 export const virtioNet = defineVirtioDevice({
-  name: "virtio-net-device",
+  name: NAME,
   help: "Network card",
   deviceId: 1,
   version: 1,
@@ -231,6 +232,7 @@ export const virtioNet = defineVirtioDevice({
         properties[name] && (!needsHeader || properties["vnet-hdr"]) ? bits | bit(feature) : bits,
       bit(NetFeature.MAC) | (properties.host_mtu ? bit(NetFeature.MTU) : 0n),
     ),
+  check: ({ mac }) => void parseMac(String(mac)),
   queueSizes: (properties) => [
     queueSize(properties, "rx_queue_size"),
     queueSize(properties, "tx_queue_size"),

@@ -249,6 +249,11 @@ export class SerialBus {
   }
 }
 
+/** @throws {Error} in QEMU's words if a bus cannot have so many ports */
+export function checkMaxPorts(max: number): void {
+  if (max < 1 || max > 31) throw new Error(`maximum ports supported: 31, not ${max}`);
+}
+
 /** The bus of consoles and ports. */
 export const virtioSerial = defineVirtioDevice({
   name: "virtio-serial-device",
@@ -260,6 +265,7 @@ export const virtioSerial = defineVirtioDevice({
     max_ports: { type: "uint32", default: 31, help: "how many ports there can be, 1 to 31" },
     "emergency-write": { type: "bool", default: true, help: "offer output without a queue" },
   },
+  check: ({ max_ports: max }) => checkMaxPorts(Number(max)),
   features: (properties) =>
     (Number(properties.max_ports) > 1 ? 1n << BigInt(F_MULTIPORT) : 0n) |
     (properties["emergency-write"] ? 1n << BigInt(F_EMERG_WRITE) : 0n),

@@ -51,6 +51,8 @@ export interface VirtioDeviceType<F extends Fields> {
   readonly state: Struct<F>;
   /** How many timers it has. */
   readonly timers?: number;
+  /** See {@linkcode DeviceType.check}. */
+  check?(properties: Properties): void;
   /** Feature bits of its kind. */
   features(properties: Properties): bigint;
   /** The size of each of its queues. */
@@ -124,6 +126,10 @@ export function defineVirtioDevice<F extends Fields>(
     timers: type.timers,
     locks: 2,
     bus: "virtio-bus",
+    check(properties) {
+      type.check?.(properties);
+      type.queueSizes(properties);
+    },
     ranges: (properties) => [{
       space: "mmio",
       base: Number(properties["mmio-base"]),

@@ -78,7 +78,7 @@ const mistakes: [options: string[], message: string][] = [
     "Device range 'isa-debug-exit' at 0x502 overlaps 'isa-debug-exit' at 0x501",
   ],
   [[...K, "-device", "nope"], "-device nope: 'nope' is not a valid device model name"],
-  [[...K, "-M", "pc"], '-M pc: unsupported machine type: "pc"'],
+  [[...K, "-M", "pc"], '-M pc: unsupported machine type: "pc", the one there is is microvm'],
   [[...K, "-cpu", "nope"], "unable to find CPU model 'nope'"],
   [
     [...K, "-serial", "mon:stdio", "-monitor", "stdio"],

@@ -55,6 +55,18 @@ kvmTest(
       info: "index=0,type=nic,model=virtio-net-device,macaddr=52:54:00:12:34:56",
       peer: { name: "n", info: `index=0,type=stream,fd:${theirs.fd}` },
     }]);
+    const refused = (bus: string) => ({ message: `Bus '${bus}' does not support hotplugging` });
+    assert.throws(() => view.deviceDel("card"), refused("virtio-mmio-bus.23"));
+    for (
+      const [driver, bus] of [
+        ["virtio-rng-device", "virtio-mmio-bus.22"],
+        ["vmgenid", "main-system-bus"],
+        ["isa-debug-exit", "isa.0"],
+      ]
+    ) assert.throws(() => view.deviceAdd({ driver }), refused(bus));
+    assert.throws(() => view.deviceAddOptions("virtconsole"), {
+      message: "No 'virtio-serial-bus' bus found for device 'virtconsole'",
+    });
     const peer = new NetPeer(end.fd, true);
     await exchange(test, peer, 20);
     await until(() => (peer.pump(false), peer.underWay === 0), () => "the last frame");

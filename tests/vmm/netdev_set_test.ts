@@ -4,7 +4,7 @@ import type { NetdevConfig, StreamConfig } from "../../devices/net/config.ts";
 import { MAX_FRAME, type NetPort, openPort } from "../../devices/net/port.ts";
 import { bindUdp } from "../../ffi/datagram.ts";
 import { Errno } from "../../ffi/errno.ts";
-import { duplicate, writeFd } from "../../ffi/fd.ts";
+import { duplicate, makePipe, type OwnedFd, writeFd } from "../../ffi/fd.ts";
 import { IoVector, MAX_PIECES } from "../../ffi/iovec.ts";
 import { addressOf } from "../../ffi/memory.ts";
 import { findProgram } from "../../ffi/process.ts";
@@ -244,8 +244,36 @@ Deno.test("a descriptor that was given is used, and stays open for who gave it",
   assert.equal(localAddress(ours.fd)?.type, "unix");
   await assert.rejects(
     stage.set({ type: "stream", id: "m", addr: { type: "fd", fd: 9999 }, server: false }),
-    { message: "File descriptor 9999 is not open" },
+    { message: "netdev 'm': File descriptor 9999 is not open" },
   );
+});
+
+Deno.test("a descriptor that was given must be a socket of its kind", async () => {
+  await using stage = new Stage();
+  const [ours, theirs] = socketPair();
+  using stream = ours;
+  using _theirs = theirs;
+  const [one, other] = socketPair("seqpacket");
+  using messages = one;
+  using _other = other;
+  const [reader, writer] = makePipe();
+  using pipe = reader;
+  using _writer = writer;
+  const cases: [type: "stream" | "server" | "dgram", fd: OwnedFd, reason: string][] = [
+    ["stream", pipe, "is a fifo, expected a socket"],
+    ["stream", messages, "is a socket of another type: it must be for a stream"],
+    ["server", stream, "does not listen"],
+    ["dgram", pipe, "is a fifo, expected a socket"],
+    ["dgram", stream, "is a socket of another type: it must be for datagrams"],
+  ];
+  for (const [i, [type, { fd }, reason]] of cases.entries()) {
+    const [id, addr] = [`n${i}`, { type: "fd", fd } as const];
+    const config = type === "dgram"
+      ? { type, id, local: addr } as const
+      : { type: "stream", id, addr, server: type === "server" } as const;
+    const message = `netdev '${id}': File descriptor ${fd} ${reason}`;
+    await assert.rejects(stage.set(config), { message });
+  }
 });
 
 for (const shared of [true, false]) {
@@ -443,6 +471,12 @@ Deno.test({
       Deno.env.set("PATH", stage.folder);
       await assert.rejects(stage.set({ type: "user", id: "v", hostfwd: [] }), {
         message: "netdev 'v': could not run passt, which type=user needs: passt did not start",
+      });
+      const script = "#!/bin/sh\necho a word; echo 'Port is in use' >&2\nexit 1\n";
+      Deno.writeTextFileSync(`${stage.folder}/passt`, script);
+      await assert.rejects(stage.set({ type: "user", id: "w", hostfwd: [] }), {
+        message: "netdev 'w': could not run passt, which type=user needs: passt did not start:" +
+          " Port is in use",
       });
     } finally {
       Deno.env.set("PATH", path);

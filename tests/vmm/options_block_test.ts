@@ -246,6 +246,7 @@ Deno.test("-drive, and devices without a disk, fail in QEMU's words", () => {
       "Image format was not specified for 'x': it is not guessed, add format=raw or " +
       "format=qcow2",
     ],
+    ["file=x,serial=abc", "Block format 'raw' does not support the option 'serial'"],
     [
       "file=x,format=qed",
       "Format 'qed' is not supported: 'qemu-img convert -O raw' makes a raw image of it",

@@ -16,8 +16,11 @@ Deno.test("parseCommandLine() fails with one line that names the option", () => 
     ["-kernel", "-kernel: requires an argument"],
     ["-S -m", "-m: requires an argument"],
     ["disk.img", "disk.img: unexpected argument, options begin with '-'"],
-    ["-M pc", '-M pc: unsupported machine type: "pc"'],
-    ["-machine type=q35", '-machine type=q35: unsupported machine type: "q35"'],
+    ["-M pc", '-M pc: unsupported machine type: "pc", the one there is is microvm'],
+    [
+      "-machine type=q35",
+      '-machine type=q35: unsupported machine type: "q35", the one there is is microvm',
+    ],
     ["-M microvm,foo=on", "-M microvm,foo=on: Property 'microvm-machine.foo' not found"],
     ["-M toString=on", "-M toString=on: Property 'microvm-machine.toString' not found"],
     ["-M pit.x=on", "-M pit.x=on: Property 'microvm-machine.pit' not found"],
@@ -170,5 +173,8 @@ Deno.test("parseCommandLine() fails when help is asked for about what does not e
     ["-device", "nope,help"],
     "-device nope,help: 'nope' is not a valid device model name",
   );
-  assertFails(["-M", "pc,help"], '-M pc,help: unsupported machine type: "pc"');
+  assertFails(
+    ["-M", "pc,help"],
+    '-M pc,help: unsupported machine type: "pc", the one there is is microvm',
+  );
 });

@@ -56,7 +56,8 @@ Deno.test("`parseNetdev()` refuses what makes no sense", () => {
   const cases: [string, string][] = [
     ["id=n", "Parameter 'type' is missing"],
     ["tap", "Parameter 'id' is missing"],
-    ["bridge,id=n", "Parameter 'type' does not accept value 'bridge'"],
+    ["nope,id=n", "Parameter 'type' does not accept value 'nope'"],
+    ["socket,id=n", "Parameter 'type' does not accept value 'socket': say stream or dgram"],
     ["tap,id=n,foo=1", "Invalid parameter 'foo'"],
     ["tap,id=n,fd=x", "Parameter 'fd' expects integer"],
     [

@@ -4,6 +4,7 @@
  * @module
  */
 import { withDefaults } from "../../devices/device.ts";
+import { checkMaxPorts } from "../../devices/virtio/serial.ts";
 import { type DeviceRequest, findDeviceType } from "../bus/device_set.ts";
 
 /** A virtio-serial device, and the ports that it has so far. */
@@ -32,9 +33,7 @@ export function plugPorts(requests: readonly DeviceRequest[]): DeviceRequest[] {
 }
 
 function makeBus(id: string, maxPorts: number): Bus {
-  if (maxPorts < 1 || maxPorts > 31) {
-    throw new Error(`maximum ports supported: 31, not ${maxPorts}`);
-  }
+  checkMaxPorts(maxPorts);
   return { id, maxPorts, ports: new Map() };
 }
 

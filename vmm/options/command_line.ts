@@ -44,6 +44,15 @@ const options: ReadonlyMap<string, Option> = new Map(
     .flatMap((option) => option.names.map((name) => [name, option])),
 );
 
+const disk = "file=FILE,format=raw,if=virtio";
+/** Drives of other machines, and what to say instead of their options. */
+const drives: Readonly<Record<string, string>> = {
+  ...Object.fromEntries(
+    ["hda", "hdb", "hdc", "hdd", "sd", "fda", "fdb"].map((name) => [name, disk]),
+  ),
+  cdrom: `${disk},media=cdrom`,
+};
+
 /** Finds an option by what the user typed, with one dash or two. */
 function findOption(word: string): Option {
   const name = /^--?(.*)$/s.exec(word)?.[1];
@@ -51,8 +60,9 @@ function findOption(word: string): Option {
     throw new OptionError(`${word}: unexpected argument, options begin with '-'`, true);
   }
   const option = options.get(name);
-  if (!option) throw new OptionError(`${word}: invalid option`, true);
-  return option;
+  if (option) return option;
+  const instead = Object.hasOwn(drives, name) ? `, say -drive ${drives[name]}` : "";
+  throw new OptionError(`${word}: invalid option${instead}`, true);
 }
 
 /** What only shows once all options are known. */

@@ -3,8 +3,9 @@
  *
  * @module
  */
-import type { DeviceType, PropertyDeclaration } from "../../devices/device.ts";
+import { type DeviceType, type PropertyDeclaration, withDefaults } from "../../devices/device.ts";
 import type { DeviceConfig, LoaderConfig } from "../config.ts";
+import { virtioTransports } from "../machine/microvm.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
 import { fromJson, parseJsonOrOpts, parseOpts, type RawOptions } from "./grammar.ts";
@@ -77,9 +78,19 @@ function readDriver(options: RawOptions): string {
   return String(driver);
 }
 
+/** A virtio device as a PCI card has a name of its own, and no place here. */
+function unknownDriver(driver: string, types: readonly DeviceType[]): OptionError {
+  const here = driver.replace(/-pci(-(non-)?transitional)?$/, "-device");
+  return new OptionError(
+    here !== driver && types.some(({ name }) => name === here)
+      ? `No 'PCI' bus found for device '${driver}': say ${here}`
+      : `'${driver}' is not a valid device model name`,
+  );
+}
+
 function findType(driver: string, types: readonly DeviceType[]): DeviceType {
   const type = types.find(({ name }) => name === driver);
-  if (!type) throw new OptionError(`'${driver}' is not a valid device model name`);
+  if (!type) throw unknownDriver(driver, types);
   if (!type.user) throw new OptionError("Parameter 'driver' expects a pluggable device type");
   return type;
 }
@@ -176,7 +187,29 @@ export function device(text: string, draft: Draft): void {
     bindDrives(config.devices[index], draft);
     bindNetdevs(config.devices[index], draft);
     bindLinks(config.devices[index], draft);
+    checkValues(config.devices[index], draft);
+    checkPlace(index, draft);
   });
+}
+
+/** @throws OptionError if a property's value is none that the device takes */
+function checkValues({ driver, properties }: DeviceConfig, { types }: Draft): void {
+  const type = findType(driver, types);
+  try {
+    type.check?.(withDefaults(type, properties));
+  } catch (error) {
+    throw new OptionError((error as Error).message);
+  }
+}
+
+/** @throws OptionError in QEMU's words if the devices before one have all the places for its kind */
+function checkPlace(index: number, { config, types }: Draft): void {
+  const isVirtio = ({ driver }: DeviceConfig) => findType(driver, types).bus === "virtio-bus";
+  const device = config.devices[index];
+  if (!isVirtio(device)) return;
+  const before = config.devices.slice(0, index).filter(isVirtio).length;
+  if (before < virtioTransports(config.machine).length) return;
+  throw new OptionError(`No 'virtio-bus' bus found for device '${device.driver}'`);
 }
 
 /** Binds the device to the disks that its properties name. */

@@ -157,16 +157,10 @@ function takeAction(
 }
 
 /** The driver that was asked for. @throws OptionError unless it is one that there is */
-function takeDriver(parameters: Parameters, filename: string | undefined): string | undefined {
+function takeDriver(parameters: Parameters): string | undefined {
   const format = parameters.take("format");
   const driver = parameters.take("driver") ?? format;
-  if (driver === undefined) {
-    if (filename === undefined) return undefined;
-    throw new OptionError(
-      `Image format was not specified for '${filename}': it is not guessed, add format=raw or ` +
-        "format=qcow2",
-    );
-  }
+  if (driver === undefined) return undefined;
   if (DRIVERS.includes(driver)) return driver;
   throw new OptionError(
     OTHER_FORMATS.includes(driver)
@@ -186,9 +180,10 @@ function readNodes(
   media: string,
 ): BlockNodeConfig[] | undefined {
   const filename = parameters.take("file") ?? parameters.take("file.filename");
-  const driver = takeDriver(parameters, filename);
-  if (driver === undefined && parameters.rest.size === 0) return undefined;
-  if (driver === undefined || (isFormat(driver) && filename === undefined)) {
+  const given = takeDriver(parameters);
+  if (given === undefined && filename === undefined && parameters.rest.size === 0) return undefined;
+  const driver = given ?? "raw";
+  if (isFormat(driver) && filename === undefined) {
     throw new OptionError("Must specify either driver or file");
   }
   const alias = parameters.take("readonly");
@@ -208,6 +203,13 @@ function readNodes(
     entries.set(isFormat(driver) ? "file.filename" : "filename", filename);
   }
   const nodes = readDriveNodes(entries, `#${id}`);
+  // After what else is wrong: with the format added it would come to light anyhow.
+  if (given === undefined) {
+    throw new OptionError(
+      `Image format was not specified for '${filename}': it is not guessed, add format=raw or ` +
+        "format=qcow2",
+    );
+  }
   return nodes.map((node) =>
     node.driver === "file" && eitherDriver ? { ...node, eitherDriver } : node
   );

@@ -185,7 +185,8 @@ const PROPERTIES: Readonly<Record<string, MachineProperty>> = {
 };
 
 function checkType(name: Keyval): void {
-  if (name !== MACHINE_TYPE) throw new OptionError(`unsupported machine type: "${name}"`);
+  if (name === MACHINE_TYPE) return;
+  throw new OptionError(`unsupported machine type: "${name}", the one there is is ${MACHINE_TYPE}`);
 }
 
 /** `accel=` takes alternatives, best first: `kvm:tcg`. */

@@ -53,6 +53,13 @@ const kinds: Readonly<Record<NetdevConfig["type"], (options: RawOptions) => Netd
   user: (options) => buildUser(readOptions(options, user)),
 };
 
+/** Backends of QEMU's that there are not, and what does the same. */
+const instead: Readonly<Record<string, string>> = {
+  bridge: "say tap, and put its interface into the bridge by ip(8)",
+  passt: "say user, which runs passt",
+  socket: "say stream or dgram",
+};
+
 /** What `-netdev help` prints. */
 export function netdevHelp(): string {
   return ["Available netdev backend types:", ...Object.keys(kinds)].join("\n");
@@ -75,6 +82,8 @@ export function parseNetdev(text: string): NetdevConfig {
   if (type === undefined) throw missing("type");
   if (entries.get("id") === undefined) throw missing("id");
   const known = Object.keys(kinds) as NetdevConfig["type"][];
+  const reason = Object.hasOwn(instead, String(type)) ? instead[String(type)] : undefined;
+  if (reason !== undefined) refuseOthers("type", String(type), { taken: known, reason });
   return compact(kinds[parseEnum("type", String(type), known)](options));
 }
 

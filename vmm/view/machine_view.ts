@@ -7,6 +7,7 @@ import type { ChardevConfig } from "../../devices/chardev/config.ts";
 import type { AcceleratorVcpu } from "../accel/accelerator.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { blockInfos, blockNodeInfos } from "./block_view.ts";
+import { refuseHotplug } from "./hotplug.ts";
 import { dumpInterruptControllers, dumpLocalApic } from "./interrupts.ts";
 import { dumpRegisters, readRegister } from "./registers.ts";
 import type { EventHub } from "../events.ts";
@@ -267,20 +268,17 @@ export class MachineView implements MachineControl {
   }
 
   deviceAdd(options: DeviceOptions): void {
-    parseDevice({ ...options }, deviceTypes);
-    refuseHotplug();
+    refuseHotplug(this.#vm, parseDevice({ ...options }, deviceTypes).driver);
   }
 
   deviceAddOptions(text: string): void {
-    parseDevice(text, deviceTypes);
-    refuseHotplug();
+    refuseHotplug(this.#vm, parseDevice(text, deviceTypes).driver);
   }
 
   deviceDel(id: string): void {
-    if (!this.#vm.machine.devices.devices.some((device) => device.id === id)) {
-      throw deviceNotFound(id);
-    }
-    refuseHotplug();
+    const device = this.#vm.machine.devices.devices.find((device) => device.id === id);
+    if (!device) throw deviceNotFound(id);
+    refuseHotplug(this.#vm, device.type.name, device);
   }
 
   async gdbserver(device: string): Promise<void> {
@@ -325,9 +323,4 @@ export class MachineView implements MachineControl {
   #vcpu(index: number): AcceleratorVcpu {
     return this.#vm.machine.vcpus[index].hardware;
   }
-}
-
-/** All of the machine's devices sit on the ISA bus. */
-function refuseHotplug(): never {
-  throw new QmpError("Bus 'isa.0' does not support hotplugging");
 }

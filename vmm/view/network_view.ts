@@ -4,6 +4,8 @@
  * @module
  */
 import type { DeviceInstance } from "../bus/device_set.ts";
+import { userDeviceId } from "../machine/disks.ts";
+import { cardName } from "../machine/orphans.ts";
 import type { NetClientInfo } from "../monitor/control.ts";
 import { deviceNotFound } from "../monitor/errors.ts";
 import type { VirtualMachine } from "../virtual_machine.ts";
@@ -15,10 +17,10 @@ export function netClients(vm: VirtualMachine): NetClientInfo[] {
   const alone = [...vm.netdevs.backends.keys()].filter((id) => !peers.has(id));
   return [
     ...cards.map((card): NetClientInfo => {
-      const { id, type, properties: { mac, netdev } } = card;
+      const { type, properties: { mac, netdev } } = card;
       const info = `index=0,type=nic,model=${type.name},macaddr=${mac}`;
       return {
-        name: id,
+        name: nameOf(vm, card),
         info,
         ...(typeof netdev === "string" && { peer: backendInfo(vm, netdev) }),
       };
@@ -36,6 +38,11 @@ function cardsOf(vm: VirtualMachine): DeviceInstance[] {
   return vm.machine.devices.devices.filter(({ type }) => Object.hasOwn(type.properties, "netdev"));
 }
 
+function nameOf({ config }: VirtualMachine, { id }: DeviceInstance): string {
+  const card = config.devices.find((device) => userDeviceId(device, config.devices) === id);
+  return card ? cardName(card, config) : id;
+}
+
 /**
  * Plugs a cable in or pulls it out.
  *
@@ -43,7 +50,9 @@ function cardsOf(vm: VirtualMachine): DeviceInstance[] {
  * @throws {QmpError} in QEMU's words if there is neither
  */
 export function setLink(vm: VirtualMachine, name: string, isUp: boolean): void {
-  const card = cardsOf(vm).find(({ id, properties }) => id === name || properties.netdev === name);
+  const card = cardsOf(vm).find((one) =>
+    nameOf(vm, one) === name || one.properties.netdev === name
+  );
   if (!card) throw deviceNotFound(name);
   vm.machine.devices.with(card.id, (device) => device.setLink?.(isUp));
 }

@@ -534,7 +534,7 @@ Deno.test("addresses and sizes that make no sense are refused", () => {
   const make = (properties: Record<string, string | number>) => () =>
     new VirtioRig(virtioNet, "kept", { mac: "52:54:00:01:02:03", ...properties });
   assert.throws(make({ mac: "52:54:00:01:02" }), {
-    message: "Property 'mac' doesn't take value '52:54:00:01:02'",
+    message: "Property 'virtio-net-device.mac' doesn't take value '52:54:00:01:02'",
   });
   assert.throws(make({ rx_queue_size: 300 }), {
     message: "Invalid rx_queue_size (= 300), must be a power of 2 between 256 and 1024.",

@@ -1,0 +1,108 @@
+/** What is said to who types what another machine would take, or what nothing is connected to. */
+import assert from "node:assert/strict";
+import { deviceTypes } from "../../devices/registry.ts";
+import { cardName, orphanWarnings } from "../../vmm/machine/orphans.ts";
+import { parseCommandLine } from "../../vmm/options/command_line.ts";
+import { assertOptionError, words } from "./options_fixture.ts";
+
+const parse = (line: string) => parseCommandLine(words(line), deviceTypes).config!;
+
+const many = Array(24).fill("-device virtio-rng-device").join(" ");
+const few = Array(8).fill("-device virtio-rng-device").join(" ");
+const drive = "-blockdev null-co,node-name=d";
+
+const refusals: [line: string, message: string][] = [
+  [
+    "-device virtio-blk-pci,drive=x",
+    "-device virtio-blk-pci,drive=x: No 'PCI' bus found for device 'virtio-blk-pci': say" +
+    " virtio-blk-device",
+  ],
+  [
+    "-device virtio-net-pci-non-transitional",
+    "-device virtio-net-pci-non-transitional: No 'PCI' bus found for device" +
+    " 'virtio-net-pci-non-transitional': say virtio-net-device",
+  ],
+  ["-device ahci-pci", "-device ahci-pci: 'ahci-pci' is not a valid device model name"],
+  ["-hda x", "-hda: invalid option, say -drive file=FILE,format=raw,if=virtio"],
+  ["--cdrom x", "--cdrom: invalid option, say -drive file=FILE,format=raw,if=virtio,media=cdrom"],
+  ["-toString", "-toString: invalid option"],
+  [
+    "-netdev toString,id=n",
+    "-netdev toString,id=n: Parameter 'type' does not accept value 'toString'",
+  ],
+  [
+    `${many} -device virtio-net-device`,
+    "-device virtio-net-device: No 'virtio-bus' bus found for device 'virtio-net-device'",
+  ],
+  [
+    `-M acpi=off ${few} -device virtio-net-device`,
+    "-device virtio-net-device: No 'virtio-bus' bus found for device 'virtio-net-device'",
+  ],
+  [
+    "-device vmgenid,guid=x",
+    "-device vmgenid,guid=x: Property 'vmgenid.guid' doesn't take value 'x'",
+  ],
+  [
+    "-device virtio-net-device,mac=xx",
+    "-device virtio-net-device,mac=xx: Property 'virtio-net-device.mac' doesn't take value 'xx'",
+  ],
+  [
+    "-device virtio-net-device,rx_queue_size=3",
+    "-device virtio-net-device,rx_queue_size=3: Invalid rx_queue_size (= 3), must be a power of 2" +
+    " between 256 and 1024.",
+  ],
+  [
+    `${drive} -device virtio-blk-device,drive=d,logical_block_size=3`,
+    "-device virtio-blk-device,drive=d,logical_block_size=3: Property .logical_block_size doesn't" +
+    " take value 3 (minimum: 512, maximum: 2097152)",
+  ],
+  [
+    "-device virtio-serial-device,max_ports=4000000000",
+    "-device virtio-serial-device,max_ports=4000000000: maximum ports supported: 31, not 4000000000",
+  ],
+];
+
+for (const [line, message] of refusals) {
+  Deno.test(`'${line.slice(-60)}' is refused in QEMU's words, with what to say instead`, () => {
+    assertOptionError(() => parse(line), message, line);
+  });
+}
+
+Deno.test("there is room for as many virtio devices as there are transports", () => {
+  assert.equal(parse(many).devices.length, 24);
+  assert.equal(parse(`${few} -M acpi=off`).devices.length, 8);
+});
+
+Deno.test("drives, backends and cards to which nothing is connected are warned of", () => {
+  const warnings = (line: string) => orphanWarnings(parse(line));
+  const file = "-drive file=x,format=raw";
+  const orphan = (id: string) =>
+    `warning: Orphaned drive without device: id=${id},if=none; say if=virtio, or -device` +
+    ` virtio-blk-device,drive=${id}`;
+  assert.deepEqual(warnings(file), [orphan("none0")]);
+  assert.deepEqual(warnings(`${file},if=virtio`), []);
+  assert.deepEqual(warnings(`${file},id=d -device virtio-blk-device,drive=d`), []);
+  assert.deepEqual(warnings(`${file},id=d -blockdev raw,node-name=n,file=d`), []);
+  // Nothing is lost without a medium, and a node may be for later.
+  assert.deepEqual(warnings("-drive if=none,id=d -blockdev null-co,node-name=n"), []);
+  const net = "-netdev user,id=n";
+  assert.deepEqual(warnings(net), ["warning: netdev n has no peer"]);
+  assert.deepEqual(warnings(`${net} -device virtio-net-device,netdev=n`), []);
+  assert.deepEqual(
+    warnings(
+      `${net} -device virtio-net-device -device virtio-rng-device -device virtio-net-device,id=c` +
+        " -device virtio-net-device",
+    ),
+    [
+      "warning: netdev n has no peer",
+      "warning: nic virtio-net-device.0 has no peer",
+      "warning: nic c has no peer",
+      "warning: nic virtio-net-device.2 has no peer",
+    ],
+  );
+});
+
+Deno.test("a card without an id is called after its model, as in QEMU", () => {
+  const config = parse("-device virtio-rng-device -device virtio-net-device");
+  assert.equal(cardName(config.devices[1], config), "virtio-net-device.0");
+});

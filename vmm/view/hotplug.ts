@@ -1,0 +1,53 @@
+/**
+ * Why devices come and go with the machine only.
+ *
+ * @module
+ */
+import { type DeviceInstance, findDeviceType } from "../bus/device_set.ts";
+import { QmpError } from "../monitor/errors.ts";
+import type { VirtualMachine } from "../virtual_machine.ts";
+
+/**
+ * Refuses to plug a device in or to unplug it: none of the machine's buses can do that.
+ *
+ * @param driver the device's type
+ * @param device the device, if it is there
+ * @throws {QmpError} in QEMU's words, which name the bus
+ */
+export function refuseHotplug(vm: VirtualMachine, driver: string, device?: DeviceInstance): never {
+  const { bus = "isa-bus" } = findDeviceType(driver);
+  const name = busName(vm, bus, device);
+  throw new QmpError(
+    name === undefined
+      ? `No '${bus}' bus found for device '${driver}'`
+      : `Bus '${name}' does not support hotplugging`,
+  );
+}
+
+/** The bus that a device is on, or would be put on if it is not there yet. */
+function busName(
+  { machine }: VirtualMachine,
+  bus: string,
+  device: DeviceInstance | undefined,
+): string | undefined {
+  const { devices, description } = machine.devices;
+  switch (bus) {
+    case "virtio-bus": {
+      const bases = devices.map(({ properties }) => properties["mmio-base"]);
+      const number = machine.transports.findLastIndex(({ place: { base } }) =>
+        device ? base === device.properties["mmio-base"] : !bases.includes(base)
+      );
+      return number === -1 ? undefined : `virtio-mmio-bus.${number}`;
+    }
+    case "virtio-serial-bus": {
+      const parent = device
+        ? description.devices.find(({ id }) => id === device.id)?.parent
+        : devices.find(({ type }) => type.name === "virtio-serial-device")?.id;
+      return parent === undefined ? undefined : `${parent}.0`;
+    }
+    case "main-system-bus":
+      return bus;
+    default:
+      return "isa.0";
+  }
+}
