@@ -1,5 +1,5 @@
 /**
- * `deno task core`: writes `core/layout.ts` and `core/simd_table.ts` and compiles `core/*.ts` (AssemblyScript) to `core.wasm`.
+ * `deno task core`: writes the sources in `core/` that come from tables (see `generated`), and compiles `core/*.ts` (AssemblyScript) to `core.wasm`.
  *
  * The compiler's version is exact, because the result is committed and a test compares it byte for byte.
  *
@@ -21,6 +21,7 @@ import {
   SHARED_SIZE,
   STOP,
 } from "./cpu_state.ts";
+import { loopSource } from "./loop_cases.ts";
 import { simdTableSource } from "./simd_table.ts";
 import { opsSource, tableSource } from "./tables.ts";
 
@@ -105,6 +106,7 @@ export function generated(): Record<string, string> {
     "layout.ts": layoutSource(),
     "ops.ts": opsSource(),
     "table.ts": tableSource(),
+    "loop.ts": loopSource(Deno.readTextFileSync(`${folder}core/loop.template`)),
     "simd_table.ts": simdTableSource(),
   };
 }

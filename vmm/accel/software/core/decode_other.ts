@@ -1,24 +1,20 @@
 // Instructions whose operation depends on prefixes and operands in ways that the tables do not tell.
+import { decodeAs } from "./decode";
 import {
-  decodeAs,
   isMemory,
-  locked,
   modrm,
   op,
-  opcode,
-  operand66,
   readModrm,
   reg,
-  repeat,
-  setDst,
-  rex,
   rm,
+  setDst,
   setImmediate,
   setKind,
   setSize,
   size,
   sizeByPrefix,
-} from "./decode";
+} from "./decode_operands";
+import { locked, opcode, operand66, repeat, rex } from "./decode_prefix";
 import { fetch8 } from "./fetch";
 import { FXSAVE, GPR } from "./layout";
 import * as ops from "./ops";

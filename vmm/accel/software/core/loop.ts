@@ -1,3 +1,4 @@
+// Written by `deno task core` from loop.template and ../loop_cases.ts; change those.
 // The dispatch loop: executes a block and those that it leads to, as long as nothing wants attention.
 import {
   afford,
@@ -522,20 +523,20 @@ export function execute(first: usize): void {
         }
         op += OP_SIZE;
         continue;
-      case ops.OP_ROL_RI4:
-        q.setDst<u32>(op, q.rotate(q.dst<u32>(op), q.imm<u32>(op) & 31, true));
-        op += OP_SIZE;
-        continue;
-      case ops.OP_ROR_RI4:
-        q.setDst<u32>(op, q.rotate(q.dst<u32>(op), q.imm<u32>(op) & 31, false));
-        op += OP_SIZE;
-        continue;
       case ops.OP_MOVSXD_RR8:
         q.setDst<u64>(op, (q.src<i32>(op) as i64) as u64);
         op += OP_SIZE;
         continue;
       case ops.OP_MOVSXD_RM8:
         q.setDst<u64>(op, (q.mem<i32>(op) as i64) as u64);
+        op += OP_SIZE;
+        continue;
+      case ops.OP_ROL_RI4:
+        q.setDst<u32>(op, q.rotate(q.dst<u32>(op), q.imm<u32>(op) & 31, true));
+        op += OP_SIZE;
+        continue;
+      case ops.OP_ROR_RI4:
+        q.setDst<u32>(op, q.rotate(q.dst<u32>(op), q.imm<u32>(op) & 31, false));
         op += OP_SIZE;
         continue;
       case ops.OP_MOVZX8_RR4:
