@@ -126,7 +126,6 @@ export class MachineState implements LoadedState {
   /** The sections that always come; `save` and `fill` fill their data. */
   readonly sections: readonly StateSection[];
   readonly #machine: Machine;
-  readonly #hardware: Hardware;
   readonly #state: HardwareState;
   readonly #chips: readonly StateSection[];
   readonly #devices: readonly DeviceState[];
@@ -139,7 +138,6 @@ export class MachineState implements LoadedState {
    */
   constructor(machine: Machine, hardware: Hardware = machine.hardware) {
     this.#machine = machine;
-    this.#hardware = hardware;
     this.#state = hardware.makeState();
     this.#chips = hardwareSections(this.#state);
     this.#devices = machine.devices.devices.map((device) => new DeviceState(device));
@@ -149,7 +147,7 @@ export class MachineState implements LoadedState {
 
   /** Reads the state of a machine whose vCPUs are parked. @throws {OsError} */
   save(): void {
-    this.#state.save(this.#hardware);
+    this.#state.save();
     for (const device of this.#devices) device.save();
   }
 
@@ -204,7 +202,7 @@ export class MachineState implements LoadedState {
 
   apply(tscOffsets = false): void {
     try {
-      this.#state.restore(this.#hardware, { clock: true, tscOffsets });
+      this.#state.restore({ clock: true, tscOffsets });
     } catch (error) {
       throw refused(this.#machine.accelerator.title, this.#state, error);
     }

@@ -95,8 +95,11 @@ export const GuestDebug = {
   BLOCKIRQ: 0x10_0000,
 } as const;
 
-const name = (request: number): string =>
-  Object.entries(KVM).find(([, value]) => value === request)?.[0] ?? request.toString(16);
+/** A request's name in linux/kvm.h. */
+export function requestName(request: number): string {
+  const known = Object.entries(KVM).find(([, value]) => value === request);
+  return `KVM_${known?.[0] ?? request.toString(16)}`;
+}
 
 /** A constant, so that the compiler can call it directly where state is saved and loaded. */
 const { ioctl_buffer } = libc;
@@ -104,7 +107,7 @@ const { ioctl_buffer } = libc;
 /** ioctl with a plain value. @throws {OsError} named after the request */
 export function ioctlValue(fd: number, request: number, value: number | bigint = 0): number {
   const result = retry(() => libc.ioctl(fd, request, value));
-  return result === -1 ? check(result, `KVM_${name(request)}`) : result;
+  return result === -1 ? check(result, requestName(request)) : result;
 }
 
 /** ioctl with a struct that the kernel reads or fills. @throws {OsError} named after the request */
@@ -115,5 +118,5 @@ export function ioctlBuffer(
 ): number {
   let result = ioctl_buffer(fd, request, buffer);
   while (result === -1 && errno() === Errno.EINTR) result = ioctl_buffer(fd, request, buffer);
-  return result === -1 ? check(result, `KVM_${name(request)}`) : result;
+  return result === -1 ? check(result, requestName(request)) : result;
 }

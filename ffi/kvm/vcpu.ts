@@ -8,6 +8,7 @@ import type { OwnedFd } from "../fd.ts";
 import { libc } from "../libc.ts";
 import { addressOf, type MappedRegion, mapShared } from "../memory.ts";
 import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
+import { IoctlProgram, type PreparedIoctl } from "./ioctl_program.ts";
 import { withPendingKick } from "../process.ts";
 import { RunPage, RunResult } from "./run.ts";
 import { kvmDeviceAttr } from "./structs.ts";
@@ -32,6 +33,17 @@ export function runVcpu(fd: number): number {
   throw new OsError("KVM_RUN", error);
 }
 
+/**
+ * The argument of KVM_GET_DEVICE_ATTR and KVM_SET_DEVICE_ATTR for by how much a guest's TSC is ahead of
+ * the host's: group KVM_VCPU_TSC_CTRL, attribute KVM_VCPU_TSC_OFFSET, both 0
+ * (Documentation/virt/kvm/devices/vcpu.rst).
+ *
+ * @param offset the offset, a u64; it lives as long as the argument is used
+ */
+export function tscOffsetAttribute(offset: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  return kvmDeviceAttr.alloc({ addr: addressOf(offset) }).bytes;
+}
+
 /** A vCPU and its run page. */
 export class KvmVcpu implements Disposable {
   /** The vCPU's descriptor. */
@@ -40,11 +52,6 @@ export class KvmVcpu implements Disposable {
   readonly runMapping: MappedRegion;
   /** The kvm_run page. */
   readonly run: RunPage;
-  /** Group KVM_VCPU_TSC_CTRL, attribute KVM_VCPU_TSC_OFFSET (Documentation/virt/kvm/devices/vcpu.rst). */
-  readonly #tscOffset = new Uint8Array(8);
-  readonly #tscAttribute: Uint8Array<ArrayBuffer> = kvmDeviceAttr.alloc({
-    addr: addressOf(this.#tscOffset),
-  }).bytes;
 
   /**
    * Takes over a vCPU's descriptor and maps its run page.
@@ -79,19 +86,13 @@ export class KvmVcpu implements Disposable {
 
   /** Whether the guest's TSC has an offset that can be read and set. */
   hasTscOffset(): boolean {
-    return libc.ioctl_buffer(this.fd.fd, KVM.HAS_DEVICE_ATTR, this.#tscAttribute) === 0;
+    const attribute = tscOffsetAttribute(new Uint8Array(8));
+    return libc.ioctl_buffer(this.fd.fd, KVM.HAS_DEVICE_ATTR, attribute) === 0;
   }
 
-  /** Reads by how much the guest's TSC is ahead of the host's, a u64. @throws {OsError} */
-  readTscOffset(into: Uint8Array<ArrayBuffer>): void {
-    ioctlBuffer(this.fd.fd, KVM.GET_DEVICE_ATTR, this.#tscAttribute);
-    into.set(this.#tscOffset);
-  }
-
-  /** Sets what `readTscOffset` read. @throws {OsError} */
-  writeTscOffset(from: Uint8Array): void {
-    this.#tscOffset.set(from);
-    ioctlBuffer(this.fd.fd, KVM.SET_DEVICE_ATTR, this.#tscAttribute);
+  /** Prepares ioctls on the vCPU. */
+  prepare(ioctls: readonly PreparedIoctl[]): IoctlProgram {
+    return new IoctlProgram(this.fd.fd, ioctls);
   }
 
   /** Injects an NMI. */

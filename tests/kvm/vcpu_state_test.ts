@@ -1,7 +1,9 @@
 /** A vCPU's state, read at the moments at which the host is in between. */
-import { kvmLapicState } from "../../ffi/kvm/structs.ts";
-import type { AcceleratorVcpu } from "../../vmm/accel/accelerator.ts";
+import { kvmLapicState, kvmMpState, kvmRegs } from "../../ffi/kvm/structs.ts";
+import assert from "node:assert/strict";
+import type { AcceleratorVcpu, VcpuTransfer } from "../../vmm/accel/accelerator.ts";
 import type { HardwareState } from "../../vmm/accel/hardware.ts";
+import { msrBuffer, msrEntry } from "../../vmm/accel/msrs.ts";
 import { layout } from "../guests/programs.ts";
 import { kvmTest, sleep, TestVm } from "./harness.ts";
 
@@ -40,8 +42,8 @@ function saveAndRestore({ vm: { machine } }: TestVm, state: HardwareState): bool
   const { hardware } = machine;
   machine.park();
   const isMoment = awaitRunOut(hardware.vcpus[0]);
-  state.save(hardware);
-  state.restore(hardware, { clock: false, tscOffsets: true });
+  state.save();
+  state.restore({ clock: false, tscOffsets: true });
   machine.resume();
   return isMoment;
 }
@@ -64,3 +66,45 @@ for (const [mode, does] of [["h", "waits for it"], ["", "is busy"]]) {
     test.assertUnharmed();
   });
 }
+
+/** IA32_PAT, and one that no processor has. */
+const PAT = 0x277;
+const NO_MSR = 0x1234_5678;
+
+kvmTest(
+  "a prepared transfer ends with the part that fails, and names what is wrong with it",
+  async () => {
+    await using test = await TestVm.create({ program: "counter_cpl0" });
+    const [vcpu] = test.vm.machine.hardware.vcpus;
+    const regs = kvmRegs.alloc();
+    const msrs = msrBuffer([PAT, NO_MSR, PAT]);
+    const mpState = kvmMpState.alloc({ mp_state: 77 });
+    const transfer: VcpuTransfer = [["regs", regs.bytes], ["msrs", msrs], [
+      "mp_state",
+      mpState.bytes,
+    ]];
+    const [read, write] = [vcpu.prepareRead(transfer), vcpu.prepareWrite(transfer)];
+    const fails = (failure: ReturnType<typeof read>, part: string, message: string) =>
+      assert.deepEqual([failure?.part, failure?.error.message], [part, message]);
+    for (let round = 0; round < 2; round++) {
+      regs.view.rip = 0n;
+      fails(read(), "msrs", "KVM_GET_MSRS 0x12345678: Invalid argument");
+      assert.notEqual(regs.view.rip, 0n, "what comes before is done");
+      assert.equal(msrEntry(msrs, 0).data & 0xffn, 6n, "write-back, as at power-on");
+      assert.equal(mpState.view.mp_state, 77, "what comes after is not");
+    }
+    const { rip } = regs.view;
+    regs.view.rip = rip + 2n;
+    fails(write(), "msrs", "KVM_SET_MSRS 0x12345678: Invalid argument");
+    vcpu.read("regs", regs.bytes);
+    assert.equal(regs.view.rip, rip + 2n);
+    const failure = vcpu.prepareWrite([["mp_state", mpState.bytes], ["regs", regs.bytes]])();
+    assert.equal(failure?.part, "mp_state");
+    assert.match(failure.error.message, /^KVM_SET_MP_STATE\b.*: Invalid argument$/);
+    assert.equal(
+      vcpu.prepareRead([["regs", regs.bytes], ["mp_state", mpState.bytes]])(),
+      undefined,
+    );
+    assert.equal(mpState.view.mp_state, 0);
+  },
+);

@@ -16,6 +16,7 @@
  * @module
  */
 import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
+import type { OsError } from "../../ffi/errno.ts";
 import type { RunPage } from "../../ffi/kvm/run.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { MemorySlot } from "./memory_slot.ts";
@@ -42,6 +43,21 @@ export const vcpuParts = [
 
 /** Name of one part of a vCPU's state. */
 export type VcpuPart = typeof vcpuParts[number];
+
+/** What is moved of a vCPU's state: its parts, and by how much its TSC is ahead of the host's, a u64. */
+export type MovedPart = VcpuPart | "tsc_offset";
+
+/** Parts with the buffers that they go into or come from, in the order in which they are moved. */
+export type VcpuTransfer = readonly (readonly [MovedPart, Uint8Array<ArrayBuffer>])[];
+
+/** The part at which a transfer has ended, and why. */
+export interface TransferFailure {
+  readonly part: MovedPart;
+  readonly error: OsError;
+}
+
+/** Moves what it was prepared for, up to what fails, if anything does. The vCPU is parked. */
+export type PreparedTransfer = () => TransferFailure | undefined;
 
 /**
  * The parts of a VM's state: struct kvm_irqchip, whose `chip_id` says which chip, kvm_pit_state2 and
@@ -157,10 +173,10 @@ export interface AcceleratorVcpu {
   read(part: VcpuPart, into: Uint8Array<ArrayBuffer>): number;
   /** Writes a part of the state; for `msrs`, returns how many were taken. @throws {OsError} */
   write(part: VcpuPart, from: Uint8Array<ArrayBuffer>): number;
-  /** Reads by how much the guest's TSC is ahead of the host's, a u64. @throws {OsError} */
-  readTscOffset(into: Uint8Array<ArrayBuffer>): void;
-  /** Sets what `readTscOffset` read. @throws {OsError} */
-  writeTscOffset(from: Uint8Array<ArrayBuffer>): void;
+  /** Prepares reading parts of the state, for a pause: what the buffers hold may change, no more. */
+  prepareRead(transfer: VcpuTransfer): PreparedTransfer;
+  /** The same for writing them. */
+  prepareWrite(transfer: VcpuTransfer): PreparedTransfer;
   /** Brings an interrupt of the LAPIC timer that has fallen due into the state. */
   settleTimer(): void;
   /** Tells the guest that it was paused, so that its watchdogs hold still. */

@@ -46,9 +46,13 @@ export class Hardware implements Disposable {
     return this.#options.pit;
   }
 
-  /** Buffers for the whole state. */
-  makeState(): HardwareState {
-    return new HardwareState(this.vcpus.length, this.#options.pit, this.layout);
+  /**
+   * Buffers for the whole state.
+   *
+   * @param to where it is written; the same hardware as a rule
+   */
+  makeState(to: Hardware = this): HardwareState {
+    return new HardwareState(this, to);
   }
 
   /** The same hardware once more, without memory: to learn its power-on state, or to rehearse on. */
@@ -62,9 +66,9 @@ export class Hardware implements Disposable {
   /** Puts vCPUs and chips into the state that they have at power-on. */
   reset(): void {
     using scratch = this.makeScratch();
-    const state = scratch.makeState();
-    state.save(scratch);
-    state.restore(this, { clock: false, tscOffsets: false });
+    const state = scratch.makeState(this);
+    state.save();
+    state.restore({ clock: false, tscOffsets: false });
   }
 
   /**
@@ -139,23 +143,34 @@ export class HardwareState {
   /** struct kvm_clock_data. */
   readonly clock: Uint8Array<ArrayBuffer> = new Uint8Array(kvmClockData.size);
 
-  /** Makes empty buffers. */
-  constructor(vcpuCount: number, pit: boolean, layout: VcpuStateLayout) {
-    this.vcpus = Array.from({ length: vcpuCount }, () => new VcpuState(layout));
+  readonly #from: Hardware;
+  readonly #to: Hardware;
+
+  /**
+   * Makes empty buffers.
+   *
+   * @param from whose state is read
+   * @param to where it is written
+   */
+  constructor(from: Hardware, to: Hardware) {
+    this.#from = from;
+    this.#to = to;
+    this.vcpus = from.vcpus.map((vcpu, i) => new VcpuState(from.layout, vcpu, to.vcpus[i]));
     this.irqchips = irqchips.map((_, id) => {
       const { bytes, view } = kvmIrqchip.alloc();
       view.chip_id = id;
       return bytes;
     });
-    this.pit = pit ? new Uint8Array(kvmPitState2.size) : undefined;
+    this.pit = from.hasPit ? new Uint8Array(kvmPitState2.size) : undefined;
   }
 
   /** Reads everything; all vCPUs are parked. */
-  save(from: Hardware): void {
-    this.vcpus.forEach((state, i) => state.save(from.vcpus[i]));
-    for (const chip of this.irqchips) from.vm.read("irqchip", chip);
-    if (this.pit) from.vm.read("pit", this.pit);
-    from.readClock(this.clock);
+  save(): void {
+    const { vm } = this.#from;
+    for (const vcpu of this.vcpus) vcpu.save();
+    for (const chip of this.irqchips) vm.read("irqchip", chip);
+    if (this.pit) vm.read("pit", this.pit);
+    this.#from.readClock(this.clock);
   }
 
   /**
@@ -164,10 +179,11 @@ export class HardwareState {
    * @param options.clock whether to set kvmclock too
    * @param options.tscOffsets whether to set TSCs by their offsets rather than by their values
    */
-  restore(to: Hardware, options: { clock: boolean; tscOffsets: boolean }): void {
-    if (options.clock) to.writeClock(this.clock);
-    this.vcpus.forEach((state, i) => state.restore(to.vcpus[i], options.tscOffsets));
-    for (const chip of this.irqchips) to.vm.write("irqchip", chip);
-    if (this.pit) to.vm.write("pit", this.pit);
+  restore(options: { clock: boolean; tscOffsets: boolean }): void {
+    const { vm } = this.#to;
+    if (options.clock) this.#to.writeClock(this.clock);
+    for (const vcpu of this.vcpus) vcpu.restore(options.tscOffsets);
+    for (const chip of this.irqchips) vm.write("irqchip", chip);
+    if (this.pit) vm.write("pit", this.pit);
   }
 }

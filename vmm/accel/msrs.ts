@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { Errno, OsError } from "../../ffi/errno.ts";
 import { kvmMsrEntry } from "../../ffi/kvm/structs.ts";
 
 /** Bytes before the first entry. */
@@ -41,4 +42,12 @@ export function msrEntry(
   position: number,
 ): { index: number; data: bigint } {
   return kvmMsrEntry.view(buffer.buffer, buffer.byteOffset + HEAD + position * kvmMsrEntry.size);
+}
+
+/**
+ * The error of an accelerator that has not gone through all MSRs of a buffer: it names the one at which
+ * it stopped.
+ */
+export function msrError(buffer: Uint8Array<ArrayBuffer>, done: number, syscall: string): OsError {
+  return new OsError(syscall, Errno.EINVAL, `0x${msrEntry(buffer, done).index.toString(16)}`);
 }

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { OsError } from "../../ffi/errno.ts";
+import type { OsError } from "../../ffi/errno.ts";
 import {
   kvmDebugregs,
   kvmLapicState,
@@ -19,6 +19,8 @@ import {
 import type { View } from "../../ffi/struct.ts";
 import {
   type AcceleratorVcpu,
+  type MovedPart,
+  type PreparedTransfer,
   type VcpuPart,
   vcpuParts,
   type VcpuStateLayout,
@@ -58,7 +60,7 @@ export class PartRefused extends Error {
    */
   constructor(
     readonly state: VcpuState,
-    readonly part: VcpuPart | "tsc_offset",
+    readonly part: MovedPart,
     override readonly cause: OsError,
   ) {
     super(cause.message, { cause });
@@ -74,11 +76,24 @@ export class VcpuState {
   readonly #lapic: DataView;
   readonly #events: View<typeof kvmVcpuEvents.fields>;
   readonly #mpState: View<typeof kvmMpState.fields>;
-  /** What is written instead of the own MSRs, for a state that another accelerator has saved. */
-  #adoptedMsrs: Uint8Array<ArrayBuffer> | undefined;
+  readonly #from: AcceleratorVcpu;
+  readonly #to: AcceleratorVcpu;
+  readonly #read: PreparedTransfer;
+  readonly #write: PreparedTransfer;
+  readonly #writeTscOffset: PreparedTransfer | undefined;
+  /** Writes other MSRs instead of the own ones, for a state that another accelerator has saved. */
+  #writeAdopted: PreparedTransfer | undefined;
 
-  /** Makes empty buffers for a host's layout. */
-  constructor(layout: VcpuStateLayout) {
+  /**
+   * Makes empty buffers.
+   *
+   * @param layout what can be saved on this host
+   * @param from whose state is read
+   * @param to where it is written
+   */
+  constructor(layout: VcpuStateLayout, from: AcceleratorVcpu, to: AcceleratorVcpu) {
+    this.#from = from;
+    this.#to = to;
     this.parts = {
       mp_state: new Uint8Array(kvmMpState.size),
       regs: new Uint8Array(kvmRegs.size),
@@ -94,15 +109,21 @@ export class VcpuState {
     this.#lapic = new DataView(this.parts.lapic.buffer);
     this.#events = kvmVcpuEvents.view(this.parts.vcpu_events.buffer);
     this.#mpState = kvmMpState.view(this.parts.mp_state.buffer);
+    const offset = this.tscOffset ? [["tsc_offset", this.tscOffset] as const] : [];
+    const inOrder = (order: readonly VcpuPart[]) =>
+      order.map((part) => [part, this.parts[part]] as const);
+    this.#read = from.prepareRead([...inOrder(readingOrder), ...offset]);
+    this.#write = to.prepareWrite(inOrder(vcpuParts));
+    this.#writeTscOffset = this.tscOffset && to.prepareWrite(offset);
   }
 
-  /** Reads the state of a parked vCPU. @throws {OsError} */
-  save(vcpu: AcceleratorVcpu): void {
-    this.#read(vcpu);
+  /** Reads the state; the vCPU is parked. @throws {OsError} */
+  save(): void {
+    this.#readAll();
     if (!this.#timerHasRunOut()) return;
     for (let look = 0; look < TIMER_LOOKS && !this.#timerIsPending(); look++) {
-      vcpu.settleTimer();
-      this.#read(vcpu);
+      this.#from.settleTimer();
+      this.#readAll();
     }
     if (this.#timerIsPending() || this.#isRunnable()) this.#lapic.setUint32(INITIAL_COUNT, 0, true);
   }
@@ -135,34 +156,21 @@ export class VcpuState {
     return this.#mpState.mp_state === MP_STATE_RUNNABLE;
   }
 
-  #read(vcpu: AcceleratorVcpu): void {
-    for (const part of readingOrder) {
-      const done = vcpu.read(part, this.parts[part]);
-      if (part === "msrs") checkMsrs(this.parts.msrs, done, "KVM_GET_MSRS");
-    }
-    if (this.tscOffset) vcpu.readTscOffset(this.tscOffset);
+  #readAll(): void {
+    const failure = this.#read();
+    if (failure) throw failure.error;
   }
 
   /**
-   * Writes the state into a parked vCPU.
+   * Writes the state; the vCPU is parked.
    *
    * @param tscOffsets give the TSC its offset instead of its value: it goes on as if nothing were
    * @throws {PartRefused}
    */
-  restore(vcpu: AcceleratorVcpu, tscOffsets: boolean): void {
-    let current: PartRefused["part"] = vcpuParts[0];
-    try {
-      for (const part of vcpuParts) {
-        current = part;
-        const data = part === "msrs" ? this.#adoptedMsrs ?? this.parts.msrs : this.parts[part];
-        const done = vcpu.write(part, data);
-        if (part === "msrs") checkMsrs(data, done, "KVM_SET_MSRS");
-      }
-      current = "tsc_offset";
-      if (this.tscOffset && tscOffsets) vcpu.writeTscOffset(this.tscOffset);
-    } catch (error) {
-      throw error instanceof OsError ? new PartRefused(this, current, error) : error;
-    }
+  restore(tscOffsets: boolean): void {
+    const write = this.#writeAdopted ?? this.#write;
+    const failure = write() ?? (tscOffsets ? this.#writeTscOffset?.() : undefined);
+    if (failure) throw new PartRefused(this, failure.part, failure.error);
   }
 
   /**
@@ -170,7 +178,9 @@ export class VcpuState {
    * Those of the list that are not among them stay as they are in the vCPU.
    */
   adoptMsrs(msrs: Uint8Array<ArrayBuffer> | undefined): void {
-    this.#adoptedMsrs = msrs;
+    const parts = msrs && { ...this.parts, msrs };
+    this.#writeAdopted = parts &&
+      this.#to.prepareWrite(vcpuParts.map((part) => [part, parts[part]]));
   }
 
   /** The value of an MSR that was saved, or undefined. */
@@ -181,10 +191,4 @@ export class VcpuState {
       if (entry.index === index) return entry.data;
     }
   }
-}
-
-/** @throws {OsError} that names the MSR at which the accelerator stopped, if it did */
-function checkMsrs(msrs: Uint8Array<ArrayBuffer>, done: number, syscall: string): void {
-  if (done === msrCount(msrs)) return;
-  throw new OsError(syscall, 22, `0x${msrEntry(msrs, done).index.toString(16)}`);
 }

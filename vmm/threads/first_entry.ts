@@ -41,7 +41,7 @@ export function enterOnce(machine: Machine): void {
   };
   page.write(0, CODE);
   const state = hardware.makeState();
-  state.save(hardware);
+  state.save();
   vm.setMemory(slot);
   try {
     for (const vcpu of vcpus) startVcpu(vcpu, protected32Start(SCRATCH_PAGE, 0));
@@ -53,6 +53,6 @@ export function enterOnce(machine: Machine): void {
     machine.park();
   } finally {
     vm.removeMemory(slot);
-    state.restore(hardware, { clock: false, tscOffsets: true });
+    state.restore({ clock: false, tscOffsets: true });
   }
 }

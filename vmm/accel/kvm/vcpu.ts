@@ -3,16 +3,29 @@
  *
  * @module
  */
-import { Capability, GuestDebug, KVM } from "../../../ffi/kvm/ioctl.ts";
+import { OsError } from "../../../ffi/errno.ts";
+import { Capability, GuestDebug, KVM, requestName } from "../../../ffi/kvm/ioctl.ts";
+import type { PreparedIoctl } from "../../../ffi/kvm/ioctl_program.ts";
 import type { RunPage } from "../../../ffi/kvm/run.ts";
 import { kvmGuestDebug, kvmXsave } from "../../../ffi/kvm/structs.ts";
 import type { KvmSystem } from "../../../ffi/kvm/system.ts";
-import type { KvmVcpu } from "../../../ffi/kvm/vcpu.ts";
+import { type KvmVcpu, tscOffsetAttribute } from "../../../ffi/kvm/vcpu.ts";
 import { kickThread } from "../../../ffi/process.ts";
-import type { AcceleratorVcpu, DebugControl, RunnerDescription, VcpuPart } from "../accelerator.ts";
+import type {
+  AcceleratorVcpu,
+  DebugControl,
+  MovedPart,
+  PreparedTransfer,
+  RunnerDescription,
+  VcpuPart,
+  VcpuTransfer,
+} from "../accelerator.ts";
 import { debugControlRegister } from "../debug_points.ts";
+import { msrCount, msrError } from "../msrs.ts";
 
-const requests: Record<VcpuPart, { get: number; set: number }> = {
+type Direction = "get" | "set";
+
+const requests: Record<MovedPart, Readonly<Record<Direction, number>>> = {
   mp_state: { get: KVM.GET_MP_STATE, set: KVM.SET_MP_STATE },
   regs: { get: KVM.GET_REGS, set: KVM.SET_REGS },
   sregs: { get: KVM.GET_SREGS, set: KVM.SET_SREGS },
@@ -22,6 +35,7 @@ const requests: Record<VcpuPart, { get: number; set: number }> = {
   lapic: { get: KVM.GET_LAPIC, set: KVM.SET_LAPIC },
   msrs: { get: KVM.GET_MSRS, set: KVM.SET_MSRS },
   vcpu_events: { get: KVM.GET_VCPU_EVENTS, set: KVM.SET_VCPU_EVENTS },
+  tsc_offset: { get: KVM.GET_DEVICE_ATTR, set: KVM.SET_DEVICE_ATTR },
 };
 
 /** A vCPU; its ioctls work on any thread while it is parked. */
@@ -55,19 +69,39 @@ export class KvmAcceleratorVcpu implements AcceleratorVcpu {
   }
 
   read(part: VcpuPart, into: Uint8Array<ArrayBuffer>): number {
-    return this.kvm.transfer(part === "xsave" ? this.#getXsave : requests[part].get, into);
+    return this.kvm.transfer(this.#request(part, "get"), into);
   }
 
   write(part: VcpuPart, from: Uint8Array<ArrayBuffer>): number {
-    return this.kvm.transfer(requests[part].set, from);
+    return this.kvm.transfer(this.#request(part, "set"), from);
   }
 
-  readTscOffset(into: Uint8Array<ArrayBuffer>): void {
-    this.kvm.readTscOffset(into);
+  prepareRead(transfer: VcpuTransfer): PreparedTransfer {
+    return this.#prepare(transfer, "get");
   }
 
-  writeTscOffset(from: Uint8Array<ArrayBuffer>): void {
-    this.kvm.writeTscOffset(from);
+  prepareWrite(transfer: VcpuTransfer): PreparedTransfer {
+    return this.#prepare(transfer, "set");
+  }
+
+  #request(part: MovedPart, direction: Direction): number {
+    return part === "xsave" && direction === "get" ? this.#getXsave : requests[part][direction];
+  }
+
+  #prepare(transfer: VcpuTransfer, direction: Direction): PreparedTransfer {
+    const program = this.kvm.prepare(transfer.map(([part, buffer]): PreparedIoctl => ({
+      request: this.#request(part, direction),
+      buffer: part === "tsc_offset" ? tscOffsetAttribute(buffer) : buffer,
+      expected: part === "msrs" ? msrCount(buffer) : 0,
+    })));
+    return () => {
+      const failure = program.run();
+      if (!failure) return undefined;
+      const { index, result } = failure;
+      const [part, buffer] = transfer[index];
+      if (result instanceof OsError) return { part, error: result };
+      return { part, error: msrError(buffer, result, requestName(requests.msrs[direction])) };
+    };
   }
 
   settleTimer(): void {

@@ -13,8 +13,15 @@ import { RunPage } from "../../../ffi/kvm/run.ts";
 import { makeMemfd, type MappedRegion, mapShared } from "../../../ffi/memory.ts";
 import { tscNow } from "../../../ffi/tsc.ts";
 import { findCpuid } from "../../cpu/features.ts";
-import type { AcceleratorVcpu, DebugControl, VcpuPart } from "../accelerator.ts";
+import type {
+  AcceleratorVcpu,
+  DebugControl,
+  MovedPart,
+  PreparedTransfer,
+  VcpuTransfer,
+} from "../accelerator.ts";
 import { debugControlRegister } from "../debug_points.ts";
+import { moveEach } from "../move_each.ts";
 import type { VcpuChips } from "./chips/vcpu_chips.ts";
 import { LapicEvent } from "./chips/state.ts";
 import { ATTENTION, cpuState, GUEST_DEBUG, KVM_RUN_ADDRESS, SHARED_SIZE } from "./cpu_state.ts";
@@ -110,7 +117,7 @@ export class SoftwareVcpu implements AcceleratorVcpu {
     machine.wakes.noteChange(index);
   }
 
-  read(part: VcpuPart, into: Bytes): number {
+  read(part: MovedPart, into: Bytes): number {
     const state = this.#state;
     switch (part) {
       case "mp_state":
@@ -141,11 +148,14 @@ export class SoftwareVcpu implements AcceleratorVcpu {
         return readMsrs(state, into, this.#msrHost);
       case "vcpu_events":
         kvm.readVcpuEvents(state, into);
+        break;
+      case "tsc_offset":
+        new DataView(into.buffer, into.byteOffset).setBigUint64(0, state.tsc_offset, true);
     }
     return 0;
   }
 
-  write(part: VcpuPart, from: Bytes): number {
+  write(part: MovedPart, from: Bytes): number {
     const state = this.#state;
     this.#machine.wakes.noteChange(this.#index);
     switch (part) {
@@ -177,6 +187,9 @@ export class SoftwareVcpu implements AcceleratorVcpu {
         return writeMsrs(state, from, this.#limits, this.#msrHost);
       case "vcpu_events":
         kvm.writeVcpuEvents(state, from);
+        break;
+      case "tsc_offset":
+        state.tsc_offset = new DataView(from.buffer, from.byteOffset).getBigUint64(0, true);
     }
     return 0;
   }
@@ -221,13 +234,12 @@ export class SoftwareVcpu implements AcceleratorVcpu {
     this.#chips.lapic.cr8 = Number(cr8);
   }
 
-  readTscOffset(into: Bytes): void {
-    new DataView(into.buffer, into.byteOffset).setBigUint64(0, this.#state.tsc_offset, true);
+  prepareRead(transfer: VcpuTransfer): PreparedTransfer {
+    return () => moveEach(transfer, "KVM_GET_MSRS", (part, into) => this.read(part, into));
   }
 
-  writeTscOffset(from: Bytes): void {
-    this.#state.tsc_offset = new DataView(from.buffer, from.byteOffset).getBigUint64(0, true);
-    this.#machine.wakes.noteChange(this.#index);
+  prepareWrite(transfer: VcpuTransfer): PreparedTransfer {
+    return () => moveEach(transfer, "KVM_SET_MSRS", (part, from) => this.write(part, from));
   }
 
   /** Reading the LAPIC does it. */
