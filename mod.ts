@@ -52,6 +52,7 @@ export type {
   DeviceConfig,
   DriveConfig,
   FirmwareFileConfig,
+  IoThreadConfig,
   LoaderConfig,
   MachineConfig,
   MachineTypeConfig,

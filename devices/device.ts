@@ -254,6 +254,8 @@ export interface PropertyDeclaration {
     | "drive"
     | "netdev"
     | "link";
+  /** Of a `link`, what the object that it names is, in QEMU's words. */
+  readonly to?: "iothread" | "rng-backend";
   readonly default?: PropertyValue;
   /** One line for `-device NAME,help`. */
   readonly help: string;

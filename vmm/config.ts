@@ -116,8 +116,27 @@ export interface RngConfig {
   readonly filename?: string;
 }
 
+/** `-object iothread,...`: a thread that works for devices. */
+export interface IoThreadConfig {
+  /** The object's type. */
+  readonly qomType: "iothread";
+  /** Unique among objects. */
+  readonly id: string;
+  // How QEMU's would poll before it sleeps; ours sleeps at once, and tells what it was told.
+  /** How many requests are submitted together. */
+  readonly aioMaxBatch: number;
+  /** By what the polling time grows. */
+  readonly pollGrow: number;
+  /** The longest polling time. */
+  readonly pollMaxNs: number;
+  /** By what the polling time shrinks. */
+  readonly pollShrink: number;
+  /** What the last time weighs. */
+  readonly pollWeight: number;
+}
+
 /** What `-object` makes. */
-export type ObjectConfig = MemoryBackendConfig | RngConfig;
+export type ObjectConfig = MemoryBackendConfig | RngConfig | IoThreadConfig;
 
 /** `-device loader,...` */
 export interface LoaderConfig {
@@ -208,6 +227,8 @@ export interface MachineConfig {
   readonly objects: readonly MemoryBackendConfig[];
   /** Those of `-object` that are sources of random numbers. */
   readonly rngs: readonly RngConfig[];
+  /** Those of `-object` that are threads. */
+  readonly iothreads: readonly IoThreadConfig[];
   /** `-kernel`: file name. */
   readonly kernel?: string;
   /** `-initrd`: file name. */
@@ -308,6 +329,7 @@ export function defaultConfig(): MachineConfig {
     memPrealloc: false,
     objects: [],
     rngs: [],
+    iothreads: [],
     firmwareFiles: [],
     boot: { menu: false },
     rtcBase: "utc",

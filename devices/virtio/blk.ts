@@ -98,6 +98,11 @@ export const virtioBlk = defineVirtioDevice({
   state,
   properties: {
     drive: { type: "drive", help: "ID of a drive, or node name of a blockdev" },
+    iothread: {
+      type: "link",
+      to: "iothread",
+      help: "thread that serves requests; the machine's own without",
+    },
     serial: { type: "string", default: "", help: "serial number, of which 20 characters are seen" },
     "num-queues": { type: "uint16", default: 1, help: "number of queues" },
     "queue-size": { type: "uint16", default: 256, help: "entries of a queue" },

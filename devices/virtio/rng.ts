@@ -31,7 +31,11 @@ export const virtioRng = defineVirtioDevice({
   state,
   timers: 1,
   properties: {
-    rng: { type: "link", help: "source of the random numbers; the host's kernel without" },
+    rng: {
+      type: "link",
+      to: "rng-backend",
+      help: "source of the random numbers; the host's kernel without",
+    },
     source: {
       type: "uint32",
       internal: true,

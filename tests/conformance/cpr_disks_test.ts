@@ -41,6 +41,27 @@ for (const packed of ["off", "on"]) {
   });
 }
 
+kvmTest("a disk with a thread of its own keeps it through each mode", async () => {
+  await using lab = await Laboratory.open();
+  const image = makeImage(lab);
+  const device = "virtio-blk-device,drive=d,iothread=io0";
+  const object = ["-object", "iothread,id=io0,poll-max-ns=7"];
+  const options = ["-drive", drive(image), ...object, "-device", device];
+  const chain = await Chain.start(lab, { guest: "virtio_blk", options });
+  await lab.printed("2048 sectors\n");
+  for (const mode of modes) {
+    await assertCounts(chain.qmp, layout.counter);
+    await chain.update(mode);
+    const threads = await chain.qmp.execute("query-iothreads") as Record<string, unknown>[];
+    assert.deepEqual(threads.map((thread) => [thread.id, thread["poll-max-ns"]]), [["io0", 7]]);
+    assert.ok(Number(threads[0]["thread-id"]) > 0);
+  }
+  await assertCounts(chain.qmp, layout.counter);
+  await chain.qmp.execute("stop");
+  await assertUnharmed(chain.qmp);
+  await assertRecords(image, chain.qmp);
+});
+
 kvmTest("a guest on a qcow2 image and one behind it goes on through each mode", async () => {
   await using lab = await Laboratory.open();
   const [base, image] = [lab.path("base.qcow2"), lab.path("disk.qcow2")];

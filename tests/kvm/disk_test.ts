@@ -4,8 +4,10 @@ import { MachineView } from "../../vmm/view/machine_view.ts";
 import { defaultConfig } from "../../vmm/config.ts";
 import type { MachineConfig } from "../../vmm/config.ts";
 import { parseBlockdev } from "../../vmm/options/blockdev.ts";
+import { parseObject } from "../../vmm/options/object.ts";
 import { layout } from "../guests/programs.ts";
-import { kvmTest, TestVm, until } from "./harness.ts";
+import { parkAll } from "../../vmm/threads/machine_thread.ts";
+import { kvmTest, sleep, TestVm, until } from "./harness.ts";
 
 /** An image that is removed at the end of a scope. */
 function makeImage(size = 1 << 20): { path: string } & Disposable {
@@ -74,6 +76,40 @@ kvmTest(
     test.assertUnharmed();
   },
 );
+
+kvmTest("a disk is served by the thread that it names, and by no other", async () => {
+  using image = makeImage();
+  const iothreads = ["a", "b"].map((id) => {
+    const config = parseObject(`iothread,id=${id}`);
+    assert.ok(config.qomType === "iothread");
+    return config;
+  });
+  const disk = diskOn(image.path, {}, { iothread: "a" });
+  await using test = await TestVm.start({ program: "virtio_blk", iothreads, ...disk });
+  await test.grown(layout.counter);
+  const { ioThreads } = test.vm.machine;
+  assert.deepEqual(ioThreads.map(({ id }) => id), ["a", "b"]);
+  const view = new MachineView(test.vm);
+  assert.deepEqual(
+    view.iothreads.map(({ threadId }) => threadId),
+    ioThreads.map((t) => t.threadId),
+  );
+  const [a, b] = ioThreads;
+  parkAll([b]);
+  await test.grown(layout.counter);
+  parkAll([a]);
+  b.resume();
+  const done = () => {
+    const [{ statistics: { counts } }] = view.blockDevices;
+    return ["rd", "wr", "flush"].map((kind) => counts[kind as "rd"].operations);
+  };
+  const before = done();
+  await sleep(50);
+  assert.deepEqual(done(), before);
+  a.resume();
+  await test.grown(layout.counter);
+  test.assertUnharmed();
+});
 
 /** Makes a file system of so many bytes, or another size of one that is there. */
 async function mountTmpfs(path: string, size: number, ...more: string[]): Promise<boolean> {

@@ -268,6 +268,15 @@ Deno.test("HmpSession remembers the vCPU that cpu has set", async () => {
   assert.equal(await type("info lapic 7"), "No CPU available\n");
 });
 
+Deno.test("HmpSession shows threads that devices name as QEMU does", async () => {
+  const { type } = connect();
+  assert.equal(
+    await type("info iothreads"),
+    "io0:\n  thread_id=4712\n  poll-max-ns=32768\n  poll-grow=0\n  poll-shrink=0\n" +
+      "  poll-weight=0\n  aio-max-batch=0\n",
+  );
+});
+
 Deno.test("HmpSession shows help for one command, for info's, and for all", async () => {
   const { table, type } = connect();
   assert.equal(await type("help stop"), "stop|s  -- stop emulation\n");

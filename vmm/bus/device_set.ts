@@ -87,9 +87,11 @@ export function checkDevices(requests: readonly DeviceRequest[]): void {
   );
 }
 
-/** Whether there are devices that want work done beside the vCPUs. */
+/** Whether there are devices that want work done beside the vCPUs, and name no thread for it. */
 export function needIoThread(requests: readonly DeviceRequest[]): boolean {
-  return requests.some((request) => findDeviceType(request.type).doorbells !== undefined);
+  return requests.some(({ type, properties }) =>
+    findDeviceType(type).doorbells !== undefined && properties.iothread === undefined
+  );
 }
 
 /** All devices, as the main thread sees them. */

@@ -65,6 +65,21 @@ export interface DeviceSetDescription {
   readonly devices: readonly DeviceDescription[];
 }
 
+/** An I/O thread, as the devices see it that it works for. */
+export interface IoService {
+  /** The id of the object that it is; undefined for the machine's own. */
+  readonly ioThread?: string;
+  readonly watcher: DescriptorWatcher;
+}
+
+/** Whether a device's work is done by an I/O thread. */
+export function isServedBy(
+  { properties }: Pick<DeviceDescription, "properties">,
+  ioThread: string | undefined,
+): boolean {
+  return properties.iothread === ioThread;
+}
+
 const requestEvents: Record<GuestRequest["kind"], number> = {
   reset: GuestEvent.RESET,
   shutdown: GuestEvent.SHUTDOWN,
@@ -86,13 +101,13 @@ export class ThreadDevices {
    * @param description plain data from the main thread
    * @param control where this thread reports what devices ask for
    * @param lines the interrupt lines on this thread
-   * @param watcher on the I/O thread
+   * @param service on an I/O thread
    */
   constructor(
     description: DeviceSetDescription,
     control: ThreadControl,
     lines: InterruptLines,
-    watcher?: DescriptorWatcher,
+    service?: IoService,
   ) {
     this.#mutexes = new Int32Array(description.mutexes);
     const claims: Claim[] = [];
@@ -104,7 +119,7 @@ export class ThreadDevices {
       lines,
       bases,
       mutexes: this.#mutexes,
-      watcher,
+      service,
     };
     for (const entry of description.devices) {
       const type = deviceTypes.find((type) => type.name === entry.type)!;
@@ -158,11 +173,11 @@ interface Surroundings {
   readonly lines: InterruptLines;
   readonly bases: RangeBases;
   readonly mutexes: Int32Array<SharedArrayBuffer>;
-  readonly watcher?: DescriptorWatcher;
+  readonly service?: IoService;
 }
 
 function makeContext(
-  { eventFd, memory, control, lines, bases, mutexes, watcher }: Surroundings,
+  { eventFd, memory, control, lines, bases, mutexes, service }: Surroundings,
   entry: DeviceDescription,
   interrupts: readonly Interrupt[],
 ): DeviceContext {
@@ -174,7 +189,7 @@ function makeContext(
       lock: () => lock(mutexes, index),
       unlock: () => unlock(mutexes, index),
     })),
-    watcher,
+    watcher: service && isServedBy(entry, service.ioThread) ? service.watcher : undefined,
     memory,
     sendMsi: (address, data) => lines.sendMsi(address, data),
     content: entry.content ?? nothing,

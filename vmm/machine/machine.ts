@@ -78,8 +78,8 @@ export class Machine {
   readonly cpus: CpuTables;
   readonly #config: MachineConfig;
   readonly #acpi: AcpiOptions | undefined;
-  /** There is one if a device needs it. */
-  readonly #ioThread: IoThread | undefined;
+  /** The machine's own, if a device needs it, and those of `-object`. */
+  readonly ioThreads: readonly IoThread[];
   readonly #event: OwnedFd = makeEventfd();
   readonly #control: ThreadControl;
   /** Who may leave events: the threads, and the devices on the main thread. */
@@ -120,14 +120,18 @@ export class Machine {
         config,
         this.#cleanup,
       );
-      const threads = config.smp.cpus + (needIoThread(requests) ? 1 : 0);
+      const ids = [
+        ...needIoThread(requests) ? [undefined] : [],
+        ...config.iothreads.map(({ id }) => id),
+      ];
+      const threads = config.smp.cpus + ids.length;
       const block = new SharedArrayBuffer(controlBlockSize(threads));
       this.#control = new ThreadControl(block, threads);
       this.vcpus = this.hardware.vcpus.map((vcpu, index) => new Vcpu(index, vcpu, block));
-      if (threads > this.vcpus.length) {
-        this.#ioThread = this.#cleanup.use(new IoThread(block, this.vcpus.length));
-      }
-      this.threads = [...this.vcpus, ...(this.#ioThread ? [this.#ioThread] : [])];
+      this.ioThreads = ids.map((id, index) =>
+        this.#cleanup.use(new IoThread(id, block, this.vcpus.length + index))
+      );
+      this.threads = [...this.vcpus, ...this.ioThreads];
       this.#controls = [...this.threads.map(({ control }) => control), this.#control];
       this.devices = this.#cleanup.use(
         new DeviceSet(
@@ -153,7 +157,9 @@ export class Machine {
     const { length } = this.vcpus;
     const { description } = this.devices;
     const start = (vcpu: Vcpu) => vcpu.startThread(length, description, () => this.#takeEvents());
-    this.#ioThread?.startThread(description, () => this.#takeEvents());
+    for (const thread of this.ioThreads) {
+      thread.startThread(description, () => this.#takeEvents());
+    }
     void startGradually(this.vcpus, start, threadsAtATime, this.#closing.signal);
   }
 
@@ -294,8 +300,8 @@ export class Machine {
       const taken = vcpu.control.take();
       if (taken) this.#parts.onEvent({ ...taken, vcpu });
     }
-    for (const control of [this.#ioThread?.control, this.#control]) {
-      const taken = control?.take();
+    for (const control of [...this.ioThreads.map(({ control }) => control), this.#control]) {
+      const taken = control.take();
       if (taken) this.#parts.onEvent(taken);
     }
   }

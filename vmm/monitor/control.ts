@@ -9,7 +9,7 @@
  * @module
  */
 import type { ChardevConfig } from "../../devices/chardev/config.ts";
-import type { ActionConfig } from "../config.ts";
+import type { ActionConfig, IoThreadConfig } from "../config.ts";
 import type { VmEventListener } from "../events.ts";
 import type { RunState } from "../run_state.ts";
 import type { BlockInfo, BlockNodeInfo } from "./block_info.ts";
@@ -114,6 +114,12 @@ export interface RomInfo {
   readonly size: number;
   /** What kind of memory it lies in. */
   readonly memory: "ram" | "rom";
+}
+
+/** A thread that devices name. */
+export interface IoThreadInfo extends Omit<IoThreadConfig, "qomType"> {
+  /** The thread's id. */
+  readonly threadId: number;
 }
 
 /** One character device. */
@@ -296,6 +302,8 @@ export interface MachineControl {
   readonly chardevs: readonly ChardevInfo[];
   /** Names of the character-device backends, for example `socket`. */
   readonly chardevBackends: readonly string[];
+  /** Objects that are threads. */
+  readonly iothreads: readonly IoThreadInfo[];
   /** The bus that all others hang from. */
   readonly deviceTree: BusInfo;
   /** Disks. */

@@ -237,12 +237,18 @@ function bindNetdevs({ driver, properties }: DeviceConfig, draft: Draft): void {
   }
 }
 
-/** The objects that its properties name are sources of random numbers, as long as there are no others. */
+/** The objects that its properties name are there, and of the kind that each is for. */
 function bindLinks({ driver, properties }: DeviceConfig, { config, types }: Draft): void {
+  const kinds = { iothread: config.iothreads, "rng-backend": config.rngs };
+  const all = [...config.iothreads, ...config.rngs, ...config.objects];
   for (const [name, value] of Object.entries(properties)) {
-    if (findType(driver, types).properties[name].type !== "link") continue;
-    if (config.rngs.some(({ id }) => id === value)) continue;
-    throw new OptionError(`Device '${value}' not found`);
+    const { to } = findType(driver, types).properties[name];
+    if (to === undefined || kinds[to].some(({ id }) => id === value)) continue;
+    throw new OptionError(
+      all.some(({ id }) => id === value)
+        ? `Invalid parameter type for '${name}', expected: ${to}`
+        : `Device '${value}' not found`,
+    );
   }
 }
 

@@ -7,13 +7,18 @@ import type { ObjectConfig, RngConfig } from "../config.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
 import { fromJson, parseJsonOrOpts, type RawOptions } from "./grammar.ts";
+import { iothreadType } from "./iothread.ts";
 import { memoryBackendTypes } from "./memory_backend.ts";
 import type { ObjectType } from "./object_type.ts";
 import { propertyHelp } from "./property_help.ts";
 import { rngTypes } from "./rng.ts";
 
 /** All types, in the order of `-object help`. */
-const objectTypes: readonly ObjectType[] = [...memoryBackendTypes, ...rngTypes];
+const objectTypes: readonly ObjectType[] = [
+  iothreadType,
+  ...memoryBackendTypes,
+  ...rngTypes,
+];
 
 const missing = (name: string) => new OptionError(`Parameter '${name}' is missing`);
 
@@ -59,10 +64,11 @@ export function isRng(config: ObjectConfig): config is RngConfig {
 /** `-object` */
 export function object(text: string, draft: Draft): void {
   const config = parseObject(text);
-  const { objects, rngs } = draft.config;
-  if ([...objects, ...rngs].some(({ id }) => id === config.id)) {
+  const { objects, rngs, iothreads } = draft.config;
+  if ([...objects, ...rngs, ...iothreads].some(({ id }) => id === config.id)) {
     throw new OptionError(`Duplicate ID '${config.id}' for object`);
   }
   if (isRng(config)) draft.config.rngs = [...rngs, config];
+  else if (config.qomType === "iothread") draft.config.iothreads = [...iothreads, config];
   else draft.config.objects = [...objects, config];
 }

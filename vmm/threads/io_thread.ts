@@ -1,5 +1,5 @@
 /**
- * The I/O thread from the main thread: it does what devices do for the guest while its vCPUs run.
+ * An I/O thread from the main thread: it does what devices do for the guest while its vCPUs run.
  *
  * @module
  */
@@ -15,7 +15,7 @@ const workerUrl = new URL(
   import.meta.url,
 );
 
-/** The I/O thread. It parks between two requests: what it has not begun is still in the rings. */
+/** An I/O thread. It parks between two requests: what it has not begun is still in the rings. */
 export class IoThread extends MachineThread implements Disposable {
   override readonly servesGuest = true;
   /** Readable while the thread shall look at its orders. */
@@ -23,17 +23,20 @@ export class IoThread extends MachineThread implements Disposable {
   readonly #line: number;
 
   /**
+   * @param id the object's that it is; undefined for the one of all devices that name none
    * @param controlBlock the machine's control block
    * @param line the thread's line in it
    */
-  constructor(controlBlock: SharedArrayBuffer, line: number) {
-    super("I/O thread", controlBlock, line);
+  constructor(readonly id: string | undefined, controlBlock: SharedArrayBuffer, line: number) {
+    super(id === undefined ? "I/O thread" : `I/O thread '${id}'`, controlBlock, line);
     this.#line = line;
   }
 
   /** Starts the thread, parked. */
   startThread(devices: DeviceSetDescription, onFailure: (reason: string) => void): void {
     const description: IoThreadDescription = {
+      id: this.id,
+      title: this.title,
       line: this.#line,
       kickFd: this.#kick.fd,
       control: this.controlBlock,

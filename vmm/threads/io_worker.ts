@@ -7,13 +7,17 @@ import { signalEventfd } from "../../ffi/event.ts";
 import { nameThread, threadId } from "../../ffi/process.ts";
 import type { AcceleratorThread } from "../accel/accelerator.ts";
 import { loadAcceleratorThread } from "../accel/open.ts";
-import { type DeviceSetDescription, ThreadDevices } from "../bus/thread_devices.ts";
+import { type DeviceSetDescription, isServedBy, ThreadDevices } from "../bus/thread_devices.ts";
 import { ThreadControl } from "./control_block.ts";
 import { type IoDoorbell, ioLoop, IoWatcher } from "./io_loop.ts";
 import { threadFailed } from "./thread_failure.ts";
 
-/** What the main thread sends to the I/O thread, once. */
+/** What the main thread sends to an I/O thread, once. */
 export interface IoThreadDescription {
+  /** The id of the object that the thread is; undefined for the machine's own. */
+  readonly id?: string;
+  /** Its name in messages. */
+  readonly title: string;
   /** The thread's line in the control block. */
   readonly line: number;
   /** An eventfd that tells of orders. */
@@ -38,16 +42,17 @@ scope.onmessage = async ({ data }) => {
 function runIo(data: IoThreadDescription, accelerator: AcceleratorThread): void {
   const control = new ThreadControl(data.control, data.line);
   control.threadId = threadId();
-  nameThread("IO");
+  nameThread(data.id === undefined ? "IO" : `IO ${data.id}`);
   try {
     using watcher = new IoWatcher(control);
     const lines = accelerator.openInterrupts(data.devices.interrupts);
-    const devices = new ThreadDevices(data.devices, control, lines, watcher);
-    const doorbells = data.devices.devices.flatMap(({ id, doorbellFds }) =>
+    const devices = new ThreadDevices(data.devices, control, lines, { ioThread: data.id, watcher });
+    const served = data.devices.devices.filter((device) => isServedBy(device, data.id));
+    const doorbells = served.flatMap(({ id, doorbellFds }) =>
       doorbellFds.map((fd, index): IoDoorbell => ({ fd, answer: () => devices.rung(id, index) }))
     );
     ioLoop({ control, watcher, kickFd: data.kickFd, doorbells });
   } catch (error) {
-    threadFailed("I/O thread", error, control, () => signalEventfd(data.devices.eventFd));
+    threadFailed(data.title, error, control, () => signalEventfd(data.devices.eventFd));
   }
 }

@@ -21,6 +21,7 @@ import type {
   BusInfo,
   ChardevInfo,
   DeviceOptions,
+  IoThreadInfo,
   MachineControl,
   MachineTypeInfo,
   MemoryBackendInfo,
@@ -306,8 +307,16 @@ export class MachineView implements MachineControl {
     this.#vm.chardevs.remove(id);
   }
 
+  get iothreads(): IoThreadInfo[] {
+    const { ioThreads } = this.#vm.machine;
+    return this.#vm.config.iothreads.map((config) => ({
+      ...config,
+      threadId: ioThreads.find(({ id }) => id === config.id)!.threadId,
+    }));
+  }
+
   #addObject(config: ObjectConfig): void {
-    if (isRng(config)) {
+    if (isRng(config) || config.qomType === "iothread") {
       throw new QmpError(
         `Object '${config.id}' of type '${config.qomType}' is for devices: give it on the command line`,
       );

@@ -16,6 +16,16 @@ export const infoDeviceCommands: readonly HmpCommand[] = [
       machine.chardevs.map(({ label, filename }) => `${label}: filename=${filename}\n`).join(""),
   }),
   defineHmp({
+    name: "iothreads",
+    help: "show iothreads",
+    run: ({ machine }) =>
+      machine.iothreads.map((thread) =>
+        `${thread.id}:\n  thread_id=${thread.threadId}\n  poll-max-ns=${thread.pollMaxNs}\n` +
+        `  poll-grow=${thread.pollGrow}\n  poll-shrink=${thread.pollShrink}\n` +
+        `  poll-weight=${thread.pollWeight}\n  aio-max-batch=${thread.aioMaxBatch}\n`
+      ).join(""),
+  }),
+  defineHmp({
     name: "network",
     help: "show the network state",
     run: ({ machine }) => machine.netClients.map(netClientText).join(""),

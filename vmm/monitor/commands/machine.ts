@@ -118,7 +118,15 @@ export const machineCommands: readonly Command[] = [
     name: "query-iothreads",
     help: "show the iothread objects",
     schema: async () => (await schemas()).queryIothreads,
-    // There is no iothread object type: one I/O thread of the VM's own serves all devices.
-    handler: () => [],
+    handler: ({ machine }) =>
+      machine.iothreads.map((thread) => ({
+        id: thread.id,
+        "thread-id": thread.threadId,
+        "poll-max-ns": thread.pollMaxNs,
+        "poll-grow": thread.pollGrow,
+        "poll-shrink": thread.pollShrink,
+        "poll-weight": thread.pollWeight,
+        "aio-max-batch": thread.aioMaxBatch,
+      })),
   }),
 ];
