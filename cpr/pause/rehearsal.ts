@@ -17,8 +17,11 @@ import { Owner, Ownership } from "../handover/ownership.ts";
 import { enter, leave } from "./pause.ts";
 import { FramedImage } from "../state/vm_state.ts";
 
-/** Enough for the optimizing compiler to take the inner loops; half a millisecond each. */
-const ROUNDS = 100;
+/**
+ * Enough for the compiler to take the inner loops: with twice as many the pause is no shorter, with half
+ * of them it is longer. Each takes one to two milliseconds.
+ */
+const ROUNDS = 50;
 /** Enough to find the caches warm. */
 const LAST_ROUNDS = 5;
 /** How often the guest's own threads are interrupted, some 20 µs each, before it counts. */

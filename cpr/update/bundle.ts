@@ -63,7 +63,9 @@ async function makeBundle(hash: string): Promise<void> {
       // The entry point comes last: whoever starts it meanwhile finds all that it imports.
       const last = outputFiles.findIndex((file) => file.path.endsWith(`/${name}.js`));
       outputFiles.push(...outputFiles.splice(last, 1));
-      for (const file of outputFiles) await replaceFile(file.path, file.contents);
+      for (const { path, text } of outputFiles) {
+        await replaceFile(path, new TextEncoder().encode(hideLateImports(text)));
+      }
     }
   } finally {
     await esbuild.stop();
@@ -94,6 +96,15 @@ function options(name: string, path: string) {
     logLevel: "silent",
     write: false,
   } as const satisfies BuildOptions;
+}
+
+/**
+ * Deno reads and parses, before it runs anything, all files that it can see being imported, also
+ * those that are imported late: so that it must not see them.
+ */
+function hideLateImports(script: string): string {
+  const late = /\bimport\("(\.\/[\w-]+\.js)"\)/g;
+  return script.replaceAll(late, 'import(new URL("$1",import.meta.url).href)');
 }
 
 /** Never a half-written file: two processes may make the bundle at once, and others start it. */

@@ -4,6 +4,7 @@
  * @module
  */
 import type { CpuidEntry } from "../../../ffi/kvm/cpuid.ts";
+import { beginTscKhz } from "../../../ffi/tsc.ts";
 import type { Accelerator, VmOptions } from "../accelerator.ts";
 import { supportedCpuid } from "./cpuid_model.ts";
 import { SoftwareVm } from "./vm.ts";
@@ -25,6 +26,7 @@ export class SoftwareAccelerator implements Accelerator {
 
   /** Loads the CPU. */
   static async open(): Promise<SoftwareAccelerator> {
+    beginTscKhz();
     const file = new URL("./core.wasm", import.meta.url);
     return new SoftwareAccelerator(await WebAssembly.compile(await Deno.readFile(file)));
   }
