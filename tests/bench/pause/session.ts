@@ -100,8 +100,9 @@ export class Session implements AsyncDisposable {
       updateMs = performance.now() - start;
     });
     const { atStop, afterUs } = await this.#aroundStop(old, pause);
-    const { vmm, info } = await update.finish();
-    this.#vmm = vmm;
+    const arrived = await update.finish();
+    const vmm = this.#vmm = arrived.vmm;
+    const info = this.subject.vmm === "denovo" ? await vmm.accounted() : arrived.info;
     await sleep(SETTLE_MS);
     const idle = await this.#window(() => sleep(pause.windowMs));
     this.#ram.assertUnharmed();

@@ -144,6 +144,16 @@ export class VmmProcess implements AsyncDisposable {
     }
   }
 
+  /** `query-migrate` of a Denovo whose guest runs: the pause is known once all vCPUs have gone on. */
+  async accounted(): Promise<MigrateInfo> {
+    for (const start = performance.now();;) {
+      const info = await this.migrateInfo();
+      if (info["x-pause"] !== undefined) return info;
+      if (performance.now() - start > PATIENCE_MS) throw new Error("The VMM tells no pause");
+      await sleep(2);
+    }
+  }
+
   /** Ends it by `quit`. */
   async quit(): Promise<void> {
     await this.execute("quit");
