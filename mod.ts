@@ -132,7 +132,8 @@ export async function updateVmm(options: UpdateOptions): Promise<UpdateResult> {
 
 /**
  * The program: QEMU's options in, exit status out. `update` as the first word is the command that
- * replaces a running VMM; `state` prints the state that was saved in a file.
+ * replaces a running VMM; `state` prints the state that was saved in a file; `img` makes and changes disk
+ * images.
  *
  * @param args the options
  * @returns the exit status; errors go to stderr, one line each
@@ -144,6 +145,7 @@ export async function main(args: readonly string[]): Promise<number> {
   if (args[0] === "state") {
     return (await import("./cpr/state/state_dump.ts")).printState(args.slice(1));
   }
+  if (args[0] === "img") return (await import("./vmm/img/cli.ts")).imgCommand(args.slice(1));
   const parse = () => parseCommandLine([...args], deviceTypes);
   if (isPreflight()) return answerPreflight(() => parse().config);
   let origin: Origin | undefined;

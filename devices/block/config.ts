@@ -69,6 +69,8 @@ export interface Qcow2NodeConfig extends BlockNodeCommon {
   readonly file: string;
   /** The name of the node behind it, null for none; as the image says unless given. */
   readonly backing?: string | null;
+  /** It is opened to be checked and repaired, whatever is wrong with it. */
+  readonly check?: boolean;
 }
 
 /** A node's configuration. */

@@ -43,7 +43,8 @@ function describeBackend({ drive, node, user, statistics }: BlockBackend): Block
   };
 }
 
-function describeNode(node: BlockNode): BlockNodeInfo {
+/** One node. */
+export function describeNode(node: BlockNode): BlockNodeInfo {
   const { config, child, description, allocated } = node;
   const words = new BigInt64Array(description.shared);
   const word = (index: number) => Number(Atomics.load(words, index));

@@ -104,11 +104,9 @@ class Census {
       this.result.imageEnd = (cluster + 1) * this.#cluster;
       if (refcount === reference) continue;
       const isLeak = refcount > reference;
-      this.#report(
-        `${
-          isLeak ? "Leaked" : "ERROR"
-        } cluster ${cluster} refcount=${refcount} reference=${reference}`,
-      );
+      const isFixed = fix === "all" || (fix === "leaks" && isLeak);
+      const what = isFixed ? "Repairing" : isLeak ? "Leaked" : "ERROR";
+      this.#report(`${what} cluster ${cluster} refcount=${refcount} reference=${reference}`);
       if (isLeak) this.result.leaks++;
       else this.result.corruptions++;
       if (isLeak && fix !== "none") refcounts.put(cluster, reference);
@@ -126,14 +124,14 @@ class Census {
       this.#eachEntry(table, this.#cluster / 8, (at, high, low) => {
         const host = entryOffset(high, low);
         const isCompressed = (high & 0x4000_0000) !== 0;
-        if (isCompressed || host === 0) return;
+        if (isCompressed || host === 0 || !this.#isThere(host)) return;
         this.#checkFlag(at, high, low, host, fix, "data cluster: l2_entry");
       });
     });
   }
 
   #checkFlag(at: number, high: number, low: number, host: number, fix: Fix, what: string): void {
-    const refcount = this.used.get(host / this.#cluster) ?? 0;
+    const refcount = this.#layer.refcounts.get(host / this.#cluster);
     if ((refcount === 1) === ((high & COPIED) !== 0)) return;
     const entry = (BigInt(high) << 32n | BigInt(low)).toString(16);
     this.#report(`ERROR OFLAG_COPIED ${what}=${entry} refcount=${refcount}`);
@@ -156,7 +154,6 @@ class Census {
 
   #countL1(offset: number, entries: number, active: boolean): void {
     this.#use(offset, entries * 8);
-    this.#next = 0;
     this.#eachEntry(offset, entries, (_at, high, low, index) => {
       const table = entryOffset(high, low);
       if (table === 0) return;
@@ -173,6 +170,7 @@ class Census {
   }
 
   #countL2(table: number, active: boolean): void {
+    this.#next = 0;
     const found: Found = { kind: ClusterKind.UNALLOCATED, host: 0, copied: false, length: 0 };
     this.#eachEntry(table, this.#cluster / 8, (_at, high, low) => {
       try {

@@ -120,6 +120,15 @@ export class Qcow2Image implements Image {
     return { found: this.#found, length: this.#extent(guest, length) };
   }
 
+  /** Lets go of all clusters; what is behind the image shows. @throws {ImageFailure} */
+  makeEmpty(): void {
+    const size = this.#up(this.layer.metadata.fields[Field.SIZE]);
+    this.#eachCluster(0, size, (guest, found) => {
+      if (found.kind !== ClusterKind.UNALLOCATED) this.#replace(guest, found, 0, false);
+    });
+    this.layer.settle();
+  }
+
   #down(offset: number): number {
     return offset - offset % this.#cluster;
   }

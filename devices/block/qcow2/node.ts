@@ -12,10 +12,11 @@ import { BaseNode, type BlockNode } from "../node.ts";
 import { openQcow2 } from "../open_image.ts";
 import { noPermissions, Permission } from "../permissions.ts";
 import { partSize, SHARED_SIZE, SharedWord } from "../words.ts";
-import { repair } from "./check.ts";
+import { check, type CheckResult, type Fix, repair } from "./check.ts";
 import { Incompatible, type Qcow2Format } from "./format.ts";
 import type { Qcow2Image } from "./image.ts";
 import type { Qcow2Description } from "./layer.ts";
+import type { Found } from "./mapping.ts";
 import { Field, METADATA_SIZE } from "./metadata.ts";
 import { readFormat } from "./open.ts";
 import { resizeQcow2 } from "./resize.ts";
@@ -146,6 +147,59 @@ export class Qcow2Node extends BaseNode {
     this.measure();
   }
 
+  /**
+   * Looks where the disk's bytes are from an offset on.
+   *
+   * @param length how many are asked about
+   * @returns what the first of them are, and how many go together
+   * @throws {Error} if the image contradicts itself there
+   */
+  extent(offset: number, length: number): { readonly found: Found; readonly length: number } {
+    return this.#must(() => {
+      const extent = this.#image.extent(offset, length);
+      return { found: { ...extent.found }, length: extent.length };
+    });
+  }
+
+  /**
+   * Compares refcounts with what is used, while nobody uses the image.
+   *
+   * @param report is called with each thing that is wrong, in QEMU's words
+   * @throws {Error} if it cannot be read, or written
+   */
+  check(fix: Fix, report: (text: string) => void): CheckResult {
+    const { layer } = this.#image;
+    return this.#must(() => {
+      const result = check(layer, this.snapshots, fix, report);
+      const isRight = result.corruptions === 0 || fix === "all";
+      if (fix !== "none" && isRight) {
+        layer.setIncompatible(Incompatible.DIRTY | Incompatible.CORRUPT, false);
+      }
+      return result;
+    });
+  }
+
+  /** Lets what is behind the image show everywhere. @throws {Error} if it cannot be written */
+  makeEmpty(): void {
+    this.#must(() => this.#image.makeEmpty());
+  }
+
+  #must<T>(action: () => T): T {
+    let result: T | undefined;
+    let failure: unknown;
+    const error = this.#image.run(() => {
+      try {
+        result = action();
+      } catch (error) {
+        failure = error;
+        throw error;
+      }
+    });
+    if (error === 0) return result!;
+    const reason = failure instanceof Error ? failure.message : "it is marked as corrupt";
+    throw new Error(`Image '${this.filename}': ${reason}`);
+  }
+
   /** Lets a guest's requests do without locks of its own: the file's are the image's. */
   protected lock(): void {}
 
@@ -174,25 +228,19 @@ export class Qcow2Node extends BaseNode {
     layer.metadata.begin(format, partSize(this.child.description));
     if (this.#away || this.readOnly) return;
     layer.metadata.fields[Field.OWNER] = this.#owner;
-    let failure: unknown;
-    const error = this.#image.run(() => {
-      try {
-        if (format.dirty) {
-          repair(layer, this.snapshots);
-          layer.setIncompatible(Incompatible.DIRTY, false);
-        }
-        layer.clearAutoclear();
-      } catch (error) {
-        failure = error;
-        throw error;
+    if (this.config.check) return;
+    this.#must(() => {
+      if (format.dirty) {
+        repair(layer, this.snapshots);
+        layer.setIncompatible(Incompatible.DIRTY, false);
       }
+      layer.clearAutoclear();
     });
-    if (error < 0) throw new Error(`Could not open '${this.filename}'`, { cause: failure });
   }
 
   #refuseWriting(): void {
     if (this.readOnly) return;
-    if (this.format.corrupt) {
+    if (this.format.corrupt && !this.config.check) {
       throw new Error("qcow2: Image is corrupt; cannot be opened read/write");
     }
     if (this.format.bitmaps) {

@@ -6,6 +6,7 @@
 import type { BlockInfo, BlockNodeInfo, BlockStatistics } from "../block_info.ts";
 import type { HmpCommand } from "../context.ts";
 import { defineHmp } from "../hmp_command.ts";
+import { sizeText } from "../../size_text.ts";
 
 /** The sub-commands. */
 export const infoBlockCommands: readonly HmpCommand[] = [
@@ -80,17 +81,6 @@ function imageText({ filename, driver, size, allocated }: BlockNodeInfo): string
   return `\nImages:\nimage: ${filename}\nfile format: ${driver}\n` +
     `virtual size: ${sizeText(size)} (${size} bytes)\n` +
     `disk size: ${allocated === undefined ? "unavailable" : sizeText(allocated)}\n`;
-}
-
-/** A size in the unit in which it has up to four digits, of which three are shown (`%0.3g`). */
-function sizeText(bytes: number): string {
-  const units = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-  let value = bytes, unit = 0;
-  while (value >= 1000 && unit < units.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${Number(value.toPrecision(3))} ${units[unit]}B`;
 }
 
 function statisticsText({ device, statistics }: BlockInfo): string {

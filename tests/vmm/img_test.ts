@@ -1,0 +1,236 @@
+/** `denovo img` beside Debian's qemu-img: the same words, the same images. */
+import assert from "node:assert/strict";
+import { imgCommand } from "../../vmm/img/cli.ts";
+import {
+  hasQemuImg,
+  Model,
+  OpenImage,
+  qemuImg,
+  qemuImgOk,
+  withFolder,
+} from "../devices/qcow2/testing.ts";
+
+const MIB = 1 << 20;
+
+/** Runs `denovo img` in a folder. */
+function img(...args: string[]): { code: number; text: string } {
+  const { log, error } = console;
+  const lines: string[] = [];
+  console.log = console.error = (text: string) => lines.push(`${text}\n`);
+  try {
+    const code = imgCommand(args);
+    return { code, text: lines.join("") };
+  } finally {
+    Object.assign(console, { log, error });
+  }
+}
+
+function ok(...args: string[]): string {
+  const { code, text } = img(...args);
+  assert.equal(code, 0, `img ${args.join(" ")}: ${text}`);
+  return text;
+}
+
+/** How much a file takes on its file system may change at any time. */
+function withoutDiskSize(text: string): string {
+  return text.replaceAll(/^disk size: .*$/gm, "disk size").replaceAll(/"actual-size": \d+,?/g, "");
+}
+
+/** Fails unless both say the same, with the same status. */
+async function same(...args: string[]): Promise<void> {
+  const ours = img(...args);
+  const theirs = await qemuImg(...args);
+  const text = theirs.text.replaceAll("qemu-img: ", "denovo img: ");
+  assert.deepEqual(
+    { ...ours, text: withoutDiskSize(ours.text) },
+    { code: theirs.code, text: withoutDiskSize(text) },
+    `img ${args.join(" ")}`,
+  );
+}
+
+/** Other versions have other words. */
+const isKnown = hasQemuImg && (await qemuImg("--version")).text.includes("version 7.2");
+const oracleTest = (name: string, run: (folder: string) => Promise<void>) =>
+  Deno.test({ name, ignore: !isKnown, fn: () => withFolder(run) });
+
+/** A raw image with data and zeros. */
+function writeRaw(path: string): Model {
+  const model = new Model(4 * MIB, 11);
+  for (let i = 0; i < 10; i++) {
+    const { offset, length } = model.range(MIB);
+    model.bytes.set(model.data(length), offset);
+  }
+  Deno.writeFileSync(path, model.bytes);
+  return model;
+}
+
+oracleTest("img create makes what qemu-img makes, and says so", async (folder) => {
+  const path = `${folder}/x`;
+  const cases = [
+    ["-f", "qcow2", path, "1M"],
+    ["-f", "qcow2", "-o", "cluster_size=4k,compat=0.10", path, "10G"],
+    ["-f", "qcow2", "-o", "cluster_size=512,refcount_bits=64", path, "100M"],
+    ["-f", "qcow2", "-o", "lazy_refcounts=on,compression_type=zstd", path, "1T"],
+    ["-f", "qcow2", "-o", "size=3M", path],
+    ["-f", "raw", path, "1000"],
+  ];
+  for (const args of cases) {
+    await same("create", ...args);
+    Deno.removeSync(path);
+    ok("create", ...args);
+    await same("info", path);
+    const format = args[1];
+    if (format === "qcow2") await same("check", path);
+    Deno.removeSync(path);
+  }
+});
+
+oracleTest("img refuses in qemu-img's words", async (folder) => {
+  const path = `${folder}/x`;
+  for (
+    const args of [
+      ["create", "-f", "qcow2", path],
+      ["create", "-f", "qcow2", "-o", "foo=3", path, "1M"],
+      ["create", "-f", "qcow2", "-o", "cluster_size=3k", path, "1M"],
+      ["create", "-f", "qcow2", "-o", "refcount_bits=3", path, "1M"],
+      ["info", path],
+    ]
+  ) {
+    const ours = img(...args);
+    const theirs = await qemuImg(...args);
+    assert.equal(ours.code, 1, args.join(" "));
+    assert.equal(theirs.code, 1, args.join(" "));
+    // Theirs names the file before, for some.
+    const reason = ours.text.trim().replace("denovo img: ", "").replace(`${path}: `, "");
+    assert.ok(theirs.text.includes(reason), `${theirs.text} has not ${reason}`);
+  }
+});
+
+oracleTest("img info, map, check and snapshot -l tell what qemu-img tells", async (folder) => {
+  const [raw, base, path] = ["raw", "base.qcow2", "top.qcow2"].map((name) => `${folder}/${name}`);
+  writeRaw(raw);
+  await qemuImgOk("convert", "-f", "raw", "-O", "qcow2", raw, base);
+  await qemuImgOk("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", path, "5M");
+  {
+    using image = new OpenImage(path);
+    assert.equal(image.write(MIB, new Uint8Array(MIB).fill(3)), 0);
+    assert.equal(image.disk.writeZeroes(3 * MIB, MIB / 2, true), 0);
+  }
+  for (const file of [base, path]) {
+    await same("info", file);
+    await same("check", file);
+    await same("map", file);
+    await same("map", "--output=json", file);
+  }
+  await same("info", "--backing-chain", path);
+  for (const args of [["info", path], ["info", "--backing-chain", path], ["check", path]]) {
+    const json = [...args.slice(0, 1), "--output=json", ...args.slice(1)];
+    const [ours, theirs] = [ok(...json), await qemuImgOk(...json)].map(withoutDiskSize);
+    assert.deepEqual(JSON.parse(ours), JSON.parse(theirs));
+  }
+  await same("check", "-f", "raw", raw);
+  await qemuImgOk("snapshot", "-c", "first one", base);
+  await same("snapshot", "-l", base);
+  await same("info", base);
+});
+
+oracleTest("img convert and compare: each finds the other's images the same", async (folder) => {
+  const [raw, ours, theirs, back] = ["raw", "a", "b", "c"].map((name) => `${folder}/${name}`);
+  writeRaw(raw);
+  ok("convert", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=4k", raw, ours);
+  await qemuImgOk("convert", "-c", "-f", "raw", "-O", "qcow2", raw, theirs);
+  await same("compare", ours, theirs);
+  await qemuImgOk("compare", "-f", "raw", raw, ours);
+  await same("check", ours);
+  ok("convert", theirs, back);
+  assert.deepEqual(Deno.readFileSync(back), Deno.readFileSync(raw));
+  assert.ok(Deno.statSync(ours).blocks! <= Deno.statSync(theirs).size / 512 + 9000);
+  {
+    using image = new OpenImage(ours);
+    assert.equal(image.write(2 * MIB + 1024, new Uint8Array(512).fill(0x5a)), 0);
+  }
+  await same("compare", ours, theirs);
+  // Over what is there, zeros as well.
+  ok("convert", "-n", "-O", "qcow2", theirs, ours);
+  await same("compare", ours, theirs);
+  await qemuImgOk("resize", ours, "+1M");
+  await same("compare", ours, theirs);
+  await same("compare", "-s", ours, theirs);
+});
+
+oracleTest("img resize and commit leave what qemu-img leaves", async (folder) => {
+  const [raw, base, path] = ["raw", "base", "top"].map((name) => `${folder}/${name}`);
+  const model = writeRaw(raw);
+  await qemuImgOk("convert", "-f", "raw", "-O", "qcow2", raw, base);
+  const created = img("create", "-f", "qcow2", "-b", "base", "-F", "qcow2", path, "6M");
+  assert.equal(created.code, 0, created.text);
+  const grown = new Model(6 * MIB, 5);
+  grown.bytes.set(model.bytes);
+  {
+    using image = new OpenImage(path);
+    for (let i = 0; i < 30; i++) grown.step(image);
+  }
+  assert.equal(ok("commit", path), "Image committed.\n");
+  Deno.writeFileSync(raw, grown.bytes);
+  for (const file of [base, path]) {
+    await same("check", file);
+    await qemuImgOk("compare", "-f", "raw", "-F", "qcow2", raw, file);
+  }
+  assert.match(ok("info", path), /virtual size: 6 MiB/);
+  assert.equal(ok("resize", path, "+10G"), "Image resized.\n");
+  await same("info", path);
+  assert.equal(img("resize", path, "1M").code, 1);
+  assert.equal(ok("resize", "--shrink", path, "-9G"), "Image resized.\n");
+  ok("resize", "--shrink", path, "512k");
+  await same("info", path);
+  await same("check", path);
+  ok("resize", "-f", "raw", raw, "7M");
+  assert.equal(Deno.statSync(raw).size, 7 * MIB);
+});
+
+oracleTest("img check finds and repairs what qemu-img finds", async (folder) => {
+  const [raw, path, other] = ["raw", "a", "b"].map((name) => `${folder}/${name}`);
+  writeRaw(raw);
+  await qemuImgOk("convert", "-f", "raw", "-O", "qcow2", raw, path);
+  // With room at the end for clusters that nobody uses.
+  const good = new Uint8Array(64 << 16);
+  good.set(Deno.readFileSync(path));
+  const block = 2 << 16;
+  const cases: [what: string, bytes: [at: number, value: number][], repair: string][] = [
+    ["a leak", [[block + 2 * 60 + 1, 1]], "leaks"],
+    ["a cluster that is not counted", [[block + 2 * 7 + 1, 0]], "all"],
+    ["both, marked", [[block + 2 * 62 + 1, 3], [block + 2 * 8 + 1, 0], [79, 3]], "all"],
+  ];
+  for (const [what, bytes, repair] of cases) {
+    const bad = good.slice();
+    for (const [at, value] of bytes) bad[at] = value;
+    Deno.writeFileSync(path, bad);
+    Deno.writeFileSync(other, bad);
+    const ours = img("check", path);
+    const theirs = await qemuImg("check", path);
+    assert.equal(ours.code, theirs.code, `${what}: ${ours.text} ${theirs.text}`);
+    const counts = (text: string) => text.match(/^\d+ .* were found/gm);
+    assert.deepEqual(counts(ours.text), counts(theirs.text), what);
+    const repaired = img("check", "-r", repair, path);
+    assert.equal(repaired.code, 0, `${what}: ${repaired.text}`);
+    assert.match(repaired.text, /inconsistencies were found and repaired/);
+    assert.equal((await qemuImg("check", path)).code, 0, what);
+    await qemuImgOk("compare", "-f", "raw", "-F", "qcow2", raw, path);
+    assert.equal(Deno.readFileSync(path)[79], 0, what);
+  }
+});
+
+Deno.test("img without qemu-img: create, convert, compare, check", () =>
+  withFolder((folder) => {
+    const [raw, path, back] = ["raw", "a", "b"].map((name) => `${folder}/${name}`);
+    const model = writeRaw(raw);
+    ok("convert", "-f", "raw", "-O", "qcow2", raw, path);
+    assert.match(ok("check", path), /^No errors were found on the image\.\n\d+\/64 = /);
+    assert.equal(ok("compare", "-F", "raw", path, raw), "Images are identical.\n");
+    ok("convert", "-O", "raw", path, back);
+    assert.deepEqual(Deno.readFileSync(back), model.bytes);
+    assert.match(ok("--help"), /usage: denovo img COMMAND/);
+    assert.match(ok("create", "--help"), /usage: denovo img create \[-q\]/);
+    assert.deepEqual(img("foo"), { code: 1, text: "denovo img: Command not found: foo\n" });
+    assert.equal(img().code, 1);
+  }));

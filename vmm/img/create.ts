@@ -1,0 +1,180 @@
+/**
+ * `denovo img create`.
+ *
+ * @module
+ */
+import { openBase } from "../../devices/block/image.ts";
+import { type CreateOptions, createQcow2 } from "../../devices/block/qcow2/create.ts";
+import { backingPath } from "../../devices/block/qcow2/open.ts";
+import { Storage } from "../../devices/block/qcow2/storage.ts";
+import { O, openFile } from "../../ffi/fd.ts";
+import { resizeFile } from "../../ffi/memory.ts";
+import { parseOpts } from "../options/grammar.ts";
+import { parseBool, parseSize, parseUint } from "../options/values.ts";
+import { Arguments, common } from "./arguments.ts";
+import { checkFormat, ImgImage } from "./image.ts";
+
+const SECTOR = 512;
+/** `-o` of each format. */
+const KNOWN: Readonly<Record<string, readonly string[]>> = {
+  raw: ["size"],
+  qcow2: [
+    ...["size", "cluster_size", "compat", "lazy_refcounts", "refcount_bits", "compression_type"],
+    ...["backing_file", "backing_fmt"],
+  ],
+};
+
+/** What an image is made of. */
+export interface NewImage {
+  readonly filename: string;
+  readonly format: "raw" | "qcow2";
+  /** `-o`, by name. */
+  readonly options: ReadonlyMap<string, string>;
+  /** Bytes; those of the image behind it unless given. */
+  readonly size?: number;
+  /** The image behind it need not be there. */
+  readonly unsafe?: boolean;
+}
+
+/** `create` */
+export function createCommand(argv: readonly string[]): number {
+  const args = new Arguments(argv, {
+    ...common,
+    backing: { type: "string", short: "b" },
+    "backing-format": { type: "string", short: "F" },
+    unsafe: { type: "boolean", short: "u" },
+    options: { type: "string", short: "o", multiple: true },
+  });
+  const [filename, size, ...rest] = args.rest;
+  if (filename === undefined) throw new Error("Expecting image file name");
+  if (rest.length > 0) throw new Error(`Unexpected argument: ${rest[0]}`);
+  const options = readOptions(args.all("options"));
+  const [backing, format] = [args.get("backing"), args.get("backing-format")];
+  if (backing !== undefined) options.set("backing_file", backing);
+  if (format !== undefined) options.set("backing_fmt", format);
+  const line = createImage({
+    ...{ filename, options, unsafe: args.has("unsafe") },
+    format: checkFormat(args.get("format") ?? "raw"),
+    ...size !== undefined && { size: parseSize(size) },
+  });
+  if (!args.has("quiet")) console.log(line);
+  return 0;
+}
+
+/** `-o`, each of which may have several. */
+export function readOptions(texts: readonly string[]): Map<string, string> {
+  return new Map(
+    texts.flatMap((text) =>
+      [...parseOpts(text).entries].map(([name, value]) => [name, String(value)] as const)
+    ),
+  );
+}
+
+/**
+ * Makes an image.
+ *
+ * @returns what QEMU prints about it
+ * @throws {Error} in QEMU's words
+ */
+export function createImage(image: NewImage): string {
+  const { filename, format, options } = image;
+  for (const name of options.keys()) {
+    if (!KNOWN[format].includes(name)) throw new Error(`${filename}: Invalid parameter '${name}'`);
+  }
+  const given = options.get("size");
+  const size = image.size ?? (given === undefined ? sizeOfBacking(image) : parseSize(given));
+  if (size === undefined) throw new Error(`${filename}: Image creation needs a size parameter`);
+  return format === "raw" ? createRaw(filename, size) : createFormat(image, size);
+}
+
+function createRaw(filename: string, size: number): string {
+  using file = openFile(filename, O.RDWR | O.CREAT | O.TRUNC, 0o644);
+  resizeFile(file.fd, size);
+  return `Formatting '${filename}', fmt=raw size=${size}`;
+}
+
+function createFormat(image: NewImage, bytes: number): string {
+  const { filename, options } = image;
+  const size = Math.ceil(bytes / SECTOR) * SECTOR;
+  const backing = readBacking(image);
+  if (backing && !image.unsafe) {
+    using _ = openBacking(filename, backing);
+  }
+  const create = readCreate(options, size, backing);
+  using file = openFile(filename, O.RDWR | O.CREAT | O.TRUNC, 0o644);
+  const base = openBase({
+    ...{ kind: "file", fd: file.fd, alignment: 1 },
+    mutex: new SharedArrayBuffer(4),
+  });
+  createQcow2(new Storage(base, 0, undefined, false), create);
+  const shown = [
+    `cluster_size=${
+      2 ** create.clusterBits
+    } extended_l2=off compression_type=${create.compression}`,
+    `size=${size}`,
+    ...backing ? [`backing_file=${backing.filename} backing_fmt=${backing.format}`] : [],
+    ...options.has("compat") ? [`compat=${options.get("compat")}`] : [],
+    `lazy_refcounts=${create.lazyRefcounts ? "on" : "off"} refcount_bits=${
+      2 ** create.refcountOrder
+    }`,
+  ];
+  return `Formatting '${filename}', fmt=qcow2 ${shown.join(" ")}`;
+}
+
+function readBacking({ filename, options }: NewImage): CreateOptions["backing"] {
+  const [backing, format] = [options.get("backing_file"), options.get("backing_fmt")];
+  if (backing === undefined) return undefined;
+  if (format === undefined) {
+    throw new Error(`${filename}: Backing file specified without backing format`);
+  }
+  return { filename: backing, format: checkFormat(format) };
+}
+
+function openBacking(filename: string, backing: NonNullable<CreateOptions["backing"]>): ImgImage {
+  const path = backingPath(filename, backing.filename);
+  return new ImgImage(path, { format: backing.format, share: true });
+}
+
+function sizeOfBacking(image: NewImage): number | undefined {
+  const backing = readBacking(image);
+  if (!backing) return undefined;
+  using opened = openBacking(image.filename, backing);
+  return opened.size;
+}
+
+/** @throws {Error} in QEMU's words if there is no such image */
+function readCreate(
+  options: ReadonlyMap<string, string>,
+  size: number,
+  backing: CreateOptions["backing"],
+): CreateOptions {
+  const compat = options.get("compat") ?? "1.1";
+  const version = { "0.10": 2, v2: 2, "1.1": 3, v3: 3 }[compat];
+  if (version !== 2 && version !== 3) throw new Error(`Invalid parameter '${compat}'`);
+  const clusterBits = Math.log2(parseSize(options.get("cluster_size") ?? "64k", "cluster_size"));
+  if (!Number.isInteger(clusterBits) || clusterBits < 9 || clusterBits > 21) {
+    throw new Error("Cluster size must be a power of two between 512 and 2048k");
+  }
+  const refcountOrder = Math.log2(
+    parseUint("refcount_bits", options.get("refcount_bits") ?? "16", 32),
+  );
+  if (!Number.isInteger(refcountOrder) || refcountOrder > 6) {
+    throw new Error("Refcount width must be a power of two and may not exceed 64 bits");
+  }
+  const lazyRefcounts = parseBool("lazy_refcounts", options.get("lazy_refcounts") ?? "off");
+  const compression = options.get("compression_type") ?? "zlib";
+  if (compression !== "zlib" && compression !== "zstd") {
+    throw new Error(`Invalid parameter '${compression}'`);
+  }
+  const needs = (what: string) =>
+    new Error(`${what} compatibility level 1.1 and above (use version=v3 or greater)`);
+  if (version === 2 && lazyRefcounts) throw needs("Lazy refcounts only supported with");
+  if (version === 2 && refcountOrder !== 4) {
+    throw needs("Different refcount widths than 16 bits require");
+  }
+  if (version === 2 && compression !== "zlib") throw needs("Non-zlib compression type requires");
+  return {
+    ...{ size, version, clusterBits, refcountOrder, lazyRefcounts, compression },
+    ...backing && { backing },
+  };
+}
