@@ -106,11 +106,12 @@ export class TransferUpdate implements Update {
     const { reactor } = vm;
     // With `-incoming defer` a person may type for hours before the successor listens.
     const { abort } = departure.waiting;
-    await awaitInput(reactor, this.#cpr!.fd, abort);
-    await departure.beforeSwitchover();
+    // While the successor builds its machine and rehearses itself.
     const rehearsal = this.#rehearsal = new LeavingRehearsal(vm);
     rehearsal.begin();
     ownership.timeline.stamp("rehearsed");
+    await awaitInput(reactor, this.#cpr!.fd, abort);
+    await departure.beforeSwitchover();
     const main = this.#main = await this.#channels.main();
     sendIfThere(main, encodeStream(departure.constants()));
     const limit = AbortSignal.any([abort, AbortSignal.timeout(PEER_LIMIT_MS)]);
