@@ -74,8 +74,8 @@ async function unpack(from: string, to: string): Promise<boolean> {
   }
 }
 
-/** Seconds from a VMM's start until its guest prints DONE. */
-export async function secondsUntilDone(argv: readonly string[]): Promise<number> {
+/** Seconds from a VMM's start until its guest prints DONE, or another text. */
+export async function secondsUntilDone(argv: readonly string[], end = "DONE"): Promise<number> {
   const start = performance.now();
   const child = new Deno.Command(argv[0], {
     args: argv.slice(1),
@@ -86,13 +86,13 @@ export async function secondsUntilDone(argv: readonly string[]): Promise<number>
   try {
     for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
       text += chunk;
-      if (text.includes("DONE")) return (performance.now() - start) / 1000;
+      if (text.includes(end)) return (performance.now() - start) / 1000;
     }
   } finally {
     stop(child);
     await child.status;
   }
-  throw new Error(`${argv[0]} ended before the guest printed DONE:\n${text.slice(-2000)}`);
+  throw new Error(`${argv[0]} ended before the guest printed ${end}:\n${text.slice(-2000)}`);
 }
 
 /** Kills a process that may have ended by itself: the guest resets after DONE. */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { makeMemfd, mapOver } from "../../../ffi/memory.ts";
+import { makeMemfd, mapOver, mapShared } from "../../../ffi/memory.ts";
 import {
   ATTENTION,
   COMMON_ADDRESS,
@@ -117,4 +117,53 @@ Deno.test("LOCK adds to operands on any alignment, and to nothing beside them", 
       assert.equal(cpu.state.rflags & 1n, 1n, "carry");
     }
   }
+});
+
+Deno.test("what others store to half of a pair while CMPXCHG16B exchanges it is not lost", async () => {
+  const added = 20_000_000;
+  const cpu = new TestCore(RAM);
+  using ram = makeMemfd("test-ram", RAM);
+  using mapping = mapShared(ram.fd, RAM);
+  const bytes = new Uint8Array(cpu.core.memory.buffer as ArrayBuffer);
+  mapOver(bytes.subarray(RAM_ADDRESS, RAM_ADDRESS + RAM), ram.fd, 0);
+  cpu.state.cpu_bit = 1;
+  cpu.enterLongMode();
+  const code = [
+    // mov rax, [rsi]; mov rdx, [rsi + 8]; lea rbx, [rax + 1]; mov rcx, rdx
+    ...[0x48, 0x8b, 0x06, 0x48, 0x8b, 0x56, 8, 0x48, 0x8d, 0x58, 1, 0x48, 0x89, 0xd1],
+    // lock cmpxchg16b [rsi]; jne to lea; dec edi; jne to the beginning; hlt
+    ...[0xf0, 0x48, 0x0f, 0xc7, 0x0e, 0x75, 0xf2, 0xff, 0xcf, 0x75, 0xe7, HLT],
+  ];
+  cpu.load(0x5000, code);
+  const source = `onmessage = ({ data }) => {
+    const at = Deno.UnsafePointer.create(data);
+    const words = new BigInt64Array(Deno.UnsafePointerView.getArrayBuffer(at, 16));
+    for (let i = 0; i < ${added}; i++) Atomics.add(words, 1, 1n);
+    postMessage(0);
+  }`;
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  const worker = new Worker(url, { type: "module" });
+  let ended = false;
+  const end = new Promise<void>((resolve, reject) => {
+    worker.onmessage = () => resolve();
+    worker.onerror = (event) => reject(new Error(event.message));
+  }).finally(() => ended = true);
+  worker.postMessage(BigInt(mapping.address) + 0x7000n);
+  let exchanged = 0;
+  while (!ended) {
+    cpu.state.gpr.put(6, 0x7000n);
+    cpu.state.gpr.put(7, 10_000n);
+    cpu.state.mp_state = 0;
+    cpu.state.rip = 0x5000n;
+    let stop: number = STOP.budget;
+    while (stop === STOP.budget) stop = cpu.core.run(100_000);
+    assert.equal(stop, STOP.halt);
+    exchanged += 10_000;
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  await end;
+  worker.terminate();
+  URL.revokeObjectURL(url);
+  const words = new BigUint64Array(cpu.ram.buffer, cpu.ram.byteOffset + 0x7000, 2);
+  assert.deepEqual([...words], [BigInt(exchanged), BigInt(added)]);
 });

@@ -2,11 +2,22 @@
 //
 // A block is found by RIP in a small table, by address in a hash, or decoded. What leads from one block to
 // the next without a lookup (links, the table by RIP) holds for an epoch: whatever may change which code a
-// linear address means, or the code itself, begins another. A lookup by address compares the bytes, so code
-// that another CPU or a device has written is noticed at the latest in the next epoch.
+// linear address means, or the code itself, begins another. What may have changed code begins a code epoch,
+// in each of which a lookup compares the bytes, so code that another CPU or a device has written is noticed
+// at the latest then.
 import { codeAddress } from "./access";
 import { decode } from "./decode";
-import { CODE_BASE, CODE_LIMIT, CURRENT_BLOCK, EPOCH, HOT_BLOCK, LINK_FROM, MODE } from "./derived";
+import {
+  CODE_BASE,
+  CODE_EPOCH,
+  CODE_LIMIT,
+  CURRENT_BLOCK,
+  EPOCH,
+  HOT_BLOCK,
+  LINK_FROM,
+  MODE,
+  TLB,
+} from "./derived";
 import { raiseGP } from "./fault";
 import { beginFetch, beginUncached, fetchCrossed, fetchLength } from "./fetch";
 import { DEAD } from "./invalidate";
@@ -25,6 +36,7 @@ import { FIRST_ENDING, OP_FALL_THROUGH } from "./ops";
 import { pageIndex } from "./physical";
 import {
   BLOCK_CODE,
+  BLOCK_CODE_EPOCH,
   BLOCK_COUNT,
   BLOCK_CS_BASE,
   BLOCK_CS_LIMIT,
@@ -44,7 +56,7 @@ import {
   OP_SIZE,
 } from "./record";
 import { tellDecoded } from "./sharing";
-import { dropWriteTags, newEpoch } from "./tlb";
+import { dropWriteTags, newEpoch, TLB_ADDEND, TLB_EXECUTE, tlbEntryOf } from "./tlb";
 
 /** A block has at most so many instructions, and begins none after so many bytes. */
 const MOST_INSTRUCTIONS: u32 = 48;
@@ -118,6 +130,34 @@ export function jumpTarget(rip: u64): usize {
   return load<u32>(block, BLOCK_MODE) == load<u32>(MODE) ? block : 0;
 }
 
+/**
+ * The same where a new epoch has begun since: a block of 64-bit mode, which needs no CS, whose bytes nobody
+ * can have written and whose address the TLB says is still that.
+ */
+function revived(rip: u64): usize {
+  const slot = jumpSlot(rip);
+  const block = load<u32>(slot, JUMP_BLOCK) as usize;
+  if (block == 0 || load<u64>(slot, JUMP_RIP) != rip) return 0;
+  const mode = load<u32>(MODE);
+  if (!(mode & MODE_64) || load<u32>(block, BLOCK_MODE) != mode) return 0;
+  if (load<u16>(block, BLOCK_LENGTH) == DEAD) return 0;
+  if (load<u32>(block, BLOCK_CODE_EPOCH) != load<u32>(CODE_EPOCH)) return 0;
+  const entry = tlbEntryOf(load<u32>(TLB) as usize, rip);
+  if (load<u64>(entry, TLB_EXECUTE) != (rip & ~0xfff)) return 0;
+  if ((rip as u32) + load<u32>(entry, TLB_ADDEND) != load<u32>(block, BLOCK_CODE)) return 0;
+  store<u32>(slot, load<u32>(EPOCH), JUMP_EPOCH);
+  return block;
+}
+
+/** Has the table by RIP lead to a block, in this epoch. */
+export function enterJump(block: usize): void {
+  const rip = load<u64>(block, BLOCK_RIP);
+  const slot = jumpSlot(rip);
+  store<u64>(slot, rip, JUMP_RIP);
+  store<u32>(slot, block as u32, JUMP_BLOCK);
+  store<u32>(slot, load<u32>(EPOCH), JUMP_EPOCH);
+}
+
 /** Whether a block's bytes, which are kept after its operations, are still those at an address. */
 export function sameBytes(block: usize, address: usize): bool {
   const length = load<u16>(block, BLOCK_LENGTH) as usize;
@@ -143,8 +183,10 @@ function lookUp(address: usize, rip: u64): usize {
     const block = load<u32>(from) as usize;
     if (block == 0) return 0;
     if (load<u16>(block, BLOCK_LENGTH) != DEAD && isBlockOf(block, address, rip)) {
+      if (load<u32>(block, BLOCK_CODE_EPOCH) == load<u32>(CODE_EPOCH)) return block;
       if (sameBytes(block, address)) {
         tellDecoded(pageIndex(address));
+        store<u32>(block, load<u32>(CODE_EPOCH), BLOCK_CODE_EPOCH);
         return block;
       }
       store<u16>(block, DEAD, BLOCK_LENGTH);
@@ -172,8 +214,9 @@ export function findBlock(): usize {
   const left = load<u32>(CURRENT_BLOCK) as usize;
   if (left && load<u16>(left, BLOCK_LENGTH) == DEAD) store<u32>(LINK_FROM, 0);
   const rip = load<u64>(RIP);
-  const known = jumpTarget(rip);
-  const block = known ? known : findByAddress(rip);
+  let block = jumpTarget(rip);
+  if (block == 0) block = revived(rip);
+  if (block == 0) block = findByAddress(rip);
   enterLink(block);
   return block;
 }
@@ -184,12 +227,7 @@ function findByAddress(rip: u64): usize {
   const address = codeAddress(linear);
   let block = address ? lookUp(address, rip) : 0;
   if (block == 0) block = decodeBlock(rip, linear, address);
-  if (load<u16>(block, BLOCK_LENGTH) != DEAD) {
-    const slot = jumpSlot(rip);
-    store<u64>(slot, rip, JUMP_RIP);
-    store<u32>(slot, block as u32, JUMP_BLOCK);
-    store<u32>(slot, load<u32>(EPOCH), JUMP_EPOCH);
-  }
+  if (load<u16>(block, BLOCK_LENGTH) != DEAD) enterJump(block);
   return block;
 }
 
@@ -245,6 +283,7 @@ function decodeBlock(rip: u64, linear: u64, address: usize): usize {
   store<u64>(block, load<u64>(CODE_BASE), BLOCK_CS_BASE);
   store<u32>(block, load<u32>(CODE_LIMIT), BLOCK_CS_LIMIT);
   store<u32>(block, 0, BLOCK_HEAT);
+  store<u32>(block, load<u32>(CODE_EPOCH), BLOCK_CODE_EPOCH);
   store<u32>(block, 0, BLOCK_LINK);
   store<u32>(block, 0, BLOCK_LINK + LINK_EPOCH);
   store<u32>(block, 0, BLOCK_TAKEN);

@@ -5,9 +5,9 @@
 // compiled stay: where the function does not go on (an access that the TLB does not know, an operation
 // that it has none of, something that wants attention) it stores the state and says at which of their
 // operations the dispatch loop goes on. So the function has no faults, no MMIO and no exits.
-import { enterBlock, MOST_SIZE, nextBlock, sameBytes } from "./block";
+import { enterBlock, enterJump, MOST_SIZE, nextBlock, sameBytes } from "./block";
 import { afford } from "./branch";
-import { CURRENT_BLOCK, EPOCH, HOT_BLOCK, MODE } from "./derived";
+import { CODE_EPOCH, CURRENT_BLOCK, HOT_BLOCK, MODE } from "./derived";
 import { DEAD } from "./invalidate";
 import { BLOCKS_END } from "./map";
 import { MODE_STEP } from "./mode";
@@ -32,7 +32,7 @@ import { newEpoch } from "./tlb";
 /** A block is compiled when so many slices have ended in it. */
 const HOT: u32 = 8;
 
-// A region: the epoch in which its blocks were looked at last, its function, its blocks.
+// A region: the code epoch in which its blocks were looked at last, its function, its blocks.
 const REGION_EPOCH: usize = 0;
 const REGION_FUNCTION: usize = 4;
 const REGION_COUNT: usize = 8;
@@ -60,7 +60,7 @@ export function makeRegion(count: u32, entry: u32): usize {
   // What the blocks in place of its own take, too.
   if (nextBlock() + size + (count as usize) * MOST_SIZE > BLOCKS_END) return 0;
   const region = nextBlock(size);
-  store<u32>(region, load<u32>(EPOCH) - 1, REGION_EPOCH);
+  store<u32>(region, load<u32>(CODE_EPOCH) - 1, REGION_EPOCH);
   store<u32>(region, entry, REGION_FUNCTION);
   store<u32>(region, count, REGION_COUNT);
   return region + REGION_BLOCKS;
@@ -79,10 +79,12 @@ export function placeCompiled(original: usize, blocks: usize, index: u32): void 
   store<u32>(op, original as u32, OP_DISPLACEMENT + 4);
   store<u32>(op, (blocks - REGION_BLOCKS) as u32, OP_IMMEDIATE);
   enterBlock(block, load<u32>(original, BLOCK_CODE));
+  // The table does not lead to the other any more.
+  enterJump(block);
   newEpoch();
 }
 
-/** Whether what a region was compiled from is still there; looked at once in an epoch. */
+/** Whether what a region was compiled from is still there; looked at once in a code epoch. */
 function stillThere(region: usize): bool {
   const end = region + REGION_BLOCKS + ((load<u32>(region, REGION_COUNT) as usize) << 2);
   let block: usize = 0;
@@ -92,7 +94,7 @@ function stillThere(region: usize): bool {
     if (dead || !sameBytes(block, load<u32>(block, BLOCK_CODE) as usize)) return false;
   }
   tellDecoded(pageIndex(load<u32>(block, BLOCK_CODE)));
-  store<u32>(region, load<u32>(EPOCH), REGION_EPOCH);
+  store<u32>(region, load<u32>(CODE_EPOCH), REGION_EPOCH);
   return true;
 }
 
@@ -100,7 +102,7 @@ function stillThere(region: usize): bool {
 export function enterCompiled(block: usize): usize {
   const op = block + BLOCK_SIZE;
   const region = load<u32>(op, OP_IMMEDIATE) as usize;
-  if (load<u32>(region, REGION_EPOCH) == load<u32>(EPOCH) || stillThere(region)) {
+  if (load<u32>(region, REGION_EPOCH) == load<u32>(CODE_EPOCH) || stillThere(region)) {
     return call_indirect<u32>(load<u32>(region, REGION_FUNCTION), load<u32>(op, OP_DISPLACEMENT));
   }
   store<u16>(block, DEAD, BLOCK_LENGTH);

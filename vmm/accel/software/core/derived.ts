@@ -36,5 +36,7 @@ export const LINK_FROM: usize = DERIVED + 96;
 /** u64, u32: base and limit of CS when links were made. */
 export const CODE_BASE: usize = DERIVED + 104;
 export const CODE_LIMIT: usize = DERIVED + 112;
+/** u32: changes when code may have been written that no one was told of, or was. */
+export const CODE_EPOCH: usize = DERIVED + 120;
 /** u32: a block that the host should compile, 0 if none. */
 export const HOT_BLOCK: usize = DERIVED + 116;

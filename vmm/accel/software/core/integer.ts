@@ -17,7 +17,7 @@ import {
 } from "./flags";
 import { raiseGP } from "./fault";
 import { GPR } from "./layout";
-import { commit, readForWrite } from "./locked";
+import { commit, commitPair, readForWrite } from "./locked";
 import { readSized, writeSized } from "./memory";
 import {
   addressOf,
@@ -254,10 +254,12 @@ function compareExchange16(op: usize): void {
   readForWrite(linear, 8);
   readForWrite(linear + 8, 8);
   lockPairs();
-  const low = readSized(linear, 8), high = readSized(linear + 8, 8);
-  const equal = low == load<u64>(GPR) && high == load<u64>(GPR + 16);
-  writeSized(linear, 8, equal ? load<u64>(GPR + 24) : low);
-  writeSized(linear + 8, 8, equal ? load<u64>(GPR + 8) : high);
+  let low: u64, high: u64, equal: bool;
+  do {
+    low = readSized(linear, 8);
+    high = readSized(linear + 8, 8);
+    equal = low == load<u64>(GPR) && high == load<u64>(GPR + 16);
+  } while (equal && !commitPair(linear, low, high, load<u64>(GPR + 24), load<u64>(GPR + 8)));
   unlockPairs();
   if (!equal) {
     store<u64>(GPR, low);

@@ -12,7 +12,7 @@ import {
   OP_SIZE,
 } from "./record";
 import { OP_LEAVE_BLOCK } from "./ops";
-import { newEpoch } from "./tlb";
+import { newCodeEpoch } from "./tlb";
 
 /** What a block's length becomes when its bytes have changed: no lookup finds it any more. */
 export const DEAD: u16 = 0;
@@ -39,7 +39,7 @@ export function codeWritten(address: usize, size: u32): void {
       from = block + BLOCK_PAGE_NEXT;
     }
   }
-  if (dropped) newEpoch();
+  if (dropped) newCodeEpoch();
 }
 
 /** Has the block that executes end after the present instruction. */

@@ -27,6 +27,30 @@ export function commit(linear: u64, size: u32, old: u64, value: u64, locked: boo
   return true;
 }
 
+/**
+ * Stores both halves of an aligned pair, if they are still what was read; other pairs are excluded by the
+ * caller. Between the two stores others may see the first half alone, but no store of theirs is lost: if
+ * one comes between, the first half is taken back.
+ *
+ * @returns false if another CPU has changed the pair, which must be read again
+ */
+export function commitPair(linear: u64, low: u64, high: u64, newLow: u64, newHigh: u64): bool {
+  const address = writableAddress(linear, 16);
+  if (address == 0) {
+    writeSized(linear, 8, newLow);
+    writeSized(linear + 8, 8, newHigh);
+    return true;
+  }
+  willWrite(address, 16);
+  let done = atomic.cmpxchg<u64>(address, low, newLow) == low;
+  if (done && atomic.cmpxchg<u64>(address + 8, high, newHigh) != high) {
+    atomic.cmpxchg<u64>(address, newLow, low);
+    done = false;
+  }
+  wasWritten(address);
+  return done;
+}
+
 function exchange(address: usize, size: u32, old: u64, value: u64): bool {
   switch (size) {
     case 1:

@@ -7,7 +7,7 @@ export const BLOCK_HASH: usize = 0x20_0000;
 export const BLOCK_HASH_SLOTS: u32 = 0x1_0000;
 /** Blocks by RIP: 16 bytes a slot, see block.ts. */
 export const JUMPS: usize = 0x28_0000;
-export const JUMP_SLOTS: u32 = 0x1000;
+export const JUMP_SLOTS: u32 = 0x4000;
 /** u32 for each page of RAM: the first block decoded from it, 0 if none. */
 export const CODE_PAGES: usize = 0x40_0000;
 /** Decoded blocks. */

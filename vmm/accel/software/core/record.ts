@@ -71,6 +71,8 @@ export const BLOCK_PAGE_NEXT: usize = 24;
 export const BLOCK_LINK: usize = 28;
 /** u32: the block that its branch leads to, and the epoch of that link. */
 export const BLOCK_TAKEN: usize = 36;
+/** u32: the code epoch in which its bytes were found unchanged last. */
+export const BLOCK_CODE_EPOCH: usize = 44;
 /** u64, u32: CS base and limit, since the same bytes may be reached by several. */
 export const BLOCK_CS_BASE: usize = 48;
 export const BLOCK_CS_LIMIT: usize = 56;

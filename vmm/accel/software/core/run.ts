@@ -11,13 +11,14 @@ import {
 import { execute } from "./loop";
 import { MODE_STEP } from "./mode";
 import { tellMayBeWritten } from "./sharing";
-import { flushTlb, newEpoch } from "./tlb";
+import { flushTlb, newCodeEpoch } from "./tlb";
 
 /** Forgets what others have made stale. */
 function serviceFlush(): void {
   atomic.and<u32>(ATTENTION, ~ATTENTION_FLUSH);
   tellMayBeWritten();
   flushTlb(true);
+  newCodeEpoch();
 }
 
 /** Does what `attention` asks for at a boundary; returns what run() returns, STOP_BUDGET to go on. */
@@ -29,7 +30,7 @@ function attend(): u32 {
   if (wanted & ATTENTION_FLUSH) serviceFlush();
   if (wanted & ATTENTION_CODE) atomic.and<u32>(ATTENTION, ~ATTENTION_CODE);
   // What a device or another CPU has written before it interrupted may be code.
-  if (wanted & (ATTENTION_CODE | ATTENTION_INTERRUPT)) newEpoch();
+  if (wanted & (ATTENTION_CODE | ATTENTION_INTERRUPT)) newCodeEpoch();
   return serviceAttention();
 }
 

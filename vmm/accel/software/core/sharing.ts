@@ -11,8 +11,7 @@ import { TLBS } from "./map";
 
 /**
  * u32: held while a CPU executes CMPXCHG16B, which has no atomic instruction in WebAssembly. It excludes
- * other CMPXCHG16Bs, not plain stores of other CPUs to the same 16 bytes, one of which may be lost between
- * the comparison and the exchange. Guests that exchange pairs store to them only while they own them.
+ * other CMPXCHG16Bs; `commitPair` sees to what else other CPUs store to the same 16 bytes.
  */
 const PAIR_LOCK: usize = COMMON;
 /** u8 for each page of RAM: a bit for each CPU (the ninth has the first's) that has code of it. */

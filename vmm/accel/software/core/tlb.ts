@@ -1,5 +1,5 @@
 // The TLBs: direct-mapped, one for each privilege that sees other rights in the same tables.
-import { EPOCH } from "./derived";
+import { CODE_EPOCH, EPOCH } from "./derived";
 import { TLBS } from "./map";
 
 /** An entry is 32 bytes: three tags (a page's linear address if that access is allowed), the addend. */
@@ -38,6 +38,12 @@ export function notePageSize(shift: u64): void {
 @inline
 export function newEpoch(): void {
   store<u32>(EPOCH, load<u32>(EPOCH) + 1);
+}
+
+/** The bytes of blocks are compared again, too, since they may have been written. */
+export function newCodeEpoch(): void {
+  store<u32>(CODE_EPOCH, load<u32>(CODE_EPOCH) + 1);
+  newEpoch();
 }
 
 /** Empties every TLB, as at power-on. */
