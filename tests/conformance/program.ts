@@ -15,6 +15,7 @@ import { testAccelerator, withoutNotice } from "../needs_kvm.ts";
 import type { AcceleratorName } from "../../vmm/accel/accelerator.ts";
 
 export { kvmTest, onlyKvmTest } from "../needs_kvm.ts";
+export { isAlive } from "../processes.ts";
 
 /** A wait that takes longer than this, in milliseconds, has failed: only broken code is so slow. */
 const PATIENCE_MS = patience(60_000);
@@ -45,16 +46,6 @@ export async function until(
     assert.ok(performance.now() - start < patienceMs, `Waited in vain for ${what()}`);
     // Where time is scarce, whoever looks all the time takes it from what is looked for.
     await sleep(patience(2));
-  }
-}
-
-/** Whether a process is there, other than as a zombie. */
-export function isAlive(pid: number): boolean {
-  try {
-    return !/^State:\s+[ZX]/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
   }
 }
 

@@ -6,6 +6,7 @@
  */
 import { cacheFolder, exists, NoLab, run, shortHash, step as announce } from "../lab/host.ts";
 import { installPackages } from "../lab/recipe.ts";
+import { addresses, CLIENT } from "./stream.ts";
 
 /** Says what is done now, and how long it took. */
 export function step<T>(what: string, work: () => Promise<T>): Promise<T> {
@@ -15,13 +16,13 @@ export function step<T>(what: string, work: () => Promise<T>): Promise<T> {
 /** What the image is made with. */
 const HOST_PACKAGES = ["mmdebstrap", "e2fsprogs", "ca-certificates"];
 const PACKAGES = ["systemd-sysv", "udev", "iproute2", "e2fsprogs", "initramfs-tools"]
-  .concat("linux-image-cloud-amd64");
+  .concat("linux-image-cloud-amd64", "qemu-guest-agent");
 /** In Debian's initial RAM disk; they are modules of its kernel. */
 const MODULES = ["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "virtio_console"];
-/** Who may log in. */
-export const login = { user: "root", password: "denovo" } as const;
 /** Where the writer's records are, on the disk. */
 export const RECORDS = "/var/records";
+/** Where it tells how many there are. */
+export const RECORD_COUNT = "/run/records";
 
 /** Writes numbered records, each of which is on the disk before the next is written. */
 const WRITER = `#!/usr/bin/perl
@@ -32,12 +33,20 @@ for (my $n = 1; !$stop; $n++) {
   syswrite($file, sprintf("%08d\\n", $n)) == 9 or die $!;
   $file->sync or die $!;
   next if $n % 10;
-  open(my $last, ">", "/run/records") or die $!;
+  open(my $last, ">", "${RECORD_COUNT}") or die $!;
   print $last "$n\\n";
 }
 `;
 
-/** What a user would set in a new Debian, and the writer. */
+/** A card with an address of its own. */
+const WIRED = `[Match]
+Name=e*
+[Network]
+Address=${addresses.guest}/24
+LinkLocalAddressing=no
+`;
+
+/** What a user would set in a new Debian, and the programs that work in it. */
 const FILES: Readonly<Record<string, string>> = {
   "etc/hostname": "denovo\n",
   "etc/fstab": "/dev/vda / ext4 defaults,errors=remount-ro 0 1\n",
@@ -45,7 +54,9 @@ const FILES: Readonly<Record<string, string>> = {
   // On a busy host without KVM, what systemd waits for takes longer than it would.
   "etc/systemd/system.conf.d/patience.conf":
     "[Manager]\nDefaultTimeoutStartSec=30min\nDefaultDeviceTimeoutSec=30min\n",
+  "etc/systemd/network/wired.network": WIRED,
   "usr/local/bin/writer": WRITER,
+  "usr/local/bin/stream": CLIENT,
 };
 
 /** A disk and what boots it. */
@@ -109,8 +120,12 @@ async function configure(root: string): Promise<void> {
   for (const [path, text] of Object.entries(FILES)) {
     await Deno.writeTextFile(`${root}/${path}`, text);
   }
-  await Deno.chmod(`${root}/usr/local/bin/writer`, 0o755);
-  await run(["chroot", root, "chpasswd"], { input: `${login.user}:${login.password}\n` });
+  for (const program of ["writer", "stream"]) {
+    await Deno.chmod(`${root}/usr/local/bin/${program}`, 0o755);
+  }
+  await run(["chroot", root, "systemctl", "enable", "systemd-networkd"]);
+  // Where the processor is slow, a password takes longer to check than login waits.
+  await run(["chroot", root, "passwd", "-d", "root"]);
   // Only what is listed, instead of all drivers that there are.
   const options = `${root}/etc/initramfs-tools/initramfs.conf`;
   const text = await Deno.readTextFile(options);

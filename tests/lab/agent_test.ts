@@ -1,6 +1,7 @@
 /** The lab's agent and its client, here on the host. */
 import assert from "node:assert/strict";
 import { answers, runInside } from "./client.ts";
+import { isAlive } from "../processes.ts";
 import { encodeFrame, encodeObject, Kind, MAX_LENGTH, readFrames } from "./wire.ts";
 
 const decoder = new TextDecoder();
@@ -75,14 +76,9 @@ Deno.test("the agent passes output on as it comes, and ends all of a command wit
     assert.ok(Deno.statSync(`/proc/${pid}`).isDirectory);
     control.abort();
     await assert.rejects(running, { message: "The command was ended" });
-    while (await isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 5));
   });
 });
-
-async function isAlive(pid: number): Promise<boolean> {
-  const status = await Deno.readTextFile(`/proc/${pid}/status`).catch(() => "State: Z");
-  return !/^State:\s+[ZX]/m.test(status);
-}
 
 Deno.test("the agent says why a command cannot be started", async () => {
   await withAgent(async (port) => {

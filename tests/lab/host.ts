@@ -31,8 +31,6 @@ export async function step<T>(what: string, work: () => Promise<T>, who = "lab")
 export interface CommandOptions {
   readonly cwd?: string;
   readonly env?: Record<string, string>;
-  /** What it reads. */
-  readonly input?: string;
 }
 
 /**
@@ -43,18 +41,16 @@ export interface CommandOptions {
  */
 export async function run(
   [file, ...args]: readonly string[],
-  { cwd, env, input = "" }: CommandOptions = {},
+  { cwd, env }: CommandOptions = {},
 ): Promise<string> {
-  const options = { args, cwd, env, stdin: "piped", stdout: "piped", stderr: "piped" } as const;
+  const options = { args, cwd, env, stdin: "null", stdout: "piped", stderr: "piped" } as const;
   let child: Deno.ChildProcess;
   try {
     child = new Deno.Command(file, options).spawn();
   } catch (error) {
     throw new NoLab(`'${file}' cannot be run: ${(error as Error).message}`, { cause: error });
   }
-  const output = child.output();
-  await new Blob([input]).stream().pipeTo(child.stdin).catch(() => {});
-  const { code, stdout, stderr } = await output;
+  const { code, stdout, stderr } = await child.output();
   const decoder = new TextDecoder();
   if (code === 0) return decoder.decode(stdout);
   const said = decoder.decode(stderr).trim() || decoder.decode(stdout).trim();
