@@ -154,6 +154,8 @@ export class Arrival {
     const { builtinCommands } = await import("../vmm/monitor/builtin_commands.ts");
     const table = builtinCommands();
     (await import("./commands/commands.ts")).registerMigration(table, cpr);
+    const { executeAlone } = await import("../vmm/monitor/hmp_line.ts");
+    view.monitorLine = (line) => executeAlone(view, table, line);
     const sessionState = vm.chardevs.hasFrontendStates
       ? (await import("../vmm/monitor/schema/session.ts")).sessionState
       : undefined;
@@ -161,7 +163,7 @@ export class Arrival {
       if (vm.runState === "shutdown") return;
       const monitors = configs.filter((config) => !isGdb(config));
       openMonitors(monitors, { chardevs: vm.chardevs, machine: view, table, sessionState });
-      for (const { chardev } of configs.filter(isGdb)) openGdb(vm, chardev);
+      for (const { chardev } of configs.filter(isGdb)) openGdb(vm, chardev, view.monitorLine);
     };
   }
 }

@@ -86,7 +86,9 @@ export type GuestRequest =
   | { kind: "suspend" }
   | { kind: "debug-exit"; status: number }
   /** The host could not do a request; the disk's statistics say what is to be done about it. */
-  | { kind: "disk-error" };
+  | { kind: "disk-error" }
+  /** Somebody in the guest has opened or closed a serial port; the ports' states say which. */
+  | { kind: "port-change" };
 
 /** The outside of a character device: bytes towards the host. All calls are synchronous. */
 export interface CharacterSink {

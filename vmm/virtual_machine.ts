@@ -17,6 +17,7 @@ import { checkMachine } from "./machine/check.ts";
 import { Machine, type MachineParts } from "./machine/machine.ts";
 import { OldVm } from "./machine/old_vm.ts";
 import { orphanWarnings } from "./machine/orphans.ts";
+import { PortEvents } from "./port_events.ts";
 import type { NetdevSet } from "./netdev_set.ts";
 import type { Pidfile } from "./pidfile.ts";
 import { Resources } from "./resources.ts";
@@ -109,6 +110,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
   #closed = false;
   readonly #parts: Resources;
   readonly #oldVm: OldVm;
+  readonly #ports: PortEvents;
 
   private constructor(
     config: MachineConfig,
@@ -139,6 +141,10 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
       netPort: (id) => this.netdevs.port(id),
       disk: (drive, user) => this.blocks.attach(drive, user),
       onEvent: (event) => guestEvents.handle(event),
+      onSignal: () => this.#lookAtPorts(),
+    });
+    this.#ports = new PortEvents(this.machine.devices.devices, config.devices, (data) => {
+      this.events.emit("VSERPORT_CHANGE", { ...data });
     });
     this.#oldVm = new OldVm(this.machine, options.inheritance);
     const { cpus, firmware } = this.machine;
@@ -225,6 +231,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
    */
   arrived(takeOver: () => void): void {
     takeOver();
+    this.#lookAtPorts();
     for (const { id } of this.machine.devices.devices) {
       this.machine.devices.with(id, (device) => device.writable?.());
     }
@@ -260,6 +267,11 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
   /** Closes the VM at the end of an `await using` scope. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** Ports that are loaded, and may be another VMM's guest's after all, are not told of. */
+  #lookAtPorts(): void {
+    if (!inTransit.has(this.runState)) this.#ports.look();
   }
 
   /** The vCPUs stop here, so that nothing happens between the end and `close`. */

@@ -65,16 +65,19 @@ export class SerialBus {
   readonly #virtio: Virtio;
   readonly #doorbells: readonly Doorbell[];
   readonly #ports = new Map<number, SerialPort>();
+  readonly #portChanged: () => void;
   readonly #chunk = new Uint8Array(CHUNK);
   readonly #message = new Uint8Array(MESSAGE_SIZE + MAX_NAME);
 
   /**
    * @param virtio the device
    * @param doorbells one for each queue
+   * @param portChanged called when the guest has opened a port, or has it open no more
    */
-  constructor(virtio: Virtio, doorbells: readonly Doorbell[]) {
+  constructor(virtio: Virtio, doorbells: readonly Doorbell[], portChanged: () => void) {
     this.#virtio = virtio;
     this.#doorbells = doorbells;
+    this.#portChanged = portChanged;
   }
 
   /** Adds a port, when the devices are made. */
@@ -84,9 +87,17 @@ export class SerialBus {
 
   /** Puts all ports back to how a driver finds them. */
   reset(): void {
-    for (const { state } of this.#ports.values()) {
-      Object.assign(state, { guest_connected: 0, pending: 0, ready: 0, sent: 0 });
+    for (const port of this.#ports.values()) {
+      Object.assign(port.state, { pending: 0, ready: 0, sent: 0 });
+      this.#setOpen(port, false);
     }
+  }
+
+  /** The guest has a port open, or no more. */
+  #setOpen({ state }: SerialPort, isOpen: boolean): void {
+    if ((state.guest_connected !== 0) === isOpen) return;
+    state.guest_connected = isOpen ? 1 : 0;
+    this.#portChanged();
   }
 
   /** There is work in a queue. */
@@ -201,7 +212,7 @@ export class SerialBus {
     if (!port) return;
     const { state, nr, name, isConsole } = port;
     if (event === ControlEvent.PORT_OPEN) {
-      state.guest_connected = isPositive ? 1 : 0;
+      this.#setOpen(port, isPositive);
       port.sink?.acceptInput();
     } else if (event === ControlEvent.PORT_READY && !isPositive) {
       this.#virtio.parts.warn(`virtio-serial-bus: Guest failure in adding port ${nr}`);
@@ -272,7 +283,8 @@ export const virtioSerial = defineVirtioDevice({
   queueSizes: ({ max_ports: max }) =>
     Array.from({ length: 2 * (Number(max) + 1) }, (_, i) => i >> 1 === 1 ? 32 : 128),
   create(_state, virtio, context, properties) {
-    const bus = new SerialBus(virtio, context.doorbells);
+    const changed = () => context.request({ kind: "port-change" });
+    const bus = new SerialBus(virtio, context.doorbells, changed);
     const config = new DataView(new ArrayBuffer(12));
     config.setUint32(MAX_PORTS_OFFSET, Number(properties.max_ports), true);
     return {

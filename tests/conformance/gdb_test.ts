@@ -46,6 +46,10 @@ kvmTest("`gdbserver` waits, waits elsewhere, and no longer waits", async () => {
     await gdb.send(packet("qC"));
     await gdb.take("+$QC1#c5");
     assert.equal(await type("info status"), "VM status: paused\n");
+    const monitor = (line: string) => packet(`qRcmd,${new TextEncoder().encode(line).toHex()}`);
+    await gdb.send(monitor("info status"));
+    const words = new TextEncoder().encode("VM status: paused\n").toHex();
+    await gdb.take(`${packet(`O${words}`)}${packet("OK")}`);
     assert.match(await type("gdbserver nosuch"), /'nosuch' is not a valid char driver/);
     await type(`gdbserver unix:${second}`);
     await gdb.end();

@@ -140,6 +140,29 @@ kvmTest("a machine without such devices has no I/O thread", async () => {
   assert.equal(await other.ended(), 0x21);
 });
 
+kvmTest("a port that a guest opens, and has open no more, is told of by its id", async () => {
+  await using test = await TestVm.start({
+    program: "virtio_serial",
+    chardevs: [{ backend: "null", id: "first" }, { backend: "null", id: "port" }],
+    devices: [
+      { driver: "virtio-serial-device", properties: {} },
+      { driver: "virtconsole", properties: { chardev: "first" } },
+      {
+        ...{ driver: "virtserialport", id: "agent" },
+        properties: { chardev: "port", name: "org.qemu.guest_agent.0" },
+      },
+    ],
+  });
+  const told = () => test.events.filter(({ name }) => name === "VSERPORT_CHANGE");
+  const data = (count: number) => told().slice(0, count).map((event) => event.data);
+  await until(() => told().length > 0, () => "the port to be opened");
+  assert.deepEqual(data(1), [{ id: "agent", open: true }]);
+  test.vm.reset("guest-reset");
+  await until(() => told().length > 2, () => "the port to be opened again");
+  assert.deepEqual(data(3), [true, false, true].map((open) => ({ id: "agent", open })));
+  test.assertUnharmed();
+});
+
 for (const packed of [false, true]) {
   kvmTest(`a console works without control messages, packed: ${packed}`, async () => {
     const [inside, outside] = socketPair("stream", { nonblocking: true });

@@ -84,10 +84,16 @@ class FakeTarget implements GdbTarget {
 class Gdb {
   target!: FakeTarget;
   output = "";
-  readonly session = new GdbSession((onStop) => this.target = new FakeTarget(onStop), {
-    write: (bytes) => this.output += toLatin1(bytes),
-    close: () => {},
-  });
+  readonly session: GdbSession;
+
+  constructor(monitor?: (line: string) => Promise<string>) {
+    const transport = {
+      write: (bytes: Uint8Array) => void (this.output += toLatin1(bytes)),
+      close: () => {},
+    };
+    const target = (onStop: FakeTarget["onStop"]) => this.target = new FakeTarget(onStop);
+    this.session = new GdbSession(target, transport, monitor);
+  }
 
   /** Sends a packet; returns the reply's data, without acknowledgements. */
   ask(data: string | Uint8Array): string | undefined {
@@ -125,6 +131,54 @@ Deno.test("packets are acknowledged, asked for again and sent again, until gdb w
   assert.ok(gdb.output.startsWith("+"));
   gdb.ask("qC");
   assert.equal(gdb.output, "$QC1#c5");
+});
+
+/** All packets of an output, without acknowledgements. */
+function packetsOf(output: string): string[] {
+  return [...new PacketReader().read(Uint8Array.from(output, (c) => c.charCodeAt(0)))]
+    .map((packet) => packet.kind === "packet" ? toLatin1(packet.data) : packet.kind);
+}
+
+const hexOf = (text: string) => new TextEncoder().encode(text).toHex();
+
+Deno.test("gdb's `monitor` goes to the human monitor, whose words come before the reply", async () => {
+  const lines: string[] = [];
+  const words: PromiseWithResolvers<string>[] = [];
+  const gdb = new Gdb((line) => {
+    lines.push(line);
+    words.push(Promise.withResolvers());
+    return words.at(-1)!.promise;
+  });
+  const finish = async (text: string) => {
+    gdb.output = "";
+    words.at(-1)!.resolve(text);
+    await words.at(-1)!.promise;
+    await Promise.resolve();
+    return packetsOf(gdb.output);
+  };
+  assert.equal(gdb.ask(`qRcmd,${hexOf("info näme")}`), undefined);
+  assert.equal(gdb.ask(`qRcmd,${hexOf("quit")}`), "E16", "one at a time");
+  const long = "näme\n".repeat(5000);
+  const packets = await finish(long);
+  assert.deepEqual(lines, ["info näme"]);
+  assert.equal(packets.pop(), "OK");
+  assert.ok(packets.length > 1);
+  const bytes = packets.map((packet) => {
+    assert.ok(packet.length < 0x4000);
+    assert.equal(packet[0], "O");
+    return packet.slice(1);
+  });
+  assert.equal(new TextDecoder().decode(Uint8Array.fromHex(bytes.join(""))), long);
+  assert.equal(gdb.ask(`qRcmd,${hexOf("cont")}`), undefined);
+  assert.deepEqual(await finish(""), ["OK"]);
+  assert.equal(gdb.ask("qRcmd,xy"), "E16");
+  gdb.ask(`qRcmd,${hexOf("quit")}`);
+  gdb.session.close();
+  assert.deepEqual(await finish("too late"), []);
+});
+
+Deno.test("without a monitor gdb's `monitor` is not known", () => {
+  assert.equal(new Gdb().ask(`qRcmd,${hexOf("help")}`), "");
 });
 
 Deno.test("what gdb asks at the beginning", () => {

@@ -80,12 +80,14 @@ export function isServedBy(
   return properties.iothread === ioThread;
 }
 
-const requestEvents: Record<GuestRequest["kind"], number> = {
+/** What is asked for; nothing where the main thread finds it by looking. */
+const requestEvents: Record<GuestRequest["kind"], number | undefined> = {
   reset: GuestEvent.RESET,
   shutdown: GuestEvent.SHUTDOWN,
   suspend: GuestEvent.SUSPEND,
   "debug-exit": GuestEvent.DEBUG_EXIT,
   "disk-error": GuestEvent.DISK_ERROR,
+  "port-change": undefined,
 };
 
 /** The devices on this thread. */
@@ -204,7 +206,9 @@ function makeContext(
       bases.move(slot, base);
     },
     request(request) {
-      control.post(requestEvents[request.kind], request.kind === "debug-exit" ? request.status : 0);
+      const event = requestEvents[request.kind];
+      const argument = request.kind === "debug-exit" ? request.status : 0;
+      if (event !== undefined) control.post(event, argument);
       signalEventfd(eventFd);
     },
     isParking: () => control.wanted !== Wanted.RUN,

@@ -10,28 +10,35 @@ import type {
 } from "../../devices/chardev/backend.ts";
 import type { ByteTransport } from "../monitor/transport.ts";
 import type { VirtualMachine } from "../virtual_machine.ts";
-import { GdbSession } from "./session.ts";
-import { DebugTarget } from "./target.ts";
+import { GdbSession, type MonitorLine } from "./session.ts";
+import { DebugTarget, type StopReason } from "./target.ts";
 
 /** How much of gdb's input is taken at a time. */
 const READ_AHEAD = 4096;
 
-/** Lets gdb debug a VM over one of its character devices. @throws {Error} if that is taken */
-export function openGdb(vm: VirtualMachine, chardev: string): void {
-  vm.chardevs.attach(chardev, new GdbFrontend(vm, vm.chardevs.get(chardev)));
+/**
+ * Lets gdb debug a VM over one of its character devices.
+ *
+ * @param monitor executes what is typed after gdb's `monitor`
+ * @throws {Error} if the character device is taken
+ */
+export function openGdb(vm: VirtualMachine, chardev: string, monitor?: MonitorLine): void {
+  vm.chardevs.attach(chardev, new GdbFrontend(vm, vm.chardevs.get(chardev), monitor));
 }
 
 class GdbFrontend implements CharacterFrontend, ByteTransport {
   readonly #vm: VirtualMachine;
   readonly #backend: CharacterBackend;
+  readonly #monitor: MonitorLine | undefined;
   /** Output that gdb has not taken yet. */
   #output: Uint8Array<ArrayBuffer>[] = [];
   #session: GdbSession | undefined;
   #busy = false;
 
-  constructor(vm: VirtualMachine, backend: CharacterBackend) {
+  constructor(vm: VirtualMachine, backend: CharacterBackend, monitor?: MonitorLine) {
     this.#vm = vm;
     this.#backend = backend;
+    this.#monitor = monitor;
   }
 
   /** Who does not read its replies gets no more of them. */
@@ -54,7 +61,8 @@ class GdbFrontend implements CharacterFrontend, ByteTransport {
 
   event(event: CharacterEvent): void {
     if (event === "opened" && this.#backend.held !== "everything") {
-      this.#session ??= new GdbSession((onStop) => new DebugTarget(this.#vm, onStop), this);
+      const target = (onStop: (reason: StopReason) => void) => new DebugTarget(this.#vm, onStop);
+      this.#session ??= new GdbSession(target, this, this.#monitor);
     } else if (event === "closed") this.#end();
   }
 

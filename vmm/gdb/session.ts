@@ -5,6 +5,7 @@
  * @module
  */
 import type { DebugPoint } from "../accel/accelerator.ts";
+import { decodeText, encodeText } from "../../ffi/text.ts";
 import { toLatin1 } from "../monitor/latin1.ts";
 import type { ByteTransport } from "../monitor/transport.ts";
 import {
@@ -24,6 +25,8 @@ const OK = "OK";
 const INVALID = "E16";
 const FAULT = "E0e";
 const NO_SPACE = "E1c";
+/** Bytes of text in one packet. */
+const MAX_OUTPUT = MAX_PACKET / 2 - 8;
 /** A command that is not known. */
 const UNKNOWN = "";
 
@@ -42,10 +45,14 @@ const POINTS: Readonly<Record<string, DebugPoint["on"]>> = {
 /** What a session debugs. */
 export type GdbTarget = Pick<DebugTarget, keyof DebugTarget>;
 
+/** Executes a line of the human monitor and returns what that prints; it never fails. */
+export type MonitorLine = (line: string) => Promise<string>;
+
 /** One gdb. */
 export class GdbSession {
   readonly #target: GdbTarget;
   readonly #transport: ByteTransport;
+  readonly #monitor: MonitorLine | undefined;
   readonly #reader = new PacketReader();
   #acknowledges = true;
   #lastReply: Uint8Array<ArrayBuffer> = encodePacket("");
@@ -57,16 +64,22 @@ export class GdbSession {
   /** gdb waits for the guest to stop. */
   #waits = false;
   #interrupted = false;
+  /** A line of the monitor is being executed. */
+  #inMonitor = false;
+  #closed = false;
 
   /**
    * @param target makes the VM that is debugged, told where stops are reported
    * @param transport takes what gdb is told
+   * @param monitor executes what is typed after gdb's `monitor`; it is not known without
    */
   constructor(
     target: (onStop: (reason: StopReason) => void) => GdbTarget,
     transport: ByteTransport,
+    monitor?: MonitorLine,
   ) {
     this.#transport = transport;
+    this.#monitor = monitor;
     this.#target = target((reason) => this.#stopped(reason));
     this.#target.exited.then((status) => this.#waits && this.#send(`W${hex(status & 0xff, 2)}`));
   }
@@ -78,6 +91,7 @@ export class GdbSession {
 
   /** gdb has gone. */
   close(): void {
+    this.#closed = true;
     this.#waits = false;
     this.#target[Symbol.dispose]();
   }
@@ -211,10 +225,30 @@ export class GdbSession {
         return "l";
       case "qThreadExtraInfo":
         return this.#threadInfo(text.slice("qThreadExtraInfo,".length));
+      case "qRcmd":
+        return this.#executeMonitor(text.slice("qRcmd,".length));
       case "qXfer":
         return transfer(text);
     }
     return UNKNOWN;
+  }
+
+  /** gdb's `monitor`: what the command prints goes before the reply, in as many packets as it takes. */
+  #executeMonitor(line: string): string | undefined {
+    if (!this.#monitor) return UNKNOWN;
+    if (this.#inMonitor) return INVALID;
+    const command = decodeText(fromHex(line));
+    this.#inMonitor = true;
+    void this.#monitor(command).then((text) => {
+      this.#inMonitor = false;
+      if (this.#closed) return;
+      const output = encodeText(text);
+      for (let at = 0; at < output.length; at += MAX_OUTPUT) {
+        this.#send(`O${toHex(output.subarray(at, at + MAX_OUTPUT))}`);
+      }
+      this.#send(OK);
+    });
+    return undefined;
   }
 
   #threadInfo(id: string): string {

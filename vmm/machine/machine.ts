@@ -61,6 +61,8 @@ export interface MachineParts extends DeviceParts {
   rom(size: number): MemoryBackend;
   /** Called on the main thread for each event. */
   onEvent(event: MachineEvent): void;
+  /** Called on the main thread after events, and when devices have something that is found by looking. */
+  onSignal?(): void;
 }
 
 /** A machine whose vCPUs are parked until `resume`. */
@@ -193,6 +195,8 @@ export class Machine {
     this.forgetEvents();
     this.hardware.reset();
     this.#start(images);
+    // What the guest had open is told of before it can open that again.
+    this.#parts.onSignal?.();
   }
 
   /** Lets all threads run, but for those that a debugger holds. */
@@ -304,6 +308,7 @@ export class Machine {
       const taken = control.take();
       if (taken) this.#parts.onEvent(taken);
     }
+    this.#parts.onSignal?.();
   }
 }
 

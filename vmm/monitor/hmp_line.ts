@@ -5,8 +5,9 @@
  *
  * @module
  */
-import type { CommandSet } from "./context.ts";
-import type { CommandContext } from "./context.ts";
+import type { CommandContext, CommandSet } from "./context.ts";
+import { Deferred, newSession } from "./context.ts";
+import type { MachineControl } from "./control.ts";
 import { toQmpError } from "./errors.ts";
 import { readExpression } from "./expression.ts";
 import { hmpHelp, hmpNames } from "./hmp_command.ts";
@@ -83,6 +84,22 @@ export async function executeLine(context: CommandContext, line: string): Promis
     }
     return `Error: ${toQmpError(error).message}\n`;
   }
+}
+
+/**
+ * Executes a command line that comes from no monitor's session.
+ *
+ * @returns what it prints; what the command does after its reply is done once this has been taken
+ */
+export async function executeAlone(
+  machine: MachineControl,
+  table: CommandSet,
+  line: string,
+): Promise<string> {
+  const deferred = new Deferred();
+  const text = await executeLine({ machine, table, session: newSession(deferred) }, line);
+  setTimeout(() => deferred.run(), 0);
+  return text;
 }
 
 async function readArguments(

@@ -47,6 +47,8 @@ import type { VirtualMachine } from "../virtual_machine.ts";
 /** The bridge from the monitor's interface to the VM. */
 export class MachineView implements MachineControl {
   readonly fds: FdRegistry = new FdRegistry();
+  /** Executes a line of the human monitor, for gdb's `monitor`; there once monitors' code is loaded. */
+  monitorLine: ((line: string) => Promise<string>) | undefined;
   readonly chardevBackends = ["null", "stdio", "file", "pipe", "pty", "socket"];
   readonly machineTypes: readonly MachineTypeInfo[] = [{
     name: MACHINE_TYPE,
@@ -289,7 +291,7 @@ export class MachineView implements MachineControl {
     if (!config) return;
     const { openGdb } = await import("../gdb/server.ts");
     await chardevs.open([config], [{ mode: "gdb", chardev: config.id, pretty: false }]);
-    openGdb(this.#vm, config.id);
+    openGdb(this.#vm, config.id, this.monitorLine);
   }
 
   async chardevAdd(config: ChardevConfig): Promise<{ pty?: string }> {

@@ -176,6 +176,18 @@ for (const packed of [false, true]) {
   });
 }
 
+Deno.test("that a port opens or closes is told to the host, once", () => {
+  const rig = new SerialRig(false);
+  const told = () => rig.context.requests.splice(0).map(({ kind }) => kind);
+  for (const value of [1, 1, 0, 0]) rig.tell(1, ControlEvent.PORT_OPEN, value);
+  assert.deepEqual(told(), ["port-change", "port-change"]);
+  rig.tell(1, ControlEvent.PORT_OPEN, 1);
+  rig.call((device) => device.reset());
+  assert.equal(rig.ports[1].state.guest_connected, 0);
+  rig.call((device) => device.reset());
+  assert.deepEqual(told(), ["port-change", "port-change"]);
+});
+
 Deno.test("without control messages port 0 is open, and the others are not there", () => {
   const rig = new SerialRig(false, false);
   rig.offer(0, 8);

@@ -77,6 +77,7 @@ export const events = {
   }),
   DEVICE_DELETED: device,
   DEVICE_UNPLUG_GUEST_ERROR: device,
+  VSERPORT_CHANGE: z.strictObject({ id: z.string(), open: z.boolean() }),
   NETDEV_STREAM_CONNECTED: z.strictObject({ "netdev-id": z.string(), addr: socketAddress }),
   NETDEV_STREAM_DISCONNECTED: z.strictObject({ "netdev-id": z.string() }),
 } satisfies EventSchemas;
