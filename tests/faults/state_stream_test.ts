@@ -1,5 +1,6 @@
 /** Saved states that are damaged or made up: refused by name, with nothing changed. */
 import assert from "node:assert/strict";
+import { deviceTypes } from "../../devices/registry.ts";
 import { ramSections } from "../../cpr/state/ram.ts";
 import { bufferSource, encodeStream, type Section } from "../../cpr/stream/stream.ts";
 import { constantSections } from "../../cpr/state/machine_state.ts";
@@ -127,7 +128,9 @@ pairTest("a state with a section left out, twice or unknown is refused by name",
         const message = refusal(() => pair.read(encodeStream(changed)), `${name} ${what}`);
         assert.ok(message.includes(wanted), `${name} ${what}: ${message}`);
       };
-      refuses(sections.toSpliced(i, 1), name, "left out");
+      const isDevice = deviceTypes.some((type) => type.name === section.name);
+      const missing = isDevice ? `Device '${section.id}' (${section.name}) of this VM` : name;
+      refuses(sections.toSpliced(i, 1), missing, "left out");
       refuses(sections.toSpliced(i, 0, section), name, "twice");
       refuses([...sections, section], name, "once more at the end");
       for (const version of [0, section.version + 1, 0xffff_ffff]) {
@@ -146,7 +149,7 @@ pairTest("a state with a section left out, twice or unknown is refused by name",
       ) {
         const shown = key({ ...stranger, id: stranger.id.replace("\n", "\\n") });
         refuses([...sections, stranger], shown, "and a stranger");
-        refuses(sections.with(i, stranger), name, "renamed");
+        refuses(sections.with(i, stranger), missing, "renamed");
       }
     });
   });
