@@ -20,16 +20,42 @@ import { virtioTree } from "./virtio_tree.ts";
 const MAX_ADDRESS = 0xffff_ffff_ffff_ffffn;
 const PAGE = 4096;
 
+/** Whether the chips are KVM's, which have names of their own, or the accelerator's in this process. */
+function hasKvmChips(machine: Machine): boolean {
+  return machine.accelerator.name === "kvm";
+}
+
+/** A chip's place by the name that QEMU has for it under the accelerator. */
+function chip(machine: Machine, place: Place): Place {
+  return hasKvmChips(machine) ? place : { ...place, name: place.name.replace(/^kvm-/, "") };
+}
+
+/** The names of the chips' drivers. */
+function chipDrivers(machine: Machine): { ioapic: string; pic: string; pit: string } {
+  return hasKvmChips(machine)
+    ? { ioapic: "kvm-ioapic", pic: "kvm-i8259", pit: "kvm-pit" }
+    : { ioapic: "ioapic", pic: "isa-i8259", pit: "isa-pit" };
+}
+
+/** `info irq`: the chips count no interrupts, as in the recordings of QEMU with KVM. */
+export function interruptStatistics(machine: Machine): string {
+  const { ioapic, pic } = chipDrivers(machine);
+  return `IRQ statistics for ${ioapic}:\nIRQ statistics for ${pic}:\n`;
+}
+
 /** The spaces `memory` and `I/O`. */
 export function addressSpaces(machine: Machine): AddressSpaceInfo[] {
   const claims = [...machine.devices.ranges().values()].flat();
   const ports = [
-    ...PICS,
-    ELCR,
-    ...(machine.hardware.hasPit ? [PIT, SPEAKER] : []),
+    ...[...PICS, ELCR, ...(machine.hardware.hasPit ? [PIT, SPEAKER] : [])].map((place) =>
+      chip(machine, place)
+    ),
     ...claims.filter((range) => range.space === "pio"),
   ];
-  const memory = [IOAPIC, LOCAL_APIC, ...claims.filter((range) => range.space === "mmio")];
+  const memory = [
+    ...[IOAPIC, LOCAL_APIC].map((place) => chip(machine, place)),
+    ...claims.filter((range) => range.space === "mmio"),
+  ];
   const ram = machine.memory.regions.map((region): MemoryRegionInfo => ({
     name: region.name,
     start: BigInt(region.gpa),
@@ -52,25 +78,26 @@ function io({ name, base, size }: Place): MemoryRegionInfo {
   return { name, start: BigInt(base), end: BigInt(base + size - 1), priority: 0, kind: "i/o" };
 }
 
-/** The system bus with the in-kernel chips and the ISA bus. */
+/** The system bus with the interrupt controllers and timer, and the ISA bus. */
 export function deviceTree(machine: Machine): BusInfo {
   const ranges = machine.devices.ranges();
   const describe = (device: DeviceInstance) => describeDevice(device, ranges.get(device.id) ?? []);
   const { devices } = machine.devices;
+  const drivers = chipDrivers(machine);
   const isa: BusInfo = {
     name: "isa.0",
     type: "ISA",
     devices: [
       ...(machine.hardware.hasPit
-        ? [{ driver: "kvm-pit", id: "", properties: [number("iobase", PIT.base)] }]
+        ? [{ driver: drivers.pit, id: "", properties: [number("iobase", PIT.base)] }]
         : []),
       {
-        driver: "kvm-i8259",
+        driver: drivers.pic,
         id: "",
         properties: [number("iobase", PICS[1].base), flag("master", false)],
       },
       {
-        driver: "kvm-i8259",
+        driver: drivers.pic,
         id: "",
         properties: [number("iobase", PICS[0].base), flag("master", true)],
       },
@@ -84,7 +111,7 @@ export function deviceTree(machine: Machine): BusInfo {
       // A transport's registers are the transport's own.
       ...virtioTree(machine, (device) => ({ ...describe(device), mmio: [] })),
       {
-        driver: "kvm-ioapic",
+        driver: drivers.ioapic,
         id: "",
         properties: [number("gsi_base", 0)],
         mmio: [{ start: BigInt(IOAPIC.base), size: BigInt(IOAPIC.size) }],

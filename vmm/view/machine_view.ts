@@ -12,7 +12,7 @@ import { dumpInterruptControllers, dumpLocalApic } from "./interrupts.ts";
 import { dumpRegisters, readRegister } from "./registers.ts";
 import type { EventHub } from "../events.ts";
 import { openBackend } from "../machine/guest_memory.ts";
-import { addressSpaces, deviceTree, ramBlocks } from "./machine_tree.ts";
+import { addressSpaces, deviceTree, interruptStatistics, ramBlocks } from "./machine_tree.ts";
 import { MACHINE_TYPE, USABLE_CPUS } from "../machine/microvm.ts";
 import type {
   Actions,
@@ -171,9 +171,8 @@ export class MachineView implements MachineControl {
     return dumpInterruptControllers(this.#vm.machine.hardware.vm);
   }
 
-  /** KVM's chips count no interrupts, as in the recordings of QEMU. */
   interruptStatistics(): string {
-    return "IRQ statistics for kvm-ioapic:\nIRQ statistics for kvm-i8259:\n";
+    return interruptStatistics(this.#vm.machine);
   }
 
   localApic(cpuIndex: number): string {
