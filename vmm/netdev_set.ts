@@ -92,6 +92,27 @@ export class NetdevSet implements Keeper {
     if (inheritance) refuseUnknown(inheritance);
   }
 
+  /**
+   * Opens one more backend.
+   *
+   * @throws {Error} in QEMU's words; nothing is left of it then
+   */
+  async add(config: NetdevConfig): Promise<void> {
+    if (this.#backends.has(config.id)) throw new Error(`Duplicate ID '${config.id}'`);
+    try {
+      await this.open([config]);
+    } catch (error) {
+      this.remove(config.id);
+      throw error;
+    }
+  }
+
+  /** Closes a backend that no card has. */
+  remove(id: string): void {
+    this.#backends.get(id)?.close(false);
+    this.#backends.delete(id);
+  }
+
   /** A backend's port, for a device on any thread. @throws {Error} if there is none */
   port(id: string): NetPortDescription {
     const backend = this.#backends.get(id);

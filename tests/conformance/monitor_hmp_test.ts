@@ -77,6 +77,8 @@ getfd getfd name -- receive a file descriptor via SCM rights and assign it a nam
 help|? [cmd] -- show the help
 info [subcommand] -- show various information about the system state
 memsave addr size file -- save to disk virtual memory dump starting at 'addr' of size 'size'
+netdev_add [user|tap|stream|dgram],id=str[,prop=value][,...] -- add host network device
+netdev_del id -- remove host network device
 nmi  -- inject an NMI
 object_add [qom-type=]type,id=str[,prop=value][,...] -- create QOM object
 object_del id -- destroy QOM object

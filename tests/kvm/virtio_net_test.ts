@@ -40,6 +40,9 @@ async function exchange(test: TestVm, peer: NetPeer, count: number): Promise<voi
 kvmTest(
   "a cable that is out lets nothing through, by the name of the card or of its backend",
   async () => {
+    const folder = Deno.makeTempDirSync({ prefix: "denovo-net-" });
+    using _folder = { [Symbol.dispose]: () => Deno.removeSync(folder, { recursive: true }) };
+    const socket = `${folder}/socket`;
     const { netdev, ours, theirs } = pair("stream");
     using _theirs = theirs;
     using end = ours;
@@ -55,6 +58,17 @@ kvmTest(
       info: "index=0,type=nic,model=virtio-net-device,macaddr=52:54:00:12:34:56",
       peer: { name: "n", info: `index=0,type=stream,fd:${theirs.fd}` },
     }]);
+    await view.netdevAdd(
+      "dgram,id=m,local.type=unix,local.path=" + socket + ",remote.type=unix," +
+        `remote.path=${socket}.other`,
+    );
+    assert.deepEqual(view.netClients.at(-1)!.name, "m");
+    view.netdevDel("m");
+    assert.equal(view.netClients.length, 1);
+    assert.throws(() => view.netdevDel("m"), { message: "Device 'm' not found" });
+    assert.throws(() => view.netdevDel("n"), {
+      message: "Netdev 'n' is in use by 'card', which stays",
+    });
     const refused = (bus: string) => ({ message: `Bus '${bus}' does not support hotplugging` });
     assert.throws(() => view.deviceDel("card"), refused("virtio-mmio-bus.23"));
     for (

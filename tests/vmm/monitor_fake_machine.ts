@@ -217,6 +217,12 @@ export class FakeMachine implements MachineControl {
   setLink(...args: unknown[]) {
     this.calls.push(["setLink", ...args]);
   }
+  netdevAdd(...args: unknown[]) {
+    this.calls.push(["netdevAdd", ...args]);
+  }
+  netdevDel(...args: unknown[]) {
+    this.calls.push(["netdevDel", ...args]);
+  }
   blockdevAdd(...args: unknown[]) {
     this.calls.push(["blockdevAdd", ...args]);
   }

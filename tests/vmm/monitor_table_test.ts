@@ -232,6 +232,15 @@ Deno.test("set_link names a card or a backend, and says whether the cable is in"
   assert.deepEqual(context.machine.calls, [["setLink", "n0", false]]);
 });
 
+Deno.test("netdev_add and netdev_del reach the machine as -netdev has them", async () => {
+  const context = makeContext();
+  const addr = { type: "unix", path: "/x" };
+  await context.table.execute(context, "netdev_add", { type: "stream", id: "n", addr });
+  await context.table.execute(context, "netdev_del", { id: "n" });
+  const text = '{"type":"stream","id":"n","addr":{"type":"unix","path":"/x"}}';
+  assert.deepEqual(context.machine.calls, [["netdevAdd", text], ["netdevDel", "n"]]);
+});
+
 Deno.test("send-key presses keys by their names and their codes", async () => {
   const context = makeContext();
   const sendKey = (args: JsonObject) => context.table.execute(context, "send-key", args);

@@ -248,6 +248,21 @@ Deno.test("a descriptor that was given is used, and stays open for who gave it",
   );
 });
 
+Deno.test("a backend is added, and removed with what it has made, or nothing is left", async () => {
+  await using stage = new Stage();
+  const set = await stage.set(stage.client("c"));
+  const server = stage.server("late");
+  await set.add(server);
+  assert.deepEqual([...set.backends.keys()], ["c", "late"]);
+  await assert.rejects(set.add(server), { message: "Duplicate ID 'late'" });
+  assert.ok(Deno.lstatSync(`${stage.folder}/socket`).isSocket);
+  set.remove("late");
+  assert.throws(() => Deno.lstatSync(`${stage.folder}/socket`), Deno.errors.NotFound);
+  const addr = { type: "fd", fd: 9999 } as const;
+  await assert.rejects(set.add({ type: "stream", id: "bad", addr, server: false }), /is not open/);
+  assert.deepEqual([...set.backends.keys()], ["c"]);
+});
+
 Deno.test("a descriptor that was given must be a socket of its kind", async () => {
   await using stage = new Stage();
   const [ours, theirs] = socketPair();

@@ -316,6 +316,11 @@ export interface MachineControl {
   /** Plugs the cable of a network card, or of its backend, in or out; throws if there is neither. */
   setLink(name: string, up: boolean): Awaitable<void>;
 
+  /** Opens a network backend, described as after `-netdev` on the command line; throws if it cannot be. */
+  netdevAdd(options: string): Awaitable<void>;
+  /** Closes a network backend; throws if there is none or a card has it. */
+  netdevDel(id: string): Awaitable<void>;
+
   /** Creates an object; throws if the type cannot be made or the id is taken. */
   objectAdd(options: ObjectOptions): Awaitable<void>;
   /** The same with options as after `-object` on the command line. */

@@ -32,13 +32,14 @@ import type {
   VcpuInfo,
 } from "../monitor/control.ts";
 import type { BlockInfo, BlockNodeInfo } from "../monitor/block_info.ts";
-import { netClients, setLink } from "./network_view.ts";
+import { netClients, removeNetdev, setLink } from "./network_view.ts";
 import { deviceNotFound, QmpError } from "../monitor/errors.ts";
 import { FdRegistry } from "../monitor/fd_registry.ts";
 import { GDB_CHARDEV, parseGdbDevice } from "../options/chardev.ts";
 import { parseBlockdev } from "../options/blockdev.ts";
 import { isRng } from "../options/object.ts";
 import type { ObjectConfig } from "../config.ts";
+import { parseNetdev } from "../options/netdev.ts";
 import { parseChardev, parseDevice, parseObject } from "../options/command_line.ts";
 import type { RunState } from "../run_state.ts";
 import { DEFAULT_RAM_ID, ROM_ID } from "../machine/memory_set.ts";
@@ -131,6 +132,14 @@ export class MachineView implements MachineControl {
 
   setLink(name: string, up: boolean): void {
     setLink(this.#vm, name, up);
+  }
+
+  netdevAdd(options: string): Promise<void> {
+    return this.#vm.netdevs.add(parseNetdev(options));
+  }
+
+  netdevDel(id: string): void {
+    removeNetdev(this.#vm, id);
   }
 
   sendKeys(keys: readonly string[], holdMs: number): void {

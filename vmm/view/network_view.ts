@@ -7,7 +7,7 @@ import type { DeviceInstance } from "../bus/device_set.ts";
 import { userDeviceId } from "../machine/disks.ts";
 import { cardName } from "../machine/orphans.ts";
 import type { NetClientInfo } from "../monitor/control.ts";
-import { deviceNotFound } from "../monitor/errors.ts";
+import { deviceNotFound, QmpError } from "../monitor/errors.ts";
 import type { VirtualMachine } from "../virtual_machine.ts";
 
 /** What is connected: each card, with its backend below it, then the backends that no card has. */
@@ -55,4 +55,16 @@ export function setLink(vm: VirtualMachine, name: string, isUp: boolean): void {
   );
   if (!card) throw deviceNotFound(name);
   vm.machine.devices.with(card.id, (device) => device.setLink?.(isUp));
+}
+
+/**
+ * Closes a backend.
+ *
+ * @throws {QmpError} if there is none, in QEMU's words, or a card has it, which stays as long as the machine
+ */
+export function removeNetdev(vm: VirtualMachine, id: string): void {
+  if (!vm.netdevs.backends.has(id)) throw deviceNotFound(id);
+  const card = cardsOf(vm).find(({ properties }) => properties.netdev === id);
+  if (card) throw new QmpError(`Netdev '${id}' is in use by '${nameOf(vm, card)}', which stays`);
+  vm.netdevs.remove(id);
 }

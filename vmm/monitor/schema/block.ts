@@ -216,7 +216,7 @@ const raw = z.strictObject({
 });
 
 /** A node that another is made of: its name, or what it is. */
-const part = z.union([z.string(), z.discriminatedUnion("driver", [...bases, raw])]);
+const parts = [z.string(), z.discriminatedUnion("driver", [...bases, raw])] as const;
 
 /** `blockdev-add` */
 export const blockdevAdd = {
@@ -226,8 +226,8 @@ export const blockdevAdd = {
     z.strictObject({
       driver: z.literal("qcow2"),
       ...common,
-      file: part,
-      backing: z.union([part, z.null()]).optional(),
+      file: z.union(parts),
+      backing: z.union([...parts, z.null()]).optional(),
     }),
   ]),
 };

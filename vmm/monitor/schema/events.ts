@@ -47,7 +47,7 @@ const reset = z.strictObject({ guest: z.boolean(), reason: shutdownCause });
 const device = z.strictObject({ device: z.string().optional(), path: z.string() });
 
 /** QAPI SocketAddress, as far as network backends have such. */
-const socketAddress = z.discriminatedUnion("type", [
+export const socketAddress = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("inet"), host: z.string(), port: z.string() }),
   z.strictObject({ type: z.literal("unix"), path: z.string() }),
   z.strictObject({ type: z.literal("fd"), str: z.string() }),

@@ -1,9 +1,45 @@
 /**
- * Schema of the command about the network (QAPI net.json).
+ * Schemas of the commands about the network (QAPI net.json).
  *
  * @module
  */
 import { z } from "zod";
+import { socketAddress } from "./events.ts";
 
 /** `set_link` */
 export const setLink = { args: z.strictObject({ name: z.string(), up: z.boolean() }) };
+
+const id = z.string();
+
+/** QAPI Netdev, as far as there are such backends. */
+const netdev = z.discriminatedUnion("type", [
+  z.strictObject({
+    type: z.literal("tap"),
+    id,
+    ifname: z.string().optional(),
+    fd: z.string().optional(),
+    script: z.string().optional(),
+    downscript: z.string().optional(),
+    vnet_hdr: z.boolean().optional(),
+  }),
+  z.strictObject({
+    type: z.literal("stream"),
+    id,
+    addr: socketAddress,
+    server: z.boolean().optional(),
+    "reconnect-ms": z.int().min(0).optional(),
+  }),
+  z.strictObject({
+    type: z.literal("dgram"),
+    id,
+    local: socketAddress.optional(),
+    remote: socketAddress.optional(),
+  }),
+  z.strictObject({ type: z.literal("user"), id }),
+]);
+
+/** `netdev_add` */
+export const netdevAdd = { args: netdev };
+
+/** `netdev_del` */
+export const netdevDel = { args: z.strictObject({ id: z.string() }) };
