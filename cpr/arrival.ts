@@ -6,6 +6,7 @@
  * @module
  */
 import type { OwnedFd } from "../ffi/fd.ts";
+import { giveBackFreeMemory } from "../ffi/memory.ts";
 import type { MachineConfig, MonitorConfig } from "../vmm/config.ts";
 import { daemonIsUp, takeReadyFd, takeUpdateOutput, watchParent } from "../vmm/daemon.ts";
 import { openLog } from "../vmm/log_file.ts";
@@ -111,6 +112,8 @@ export class Arrival {
     vm.ending.throwIfAborted();
     if (isHelper || !vm.pidfile?.inherited) vm.pidfile?.write();
     if (this.#waiters.ready) daemonIsUp(vm.reactor, this.#waiters.ready);
+    // What it took to read and compile the program will not be wanted again.
+    await giveBackFreeMemory();
   }
 
   /** Lets the guest boot, takes it, or begins to wait for it. */

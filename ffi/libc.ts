@@ -106,6 +106,14 @@ const table = {
     nonblocking: true,
   },
 
+  // int malloc_trim(size_t pad)
+  malloc_trim_async: {
+    name: "malloc_trim",
+    parameters: ["usize"],
+    result: "i32",
+    nonblocking: true,
+  },
+
   // int socket(int domain, int type, int protocol)
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int socketpair(int domain, int type, int protocol, int fds[2])

@@ -22,12 +22,14 @@ export async function* memory({ quick }: BenchOptions): AsyncGenerator<Measureme
   const cases = [
     { name: "Deno alone", argv: [...denovo.slice(0, -1), script] },
     { name: "VM, no monitor", argv: [...denovo, ...guest] },
+    { name: "VM, first start of a version", argv: [...work.uncached, ...denovo, ...guest] },
     { name: "VM, QMP used", argv: [...denovo, ...guest, "-qmp", `unix:${socket},server,nowait`] },
   ];
   for (const { name, argv } of cases) {
     const resident: number[] = [];
     const shares: number[] = [];
     for (let i = 0; i < (quick ? 1 : 5); i++) {
+      work.emptyCache();
       const child = new Deno.Command(argv[0], {
         args: argv.slice(1),
         stdin: "null",

@@ -23,6 +23,21 @@ export class Workspace implements AsyncDisposable {
     return file;
   }
 
+  /** The beginning of a command line: what follows has a cache of Deno's of its own. */
+  get uncached(): string[] {
+    return ["env", `DENO_DIR=${this.#cache}`];
+  }
+
+  /** Lets what is started {@linkcode uncached} next be the first that is. */
+  emptyCache(): void {
+    Deno.mkdirSync(this.#cache, { recursive: true });
+    Deno.removeSync(this.#cache, { recursive: true });
+  }
+
+  get #cache(): string {
+    return `${this.path}/cache`;
+  }
+
   /** Deletes the folder. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Deno.remove(this.path, { recursive: true });

@@ -3,6 +3,7 @@ import { fileStatus, O, openFile, readAt, writeAll } from "../../ffi/fd.ts";
 import {
   addressOf,
   addSeals,
+  giveBackFreeMemory,
   makeMemfd,
   mapAnonymous,
   mapCode,
@@ -208,4 +209,33 @@ Deno.test("`addressOf()` is where the kernel finds a buffer's first byte", () =>
   assert.equal(addressOf(part) - addressOf(buffer), 5n);
   buffer[5] = 77;
   assert.equal(viewMemory(Number(addressOf(part)), 1)[0], 77);
+});
+
+/** Anonymous memory of this process that is resident, bytes (proc_pid_status(5): RssAnon). */
+function residentBytes(): number {
+  const [, kib] = /^RssAnon:\s+(\d+) kB$/m.exec(Deno.readTextFileSync("/proc/self/status"))!;
+  return Number(kib) * 1024;
+}
+
+Deno.test("giveBackFreeMemory() gives back what was freed below what is in use", async () => {
+  const library = Deno.dlopen("libc.so.6", {
+    calloc: { parameters: ["usize", "usize"], result: "pointer" },
+    memset: { parameters: ["pointer", "i32", "usize"], result: "pointer" },
+    free: { parameters: ["pointer"], result: "void" },
+  });
+  const { symbols: heap } = library;
+  const [count, size] = [1024, 64n << 10n];
+  const blocks = Array.from(
+    { length: count },
+    () => heap.memset(heap.calloc(1n, size), 1, size),
+  );
+  const pin = heap.calloc(1n, size);
+  for (const block of blocks) heap.free(block);
+  const before = residentBytes();
+  await giveBackFreeMemory();
+  const given = before - residentBytes();
+  heap.free(pin);
+  library.close();
+  const freed = count * Number(size);
+  assert.ok(given >= freed / 2, `${given} of ${freed} bytes`);
 });
