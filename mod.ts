@@ -66,8 +66,10 @@ export { defaultConfig } from "./vmm/config.ts";
 export type { VmEvent, VmEventListener } from "./vmm/events.ts";
 export { EventHub } from "./vmm/events.ts";
 export { type RunState, runStates } from "./vmm/run_state.ts";
+export type { Limit, LimitName, ThrottleLimits } from "./devices/block/throttle.ts";
 export type {
   BlockNodeCommon,
+  DriveThrottle,
   ErrorAction,
   FileNodeConfig,
   NullNodeConfig,

@@ -232,6 +232,8 @@ export interface Device {
   isAsleep?(): boolean;
   /** Wakes the machine up. */
   wake?(): void;
+  /** Its disk may do more in a second, or less, than so far. */
+  limitsChanged?(): void;
   /** The network backend has a connection that it had not. */
   connected?(): void;
   /** Plugs the network's cable in, or pulls it out. */

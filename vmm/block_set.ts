@@ -6,14 +6,19 @@
  *
  * @module
  */
-import type { BlockNodeConfig, DriveConfig, Qcow2NodeConfig } from "../devices/block/config.ts";
+import type {
+  BlockNodeConfig,
+  DriveConfig,
+  DriveThrottle,
+  Qcow2NodeConfig,
+} from "../devices/block/config.ts";
 import type { AttachedDisk } from "../devices/block/disk.ts";
-import { fileRequirement } from "../devices/block/file.ts";
-import type { BlockNode, ImageLocks, KeptAs, KeptFile } from "../devices/block/node.ts";
+import type { BlockNode, ImageLocks } from "../devices/block/node.ts";
 import { locksOf, openNode } from "../devices/block/open_node.ts";
 import { diskPermissions, noPermissions, Permission } from "../devices/block/permissions.ts";
 import { Qcow2Node, tablesRequirement } from "../devices/block/qcow2/node.ts";
 import { backingNodes, readFormat } from "../devices/block/qcow2/open.ts";
+import type { ThrottleLimits } from "../devices/block/throttle.ts";
 import { type DiskError, DiskStatistics, STATISTICS_SIZE } from "../devices/block/statistics.ts";
 import {
   describeKey,
@@ -23,14 +28,11 @@ import {
   type Inheritance,
   type Keeper,
 } from "./inheritance.ts";
+import { BLOCK, encodeKept, takeKept } from "./kept_image.ts";
+import { ThrottleSet } from "./throttle_set.ts";
 
-/** What a node's file and its locks are handed over as; the id is the node's name. */
-const BLOCK = "block";
 /** What the memory with an image's tables is handed over as. */
 const TABLES = "block/tables";
-
-const encoder = new TextEncoder();
-const decoder = new TextDecoder("utf-8", { fatal: true });
 
 /** How a device uses a disk. */
 export interface DiskUser {
@@ -46,6 +48,8 @@ export interface BlockBackend {
   readonly drive: DriveConfig | undefined;
   readonly node: BlockNode | undefined;
   readonly user: DiskUser | undefined;
+  /** Its limits, if it has any. */
+  readonly throttle: DriveThrottle | undefined;
   readonly statistics: DiskStatistics;
 }
 
@@ -66,6 +70,7 @@ export class BlockSet implements Keeper {
   readonly #attached = new Map<string, { readonly user: DiskUser; readonly disk: AttachedDisk }>();
   /** Locks that are a predecessor's, until the guest is here. */
   readonly #waiting = new Set<ImageLocks>();
+  readonly #throttles = new ThrottleSet();
   readonly #unused = new DiskStatistics(new SharedArrayBuffer(STATISTICS_SIZE));
 
   /** All nodes, the last to come first, as QEMU lists them. */
@@ -83,6 +88,7 @@ export class BlockSet implements Keeper {
         drive,
         node: this.#nodes.get(drive ? drive.nodeName ?? "" : name),
         user: attached?.user,
+        throttle: this.#throttles.describe(drive?.throttle?.group ?? name),
         statistics: attached ? new DiskStatistics(attached.disk.statistics) : this.#unused,
       };
     });
@@ -109,6 +115,7 @@ export class BlockSet implements Keeper {
           " -drive or -blockdev as well",
       );
     }
+    this.#throttles.open(drives, inheritance);
     for (const drive of drives) this.#addDrive(drive);
   }
 
@@ -178,9 +185,38 @@ export class BlockSet implements Keeper {
     const permissions = diskPermissions(!node.readOnly, user.shareWrites);
     node.base.setUser(describeUser(name), permissions);
     const statistics = new SharedArrayBuffer(STATISTICS_SIZE);
-    const disk = { disk: node.description, statistics, ...drive && { drive } };
+    const { shared } = this.#throttles.group(drive?.throttle?.group ?? name);
+    const disk = {
+      disk: node.description,
+      statistics,
+      throttle: shared,
+      ...drive && { drive },
+    };
     this.#attached.set(name, { user, disk });
     return disk;
+  }
+
+  /**
+   * Changes a disk's limits, and so those of all disks of its group.
+   *
+   * @param name a drive's id, or a device's
+   * @throws {Error} in QEMU's words
+   */
+  setLimits(
+    { device, id }: { readonly device?: string; readonly id?: string },
+    limits: ThrottleLimits,
+    group?: string,
+  ): void {
+    const [name] =
+      [...this.#attached].find(([drive, { user, disk }]) =>
+        id === undefined ? disk.drive?.id === device : user.device === id || drive === id
+      ) ?? [];
+    if (name === undefined) throw new Error(`Device '${id ?? device}' not found`);
+    const now = this.#drives.get(name)?.throttle?.group ?? name;
+    if (group !== undefined && group !== now) {
+      throw new Error(`The throttle group of '${id ?? device}' is '${now}': it cannot change`);
+    }
+    this.#throttles.group(now).limits = limits;
   }
 
   /** Takes the errors that the host has had with guests' requests since, in no order. */
@@ -207,12 +243,10 @@ export class BlockSet implements Keeper {
       if (node instanceof Qcow2Node) fds.push({ name: TABLES, id, fd: node.tables });
       const kept = locksOf(node)?.kept;
       if (!kept) continue;
-      const { fd, permissions, filename } = kept;
-      fds.push({ name: BLOCK, id, fd });
-      const data = encoder.encode(JSON.stringify({ ...permissions, filename }));
-      values.push({ name: BLOCK, id, data });
+      fds.push({ name: BLOCK, id, fd: kept.fd });
+      values.push({ name: BLOCK, id, data: encodeKept(kept) });
     }
-    return { fds, values };
+    return { fds, values: [...values, ...this.#throttles.handOver()] };
   }
 
   /**
@@ -347,34 +381,4 @@ function describeUser(name: string): string {
 /** Whether a node got its name from the one that is made of it. */
 function isUnnamed(name: string): boolean {
   return name.startsWith("#");
-}
-
-/** What a predecessor left of a file. @throws {Error} if it is not what this node is told to be */
-function takeKept(config: BlockNodeConfig, inheritance?: Inheritance): KeptFile | undefined {
-  if (config.driver !== "file" && config.driver !== "host_device") return undefined;
-  const { nodeName } = config;
-  const file = inheritance?.takeFd(BLOCK, nodeName, fileRequirement(config));
-  const data = inheritance?.takeValue(BLOCK, nodeName);
-  if (!file) return undefined;
-  try {
-    return { file, ...decodeKept(nodeName, data) };
-  } catch (error) {
-    file.close();
-    throw error;
-  }
-}
-
-function decodeKept(id: string, data: Uint8Array | undefined): KeptAs {
-  try {
-    const { used, unshared, filename } = JSON.parse(decoder.decode(data));
-    const isName = filename === undefined || typeof filename === "string";
-    const isBits = (bits: unknown) =>
-      Number.isInteger(bits) && Number(bits) >= 0 && Number(bits) < 16;
-    if (isName && isBits(used) && isBits(unshared)) {
-      return { permissions: { used, unshared }, filename };
-    }
-  } catch {
-    // Said below.
-  }
-  throw new Error(`Permissions of block node ${describeKey(id, "")} make no sense`);
 }

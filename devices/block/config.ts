@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { ThrottleLimits } from "./throttle.ts";
 
 /** What all nodes have in common. */
 export interface BlockNodeCommon {
@@ -79,6 +80,14 @@ export type BlockNodeConfig = FileNodeConfig | NullNodeConfig | RawNodeConfig | 
 /** What is done about an error that the host has with a guest's request. */
 export type ErrorAction = "report" | "ignore" | "stop" | "enospc";
 
+/** Limits of a drive. */
+export interface DriveThrottle {
+  /** Drives of a group share its limits, which are those of the one that came last. */
+  readonly group: string;
+  /** What it may do in a second. */
+  readonly limits: ThrottleLimits;
+}
+
 /** `-drive`: a name for a node that a device can use, and how it is used. */
 export interface DriveConfig {
   /** Unique among drives. */
@@ -91,4 +100,6 @@ export interface DriveConfig {
   readonly readError?: ErrorAction;
   /** Whether the guest is told that it has to flush; if not, every write is flushed. */
   readonly writeCache: boolean;
+  /** `throttling.…`; no limits unless given. */
+  readonly throttle?: DriveThrottle;
 }

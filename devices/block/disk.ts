@@ -23,6 +23,8 @@ export interface AttachedDisk {
   readonly disk: DiskDescription;
   /** What the device counts, for {@linkcode DiskStatistics}. */
   readonly statistics: SharedArrayBuffer;
+  /** Its limits, which are those of a `ThrottleGroup`. */
+  readonly throttle: SharedArrayBuffer;
   /** What `-drive` says of it, if it is one. */
   readonly drive?: DriveConfig;
 }

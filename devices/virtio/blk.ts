@@ -96,6 +96,7 @@ export const virtioBlk = defineVirtioDevice({
   deviceId: 2,
   version: 1,
   state,
+  timers: 1,
   properties: {
     drive: { type: "drive", help: "ID of a drive, or node name of a blockdev" },
     iothread: {
@@ -191,8 +192,13 @@ export const virtioBlk = defineVirtioDevice({
       }).bytes;
     };
 
+    const ringAll = () => context.doorbells.forEach((doorbell) => doorbell.ring());
+
     return {
       handleQueue: (index) => requests.serve(index),
+      // A request has waited long enough.
+      timer: ringAll,
+      limitsChanged: ringAll,
       readConfig(offset, size) {
         const bytes = describe();
         let value = 0;
@@ -206,6 +212,7 @@ export const virtioBlk = defineVirtioDevice({
       },
       reset() {
         state.writeback = Number(properties.writeback === true);
+        context.timers[0].arm(0n);
       },
       restored() {
         state.writeback &= 1;

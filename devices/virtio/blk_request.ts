@@ -8,6 +8,7 @@ import type { Disk } from "../block/disk.ts";
 import { SECTOR } from "../block/words.ts";
 import type { ErrorAction } from "../block/config.ts";
 import { DiskStatistics, type RequestKind } from "../block/statistics.ts";
+import { ThrottleGroup } from "../block/throttle.ts";
 import { Errno } from "../../ffi/errno.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import type { DeviceContext, Properties } from "../device.ts";
@@ -52,6 +53,7 @@ export class BlkRequests {
   readonly #context: DeviceContext;
   readonly #disk: Disk;
   readonly #statistics: DiskStatistics;
+  readonly #throttle: ThrottleGroup;
   readonly #block: number;
   readonly #serial: Uint8Array<ArrayBuffer>;
   readonly #most: { readonly discard: number; readonly zero: number };
@@ -82,8 +84,9 @@ export class BlkRequests {
     this.#virtio = virtio;
     this.#context = context;
     this.#disk = disk;
-    const { statistics, drive } = context.disk!;
+    const { statistics, throttle, drive } = context.disk!;
     this.#statistics = new DiskStatistics(statistics);
+    this.#throttle = new ThrottleGroup(throttle);
     this.#block = Number(properties.logical_block_size);
     this.#serial = new TextEncoder().encode(`${properties.serial}\0`).slice(0, ID_SIZE);
     this.#most = {
@@ -157,12 +160,14 @@ export class BlkRequests {
   #readDisk(data: IoVector, offset: number): Outcome | undefined {
     const { length } = data;
     if (!this.#isValid(offset, length)) return this.#invalid("rd");
+    if (this.#waits(false, length)) return undefined;
     return this.#finish("rd", length, this.#disk.read(data, offset));
   }
 
   #writeDisk(data: IoVector, offset: number): Outcome | undefined {
     const { length } = data;
     if (this.#disk.readOnly || !this.#isValid(offset, length)) return this.#invalid("wr");
+    if (this.#waits(true, length)) return undefined;
     const error = this.#disk.write(data, offset);
     return this.#finish("wr", length, error === 0 ? this.#keep() : error);
   }
@@ -192,8 +197,16 @@ export class BlkRequests {
       return this.#invalid(kind);
     }
     if (!zero) return this.#finish(kind, length, this.#disk.discard(offset, length));
+    if (this.#waits(true, length)) return undefined;
     const error = this.#disk.writeZeroes(offset, length, (flags & UNMAP) !== 0);
     return this.#finish(kind, 0, error === 0 ? this.#keep() : error);
+  }
+
+  /** Whether a request has to wait, since its disk has done enough: all are looked at again then. */
+  #waits(isWrite: boolean, length: number): boolean {
+    const ns = this.#throttle.admit(isWrite, length, this.#startNs);
+    if (ns > 0) this.#context.timers[0].arm(this.#startNs + BigInt(ns));
+    return ns > 0;
   }
 
   /** Flushes what was written, if the guest does not do so itself (5.2.6.2). */

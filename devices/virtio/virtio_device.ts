@@ -28,6 +28,8 @@ export interface VirtioBackend extends Partial<ConfigSpace> {
   reset?(): void;
   /** See {@linkcode Device.timer}. */
   timer?(index: number, nowNs: bigint): void;
+  /** See {@linkcode Device.limitsChanged}. */
+  limitsChanged?(): void;
   /** See {@linkcode Device.connected}. */
   connected?(): void;
   /** See {@linkcode Device.setLink}. */
@@ -180,6 +182,7 @@ export function defineVirtioDevice<F extends Fields>(
         rung: (index) => virtio.work(() => backend.handleQueue(index)),
         resized: () => virtio.configChanged(),
         timer: (index, nowNs) => backend.timer?.(index, nowNs),
+        limitsChanged: () => backend.limitsChanged?.(),
         connected: () => backend.connected?.(),
         setLink: (isUp) => backend.setLink?.(isUp),
         restored() {

@@ -65,6 +65,7 @@ const recording: [line: string, text: string][] = [
 /** Lines of QEMU's help for commands that are the same here. */
 const help = `
 block_resize device size -- resize a block image
+block_set_io_throttle device bps bps_rd bps_wr iops iops_rd iops_wr -- change I/O throttle limits for a block drive
 chardev-add args -- add chardev
 chardev-remove id -- remove chardev
 closefd closefd name -- close a file descriptor previously passed via SCM rights

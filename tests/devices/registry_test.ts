@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import type { AttachedDisk } from "../../devices/block/disk.ts";
 import { openNode } from "../../devices/block/open_node.ts";
+import { THROTTLE_SIZE } from "../../devices/block/throttle.ts";
 import { STATISTICS_SIZE } from "../../devices/block/statistics.ts";
 import { withDefaults } from "../../devices/device.ts";
 import { deviceTypes } from "../../devices/registry.ts";
@@ -25,6 +26,7 @@ const { description } = openNode(
 const disk: AttachedDisk = {
   disk: description,
   statistics: new SharedArrayBuffer(STATISTICS_SIZE),
+  throttle: new SharedArrayBuffer(THROTTLE_SIZE),
 };
 
 Deno.test("`deviceTypes` names each type once", () => {

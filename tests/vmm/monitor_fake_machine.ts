@@ -232,6 +232,9 @@ export class FakeMachine implements MachineControl {
   blockResize(...args: unknown[]) {
     this.calls.push(["blockResize", ...args]);
   }
+  blockSetIoThrottle(...args: unknown[]) {
+    this.calls.push(["blockSetIoThrottle", ...args]);
+  }
   objectAdd(...args: unknown[]) {
     this.calls.push(["objectAdd", ...args]);
   }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { noLimits } from "../../devices/block/throttle.ts";
 import { builtinCommands } from "../../vmm/monitor/builtin_commands.ts";
 import { CommandTable } from "../../vmm/monitor/command_table.ts";
 import { type CommandContext, newSession } from "../../vmm/monitor/context.ts";
@@ -194,6 +195,32 @@ Deno.test("blockdev-add, blockdev-del and block_resize reach the machine, checke
     ] as const
   ) {
     await assert.rejects(() => table.execute(context, name, args), { message });
+  }
+});
+
+Deno.test("block_set_io_throttle reaches the machine, checked", async () => {
+  const context = makeContext(builtinCommands());
+  const { table } = context;
+  const rates = { bps: 0, bps_rd: 5, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 };
+  await table.execute(context, "block_set_io_throttle", { id: "vd0", ...rates, bps_rd_max: 9 });
+  await executeLine(context, "block_set_io_throttle d0 0 5 0 0 0 0");
+  const limit = (average: number, max = 0) => ({ average, max, burstLength: 1 });
+  assert.deepEqual(context.machine.calls, [
+    ["blockSetIoThrottle", { device: undefined, id: "vd0" }, {
+      ...noLimits,
+      "bps-read": limit(5, 9),
+    }, undefined],
+    ["blockSetIoThrottle", { device: "d0" }, { ...noLimits, "bps-read": limit(5) }],
+  ]);
+  for (
+    const [args, message] of [
+      [{ id: "vd0", ...rates, bps: 1 }, /cannot be used at the same time/],
+      [{ id: "vd0" }, /Parameter 'bps' is missing/],
+      [{ id: "vd0", ...rates, foo: 1 }, /Parameter 'foo' is unexpected/],
+    ] as const
+  ) {
+    const run = () => table.execute(context, "block_set_io_throttle", args);
+    await assert.rejects(run, { message });
   }
 });
 

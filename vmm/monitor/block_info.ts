@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { DriveThrottle } from "../../devices/block/config.ts";
 
 /** What a node knows of an image in QEMU's own format. */
 export interface Qcow2Info {
@@ -102,6 +103,8 @@ export interface BlockInfo {
   readonly ioStatus?: "ok" | "failed" | "nospace";
   /** Whether the guest is told that it has to flush. */
   readonly writeback: boolean;
+  /** Its limits, if it has any. */
+  readonly throttle?: DriveThrottle;
   /** The medium; undefined for a drive without one. */
   readonly node?: BlockNodeInfo;
   /** Counts. */

@@ -9,6 +9,7 @@
  * @module
  */
 import type { ChardevConfig } from "../../devices/chardev/config.ts";
+import type { ThrottleLimits } from "../../devices/block/throttle.ts";
 import type { ActionConfig, IoThreadConfig } from "../config.ts";
 import type { VmEventListener } from "../events.ts";
 import type { RunState } from "../run_state.ts";
@@ -349,5 +350,11 @@ export interface MachineControl {
   blockResize(
     of: { readonly device?: string; readonly nodeName?: string },
     size: number,
+  ): Awaitable<void>;
+  /** Changes a disk's limits; throws if there is no such disk. */
+  blockSetIoThrottle(
+    of: { readonly device?: string; readonly id?: string },
+    limits: ThrottleLimits,
+    group?: string,
   ): Awaitable<void>;
 }

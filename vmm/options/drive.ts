@@ -10,6 +10,7 @@ import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
 import { parseOpts } from "./grammar.ts";
 import { compact } from "./schema.ts";
+import { takeThrottle } from "./throttle.ts";
 import { parseBool, parseId, parseUint } from "./values.ts";
 
 /** `cache=`: what it stands for (qemu(1)). */
@@ -139,6 +140,7 @@ function takeDrive(parameters: Parameters, id: string): DriveConfig {
     writeError: takeAction(parameters, "werror", "write", WRITE_ACTIONS),
     readError: takeAction(parameters, "rerror", "read", READ_ACTIONS),
     writeCache: parseBool("cache.writeback", writeback),
+    throttle: takeThrottle((name) => parameters.take(name), id),
   });
 }
 

@@ -33,11 +33,12 @@ export function blockNodeInfos({ nodes }: BlockSet): BlockNodeInfo[] {
   return nodes.map(describeNode);
 }
 
-function describeBackend({ drive, node, user, statistics }: BlockBackend): BlockInfo {
+function describeBackend({ drive, node, user, throttle, statistics }: BlockBackend): BlockInfo {
   return {
     device: drive?.id ?? "",
     ...user && { qdev: user.device, ioStatus: statistics.ioStatus },
     writeback: drive?.writeCache ?? true,
+    ...throttle && { throttle },
     ...node && { node: describeNode(node) },
     statistics: describeStatistics(statistics),
   };

@@ -254,6 +254,13 @@ export class MachineView implements MachineControl {
     for (const { id } of devices.devices) devices.with(id, (device) => device.resized?.());
   }
 
+  blockSetIoThrottle(...args: Parameters<MachineControl["blockSetIoThrottle"]>): void {
+    const { blocks, machine: { devices } } = this.#vm;
+    blocks.setLimits(...args);
+    // What waits may go on by now.
+    for (const { id } of devices.devices) devices.with(id, (device) => device.limitsChanged?.());
+  }
+
   get deviceTree(): BusInfo {
     return deviceTree(this.#vm.machine);
   }

@@ -7,12 +7,14 @@ import type { BlockInfo, BlockNodeInfo, BlockStatistics } from "../block_info.ts
 import { defineCommand } from "../command.ts";
 import type { Command } from "../context.ts";
 import { QmpError } from "../errors.ts";
+import { limitsOf, shortLimits } from "../../options/throttle.ts";
 import { describeImage } from "./block_image.ts";
 
 const schemas = () => import("../schema/block.ts");
 
-/** No limit on bandwidth or operations is set, since there is no throttling. */
+/** No limit on bandwidth or operations. */
 const noLimits = { bps: 0, bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 } as const;
+const rates = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"] as const;
 const UNITS = "BKMGTPE";
 
 /** Commands that look at disks, and that make, change and remove what is behind them. */
@@ -68,6 +70,22 @@ export const blockCommands: readonly Command[] = [
       run: ({ machine }, { device, size }) => machine.blockResize({ device }, readSize(size)),
     },
   }),
+  defineCommand({
+    name: "block_set_io_throttle",
+    help: "change I/O throttle limits for a block drive",
+    schema: async () => (await schemas()).blockSetIoThrottle,
+    handler: ({ machine }, args) =>
+      machine.blockSetIoThrottle({ device: args.device, id: args.id }, limitsOf(args), args.group),
+    hmp: {
+      parameters: [
+        { name: "device", type: "string" },
+        ...rates.map((name) => ({ name, type: "long" }) as const),
+      ],
+      usage: "device bps bps_rd bps_wr iops iops_rd iops_wr",
+      run: ({ machine }, { device, ...limits }) =>
+        machine.blockSetIoThrottle({ device: String(device) }, limitsOf(limits)),
+    },
+  }),
 ];
 
 /** A size as HMP takes it: mebibytes unless it has a suffix. */
@@ -78,14 +96,20 @@ function readSize(text: string): number {
   return bytes;
 }
 
-function describeDisk({ device, qdev, ioStatus, node, writeback }: BlockInfo, flat: boolean) {
+function describeDisk(disk: BlockInfo, flat: boolean) {
+  const { device, qdev, ioStatus, node, writeback, throttle } = disk;
   return {
     ...ioStatus !== undefined && { "io-status": ioStatus },
     device,
     locked: false,
     // A drive that no device uses, as QEMU has it.
     removable: qdev === undefined,
-    ...node && { inserted: describeNode(node, writeback, flat) },
+    ...node && {
+      inserted: {
+        ...describeNode(node, writeback, flat),
+        ...throttle && { ...shortLimits(throttle.limits), group: throttle.group },
+      },
+    },
     ...qdev !== undefined && { qdev },
     type: "unknown",
   };

@@ -47,6 +47,23 @@ const layer = z.strictObject({
 /** The image behind an image comes with it; those behind that one have nodes of their own. */
 const image = layer.extend({ "backing-image": layer.optional() });
 
+/** What limits have of bursts, and the size of a request. */
+const bursts = {
+  bps_max: z.int().optional(),
+  bps_rd_max: z.int().optional(),
+  bps_wr_max: z.int().optional(),
+  iops_max: z.int().optional(),
+  iops_rd_max: z.int().optional(),
+  iops_wr_max: z.int().optional(),
+  bps_max_length: z.int().optional(),
+  bps_rd_max_length: z.int().optional(),
+  bps_wr_max_length: z.int().optional(),
+  iops_max_length: z.int().optional(),
+  iops_rd_max_length: z.int().optional(),
+  iops_wr_max_length: z.int().optional(),
+  iops_size: z.int().optional(),
+};
+
 /** QAPI BlockDeviceInfo. */
 const node = z.strictObject({
   file: z.string(),
@@ -65,6 +82,8 @@ const node = z.strictObject({
   iops: z.int(),
   iops_rd: z.int(),
   iops_wr: z.int(),
+  ...bursts,
+  group: z.string().optional(),
   image,
   cache: z.strictObject({
     writeback: z.boolean(),
@@ -241,5 +260,21 @@ export const blockResize = {
     device: z.string().optional(),
     "node-name": z.string().optional(),
     size: z.int(),
+  }),
+};
+
+/** `block_set_io_throttle` */
+export const blockSetIoThrottle = {
+  args: z.strictObject({
+    device: z.string().optional(),
+    id: z.string().optional(),
+    bps: z.int(),
+    bps_rd: z.int(),
+    bps_wr: z.int(),
+    iops: z.int(),
+    iops_rd: z.int(),
+    iops_wr: z.int(),
+    ...bursts,
+    group: z.string().optional(),
   }),
 };

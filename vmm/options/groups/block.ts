@@ -34,7 +34,9 @@ export const blockOptions: readonly Option[] = [
         "       [,cache=writeback|writethrough|none|directsync|unsafe][,readonly=on|off]\n" +
         "       [,auto-read-only=on|off][,aio=threads|native|io_uring][,locking=on|off|auto]\n" +
         "       [,discard=ignore|unmap][,detect-zeroes=on|off|unmap]\n" +
-        "       [,werror=ignore|stop|report|enospc][,rerror=ignore|stop|report]",
+        "       [,werror=ignore|stop|report|enospc][,rerror=ignore|stop|report]\n" +
+        "       [,throttling.{bps,iops}-{total,read,write}[-max[-length]]=n]\n" +
+        "       [,throttling.iops-size=bytes][,throttling.group=name]",
       "use 'file' as a drive image; if=virtio makes a virtio-blk-device of it",
     ),
     drive,
