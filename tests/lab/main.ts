@@ -19,6 +19,9 @@ Debian's packages, which takes root and a few minutes; it is kept in ~/.cache/de
 --keep  leaves the lab up for the next command, which then starts at once
 --down  ends a lab that was kept
 
+DENOVO_LAB_QEMU names the QEMU that emulates it: a program, or debian, which fetches Debian sid's.
+QEMU before 10.2 can lose a processor's interrupts there, or make one up.
+
 The command's output comes as it is written, and its exit status is that of this command. What it
 writes stays in the lab, and is gone with it. C-c ends both.`;
 

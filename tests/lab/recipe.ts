@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { debianQemu } from "./debian_qemu.ts";
 import { cacheFolder, exists, NoLab, run, shortHash, step, tree } from "./host.ts";
 
 /** What the host needs, and what is inside. */
@@ -58,6 +59,8 @@ export interface Lab {
   readonly kernel: string;
   readonly initrd: string;
   readonly disk: string;
+  /** The program that emulates its machine. */
+  readonly emulator: string;
 }
 
 /**
@@ -71,26 +74,41 @@ export async function makeLab(): Promise<Lab> {
   using lock = await Deno.open(`${cache}/lock`, { create: true, write: true });
   await lock.lock(true);
   const folder = `${cache}/${await keyOfLab()}`;
-  const lab = {
+  const files = {
     folder,
     kernel: `${folder}/vmlinuz`,
     initrd: `${folder}/initrd.gz`,
     disk: `${folder}/disk.img`,
   };
   // The disk comes last: where it is, all is.
-  if (exists(lab.disk)) return lab;
+  if (!exists(files.disk)) await makeFiles(cache, files);
+  return { ...files, emulator: await emulator() };
+}
+
+/** A lab's files, without what runs it. */
+type LabFiles = Omit<Lab, "emulator">;
+
+async function makeFiles(cache: string, files: LabFiles): Promise<void> {
   const suite = checkHost();
   await installPackages(HOST_PACKAGES);
-  await removeOthers(cache, folder);
-  await Deno.mkdir(folder, { recursive: true });
+  await removeOthers(cache, files.folder);
+  await Deno.mkdir(files.folder, { recursive: true });
   const modules = await step(
     `fetching Debian's kernel (${KERNEL_PACKAGE})`,
-    () => fetchKernel(lab),
+    () => fetchKernel(files),
   );
-  await makeInitrd(lab, modules);
+  await makeInitrd(files, modules);
   const base = await debian(cache, suite);
-  await step("making the lab's disk", () => makeDisk(lab, base));
-  return lab;
+  await step("making the lab's disk", () => makeDisk(files, base));
+}
+
+/**
+ * What `DENOVO_LAB_QEMU` names: a program, or `debian`, which is Debian sid's QEMU; this host's QEMU unless
+ * it is set.
+ */
+async function emulator(): Promise<string> {
+  const named = Deno.env.get("DENOVO_LAB_QEMU") || "qemu-system-x86_64";
+  return named === "debian" ? await debianQemu() : named;
 }
 
 /** A name for what the lab is made of: another recipe, Deno or package makes another lab. */
@@ -170,7 +188,7 @@ function firstOf(folder: string, pattern: RegExp): string {
   return `${folder}/${name}`;
 }
 
-async function makeInitrd(lab: Lab, modules: string): Promise<void> {
+async function makeInitrd(lab: LabFiles, modules: string): Promise<void> {
   await packInitrd(lab.initrd, INITRD_INIT, async (folder) => {
     const order = await addModules(`${folder}/m`, modules, MODULES);
     await Deno.writeTextFile(`${folder}/m/order`, order.join(" "));
@@ -247,7 +265,7 @@ async function debian(cache: string, suite: string): Promise<string> {
   return folder;
 }
 
-async function makeDisk(lab: Lab, base: string): Promise<void> {
+async function makeDisk(lab: LabFiles, base: string): Promise<void> {
   const root = `${lab.folder}/root`;
   await Deno.remove(root, { recursive: true }).catch(() => {});
   await run(["cp", "-a", base, root]);

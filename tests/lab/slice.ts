@@ -74,8 +74,10 @@ export const slice: readonly Selection[] = [
     names: ["`checkState()` takes what `saveMachine()` gives, and applying it changes nothing"],
   },
   // A transfer of two vCPUs. What executes a successor in the lab (cpr_guest_test, demo_test and
-  // cpr_way_back_test) is not here: the demo's guest has started anew there during a cpr-exec, and until
-  // it is known why, these are run by hand (`deno task test --lab`).
+  // cpr_way_back_test) is not here: the demo's guest has started anew there during a cpr-exec. QEMU before
+  // 10.2, which a lab has as a rule, can make an interrupt up on an emulated processor with SVM
+  // (`interrupt_request` in target/i386/tcg/sysemu/svm_helper.c is changed without a lock); whether that was
+  // it is not proven, so these are run by hand (`deno task test --lab`).
   {
     file: "tests/conformance/cpr_transfer_test.ts",
     names: ["cpr-transfer keeps all vCPUs counting when there are two"],

@@ -23,8 +23,9 @@ const APPEND = "console=ttyS0 quiet mitigations=off nokaslr tsc=reliable no_time
 interface Kept {
   readonly pid: number;
   readonly port: number;
-  /** The disk that it was started from. */
+  /** The disk that it was started from, and what emulates it. */
   readonly disk: string;
+  readonly emulator: string;
   /** Where its console is written. */
   readonly folder: string;
 }
@@ -78,7 +79,8 @@ export class LabVm implements AsyncDisposable {
   static async kept(lab: Lab): Promise<LabVm | undefined> {
     const kept = readKept();
     if (!kept) return undefined;
-    if (kept.disk === lab.disk && isQemu(kept) && await answers(kept.port, ANSWER_LIMIT_MS)) {
+    const same = kept.disk === lab.disk && kept.emulator === lab.emulator;
+    if (same && isQemu(kept) && await answers(kept.port, ANSWER_LIMIT_MS)) {
       const vm = new LabVm(kept.pid, kept.port, lab, kept.folder, undefined);
       vm.#keep = true;
       return vm;
@@ -90,8 +92,9 @@ export class LabVm implements AsyncDisposable {
   /** Leaves the lab up for the next command. */
   keep(): void {
     this.#keep = true;
-    const { pid, port, folder, lab: { disk } } = this;
-    Deno.writeTextFileSync(keptFile(), JSON.stringify({ pid, port, disk, folder } satisfies Kept));
+    const { pid, port, folder, lab: { disk, emulator } } = this;
+    const kept: Kept = { pid, port, disk, emulator, folder };
+    Deno.writeTextFileSync(keptFile(), JSON.stringify(kept));
     this.child?.unref();
   }
 
@@ -153,7 +156,7 @@ export function endKept(): boolean {
 
 function commandOf(lab: Lab, port: number, folder: string): string[] {
   return [
-    ...["qemu-system-x86_64", "-name", "denovo-lab", "-nodefaults", "-display", "none"],
+    ...[lab.emulator, "-name", "denovo-lab", "-nodefaults", "-display", "none"],
     // la57 is left out: a page walk of five levels costs more.
     ...["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,+svm,+npt,-la57"],
     ...["-M", "q35", "-smp", "2", "-m", "4G", "-no-reboot", "-serial"],

@@ -12,6 +12,7 @@
  * @module
  */
 import { bundleCommand } from "../../../cpr/update/bundle.ts";
+import { debianQemu } from "../../lab/debian_qemu.ts";
 import { Workspace } from "../program.ts";
 import { checkReport } from "./chromium.ts";
 import { guestFile } from "./guest_files.ts";
@@ -21,7 +22,6 @@ import { renderMarkdown } from "./markdown.ts";
 import { measure } from "./measure.ts";
 import { parseOptions, type PauseOptions, usage } from "./options.ts";
 import { configurations, type Skipped, subjects } from "./plan.ts";
-import { debianQemu } from "./debian_qemu.ts";
 import { able, hasRelayParameter, qemuVersion } from "./probe.ts";
 import { failures, readResults, type Results, type Run } from "./results.ts";
 

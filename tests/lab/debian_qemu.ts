@@ -1,10 +1,11 @@
 /**
- * QEMU of Debian sid, which is new enough for CPR, beside whatever this host has.
+ * QEMU of Debian sid, beside whatever this host has: new enough for CPR, and to emulate SVM on several
+ * threads.
  *
  * @module
  */
 import { dirname } from "node:path";
-import { cacheFolder, exists, run, step } from "../../lab/host.ts";
+import { cacheFolder, exists, run, step } from "./host.ts";
 
 /** What is fetched, and what of it nobody reads. */
 const COMMAND = [
@@ -27,11 +28,7 @@ export async function debianQemu(): Promise<string> {
   // What an attempt that failed has left.
   if (exists(root)) await Deno.remove(root, { recursive: true });
   await Deno.mkdir(root, { recursive: true });
-  await step(
-    "fetching QEMU of Debian sid",
-    () => run([...COMMAND, "sid", `${root}/debian`]),
-    "bench",
-  );
+  await step("fetching QEMU of Debian sid", () => run([...COMMAND, "sid", `${root}/debian`]));
   await Deno.writeTextFile(script, scriptFor(`${root}/debian`), { mode: 0o755 });
   return script;
 }
