@@ -1,5 +1,6 @@
 /** Disks with a driver in the guest that verifies numbered records. */
 import assert from "node:assert/strict";
+import { noLimits } from "../../devices/block/throttle.ts";
 import { MachineView } from "../../vmm/view/machine_view.ts";
 import { defaultConfig } from "../../vmm/config.ts";
 import type { MachineConfig } from "../../vmm/config.ts";
@@ -172,6 +173,32 @@ kvmTest(
   },
   !await canMount(),
 );
+
+kvmTest("a disk with limits waits, and goes on at once when they are lifted", async () => {
+  using image = makeImage();
+  await using test = await TestVm.start({ program: "virtio_blk", ...diskOn(image.path) });
+  await test.grown(layout.counter);
+  const view = new MachineView(test.vm);
+  // A byte in a second: whoever has made a request waits for longer than anybody looks.
+  const limit = { average: 1, max: 0, burstLength: 1 };
+  view.blockSetIoThrottle({ id: "vd0" }, { ...noLimits, "bps-total": limit });
+  const [{ throttle }] = view.blockDevices;
+  assert.deepEqual(throttle, { group: "disk", limits: { ...noLimits, "bps-total": limit } });
+  const operations = () => {
+    const { rd, wr } = view.blockDevices[0].statistics.counts;
+    return rd.operations + wr.operations;
+  };
+  // One may be made, and one may have been on its way.
+  const before = operations();
+  await test.assertStandsStill([layout.counter]);
+  test.vm.cont();
+  const then = operations();
+  assert.ok(then <= before + 2, `${then} after ${before}`);
+  view.blockSetIoThrottle({ id: "vd0" }, noLimits);
+  assert.equal(view.blockDevices[0].throttle, undefined);
+  await test.grown(layout.counter, 100);
+  test.assertUnharmed();
+});
 
 kvmTest("a VM whose drive is in use, or cannot be opened, is not created", async () => {
   using image = makeImage();
