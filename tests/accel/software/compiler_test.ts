@@ -115,6 +115,20 @@ Deno.test("compiled code that is written is executed as written", () => {
   assert.equal(cpu.state.gpr.at(RAX), BigInt(count - 4 + 4 * 100));
 });
 
+Deno.test("an operation that the core executes for compiled code may write what comes next", () => {
+  // cmp ecx, 5; cmove rsi, rdi; bts dword [rsi], 1; add eax, 1; dec ecx; jnz; hlt
+  const code = [
+    ...[0x83, 0xf9, 5, 0x48, 0x0f, 0x44, 0xf7, 0x0f, 0xba, 0x2e, 1],
+    ...[0x81, 0xc0, 1, 0, 0, 0, 0xff, 0xc9, 0x75, 0xeb, 0xf4],
+  ];
+  const count = 50_000, [RSI, RDI] = [6, 7];
+  const immediate = BigInt(CODE + 13);
+  const registers = { [RAX]: 0n, [RCX]: BigInt(count), [RSI]: 0x8000n, [RDI]: immediate };
+  const cpu = compiled(code, registers);
+  untilHalt(cpu);
+  assert.equal(cpu.state.gpr.at(RAX), BigInt(count - 5 + 5 * 3));
+});
+
 Deno.test("what wants attention ends compiled code, and so does the budget", () => {
   const cpu = compiled([0xff, 0xc0, 0xeb, 0xfc], { [RAX]: 0n });
   assert.equal(cpu.core.run(100_000), STOP.budget);

@@ -25,6 +25,8 @@ export interface CoreExports {
   placeCompiled(block: number, blocks: number, index: number): void;
   /** Whether the flags meet a condition, the low four bits of Jcc. */
   condition(code: number): number;
+  /** Executes a decoded operation that does not end its block; throws as it faults. */
+  plainly(code: number, operation: number): void;
   /** The functions that the CPU calls by number: compiled regions. */
   readonly table: WebAssembly.Table;
 }

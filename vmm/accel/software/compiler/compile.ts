@@ -17,10 +17,16 @@ import type { Member } from "./region.ts";
 import { Code, I, moduleOf, Type } from "./wasm.ts";
 
 const { attention } = cpuState.offsets;
+/** Function 1 of the module: the core's `plainly`. */
+const PLAINLY = 1;
 
 /** A region's module. */
 export function compileRegion(members: readonly Member[]): Uint8Array<ArrayBuffer> {
-  return new Region(members).module();
+  const region = new Region(members);
+  const module = region.module();
+  if (!members.some(({ compiled }) => compiled.some(({ called }) => called))) return module;
+  // What is stored before a call depends on what comes after it, too.
+  return new Region(members, region).module();
 }
 
 /** Whether it is worth it to enter the function at a member: something is done there. */
@@ -43,12 +49,14 @@ class Region {
   /** By member: what a branch to it from one before it leaves. */
   readonly #labels: number[] = [];
 
-  constructor(members: readonly Member[]) {
+  readonly #codeEpoch = this.#code.local(Type.i32);
+
+  constructor(members: readonly Member[], known?: Region) {
     this.#members = members;
     this.#emitter = new Emitter(this.#code, this.#flags, (operation) => {
       this.#flags.settleHere();
       this.#leaveAt(operation);
-    });
+    }, known && known.#emitter);
   }
 
   module(): Uint8Array<ArrayBuffer> {
@@ -73,9 +81,26 @@ class Region {
     code.i32(block.address).set(this.#block);
     code.get(this.#budget).i32(block.count).op(I.i32Sub).set(this.#budget);
     this.#flags.forget();
-    for (const { operation, flags } of compiled) emit(this.#emitter, operation, flags);
+    for (const [at, { operation, flags, called }] of compiled.entries()) {
+      if (called) this.#call(operation, compiled[at + 1]?.operation ?? last);
+      else emit(this.#emitter, operation, flags);
+    }
     this.#end(i, own, last);
     if (own) code.end();
+  }
+
+  /** Has the core execute an operation; if it has written code, it may be of what comes next. */
+  #call(operation: Operation, next: Operation): void {
+    const code = this.#code;
+    this.#flags.settle();
+    this.#store();
+    code.i32(operation.plain).i32(operation.address).at(I.call, PLAINLY);
+    this.#emitter.loadRegisters(code);
+    this.#flags.load(code);
+    this.#flags.forget();
+    code.i32(0).memory(I.i32Load, Derived.CODE_EPOCH).get(this.#codeEpoch).op(I.i32Ne).open(I.if);
+    this.#leaveAt(next);
+    code.end();
   }
 
   /** Goes on to other members, or leaves. */
@@ -136,17 +161,23 @@ class Region {
   #prologue(): Code {
     const code = new Code(0);
     code.i32(0).memory(I.i32Load, Derived.BUDGET).set(this.#budget);
+    code.i32(0).memory(I.i32Load, Derived.CODE_EPOCH).set(this.#codeEpoch);
     this.#emitter.loadState(code);
     this.#flags.load(code);
     return code;
   }
 
   #epilogue(): void {
+    this.#store();
+    this.#code.get(this.#operation);
+  }
+
+  /** Stores the state. */
+  #store(): void {
     const code = this.#code;
     code.i32(0).get(this.#budget).memory(I.i32Store, Derived.BUDGET);
     code.i32(0).get(this.#block).memory(I.i32Store, Derived.CURRENT_BLOCK);
     this.#emitter.storeState();
     this.#flags.store();
-    code.get(this.#operation);
   }
 }

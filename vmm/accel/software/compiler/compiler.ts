@@ -12,7 +12,7 @@ import { chooseRegion } from "./region.ts";
 /** How many functions more the table gets room for at a time. */
 const ROOM = 256;
 /** What V8 has to keep in mind; a guest with more code that is hot is slow for another reason. */
-const MOST_FUNCTIONS = 8192;
+const MOST_FUNCTIONS = 4096;
 /** To enter a function costs about as much as three instructions. */
 const LEAST = 3;
 
@@ -68,9 +68,9 @@ export class Compiler {
 
   /** Puts a module's function into the table. */
   #enter(bytes: Uint8Array<ArrayBuffer>): void {
-    const { table, condition } = this.#exports;
+    const { table, condition, plainly } = this.#exports;
     const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), {
-      e: { condition, memory: this.#memory },
+      e: { condition, plainly, memory: this.#memory },
     });
     if (this.#next === table.length) table.grow(ROOM);
     table.set(this.#next++, instance.exports.run as CallableFunction);

@@ -58,6 +58,7 @@ export const Derived = {
   FLAGS_SOURCE: 0x6030,
   FLAGS_DESTINATION: 0x6058,
   HOT_BLOCK: 0x6074,
+  CODE_EPOCH: 0x6078,
 } as const;
 
 /** An entry of a TLB, and how many there are. */

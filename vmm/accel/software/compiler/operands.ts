@@ -48,7 +48,11 @@ export class Emitter {
   readonly t: number;
   readonly holds: number;
 
-  constructor(code: Code, flags: Flags, leave: (operation: Operation) => void) {
+  /**
+   * @param leave leaves the function at an operation
+   * @param known what the same code was written with before, which tells what it uses
+   */
+  constructor(code: Code, flags: Flags, leave: (operation: Operation) => void, known?: Emitter) {
     this.code = code;
     this.flags = flags;
     this.leave = leave;
@@ -61,6 +65,9 @@ export class Emitter {
     this.b = code.local(Type.i64);
     this.r = code.local(Type.i64);
     this.t = code.local(Type.i64);
+    if (!known) return;
+    for (const number of known.#registers.keys()) this.register(number);
+    for (const number of known.#written) this.target(number);
   }
 
   /** The local of a general register. */
@@ -153,6 +160,11 @@ export class Emitter {
   /** Loads what the code uses; to be written before it. */
   loadState(code: Code): void {
     code.i32(0).memory(I.i32Load, Derived.TLB).set(this.tlb);
+    this.loadRegisters(code);
+  }
+
+  /** Loads the registers that the code uses. */
+  loadRegisters(code: Code): void {
     for (const [number, local] of this.#registers) {
       code.i32(0).memory(I.i64Load, gpr + number * 8).set(local);
     }

@@ -18,8 +18,9 @@ function nameOperations(): readonly string[] {
   return list;
 }
 
+const plainNumbers = operations().numbers;
 const firstConditional = new Map(
-  conditionals.map((name) => [name, operations().numbers.get(name)!]),
+  conditionals.map((name) => [name, plainNumbers.get(name)!]),
 );
 
 /** Where a value is: a register by its address in the state, memory, or in the instruction. */
@@ -28,6 +29,8 @@ export type Place = "register" | "memory" | "immediate";
 /** A decoded operation. */
 export interface Operation {
   readonly address: number;
+  /** Its number outside of the dispatch loop's own operations. */
+  readonly plain: number;
   /** As in `opcodes.ts`. */
   readonly name: string;
   /** Of a conditional one: the low four bits of its opcode. */
@@ -90,6 +93,7 @@ export class Blocks {
     const flags = view.getUint8(at + Op.FLAGS);
     return {
       address: at,
+      plain: plainNumbers.get(name)!,
       name,
       condition: code - (firstConditional.get(name) ?? code),
       size: flags & 15,

@@ -5,7 +5,7 @@
  */
 import { Block } from "./layout.ts";
 import type { Blocks, DecodedBlock, Operation } from "./records.ts";
-import { isCompiled } from "./supported.ts";
+import { isCalled, isCompiled } from "./supported.ts";
 
 /** So many blocks at most: the rest is another region. */
 const MOST_BLOCKS = 24;
@@ -31,11 +31,20 @@ const IGNORES = new Set([
 ]);
 const STACK = new Set(["push", "pop", "leave", "call"]);
 
+/** An operation that is compiled. */
+export interface Step {
+  readonly operation: Operation;
+  /** Whether the flags that it leaves may be looked at. */
+  readonly flags: boolean;
+  /** Whether the core executes it; its own code does otherwise. */
+  readonly called: boolean;
+}
+
 /** A block of a region. */
 export interface Member {
   readonly block: DecodedBlock;
-  /** Its operations that are compiled, and for each whether the flags it leaves may be looked at. */
-  readonly compiled: readonly { readonly operation: Operation; readonly flags: boolean }[];
+  /** Its operations that are compiled. */
+  readonly compiled: readonly Step[];
   /** The operation after them, at which the dispatch loop goes on unless an edge leads on. */
   readonly last: Operation;
   /** The members that it leads to where it branches, and where it does not; -1 if to none. */
@@ -77,11 +86,16 @@ function member(block: DecodedBlock): Member {
     }
   }
   // The first that does not compile ends it; what comes after it is the dispatch loop's.
-  const first = body.findIndex((operation, i) => !isCompiled(operation, flags[i]));
+  const steps = body.map((operation, i): Step => ({
+    operation,
+    flags: flags[i],
+    called: !isCompiled(operation, flags[i]),
+  }));
+  const first = steps.findIndex(({ operation, called }) => called && !isCalled(operation));
   const end = first < 0 ? count : first;
   return {
     block,
-    compiled: body.slice(0, end).map((operation, i) => ({ operation, flags: flags[i] })),
+    compiled: steps.slice(0, end),
     last: operations[end],
     taken: -1,
     next: -1,

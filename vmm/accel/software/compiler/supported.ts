@@ -34,6 +34,30 @@ export function isCompiled(operation: Operation, flags: boolean): boolean {
   return WIDE.has(name) && size >= 4;
 }
 
+/** Operations that compiled code has the core execute: all that change registers, flags and memory alone. */
+const CALLED = new Set([
+  ...["simd", "x87", "fwait", "div", "idiv", "bt", "bts", "btr", "btc", "bsf", "bsr", "bswap"],
+  ...[
+    "popcnt",
+    "cmpxchg",
+    "xadd",
+    "xchg",
+    "shld",
+    "shrd",
+    "shldCl",
+    "shrdCl",
+    "rol",
+    "ror",
+    "rolCl",
+  ],
+  ...["rorCl", "add", "or", "and", "sub", "xor", "inc", "dec", "neg", "not", "shl", "shr", "sar"],
+]);
+
+/** Whether the core executes an operation for compiled code that has no code of its own for it. */
+export function isCalled({ name }: Operation): boolean {
+  return CALLED.has(name);
+}
+
 /** The number of a general register by its address in the state; -1 if it is none: nothing, or SIMD's. */
 export function registerNumber(address: number): number {
   const number = (address - cpuState.offsets.gpr) >> 3;

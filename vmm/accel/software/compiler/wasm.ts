@@ -32,6 +32,7 @@ export const I = {
   i32Const: 0x41,
   i64Const: 0x42,
   i32Eqz: 0x45,
+  i32Ne: 0x47,
   i32LtS: 0x48,
   i32GtS: 0x4a,
   i32LeS: 0x4c,
@@ -200,8 +201,8 @@ function section(id: number, content: readonly number[]): number[] {
 const text = (value: string) => [value.length, ...new TextEncoder().encode(value)];
 
 /**
- * A module that exports `run`, of type (i32) -> i32. It imports the memory and, as function 0, `condition`
- * of the same type.
+ * A module that exports `run`, of type (i32) -> i32. It imports the memory, as function 0 `condition` of
+ * the same type, and as function 1 `plainly` of type (i32, i32) -> ().
  */
 export function moduleOf(code: Code): Uint8Array<ArrayBuffer> {
   const body = code.finish();
@@ -209,15 +210,16 @@ export function moduleOf(code: Code): Uint8Array<ArrayBuffer> {
   pushUnsigned(sized, body.length);
   return new Uint8Array([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(1, [1, 0x60, 1, Type.i32, 1, Type.i32]),
+    ...section(1, [2, 0x60, 1, Type.i32, 1, Type.i32, 0x60, 2, Type.i32, Type.i32, 0]),
     ...section(2, [
-      2,
+      3,
       ...[...text("e"), ...text("condition"), 0, 0],
+      ...[...text("e"), ...text("plainly"), 0, 1],
       // At most 65536 pages.
       ...[...text("e"), ...text("memory"), 2, 1, 1, 0x80, 0x80, 0x04],
     ]),
     ...section(3, [1, 0]),
-    ...section(7, [1, ...text("run"), 0, 1]),
+    ...section(7, [1, ...text("run"), 0, 2]),
     ...section(10, [1, ...sized, ...body]),
   ]);
 }

@@ -5,6 +5,7 @@ import { refreshSystem } from "./reset";
 import { resetTlb } from "./tlb";
 
 export { blockGeneration, findBlock } from "./block";
+export { plainly } from "./branch";
 export { makeRegion, placeCompiled } from "./compiled";
 export { condition } from "./flags";
 export { cpuidChanged, cpuidTable } from "./cpuid";
