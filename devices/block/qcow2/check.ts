@@ -63,6 +63,9 @@ export function repair(layer: Qcow2Layer, snapshots: readonly Snapshot[]): void 
   layer.settle();
 }
 
+/** Entries of all L1 tables together that are followed. */
+const MAX_L1_ENTRIES = 2 ** 26;
+
 class Census {
   /** How often each cluster is used. */
   readonly used = new Map<number, number>();
@@ -85,6 +88,10 @@ class Census {
 
   count(snapshots: readonly Snapshot[]): void {
     const { metadata: { fields }, format, regions } = this.#layer;
+    const entries = snapshots.reduce((sum, { l1Size }) => sum + l1Size, fields[Field.L1_SIZE]);
+    if (entries > MAX_L1_ENTRIES) {
+      throw new CorruptImage(`The L1 tables have ${entries} entries: those are too many to follow`);
+    }
     this.#use(0, this.#cluster);
     this.#countL1(fields[Field.L1_OFFSET], fields[Field.L1_SIZE], true);
     for (const { l1Offset, l1Size } of snapshots) this.#countL1(l1Offset, l1Size, false);
@@ -154,9 +161,18 @@ class Census {
 
   #countL1(offset: number, entries: number, active: boolean): void {
     this.#use(offset, entries * 8);
+    // One that is there again is wrong, and would be followed as often as it is there.
+    const seen = new Set<number>();
     this.#eachEntry(offset, entries, (_at, high, low, index) => {
       const table = entryOffset(high, low);
       if (table === 0) return;
+      if (seen.has(table)) {
+        this.#use(table, this.#cluster);
+        return this.#wrong(
+          `ERROR l2_offset=${table.toString(16)}: L1 entry ${index} has it as well`,
+        );
+      }
+      seen.add(table);
       if (!this.#isThere(table)) {
         return this.#wrong(
           `ERROR l2_offset=${

@@ -95,6 +95,45 @@ Deno.test("an image that says that data are in a table is not written there, and
   }
 });
 
+Deno.test("tables that are there again and again are not followed again and again", () => {
+  const file = newImage(LIMIT, { size: 64 << 10, clusterBits: 9 });
+  {
+    using disk = new MemoryDisk(file);
+    assert.equal(disk.write(0, new Uint8Array(512).fill(1)), 0);
+    disk.image.layer.settle();
+  }
+  // Two L1 entries, and both lead to the first one's table.
+  const content = file.content;
+  const view = new DataView(content.buffer);
+  const l1 = Number(view.getBigUint64(40));
+  view.setBigUint64(l1 + 8, view.getBigUint64(l1));
+  {
+    using disk = new MemoryDisk(new MemoryFile(LIMIT, content));
+    const wrong: string[] = [];
+    disk.check((text) => wrong.push(text));
+    assert.match(wrong[0], /^ERROR l2_offset=\w+: L1 entry 1 has it as well$/);
+  }
+  // Snapshots, all with the same L1 table, each as large as one may be.
+  const table = new Uint8Array(32 * 40);
+  const entries = new DataView(table.buffer);
+  for (let at = 0; at < table.length; at += 40) {
+    entries.setBigUint64(at, BigInt(l1));
+    entries.setUint32(at + 8, 4 << 20);
+  }
+  const larger = new Uint8Array(content.length + table.length);
+  larger.set(content);
+  larger.set(table, content.length);
+  const header = new DataView(larger.buffer);
+  header.setUint32(60, 32);
+  header.setBigUint64(64, BigInt(content.length));
+  assert.equal(content.length % 512, 0);
+  // Not closed, so that all would be counted.
+  header.setUint8(79, 1);
+  using disk = new MemoryDisk(new MemoryFile(LIMIT, larger));
+  const read = disk.read(0, 512);
+  assert.equal(read, -5, "it is marked");
+});
+
 Deno.test("headers that make no sense are refused in QEMU's words", () => {
   const good = newImage(LIMIT, { size: SIZE, clusterBits: 12 }).content;
   const cases: [at: number, value: number, message: RegExp][] = [

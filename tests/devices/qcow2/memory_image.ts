@@ -135,7 +135,7 @@ export class MemoryDisk implements Disposable {
         image: { kind: "null", readZeroes: true },
         ...{ offset: 0, shared, noFlush: false },
       } as const;
-      const { tables } = readSnapshots(storage, format);
+      const { snapshots, tables } = readSnapshots(storage, format);
       this.image = new Qcow2Image(
         {
           ...{ kind: "qcow2", format, storage: part, discard: false, snapshotTables: tables },
@@ -146,7 +146,7 @@ export class MemoryDisk implements Disposable {
         undefined,
       );
       this.image.layer.metadata.begin(format, file.content.length);
-      if (format.dirty) this.image.run(() => repair(this.image.layer, []));
+      if (format.dirty) this.image.run(() => repair(this.image.layer, snapshots));
     } catch (error) {
       this[Symbol.dispose]();
       throw error;
