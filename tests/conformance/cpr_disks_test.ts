@@ -54,7 +54,7 @@ kvmTest("a disk with a thread of its own keeps it through each mode", async () =
     await chain.update(mode);
     const threads = await chain.qmp.execute("query-iothreads") as Record<string, unknown>[];
     assert.deepEqual(threads.map((thread) => [thread.id, thread["poll-max-ns"]]), [["io0", 7]]);
-    assert.ok(Number(threads[0]["thread-id"]) > 0);
+    assert.notEqual(threads[0]["thread-id"], 0);
   }
   await assertCounts(chain.qmp, layout.counter);
   await chain.qmp.execute("stop");

@@ -150,10 +150,12 @@ export class FakeMachine implements MachineControl {
     frontendOpen: true,
   }];
   readonly chardevBackends = ["null", "socket"];
-  readonly iothreads = [{
-    ...{ id: "io0", threadId: 4712, pollMaxNs: 32768, pollGrow: 0, pollShrink: 0 },
-    ...{ pollWeight: 0, aioMaxBatch: 0 },
-  }];
+  iothreads() {
+    return [{
+      ...{ id: "io0", threadId: 4712, pollMaxNs: 32768, pollGrow: 0, pollShrink: 0 },
+      ...{ pollWeight: 0, aioMaxBatch: 0 },
+    }];
+  }
   readonly deviceTree = {
     name: "main-system-bus",
     type: "System",

@@ -303,8 +303,8 @@ export interface MachineControl {
   readonly chardevs: readonly ChardevInfo[];
   /** Names of the character-device backends, for example `socket`. */
   readonly chardevBackends: readonly string[];
-  /** Objects that are threads. */
-  readonly iothreads: readonly IoThreadInfo[];
+  /** Objects that are threads, once they have started. */
+  iothreads(): Awaitable<readonly IoThreadInfo[]>;
   /** The bus that all others hang from. */
   readonly deviceTree: BusInfo;
   /** Disks. */

@@ -324,8 +324,10 @@ export class MachineView implements MachineControl {
     this.#vm.chardevs.remove(id);
   }
 
-  get iothreads(): IoThreadInfo[] {
-    const { ioThreads } = this.#vm.machine;
+  async iothreads(): Promise<IoThreadInfo[]> {
+    const { machine } = this.#vm;
+    await machine.threadsStarted();
+    const { ioThreads } = machine;
     return this.#vm.config.iothreads.map((config) => ({
       ...config,
       threadId: ioThreads.find(({ id }) => id === config.id)!.threadId,

@@ -18,8 +18,8 @@ export const infoDeviceCommands: readonly HmpCommand[] = [
   defineHmp({
     name: "iothreads",
     help: "show iothreads",
-    run: ({ machine }) =>
-      machine.iothreads.map((thread) =>
+    run: async ({ machine }) =>
+      (await machine.iothreads()).map((thread) =>
         `${thread.id}:\n  thread_id=${thread.threadId}\n  poll-max-ns=${thread.pollMaxNs}\n` +
         `  poll-grow=${thread.pollGrow}\n  poll-shrink=${thread.pollShrink}\n` +
         `  poll-weight=${thread.pollWeight}\n  aio-max-batch=${thread.aioMaxBatch}\n`

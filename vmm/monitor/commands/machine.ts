@@ -118,8 +118,8 @@ export const machineCommands: readonly Command[] = [
     name: "query-iothreads",
     help: "show the iothread objects",
     schema: async () => (await schemas()).queryIothreads,
-    handler: ({ machine }) =>
-      machine.iothreads.map((thread) => ({
+    handler: async ({ machine }) =>
+      (await machine.iothreads()).map((thread) => ({
         id: thread.id,
         "thread-id": thread.threadId,
         "poll-max-ns": thread.pollMaxNs,
