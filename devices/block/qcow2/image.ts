@@ -239,6 +239,7 @@ export class Qcow2Image implements Image {
   #writeNew(vector: IoVector, at: number): number {
     const { mapping, refcounts, regions, storage } = this.layer;
     const start = this.#down(at);
+    this.layer.makeRoom();
     mapping.prepare(start);
     const run = refcounts.allocate(this.#countNew(start, at + vector.length));
     const host = run.first * this.#cluster;
@@ -292,6 +293,7 @@ export class Qcow2Image implements Image {
   /** Puts a cluster elsewhere, and lets go of what it had. */
   #replace(guest: number, old: Readonly<Found>, host: number, zero: boolean): void {
     const had = { ...old };
+    this.layer.makeRoom();
     this.layer.mapping.set(guest, host, zero);
     if (had.kind !== ClusterKind.UNALLOCATED && had.host !== 0) this.layer.free(had);
   }
@@ -300,6 +302,7 @@ export class Qcow2Image implements Image {
     const { kind, copied, host } = found;
     if (kind === ClusterKind.ZERO || (kind === ClusterKind.UNALLOCATED && !this.#backing)) return;
     if (kind === ClusterKind.NORMAL && copied && !unmap) {
+      this.layer.makeRoom();
       return this.layer.mapping.set(guest, host, true);
     }
     this.#replace(guest, found, 0, true);

@@ -14,6 +14,9 @@ import { CorruptImage, type Storage } from "./storage.ts";
 /** What a thread needs to know of an image. */
 export type Qcow2Description = Extract<ImageDescription, { kind: "qcow2" }>;
 
+/** An L2 table, and the clusters that a compressed one is in: its length has two bits more than its own. */
+const MOST_FREED = 1 + 3;
+
 /** Tables of an image. */
 export class Qcow2Layer {
   readonly format: Qcow2Format;
@@ -48,12 +51,19 @@ export class Qcow2Layer {
     for (let round = 0; round < 2 && this.metadata.isDirty; round++) this.sync();
   }
 
-  /** What a cluster had is used once less. */
+  /**
+   * Makes sure that there is room to wait for what a change of a mapping lets go of: an L2 table, and a
+   * cluster. It comes before the change, since what fails must not have happened by half.
+   */
+  makeRoom(): void {
+    if (!this.refcounts.hasRoom(MOST_FREED)) this.sync();
+  }
+
+  /** What a cluster had is used once less; there is room ({@linkcode makeRoom}). */
   free({ host, length, kind }: Readonly<Found>): void {
     const cluster = 2 ** this.format.clusterBits;
     const first = Math.floor(host / cluster);
     const last = kind === 3 ? Math.floor((host + length - 1) / cluster) : first;
-    if (!this.refcounts.hasRoom(last - first + 1)) this.sync();
     for (let at = first; at <= last; at++) this.refcounts.free(at);
   }
 

@@ -220,12 +220,23 @@ export class Refcounts {
     if (index >= fields[Field.REFTABLE_CLUSTERS] * this.#cluster / 8) return this.#growTable(index);
     const offset = cluster * this.#cluster;
     this.#regions.check(offset, this.#cluster);
-    this.#storage.storeBytes(new Uint8Array(this.#cluster), offset);
+    // It counts itself before the table has it, and that may be all of it that a power cut leaves.
+    this.#storage.storeBytes(this.#blockWithOne(cluster % this.#perBlock), offset);
     this.#storage.barrier();
     this.#extend(cluster + 1);
     this.#putTableEntry(fields[Field.REFTABLE_OFFSET], index, offset);
     this.put(cluster, 1);
     this.#regions.add(offset, "refcount block");
+  }
+
+  /** A block in which one cluster is used once. */
+  #blockWithOne(index: number): Uint8Array<ArrayBuffer> {
+    const block = new Uint8Array(this.#cluster);
+    // Those of less than a byte begin at its lowest bit, others end with their lowest byte.
+    const bits = 1 << this.#order;
+    if (bits < 8) block[Math.floor(index * bits / 8)] = 1 << index * bits % 8;
+    else block[(index + 1) * bits / 8 - 1] = 1;
+    return block;
   }
 
   #putTableEntry(table: number, index: number, offset: number): void {

@@ -89,3 +89,29 @@ for (const [clusterBits, refcountOrder, version] of [[9, 4, 3], [12, 4, 3], [10,
     assert.deepEqual([corruptions, leaks], [0, 0]);
   });
 }
+
+for (const refcountOrder of [0, 2, 3, 4, 6]) {
+  Deno.test(`a new refcount block counts itself after a power cut, 2^${refcountOrder} bits`, () => {
+    const dice = new Dice(refcountOrder + 1);
+    const file = newImage(2 << 20, { size: 1 << 20, clusterBits: 9, refcountOrder });
+    using disk = new MemoryDisk(file);
+    let cuts = 0;
+    file.onChange = () => {
+      for (let i = 0; i < 3; i++) {
+        using left = new MemoryDisk(new MemoryFile(2 << 20, file.afterPowerCut(dice)));
+        const wrong: string[] = [];
+        const { corruptions } = left.check((text) => wrong.push(text));
+        assert.equal(corruptions, 0, `cut ${cuts}: ${wrong.join("\n")}`);
+        cuts++;
+      }
+    };
+    // More than a block counts.
+    const clusters = 2 ** (9 + 3 - refcountOrder);
+    for (let cluster = 0; cluster < Math.min(clusters, 1600); cluster += 16) {
+      const near = cluster % 256 > 224 || cluster % 256 < 32;
+      assert.equal(disk.write(cluster * 512, new Uint8Array(16 * 512).fill(1)), 0);
+      if (near) assert.equal(disk.image.flush(), 0);
+    }
+    assert.ok(cuts > 20, `${cuts} cuts`);
+  });
+}
