@@ -45,9 +45,16 @@ export async function bundlePath(): Promise<string> {
   return program.pathname;
 }
 
-/** The command that starts the bundle, options left out; see {@linkcode bundlePath}. */
-export async function bundleCommand(): Promise<string[]> {
-  return [Deno.execPath(), "run", "-A", "--no-config", await bundlePath()];
+/**
+ * The command that starts the bundle, options left out; see {@linkcode bundlePath}.
+ *
+ * @param compiles whether V8 is to compile all of the software CPU when it is loaded, which takes some
+ *   100 ms of processor time. Else it does so a function at a time, as they are called: it is what a
+ *   guest that has just come waits for
+ */
+export async function bundleCommand(compiles = false): Promise<string[]> {
+  const flags = compiles ? ["--v8-flags=--no-wasm-lazy-compilation"] : [];
+  return [Deno.execPath(), "run", "-A", "--no-config", ...flags, await bundlePath()];
 }
 
 async function makeBundle(hash: string): Promise<void> {

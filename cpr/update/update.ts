@@ -101,7 +101,9 @@ class VmmUpdate implements AsyncDisposable {
     if (reason !== undefined) this.#say(`mode exec: ${reason}`);
     checkMode(mode, config, newConfig, vmm);
     await checkMigration(qmp, mode !== "reboot");
-    const command = [...await bundleCommand(), ...newOptions];
+    // In the other modes its start is in the pause, or there are three.
+    const compiles = mode === "transfer" && computes(newConfig);
+    const command = [...await bundleCommand(compiles), ...newOptions];
     this.#known = { ...this.#known, commandLine: command };
     checkCancelled(signal);
     this.#folder = await Deno.makeTempDir({ prefix: "denovo-update-" });
@@ -270,6 +272,21 @@ function isSame(server: Server, address: QmpAddress, vmm: VmmProcess): boolean {
       Deno.statSync(path)
     );
     return own.ino === given.ino && own.dev === given.dev;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+/** Whether the software CPU will run a machine's guest: by its options, or as there is no KVM. */
+function computes({ accelerators }: MachineConfig): boolean {
+  return accelerators[0] === "tcg" || !isThere("/dev/kvm");
+}
+
+function isThere(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;

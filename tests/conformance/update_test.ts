@@ -6,6 +6,7 @@ import { spawn } from "../../ffi/process.ts";
 import { openPty } from "../../ffi/terminal.ts";
 import { updateVmm } from "../../mod.ts";
 import { isAlive, kvmTest, program, Qmp, until } from "./program.ts";
+import { testAccelerator } from "../needs_kvm.ts";
 import { commandLine, counterOf, modes, runAlone, Subject } from "./update_testing.ts";
 
 for (const mode of modes) {
@@ -218,6 +219,9 @@ kvmTest("`updateVmm()` does the same from code, and a signal cancels it", async 
   assert.equal(result.runState, "running");
   assert.ok(result.pauseUs! > 0);
   assert.equal(steps[1], "starting the new VMM");
+  // The software CPU is compiled before the guest comes.
+  const isCompiled = result.commandLine.includes("--v8-flags=--no-wasm-lazy-compilation");
+  assert.equal(isCompiled, testAccelerator === "tcg");
   await counterOf(subject);
 });
 

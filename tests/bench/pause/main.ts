@@ -62,10 +62,10 @@ async function measureAll(options: PauseOptions, args: readonly string[]): Promi
     const start = performance.now();
     const program = options.qemu === "debian" ? await debianQemu() : options.qemu;
     const qemu = program === undefined ? undefined : await qemuVersion(program);
-    const denovo = await bundleCommand();
     const kernel = await guestFile(work.path, "cpl3");
-    const hasRelay = await hasRelayParameter(denovo, kernel, `${work.path}/probe`);
     const host = await describeHost(kernel, qemu, options.accel);
+    const denovo = await bundleCommand(host.accel === "tcg");
+    const hasRelay = await hasRelayParameter(denovo, kernel, `${work.path}/probe`);
     if (host.accel === "tcg" && !options.observe) {
       throw new Error(
         "--observe off leaves nothing to measure by on software CPUs: QEMU's guests' clocks stop there",
