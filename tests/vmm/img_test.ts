@@ -1,6 +1,7 @@
 /** `denovo img` beside Debian's qemu-img: the same words, the same images. */
 import assert from "node:assert/strict";
 import { imgCommand } from "../../vmm/img/cli.ts";
+import { ImgImage } from "../../vmm/img/image.ts";
 import {
   hasQemuImg,
   Model,
@@ -233,4 +234,34 @@ Deno.test("img without qemu-img: create, convert, compare, check", () =>
     assert.match(ok("create", "--help"), /usage: denovo img create \[-q\]/);
     assert.deepEqual(img("foo"), { code: 1, text: "denovo img: Command not found: foo\n" });
     assert.equal(img().code, 1);
+  }));
+
+Deno.test("img create and convert leave an image alone that is in use", () =>
+  withFolder((folder) => {
+    const [raw, qcow2] = [`${folder}/raw`, `${folder}/qcow2`];
+    writeRaw(raw);
+    ok("convert", "-O", "qcow2", raw, qcow2);
+    for (const path of [raw, qcow2]) {
+      const before = Deno.readFileSync(path);
+      const format = path === raw ? "raw" : "qcow2";
+      for (const writable of [true, false]) {
+        using _ = new ImgImage(path, { format, writable });
+        const content = Deno.readFileSync(path);
+        for (
+          const args of [
+            ["create", "-f", "raw", path, "1M"],
+            ["create", "-f", "qcow2", path, "1M"],
+            ["convert", "-O", "qcow2", raw, path],
+            ["convert", "-O", "raw", qcow2, path],
+            ["convert", "-U", "-O", format, path, path],
+          ]
+        ) {
+          const { code, text } = img(...args);
+          assert.equal(code, 1, args.join(" "));
+          assert.match(text, /lock\nIs another process using the image \[/);
+          assert.deepEqual(Deno.readFileSync(path), content);
+        }
+      }
+      assert.equal(Deno.readFileSync(path).length, before.length);
+    }
   }));

@@ -4,10 +4,12 @@
  * @module
  */
 import { openBase } from "../../devices/block/image.ts";
+import { changeLocks, noPermissions, Permission } from "../../devices/block/permissions.ts";
 import { type CreateOptions, createQcow2 } from "../../devices/block/qcow2/create.ts";
 import { backingPath } from "../../devices/block/qcow2/open.ts";
 import { Storage } from "../../devices/block/qcow2/storage.ts";
-import { O, openFile } from "../../ffi/fd.ts";
+import { OsError } from "../../ffi/errno.ts";
+import { fileStatus, O, openFile, type OwnedFd } from "../../ffi/fd.ts";
 import { resizeFile } from "../../ffi/memory.ts";
 import { parseOpts } from "../options/grammar.ts";
 import { parseBool, parseSize, parseUint } from "../options/values.ts";
@@ -88,7 +90,7 @@ export function createImage(image: NewImage): string {
 }
 
 function createRaw(filename: string, size: number): string {
-  using file = openFile(filename, O.RDWR | O.CREAT | O.TRUNC, 0o644);
+  using file = openTarget(filename);
   resizeFile(file.fd, size);
   return `Formatting '${filename}', fmt=raw size=${size}`;
 }
@@ -101,7 +103,7 @@ function createFormat(image: NewImage, bytes: number): string {
     using _ = openBacking(filename, backing);
   }
   const create = readCreate(options, size, backing);
-  using file = openFile(filename, O.RDWR | O.CREAT | O.TRUNC, 0o644);
+  using file = openTarget(filename);
   const base = openBase({
     ...{ kind: "file", fd: file.fd, alignment: 1 },
     mutex: new SharedArrayBuffer(4),
@@ -119,6 +121,39 @@ function createFormat(image: NewImage, bytes: number): string {
     }`,
   ];
   return `Formatting '${filename}', fmt=qcow2 ${shown.join(" ")}`;
+}
+
+/**
+ * Opens a file to be an image, and empties it.
+ *
+ * @throws {Error} in QEMU's words if somebody uses the image that it is
+ */
+function openTarget(filename: string): OwnedFd {
+  const file = openFile(filename, O.RDWR | O.CREAT, 0o644);
+  try {
+    const reason = lockTarget(file.fd);
+    if (reason !== undefined) {
+      throw new Error(
+        `${filename}: ${reason}\nIs another process using the image [${filename}]?`,
+      );
+    }
+    if (fileStatus(file.fd).kind === "file") resizeFile(file.fd, 0);
+    return file;
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+/** Says why a file cannot be written, if it is an image that is in use. */
+function lockTarget(fd: number): string | undefined {
+  const bits = Permission.WRITE | Permission.RESIZE;
+  try {
+    return changeLocks(fd, noPermissions, { used: bits, unshared: bits });
+  } catch (error) {
+    // There are no locks on this file system.
+    if (!(error instanceof OsError)) throw error;
+  }
 }
 
 function readBacking({ filename, options }: NewImage): CreateOptions["backing"] {
