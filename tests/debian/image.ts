@@ -74,11 +74,10 @@ export interface DebianImage {
 export async function debianImage(suite = "bookworm"): Promise<DebianImage> {
   const cache = cacheFolder();
   await Deno.mkdir(cache, { recursive: true });
-  using lock = await Deno.open(`${cache}/lock`, { create: true, write: true });
+  // Not the lab's: that may be wanted meanwhile.
+  using lock = await Deno.open(`${cache}/disk-lock`, { create: true, write: true });
   await lock.lock(true);
-  const folder = `${cache}/disk-${suite}-${await shortHash(
-    [JSON.stringify(FILES), ...PACKAGES].join("\0"),
-  )}`;
+  const folder = `${cache}/disk-${suite}-${await keyOfImage()}`;
   const image = {
     disk: `${folder}/disk.img`,
     kernel: `${folder}/vmlinuz`,
@@ -93,6 +92,12 @@ export async function debianImage(suite = "bookworm"): Promise<DebianImage> {
   await step(`making a disk with Debian ${suite}`, () => makeDisk(unfinished, suite));
   await Deno.rename(unfinished, folder);
   return image;
+}
+
+/** A name for what the image is made of, and how: another recipe makes another image. */
+async function keyOfImage(): Promise<string> {
+  const recipe = await Deno.readTextFile(new URL(import.meta.url));
+  return await shortHash([recipe, JSON.stringify(FILES)].join("\0"));
 }
 
 async function makeDisk(folder: string, suite: string): Promise<void> {
