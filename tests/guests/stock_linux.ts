@@ -14,7 +14,15 @@ export interface StockLinux {
   readonly initrd: string;
 }
 
-/** Process 1: what a test looks at comes on the console, and the last thing is to power off. */
+/** What is in the initial RAM disk beside busybox. */
+export interface Contents {
+  /** Process 1: a shell script. It finds the modules in /m, and their order in /m/order. */
+  readonly init: string;
+  /** Modules; those that they depend on come with them. */
+  readonly modules: readonly string[];
+}
+
+/** What a test looks at comes on the console, and the last thing is to power off. */
 const INIT = `#!/bin/busybox sh
 /bin/busybox --install -s /bin; export PATH=/bin
 mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev
@@ -37,14 +45,14 @@ poweroff -f
 
 const MODULES = ["virtio_mmio", "virtio_rng", "virtio_console", "button", "evdev"];
 
-async function make(folder: string): Promise<StockLinux> {
+async function make(folder: string, { init, modules: names }: Contents): Promise<StockLinux> {
   const linux = { kernel: `${folder}/vmlinuz`, initrd: `${folder}/initrd.gz` };
   if (exists(linux.initrd)) return linux;
   await Deno.mkdir(folder, { recursive: true });
   const modules = await fetchKernel({ folder, kernel: linux.kernel });
   const unfinished = `${linux.initrd}.made`;
-  await packInitrd(unfinished, INIT, async (to) => {
-    const order = await addModules(`${to}/m`, modules, MODULES);
+  await packInitrd(unfinished, init, async (to) => {
+    const order = await addModules(`${to}/m`, modules, names);
     await Deno.writeTextFile(`${to}/m/order`, order.join(" "));
   });
   await Deno.remove(`${folder}/kernel`, { recursive: true });
@@ -55,11 +63,15 @@ async function make(folder: string): Promise<StockLinux> {
 /**
  * The kernel, fetched now if it was not before.
  *
+ * @param contents what it shall do, unless it is to show that it finds a machine by ACPI
  * @returns why there is none, as a sentence, if it cannot be had
  */
-export async function stockLinux(): Promise<StockLinux | string> {
+export async function stockLinux(
+  contents: Contents = { init: INIT, modules: MODULES },
+): Promise<StockLinux | string> {
   try {
-    return await make(`${dirname(cacheFolder())}/stock-${await shortHash(INIT + MODULES)}`);
+    const name = await shortHash(contents.init + contents.modules);
+    return await make(`${dirname(cacheFolder())}/stock-${name}`, contents);
   } catch (error) {
     if (error instanceof NoLab || error instanceof Deno.errors.NotFound) return error.message;
     throw error;
