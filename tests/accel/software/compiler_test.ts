@@ -161,3 +161,18 @@ Deno.test("compiled code is forgotten with all blocks, and compiled anew", () =>
   untilHalt(cpu);
   assert.equal(cpu.state.gpr.at(RAX), 500_000n * 500_001n / 2n);
 });
+
+Deno.test("code that others wrote before it was compiled is not executed as it was", () => {
+  // inc eax; jmp
+  const cpu = new TestCore(4 << 20);
+  cpu.enterLongMode();
+  cpu.load(CODE, [0xff, 0xc0, 0xeb, 0xfc]);
+  assert.equal(cpu.run(CODE, 1000), STOP.budget);
+  // hlt, by a device that says so only when the CPU has compiled the loop.
+  cpu.ram[CODE] = 0xf4;
+  assert.ok(cpu.core.compileHere(1), "nothing was compiled");
+  const turns = cpu.state.gpr.at(RAX);
+  cpu.state.attention |= ATTENTION.code;
+  assert.equal(cpu.core.run(1000), STOP.halt);
+  assert.equal(cpu.state.gpr.at(RAX), turns);
+});

@@ -25,6 +25,7 @@ import {
   OP_CODE,
   OP_DISPLACEMENT,
   OP_IMMEDIATE,
+  OP_SIZE,
 } from "./record";
 import { tellDecoded } from "./sharing";
 import { newEpoch } from "./tlb";
@@ -79,6 +80,9 @@ export function placeCompiled(original: usize, blocks: usize, index: u32): void 
   store<u32>(op, original as u32, OP_DISPLACEMENT + 4);
   store<u32>(op, (blocks - REGION_BLOCKS) as u32, OP_IMMEDIATE);
   enterBlock(block, load<u32>(original, BLOCK_CODE));
+  // What it was decoded from, which others may have written since: the next lookup finds that out.
+  const kept = original + BLOCK_SIZE + (load<u16>(original, BLOCK_COUNT) as usize + 1) * OP_SIZE;
+  memory.copy(op + OP_SIZE, kept, load<u16>(original, BLOCK_LENGTH));
   // The table does not lead to the other any more.
   enterJump(block);
   newEpoch();
