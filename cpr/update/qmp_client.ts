@@ -13,8 +13,11 @@ import { resolveHost } from "../../ffi/socket_address.ts";
 import { migrationStatuses } from "../migration/migration.ts";
 import { migrationModes } from "../migration/parameters.ts";
 
-/** Milliseconds in which a VMM has to answer. */
-const REPLY_LIMIT_MS = 30_000;
+/**
+ * Milliseconds in which a VMM has to answer: it answers `migrate` in mode cpr-exec when it has asked the new
+ * program, which on a processor that is emulated and busy has taken more than 30 s.
+ */
+const REPLY_LIMIT_MS = 90_000;
 /** Milliseconds in which a VMM has to greet: it serves one client of a socket at a time. */
 const GREETING_LIMIT_MS = 5_000;
 
