@@ -176,3 +176,25 @@ Deno.test("code that others wrote before it was compiled is not executed as it w
   assert.equal(cpu.core.run(1000), STOP.halt);
   assert.equal(cpu.state.gpr.at(RAX), turns);
 });
+
+Deno.test("where the host has no memory for compiled code the interpreter goes on", () => {
+  const cpu = new TestCore(4 << 20);
+  cpu.enterLongMode();
+  cpu.load(CODE, SUM);
+  cpu.state.gpr.put(RCX, 2000n);
+  cpu.state.gpr.put(RBX, 0x2000n);
+  assert.equal(cpu.run(CODE, 1000), STOP.budget);
+  const { Module } = WebAssembly;
+  try {
+    WebAssembly.Module = class {
+      constructor() {
+        throw new RangeError("Out of memory");
+      }
+    } as unknown as typeof Module;
+    assert.equal(cpu.core.compileHere(1), false);
+  } finally {
+    WebAssembly.Module = Module;
+  }
+  untilHalt(cpu);
+  assert.equal(cpu.state.gpr.at(RAX), 2001000n);
+});

@@ -53,11 +53,13 @@ export class Compiler {
     this.#forgetOld();
     const members = chooseRegion(this.#blocks, block);
     if (!isEntry(members[0], least) || this.#next - this.#first === MOST_FUNCTIONS) return false;
+    const run = this.#instantiate(compileRegion(members));
+    if (!run) return false;
     const place = this.#exports.makeRegion(members.length, this.#next);
     if (place === 0) return false;
     const words = new Uint32Array(this.#memory.buffer, place, members.length);
     words.set(members.map((member) => member.block.address));
-    this.#enter(compileRegion(members));
+    this.#enter(run);
     members.forEach((member, i) => {
       if (isEntry(member, least)) {
         this.#exports.placeCompiled(member.block.address, place, i);
@@ -66,14 +68,24 @@ export class Compiler {
     return true;
   }
 
-  /** Puts a module's function into the table. */
-  #enter(bytes: Uint8Array<ArrayBuffer>): void {
-    const { table, condition, plainly } = this.#exports;
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), {
-      e: { condition, plainly, memory: this.#memory },
-    });
+  /** A module's function; undefined where the host has no memory for more code. */
+  #instantiate(bytes: Uint8Array<ArrayBuffer>): CallableFunction | undefined {
+    const { condition, plainly } = this.#exports;
+    try {
+      const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), {
+        e: { condition, plainly, memory: this.#memory },
+      });
+      return instance.exports.run as CallableFunction;
+    } catch (error) {
+      if (error instanceof RangeError) return undefined;
+      throw error;
+    }
+  }
+
+  #enter(run: CallableFunction): void {
+    const { table } = this.#exports;
     if (this.#next === table.length) table.grow(ROOM);
-    table.set(this.#next++, instance.exports.run as CallableFunction);
+    table.set(this.#next++, run);
   }
 
   /** Lets go of functions whose blocks the CPU has forgotten. */
