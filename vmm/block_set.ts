@@ -108,8 +108,9 @@ export class BlockSet implements Keeper {
     inheritance?: Inheritance,
     successor = false,
   ): void {
+    if (inheritance) refuseOtherFormats(configs, inheritance);
     for (const config of configs) this.#open(config, inheritance, successor);
-    for (const id of inheritance?.idsOf(BLOCK) ?? []) {
+    for (const id of [BLOCK, TABLES].flatMap((name) => inheritance?.idsOf(name) ?? [])) {
       throw new Error(
         `The guest has a disk ${describeKey(id, "")} that this VMM has not: give it the old VMM's` +
           " -drive or -blockdev as well",
@@ -371,6 +372,18 @@ export class BlockSet implements Keeper {
   #close(name: string): void {
     this.#nodes.get(name)?.close();
     this.#nodes.delete(name);
+  }
+}
+
+/** @throws {Error} if a node that is no qcow2 image here is one in the old VMM */
+function refuseOtherFormats(configs: readonly BlockNodeConfig[], inheritance: Inheritance): void {
+  const images = inheritance.idsOf(TABLES);
+  for (const { nodeName, driver } of configs) {
+    if (driver === "qcow2" || !images.includes(nodeName)) continue;
+    throw new Error(
+      `Node '${nodeName}' is qcow2 in the old VMM, not ${driver}: say format=qcow2 in -drive,` +
+        " driver=qcow2 in -blockdev",
+    );
   }
 }
 

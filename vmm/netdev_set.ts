@@ -175,7 +175,7 @@ function refuseUnknown(inheritance: Inheritance): void {
   if (unknown === undefined) return;
   throw new Error(
     `The guest has a network backend ${describeKey(unknown, "")} that this VMM has not: give it` +
-      " the old VMM's -netdev as well",
+      " a -netdev of that id, or netdev_del it in the old VMM first",
   );
 }
 

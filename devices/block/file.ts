@@ -112,17 +112,24 @@ function checkKept(config: FileNodeConfig, fd: number, keptName?: string): void 
   } catch (error) {
     if (!(error instanceof OsError)) throw error;
     if (keptName === fullName(config)) return;
-    const name = Deno.readLinkSync(`/proc/self/fd/${fd}`);
     throw new Error(
       `Could not open '${filename}': ${error.reason}; the disk of the guest, node '${nodeName}',` +
-        ` is '${name}': name that`,
+        ` is '${nameOf(fd)}': name that`,
       { cause: error },
     );
   }
   const is = fileStatus(fd);
   if (named.dev !== is.dev || named.ino !== is.ino) {
-    throw new Error(`Node '${nodeName}' is another file than '${filename}' in the old VMM`);
+    throw new Error(
+      `Node '${nodeName}' is another file than '${filename}' in the old VMM; the disk of the guest` +
+        ` is '${nameOf(fd)}': name that`,
+    );
   }
+}
+
+/** An open file's name by now. */
+function nameOf(fd: number): string {
+  return Deno.readLinkSync(`/proc/self/fd/${fd}`);
 }
 
 /** @throws {Error} unless a property is what the guest has found so far */

@@ -268,7 +268,11 @@ Deno.test("what a successor inherits must be what it is told that a node is", as
     };
     const UNKNOWN = "The guest has a disk 'file' that this VMM has not: give it the old VMM's" +
       " -drive or -blockdev as well";
-    fails(file(other), `Node 'file' is another file than '${other}' in the old VMM`);
+    fails(
+      file(other),
+      `Node 'file' is another file than '${other}' in the old VMM; the disk of the guest is` +
+        ` '${path}': name that`,
+    );
     fails(
       file(path, { cache: { direct: true, noFlush: false } }),
       "Node 'file' has cache.direct=off in the old VMM: that cannot change while the guest runs",

@@ -404,8 +404,8 @@ Deno.test("what a successor is handed must be what it stands for", async () => {
   });
   using unknown = from("netdev/data");
   await assert.rejects(stage.successor(unknown), {
-    message: "The guest has a network backend 'n' that this VMM has not: give it the old VMM's" +
-      " -netdev as well",
+    message: "The guest has a network backend 'n' that this VMM has not: give it a -netdev" +
+      " of that id, or netdev_del it in the old VMM first",
   });
 });
 

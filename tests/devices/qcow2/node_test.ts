@@ -91,6 +91,25 @@ Deno.test("a successor has what is not yet in the file, and who is left writes n
     assert.deepEqual([leaks, corruptions], [0, 0]);
   }));
 
+Deno.test("a successor that takes an image for a raw disk, or has not its node, is refused", () =>
+  withFolder((folder) => {
+    using bench = new Bench();
+    const path = `${folder}/disk.qcow2`;
+    create(path, { size: MIB });
+    const old = bench.set();
+    const image = nodes(path);
+    old.open(image, []);
+    using inheritance = inheritedFrom(old);
+    assert.throws(() => bench.set().open(nodes(path, { driver: "raw" }), [], inheritance), {
+      message: "Node 'disk' is qcow2 in the old VMM, not raw: say format=qcow2 in -drive," +
+        " driver=qcow2 in -blockdev",
+    });
+    assert.throws(() => bench.set().open(image.slice(0, -1), [], inheritance), {
+      message: "The guest has a disk 'disk' that this VMM has not: give it the old VMM's -drive" +
+        " or -blockdev as well",
+    });
+  }));
+
 Deno.test("a successor that never gets the guest writes nothing", () =>
   withFolder((folder) => {
     using bench = new Bench();
