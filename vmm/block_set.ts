@@ -208,6 +208,9 @@ export class BlockSet implements Keeper {
     limits: ThrottleLimits,
     group?: string,
   ): void {
+    if ((device === undefined) === (id === undefined)) {
+      throw new Error("Need exactly one of 'device' and 'id'");
+    }
     const [name] =
       [...this.#attached].find(([drive, { user, disk }]) =>
         id === undefined ? disk.drive?.id === device : user.device === id || drive === id

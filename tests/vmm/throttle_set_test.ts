@@ -94,6 +94,11 @@ Deno.test("drives of a group have its limits, and change them together", () => {
   for (const name of ["a", "b", "c"]) set.setLimits({ device: name }, noLimits);
   assert.equal(limitsIn(set, "b"), undefined);
   assert.throws(() => set.setLimits({ device: "x" }, other), { message: "Device 'x' not found" });
+  for (const both of [{}, { device: "a", id: "of-a" }]) {
+    assert.throws(() => set.setLimits(both, noLimits), {
+      message: "Need exactly one of 'device' and 'id'",
+    });
+  }
   assert.throws(() => set.setLimits({ device: "a" }, other, "h"), {
     message: "The throttle group of 'a' is 'g': it cannot change",
   });
