@@ -232,8 +232,103 @@ Deno.test("img without qemu-img: create, convert, compare, check", () =>
     assert.deepEqual(Deno.readFileSync(back), model.bytes);
     assert.match(ok("--help"), /usage: denovo img COMMAND/);
     assert.match(ok("create", "--help"), /usage: denovo img create \[-q\]/);
-    assert.deepEqual(img("foo"), { code: 1, text: "denovo img: Command not found: foo\n" });
+    assert.match(ok("--version"), /^denovo img version \d+\.\d+\.\d+\n$/);
     assert.equal(img().code, 1);
+  }));
+
+/** Fails unless a command is refused with a sentence. */
+function refused(sentence: string, ...args: string[]): void {
+  assert.deepEqual(img(...args), { code: 1, text: `denovo img: ${sentence}\n` });
+}
+
+Deno.test("img names the file that is no qcow2 image, the one behind an image as well", () =>
+  withFolder((folder) => {
+    const [raw, top] = [`${folder}/raw`, `${folder}/top`];
+    writeRaw(raw);
+    ok("create", "-q", "-f", "qcow2", "-u", "-b", raw, "-F", "qcow2", top, "1M");
+    const reason = `Could not open '${raw}': Image is not in qcow2 format`;
+    refused(reason, "info", "-f", "qcow2", raw);
+    refused(`Could not open '${top}': ${reason}`, "commit", top);
+    refused(`Could not open '${top}': ${reason}`, "map", top);
+  }));
+
+Deno.test("img says in a sentence what is wrong with its arguments, and makes nothing then", () =>
+  withFolder((folder) => {
+    const path = `${folder}/x`;
+    const see = (name: string) => `: see 'denovo img ${name} --help'`;
+    const suffixes =
+      "You may use k, M, G, T, P or E suffixes for kilobytes, megabytes, gigabytes," +
+      " terabytes, petabytes and exabytes";
+    const bad = (text: string, what = "image size") =>
+      `Invalid ${what} specified: '${text}'. ${suffixes}`;
+    refused(`unrecognized option '-Z'${see("convert")}`, "convert", "-Z", path, path);
+    refused(`unrecognized option '--nope'${see("info")}`, "info", "--nope", path);
+    refused(`unrecognized option '--quiet'${see("create")}`, "create", "--quiet=1", path, "1M");
+    refused(`missing argument for option '-f'${see("info")}`, "info", path, "-f");
+    refused(bad("1Q"), "create", path, "1Q");
+    refused(bad("abc"), "create", "-o", "size=abc", path);
+    const cluster = ["-o", "cluster_size=abc", path, "1M"];
+    refused(bad("abc", "cluster_size"), "create", "-f", "qcow2", ...cluster);
+    refused(
+      "Unknown file format 'qed': there are raw and qcow2",
+      "create",
+      "-f",
+      "qed",
+      path,
+      "1M",
+    );
+    refused(
+      `${path}: Backing file specified without backing format: say -F raw or -F qcow2`,
+      ...["create", "-f", "qcow2", "-b", "base", path],
+    );
+    refused(
+      "Command not found: foo: there are check, commit, compare, convert, create, info, map," +
+        " resize, snapshot",
+      "foo",
+    );
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+    ok("create", "-q", path, "1M");
+    refused(bad("1Q"), "resize", "-f", "raw", path, "+1Q");
+    refused(
+      `Could not open '${path}': Unknown driver 'qed': there are raw and qcow2`,
+      ...["info", "-f", "qed", path],
+    );
+  }));
+
+oracleTest("img -o help lists options in qemu-img's words, and makes nothing", async (folder) => {
+  for (const format of ["raw", "qcow2"]) {
+    const ours = ok("create", "-f", format, "-o", "help", `${folder}/x`, "1M").trimEnd().split(
+      "\n",
+    );
+    const theirs = (await qemuImgOk("create", "-f", format, "-o", "help")).split("\n");
+    assert.deepEqual(ours, theirs.filter((line) => ours.includes(line)));
+    assert.equal(ours[0], `Supported ${format} options:`);
+    assert.ok(ours.some((line) => line.startsWith("  size=<size> ")));
+    assert.equal(ok("convert", "-O", format, "-o", "?").trimEnd(), ours.join("\n"));
+  }
+  assert.deepEqual([...Deno.readDirSync(folder)], []);
+});
+
+Deno.test("img convert -p shows how far it is", () =>
+  withFolder(async (folder) => {
+    const [raw, path] = [`${folder}/raw`, `${folder}/x`];
+    writeRaw(raw);
+    const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "-A", "--no-check", "mod.ts", "img", "convert", "-p"],
+        ...["-f", "raw", "-O", "qcow2", raw, path],
+      ],
+      stderr: "inherit",
+    }).output();
+    assert.equal(code, 0);
+    const shown = new TextDecoder().decode(stdout).split("\r");
+    assert.equal(shown.pop(), "");
+    assert.ok(shown.every((text) => /^ {4}\(\d+\.\d\d\/100%\)$/.test(text)), shown.join());
+    const parts = shown.map((text) => parseFloat(text.slice(5)));
+    assert.deepEqual(parts, parts.toSorted((a, b) => a - b));
+    assert.deepEqual([parts[0], parts.at(-1)], [0, 100]);
+    assert.ok(parts.some((part) => part > 0 && part < 100));
+    assert.equal(ok("compare", "-f", "raw", raw, path), "Images are identical.\n");
   }));
 
 Deno.test("img create and convert leave an image alone that is in use", () =>

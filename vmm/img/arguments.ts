@@ -4,6 +4,7 @@
  * @module
  */
 import { parseArgs } from "node:util";
+import { parseSize } from "../options/values.ts";
 
 /** An option: whether it has a value, and its short name. */
 export interface Flag {
@@ -11,6 +12,9 @@ export interface Flag {
   readonly short?: string;
   readonly multiple?: boolean;
 }
+
+/** An option that there is not, or one without its value. */
+export class UsageError extends Error {}
 
 /** What was given. */
 export class Arguments {
@@ -20,17 +24,29 @@ export class Arguments {
 
   /**
    * @param flags options by their long names
-   * @throws {Error} if something was given that there is not
+   * @throws {UsageError} in QEMU's words if something was given that there is not
    */
   constructor(args: readonly string[], flags: Readonly<Record<string, Flag>>) {
     // A negative size is no option.
     const isSize = (arg: string) => /^-\d/.test(arg);
     const sizes = args.filter(isSize);
-    const { values, positionals } = parseArgs({
+    const { values, positionals, tokens } = parseArgs({
       args: args.filter((arg) => !isSize(arg)),
       options: flags,
-      allowPositionals: true,
+      strict: false,
+      tokens: true,
     });
+    for (const token of tokens) {
+      if (token.kind !== "option") continue;
+      const { name, rawName, value } = token;
+      const type = Object.hasOwn(flags, name) ? flags[name].type : undefined;
+      if (type === undefined || (type === "boolean" && value !== undefined)) {
+        throw new UsageError(`unrecognized option '${rawName}'`);
+      }
+      if (type === "string" && value === undefined) {
+        throw new UsageError(`missing argument for option '${rawName}'`);
+      }
+    }
     this.#values = values;
     this.rest = [...positionals, ...sizes];
   }
@@ -65,6 +81,29 @@ export const common = {
   format: { type: "string", short: "f" },
   "force-share": { type: "boolean", short: "U" },
 } as const satisfies Readonly<Record<string, Flag>>;
+
+/** An option that shows how far a command is. */
+export const progress = { progress: { type: "boolean", short: "p" } } as const satisfies Readonly<
+  Record<string, Flag>
+>;
+
+/** Shows which part is done, from 0 to 1, as `-p` does. */
+export function showProgress(part: number): void {
+  Deno.stdout.writeSync(new TextEncoder().encode(`    (${(part * 100).toFixed(2)}/100%)\r`));
+}
+
+/** Reads a size. @throws {Error} in QEMU's words, that name the value */
+export function readSize(text: string, what = "image size"): number {
+  try {
+    return parseSize(text);
+  } catch (error) {
+    throw new Error(
+      `Invalid ${what} specified: '${text}'. You may use k, M, G, T, P or E suffixes for kilobytes,` +
+        " megabytes, gigabytes, terabytes, petabytes and exabytes",
+      { cause: error },
+    );
+  }
+}
 
 /** How the result is printed. */
 export const output = { output: { type: "string" } } as const satisfies Readonly<

@@ -4,8 +4,7 @@
  * @module
  */
 import { backingPath } from "../../devices/block/qcow2/open.ts";
-import { parseSize } from "../options/values.ts";
-import { Arguments, common } from "./arguments.ts";
+import { Arguments, common, readSize } from "./arguments.ts";
 import { extents } from "./extents.ts";
 import { ImgImage, must } from "./image.ts";
 import { snapshotText } from "./info.ts";
@@ -19,7 +18,7 @@ export function resizeCommand(argv: readonly string[]): number {
   if (text === undefined || rest.length > 0) throw new Error("Expecting image file name and size");
   using image = new ImgImage(filename, { format: args.get("format"), writable: true });
   const sign = /^[+-]/.exec(text)?.[0];
-  const given = parseSize(text.slice(sign ? 1 : 0));
+  const given = readSize(text.slice(sign ? 1 : 0));
   const wanted = sign === "+" ? image.size + given : sign === "-" ? image.size - given : given;
   if (wanted <= 0) throw new Error("New image size must be positive");
   const size = Math.ceil(wanted / SECTOR) * SECTOR;

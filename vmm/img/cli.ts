@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { denovoVersion } from "../monitor/version.ts";
+import { UsageError } from "./arguments.ts";
 import { checkCommand } from "./check.ts";
 import { commitCommand, resizeCommand, snapshotCommand } from "./change.ts";
 import { compareCommand, convertCommand } from "./convert.ts";
@@ -33,7 +35,7 @@ const commands: Readonly<Record<string, ImgCommand>> = {
     run: compareCommand,
   },
   convert: {
-    usage: "[-q] [-n] [-U] [-f FMT] [-O FMT] [-o OPTIONS] FILE OUTPUT",
+    usage: "[-q] [-p] [-n] [-U] [-f FMT] [-O FMT] [-o OPTIONS] FILE OUTPUT",
     help: "copy a disk to an image of another format",
     run: convertCommand,
   },
@@ -93,8 +95,14 @@ export function imgCommand(args: readonly string[]): number {
     console.log(helpText());
     return name === undefined ? 1 : 0;
   }
+  if (name === "--version" || name === "-V") {
+    console.log(`denovo img version ${denovoVersion}`);
+    return 0;
+  }
   try {
-    if (!Object.hasOwn(commands, name)) throw new Error(`Command not found: ${name}`);
+    if (!Object.hasOwn(commands, name)) {
+      throw new Error(`Command not found: ${name}: there are ${Object.keys(commands).join(", ")}`);
+    }
     if (rest.includes("--help")) {
       console.log(`usage: denovo img ${name} ${commands[name].usage}\n${commands[name].help}`);
       return 0;
@@ -102,7 +110,8 @@ export function imgCommand(args: readonly string[]): number {
     return commands[name].run(rest);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    console.error(`denovo img: ${error.message}`);
+    const hint = error instanceof UsageError ? `: see 'denovo img ${name} --help'` : "";
+    console.error(`denovo img: ${error.message}${hint}`);
     return 1;
   }
 }

@@ -4,8 +4,8 @@
  * @module
  */
 import { isZero } from "../../ffi/memory.ts";
-import { Arguments, common } from "./arguments.ts";
-import { createImage, readOptions } from "./create.ts";
+import { Arguments, common, progress, showProgress } from "./arguments.ts";
+import { createImage, optionsHelp, readOptions } from "./create.ts";
 import { extents } from "./extents.ts";
 import { checkFormat, ImgImage, must } from "./image.ts";
 
@@ -17,32 +17,45 @@ const GRAIN = 64 << 10;
 export function convertCommand(argv: readonly string[]): number {
   const args = new Arguments(argv, {
     ...common,
+    ...progress,
     "output-format": { type: "string", short: "O" },
     options: { type: "string", short: "o", multiple: true },
     "no-create": { type: "boolean", short: "n" },
   });
+  const format = checkFormat(args.get("output-format") ?? "raw", "file format");
+  const given = readOptions(args.all("options"));
+  if (given.help) {
+    console.log(optionsHelp(format));
+    return 0;
+  }
   const [filename, target, ...rest] = args.rest;
   if (target === undefined) throw new Error("Must specify image file name");
   if (rest.length > 0) throw new Error("Images are converted one at a time");
   const share = args.has("force-share");
   using source = new ImgImage(filename, { format: args.get("format"), share });
-  const format = checkFormat(args.get("output-format") ?? "raw");
   const isNew = !args.has("no-create");
   if (isNew) {
-    const options = readOptions(args.all("options"));
-    createImage({ filename: target, format, options, size: source.size });
+    createImage({ filename: target, format, options: given.options, size: source.size });
   }
   using into = new ImgImage(target, { format, writable: true });
   if (into.size < source.size) {
     throw new Error("output file is smaller than input file");
   }
-  copy(source, into, isNew && into.node.backing === undefined);
+  const show = args.has("progress") && !args.has("quiet") ? showProgress : () => {};
+  show(0);
+  copy(source, into, isNew && into.node.backing === undefined, show);
   must("flush", target, 0, into.disk.flush());
+  show(1);
   return 0;
 }
 
 /** Copies a disk; where it has zeros the other one has them already, or gets them. */
-function copy(source: ImgImage, into: ImgImage, hasZeros: boolean): void {
+function copy(
+  source: ImgImage,
+  into: ImgImage,
+  hasZeros: boolean,
+  show: (part: number) => void,
+): void {
   const zero = (offset: number, length: number) => {
     if (hasZeros) return;
     must("write", into.filename, offset, into.disk.writeZeroes(offset, length, true));
@@ -57,6 +70,7 @@ function copy(source: ImgImage, into: ImgImage, hasZeros: boolean): void {
         if (data) source.copyTo(into.disk, into.filename, from, to - from, offset + from);
         else zero(offset + from, to - from);
       }
+      show((offset + bytes.length) / source.size);
     }
   }
 }

@@ -12,18 +12,25 @@ import { OsError } from "../../ffi/errno.ts";
 import { fileStatus, O, openFile, type OwnedFd } from "../../ffi/fd.ts";
 import { resizeFile } from "../../ffi/memory.ts";
 import { parseOpts } from "../options/grammar.ts";
-import { parseBool, parseSize, parseUint } from "../options/values.ts";
-import { Arguments, common } from "./arguments.ts";
+import { parseBool, parseUint } from "../options/values.ts";
+import { Arguments, common, readSize } from "./arguments.ts";
 import { checkFormat, ImgImage } from "./image.ts";
 
 const SECTOR = 512;
-/** `-o` of each format. */
-const KNOWN: Readonly<Record<string, readonly string[]>> = {
-  raw: ["size"],
-  qcow2: [
-    ...["size", "cluster_size", "compat", "lazy_refcounts", "refcount_bits", "compression_type"],
-    ...["backing_file", "backing_fmt"],
-  ],
+const SIZE_HELP = { "size=<size>": "Virtual disk size" };
+/** `-o` of each format, as its help tells them. */
+const KNOWN: Readonly<Record<NewImage["format"], Readonly<Record<string, string>>>> = {
+  raw: SIZE_HELP,
+  qcow2: {
+    "backing_file=<str>": "File name of a base image",
+    "backing_fmt=<str>": "Image format of the base image",
+    "cluster_size=<size>": "qcow2 cluster size",
+    "compat=<str>": "Compatibility level (v2 [0.10] or v3 [1.1])",
+    "compression_type=<str>": "Compression method used for image cluster compression",
+    "lazy_refcounts=<bool (on/off)>": "Postpone refcount updates",
+    "refcount_bits=<num>": "Width of a reference count entry in bits",
+    ...SIZE_HELP,
+  },
 };
 
 /** What an image is made of. */
@@ -47,29 +54,45 @@ export function createCommand(argv: readonly string[]): number {
     unsafe: { type: "boolean", short: "u" },
     options: { type: "string", short: "o", multiple: true },
   });
+  const imageFormat = checkFormat(args.get("format") ?? "raw", "file format");
+  const { options, help } = readOptions(args.all("options"));
+  if (help) {
+    console.log(optionsHelp(imageFormat));
+    return 0;
+  }
   const [filename, size, ...rest] = args.rest;
   if (filename === undefined) throw new Error("Expecting image file name");
   if (rest.length > 0) throw new Error(`Unexpected argument: ${rest[0]}`);
-  const options = readOptions(args.all("options"));
   const [backing, format] = [args.get("backing"), args.get("backing-format")];
   if (backing !== undefined) options.set("backing_file", backing);
   if (format !== undefined) options.set("backing_fmt", format);
   const line = createImage({
     ...{ filename, options, unsafe: args.has("unsafe") },
-    format: checkFormat(args.get("format") ?? "raw"),
-    ...size !== undefined && { size: parseSize(size) },
+    format: imageFormat,
+    ...size !== undefined && { size: readSize(size) },
   });
   if (!args.has("quiet")) console.log(line);
   return 0;
 }
 
-/** `-o`, each of which may have several. */
-export function readOptions(texts: readonly string[]): Map<string, string> {
-  return new Map(
-    texts.flatMap((text) =>
-      [...parseOpts(text).entries].map(([name, value]) => [name, String(value)] as const)
+/** `-o`, each of which may have several, and whether one asks for help. */
+export function readOptions(
+  texts: readonly string[],
+): { readonly options: Map<string, string>; readonly help: boolean } {
+  const all = texts.map((text) => parseOpts(text));
+  const options = new Map(
+    all.flatMap(({ entries }) =>
+      [...entries].map(([name, value]) => [name, String(value)] as const)
     ),
   );
+  return { options, help: all.some(({ help }) => help) };
+}
+
+/** What `-o help` tells. */
+export function optionsHelp(format: NewImage["format"]): string {
+  const lines = Object.entries(KNOWN[format])
+    .map(([option, text]) => `  ${option.padEnd(22)} - ${text}`);
+  return [`Supported ${format} options:`, ...lines].join("\n");
 }
 
 /**
@@ -80,11 +103,12 @@ export function readOptions(texts: readonly string[]): Map<string, string> {
  */
 export function createImage(image: NewImage): string {
   const { filename, format, options } = image;
+  const known = Object.keys(KNOWN[format]).map((option) => option.split("=")[0]);
   for (const name of options.keys()) {
-    if (!KNOWN[format].includes(name)) throw new Error(`${filename}: Invalid parameter '${name}'`);
+    if (!known.includes(name)) throw new Error(`${filename}: Invalid parameter '${name}'`);
   }
   const given = options.get("size");
-  const size = image.size ?? (given === undefined ? sizeOfBacking(image) : parseSize(given));
+  const size = image.size ?? (given === undefined ? sizeOfBacking(image) : readSize(given));
   if (size === undefined) throw new Error(`${filename}: Image creation needs a size parameter`);
   return format === "raw" ? createRaw(filename, size) : createFormat(image, size);
 }
@@ -160,7 +184,9 @@ function readBacking({ filename, options }: NewImage): CreateOptions["backing"] 
   const [backing, format] = [options.get("backing_file"), options.get("backing_fmt")];
   if (backing === undefined) return undefined;
   if (format === undefined) {
-    throw new Error(`${filename}: Backing file specified without backing format`);
+    throw new Error(
+      `${filename}: Backing file specified without backing format: say -F raw or -F qcow2`,
+    );
   }
   return { filename: backing, format: checkFormat(format) };
 }
@@ -186,7 +212,7 @@ function readCreate(
   const compat = options.get("compat") ?? "1.1";
   const version = { "0.10": 2, v2: 2, "1.1": 3, v3: 3 }[compat];
   if (version !== 2 && version !== 3) throw new Error(`Invalid parameter '${compat}'`);
-  const clusterBits = Math.log2(parseSize(options.get("cluster_size") ?? "64k", "cluster_size"));
+  const clusterBits = Math.log2(readSize(options.get("cluster_size") ?? "64k", "cluster_size"));
   if (!Number.isInteger(clusterBits) || clusterBits < 9 || clusterBits > 21) {
     throw new Error("Cluster size must be a power of two between 512 and 2048k");
   }

@@ -60,7 +60,9 @@ export class ImgImage implements Disposable {
     } catch (error) {
       this[Symbol.dispose]();
       if (!(error instanceof Error)) throw error;
-      throw new Error(`Could not open '${filename}': ${error.message}`, { cause: error });
+      const where = `Could not open '${filename}': `;
+      if (error.message.startsWith(where)) throw error;
+      throw new Error(`${where}${error.message}`, { cause: error });
     }
   }
 
@@ -123,9 +125,9 @@ export function must(what: string, filename: string, offset: number, result: num
 }
 
 /** Checks a format's name. @throws {Error} in QEMU's words */
-export function checkFormat(format: string): "raw" | "qcow2" {
+export function checkFormat(format: string, what = "driver"): "raw" | "qcow2" {
   if (format === "raw" || format === "qcow2") return format;
-  throw new Error(`Unknown driver '${format}'`);
+  throw new Error(`Unknown ${what} '${format}': there are raw and qcow2`);
 }
 
 /** The format of a file whose first bytes tell it; raw else, and if it cannot be read. */

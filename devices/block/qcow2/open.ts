@@ -13,9 +13,14 @@ const MAX_CLUSTER_BITS = 21;
 /** The most images behind one another. */
 const MAX_CHAIN = 100;
 
-/** Reads the header of the image that a node is. @throws {Error} in QEMU's words */
-export function readFormat(file: Pick<BlockNode, "description">): Qcow2Format {
-  return readFormatOf(openStorage(file.description));
+/** Reads the header of the image that a node is. @throws {Error} in QEMU's words, that names the file */
+export function readFormat(file: Pick<BlockNode, "description" | "filename">): Qcow2Format {
+  try {
+    return readFormatOf(openStorage(file.description));
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    throw new Error(`Could not open '${file.filename}': ${error.message}`, { cause: error });
+  }
 }
 
 /** Reads an image's header. @throws {Error} in QEMU's words */
