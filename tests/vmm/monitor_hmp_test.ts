@@ -310,6 +310,23 @@ Deno.test("HmpSession keeps what is typed while a command runs for later", async
   assert.ok(output.endsWith("\r\nvm1\r\n(qemu) "));
 });
 
+Deno.test("info block shows a disk's limits, as QEMU prints them", async () => {
+  const { machine, type } = connect();
+  const none = { average: 0, max: 0, burstLength: 1 };
+  const limits = {
+    ...{ "bps-total": none, "bps-read": { ...none, average: 1000 }, "bps-write": none },
+    ...{ "iops-total": { ...none, average: 100, max: 500 }, "iops-read": none },
+    ...{ "iops-write": none, iopsSize: 4096 },
+  };
+  const blockDevices = [{ ...machine.blockDevices[0], throttle: { group: "g", limits } }];
+  Object.assign(machine, { blockDevices });
+  const line = "    I/O throttling:   bps=0 bps_rd=1000 bps_wr=0 bps_max=0 bps_rd_max=0" +
+    " bps_wr_max=0 iops=100 iops_rd=0 iops_wr=0 iops_max=500 iops_rd_max=0 iops_wr_max=0" +
+    " iops_size=4096 group=g\n";
+  assert.equal(await type("info block"), D0 + line);
+  assert.ok((await type("info block -v d0")).startsWith(`${D0}${line}\nImages:\n`));
+});
+
 const D0 = "d0 (#d0): disk.img (raw)\n    Attached to:      vb0\n" +
   "    I/O status:       nospace\n    Cache mode:       writethrough\n";
 const CD = "cd: [not inserted]\n    Removable device: not locked, tray closed\n";

@@ -3,10 +3,18 @@
  *
  * @module
  */
+import type { DriveThrottle } from "../../../devices/block/config.ts";
+import { shortLimits } from "../../options/throttle.ts";
 import type { BlockInfo, BlockNodeInfo, BlockStatistics } from "../block_info.ts";
 import type { HmpCommand } from "../context.ts";
 import { defineHmp } from "../hmp_command.ts";
 import { sizeText } from "../../size_text.ts";
+
+/** Limits in the order in which QEMU prints them. */
+const printedLimits = [
+  ...["bps", "bps_rd", "bps_wr", "bps_max", "bps_rd_max", "bps_wr_max"],
+  ...["iops", "iops_rd", "iops_wr", "iops_max", "iops_rd_max", "iops_wr_max", "iops_size"],
+];
 
 /** The sub-commands. */
 export const infoBlockCommands: readonly HmpCommand[] = [
@@ -48,7 +56,7 @@ function list(entries: [name: string, text: string][], wanted: string | undefine
 }
 
 function diskText(disk: BlockInfo, verbose: boolean): string {
-  const { device, node, qdev, ioStatus, writeback } = disk;
+  const { device, node, qdev, ioStatus, writeback, throttle } = disk;
   const name = device === ""
     ? node?.nodeName ?? qdev ?? "<anonymous>"
     : node
@@ -58,15 +66,21 @@ function diskText(disk: BlockInfo, verbose: boolean): string {
     (ioStatus === undefined || ioStatus === "ok" ? "" : `    I/O status:       ${ioStatus}\n`) +
     (qdev === undefined ? "    Removable device: not locked, tray closed\n" : "");
   if (!node) return `${name}: [not inserted]\n${attached}`;
-  return nodeText(node, name, verbose, writeback, attached);
+  return nodeText(node, name, verbose, { writeback, attached, throttle });
+}
+
+/** What is said of a node only as a disk. */
+interface DiskLines {
+  readonly writeback?: boolean;
+  readonly attached?: string;
+  readonly throttle?: DriveThrottle;
 }
 
 function nodeText(
   node: BlockNodeInfo,
   name: string,
   verbose: boolean,
-  writeback = true,
-  attached = "",
+  { writeback = true, attached = "", throttle }: DiskLines = {},
 ): string {
   const { filename, driver, readOnly, direct, noFlush, detectZeroes } = node;
   const cache = writeback ? "writeback" : "writethrough";
@@ -74,7 +88,14 @@ function nodeText(
     `    Cache mode:       ${cache}${direct ? ", direct" : ""}` +
     `${noFlush ? ", ignore flushes" : ""}\n` +
     (detectZeroes === "off" ? "" : `    Detect zeroes:    ${detectZeroes}\n`) +
+    (throttle ? throttleText(throttle) : "") +
     (verbose ? imageText(node) : "");
+}
+
+function throttleText(throttle: DriveThrottle): string {
+  const values = shortLimits(throttle.limits);
+  const text = printedLimits.map((name) => `${name}=${values[name] ?? 0}`).join(" ");
+  return `    I/O throttling:   ${text} group=${throttle.group}\n`;
 }
 
 function imageText({ filename, driver, size, allocated }: BlockNodeInfo): string {
