@@ -23,8 +23,19 @@ const refusals: [line: string, message: string][] = [
     " 'virtio-net-pci-non-transitional': say virtio-net-device",
   ],
   ["-device ahci-pci", "-device ahci-pci: 'ahci-pci' is not a valid device model name"],
-  ["-hda x", "-hda: invalid option, say -drive file=FILE,format=raw,if=virtio"],
-  ["--cdrom x", "--cdrom: invalid option, say -drive file=FILE,format=raw,if=virtio,media=cdrom"],
+  [
+    "-hda a,b.qcow2",
+    "-hda: invalid option, say -drive file=a,,b.qcow2,if=virtio,format=FORMAT with FORMAT raw or qcow2",
+  ],
+  [
+    "--cdrom -nographic",
+    "--cdrom: invalid option, say -drive file=FILE,if=virtio,media=cdrom,format=FORMAT with FORMAT raw" +
+    " or qcow2",
+  ],
+  [
+    "-fda",
+    "-fda: invalid option, say -drive file=FILE,if=virtio,format=FORMAT with FORMAT raw or qcow2",
+  ],
   ["-toString", "-toString: invalid option"],
   [
     "-netdev toString,id=n",

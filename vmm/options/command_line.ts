@@ -44,24 +44,25 @@ const options: ReadonlyMap<string, Option> = new Map(
     .flatMap((option) => option.names.map((name) => [name, option])),
 );
 
-const disk = "file=FILE,format=raw,if=virtio";
-/** Drives of other machines, and what to say instead of their options. */
-const drives: Readonly<Record<string, string>> = {
-  ...Object.fromEntries(
-    ["hda", "hdb", "hdc", "hdd", "sd", "fda", "fdb"].map((name) => [name, disk]),
-  ),
-  cdrom: `${disk},media=cdrom`,
-};
+/** Options for drives of other machines. */
+const drives = ["hda", "hdb", "hdc", "hdd", "sd", "fda", "fdb", "cdrom"];
 
-/** Finds an option by what the user typed, with one dash or two. */
-function findOption(word: string): Option {
+/** What to say instead of such an option; the image's format is the user's to know. */
+function driveHint(name: string, next: string): string {
+  const file = next === "" || next.startsWith("-") ? "FILE" : next.replaceAll(",", ",,");
+  const media = name === "cdrom" ? ",media=cdrom" : "";
+  return `, say -drive file=${file},if=virtio${media},format=FORMAT with FORMAT raw or qcow2`;
+}
+
+/** Finds an option by what the user typed, with one dash or two, before `next`. */
+function findOption(word: string, next = ""): Option {
   const name = /^--?(.*)$/s.exec(word)?.[1];
   if (name === undefined) {
     throw new OptionError(`${word}: unexpected argument, options begin with '-'`, true);
   }
   const option = options.get(name);
   if (option) return option;
-  const instead = Object.hasOwn(drives, name) ? `, say -drive ${drives[name]}` : "";
+  const instead = drives.includes(name) ? driveHint(name, next) : "";
   throw new OptionError(`${word}: invalid option${instead}`, true);
 }
 
@@ -99,7 +100,7 @@ export function parseCommandLine(
   const draft = new Draft(types);
   for (let i = 0; i < args.length; i++) {
     const word = args[i];
-    const option = findOption(word);
+    const option = findOption(word, args[i + 1]);
     let request: Request | void;
     if (option.argument) {
       const argument = args[++i];
