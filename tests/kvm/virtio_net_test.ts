@@ -67,7 +67,8 @@ kvmTest(
     assert.equal(view.netClients.length, 1);
     assert.throws(() => view.netdevDel("m"), { message: "Device 'm' not found" });
     assert.throws(() => view.netdevDel("n"), {
-      message: "Netdev 'n' is in use by 'card', which stays",
+      message: "Netdev 'n' is in use by 'card', and a card cannot be removed while the guest" +
+        " runs: set_link n off pulls its cable",
     });
     const refused = (bus: string) => ({ message: `Bus '${bus}' does not support hotplugging` });
     assert.throws(() => view.deviceDel("card"), refused("virtio-mmio-bus.23"));

@@ -65,6 +65,11 @@ export function setLink(vm: VirtualMachine, name: string, isUp: boolean): void {
 export function removeNetdev(vm: VirtualMachine, id: string): void {
   if (!vm.netdevs.backends.has(id)) throw deviceNotFound(id);
   const card = cardsOf(vm).find(({ properties }) => properties.netdev === id);
-  if (card) throw new QmpError(`Netdev '${id}' is in use by '${nameOf(vm, card)}', which stays`);
+  if (card) {
+    throw new QmpError(
+      `Netdev '${id}' is in use by '${nameOf(vm, card)}', and a card cannot be removed while the` +
+        ` guest runs: set_link ${id} off pulls its cable`,
+    );
+  }
   vm.netdevs.remove(id);
 }
