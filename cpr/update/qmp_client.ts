@@ -186,7 +186,14 @@ export class QmpClient implements Disposable {
 
   #take(line: string): void {
     const parsed = message.safeParse(parseJson(line));
-    if (!parsed.success) return this.#end();
+    if (!parsed.success) {
+      if (!this.#greeted) {
+        this.#greeting.reject(
+          new Error("It is no QMP socket, perhaps a human monitor's: name one of -qmp"),
+        );
+      }
+      return this.#end();
+    }
     const { data } = parsed;
     if ("QMP" in data) {
       // A second greeting: the connection stayed over an exec, and a new VMM begins anew.
