@@ -86,6 +86,7 @@ export function checkLimits(limits: ThrottleLimits): void {
     }
   }
   for (const name of limitNames) checkLimit(limits[name]);
+  if (limits.iopsSize < 0) throw new Error(`the iops size cannot be ${limits.iopsSize}`);
   if (limits.iopsSize > 0 && !limitNames.slice(3).some((name) => limits[name].average > 0)) {
     throw new Error("iops size requires an iops value to be set");
   }
@@ -96,7 +97,7 @@ function checkLimit({ average, max, burstLength }: Limit): void {
   if (!inRange(average) || !inRange(max)) {
     throw new Error(`bps/iops/max values must be within [0, ${MAX_VALUE}]`);
   }
-  if (burstLength === 0) throw new Error("the burst length cannot be 0");
+  if (burstLength <= 0) throw new Error(`the burst length cannot be ${burstLength}`);
   if (burstLength > 1 && max === 0) throw new Error("burst length set without burst rate");
   if (max > 0 && burstLength > MAX_VALUE / max) {
     throw new Error("burst length too high for this burst rate");

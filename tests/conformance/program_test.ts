@@ -39,6 +39,7 @@ const requests: [options: string[], firstLine: RegExp, anyLine: RegExp][] = [
   [["--version"], /^Denovo virtual machine monitor version /, /version/],
   [["-help"], /^usage: denovo \[options\]$/, /^-kernel /m],
   [["-h"], /^usage: denovo \[options\]$/, /^-qmp /m],
+  [["-help"], /^usage: denovo \[options\]$/, /^ +denovo img COMMAND /m],
   [["-machine", "help"], /^Supported machines are:$/, /^microvm\s.*\(default\)$/m],
   [["-M", "help"], /^Supported machines are:$/, /^microvm/m],
   [["-cpu", "help"], /^Available CPUs:$/, /^ {2}host /m],
@@ -63,7 +64,10 @@ for (const [options, firstLine, anyLine] of requests) {
 const K = ["-kernel", "KERNEL"];
 const mistakes: [options: string[], message: string][] = [
   [["-bogus"], "-bogus: invalid option"],
-  [["kernel"], "kernel: unexpected argument, options begin with '-'"],
+  [
+    ["updat"],
+    "updat: unexpected argument, options begin with '-'; only the first word may be update, state or img",
+  ],
   [["-kernel"], "-kernel: requires an argument"],
   [["-kernel", "/nonexistent"], "could not open kernel '/nonexistent': No such file or directory"],
   [

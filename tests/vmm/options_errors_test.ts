@@ -15,7 +15,11 @@ Deno.test("parseCommandLine() fails with one line that names the option", () => 
     ["-no-reboot=on", "-no-reboot=on: invalid option"],
     ["-kernel", "-kernel: requires an argument"],
     ["-S -m", "-m: requires an argument"],
-    ["disk.img", "disk.img: unexpected argument, options begin with '-'"],
+    [
+      "disk.img",
+      "disk.img: unexpected argument, options begin with '-'; only the first word may be update," +
+      " state or img",
+    ],
     ["-M pc", '-M pc: unsupported machine type: "pc", the one there is is microvm'],
     [
       "-machine type=q35",
@@ -149,7 +153,10 @@ Deno.test("parseCommandLine() fails with one line that names the option", () => 
     ["-daemonize -serial stdio", "-serial stdio: cannot use stdio with -daemonize"],
   ];
   for (const [line, message] of cases) assertFails(words(line), message);
-  assertFails([""], ": unexpected argument, options begin with '-'");
+  assertFails(
+    [""],
+    ": unexpected argument, options begin with '-'; only the first word may be update, state or img",
+  );
   assertFails(["-cpu", ""], "-cpu option cannot be empty");
   assertFails(
     ["-m", "a\nb"],

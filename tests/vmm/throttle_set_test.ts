@@ -62,8 +62,15 @@ Deno.test("-drive throttling takes QEMU's names, old and new", () => {
   const refused: [options: string, message: RegExp][] = [
     ["bps=1,bps_rd=1", /total values and read\/write values cannot be used at the same time/],
     ["bps=1,throttling.bps-total=1", /'throttling.bps-total' and its alias 'bps' can't be used/],
-    ["bps=x", /Parameter 'bps-total' expects/],
-    ["throttling.foo=1", /does not support the option 'throttling.foo'/],
+    ["bps=x", /: Parameter 'throttling.bps-total' expects a number, not 'x'$/],
+    ["throttling.iops-total=1M", /'throttling.iops-total' expects a number, not '1M'$/],
+    ["throttling.iops-total=", /'throttling.iops-total' expects a number, not ''$/],
+    ["iops=-1", /: bps\/iops\/max values must be within \[0, 1000000000000000\]$/],
+    ["iops=1,iops_max=2,iops_max_length=-1", /: the burst length cannot be -1$/],
+    ["iops=1,iops_size=-1", /: the iops size cannot be -1$/],
+    ["throttling.iops=1", /option 'throttling.iops': say throttling.iops-total$/],
+    ["throttling.bps_rd_max=1", /'throttling.bps_rd_max': say throttling.bps-read-max$/],
+    ["throttling.foo=1", /does not support the option 'throttling.foo'$/],
   ];
   for (const [options, message] of refused) {
     assert.throws(() => parse(`-drive ${NODE},id=d,${options}`), { message }, options);

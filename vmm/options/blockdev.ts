@@ -8,6 +8,7 @@ import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
 import { parseJson, parseKeyval } from "./grammar.ts";
 import { readValue, type Schema, type Values } from "./schema.ts";
+import { throttleHint } from "./throttle.ts";
 
 const common = {
   driver: "string",
@@ -258,7 +259,9 @@ export function readDriveNodes(
   root: string,
 ): BlockNodeConfig[] {
   const unknown = (name: string, driver: string) =>
-    new OptionError(`Block format '${driver}' does not support the option '${name}'`);
+    new OptionError(
+      `Block format '${driver}' does not support the option '${name}'${throttleHint(name)}`,
+    );
   return readNode({ entries, json: false, unknown }, "", root, {});
 }
 

@@ -58,7 +58,11 @@ function driveHint(name: string, next: string): string {
 function findOption(word: string, next = ""): Option {
   const name = /^--?(.*)$/s.exec(word)?.[1];
   if (name === undefined) {
-    throw new OptionError(`${word}: unexpected argument, options begin with '-'`, true);
+    throw new OptionError(
+      `${word}: unexpected argument, options begin with '-'; only the first word may be update, ` +
+        "state or img",
+      true,
+    );
   }
   const option = options.get(name);
   if (option) return option;

@@ -43,6 +43,8 @@ export function optionsHelp(): string {
   );
   const usage = "usage: denovo [options]\n       denovo update -qmp socket [options]" +
     "    replace the VMM of a running guest, see 'update -help'" +
-    "\n       denovo state FILE    print a saved state as JSON";
+    "\n       denovo state FILE    print a saved state as JSON" +
+    "\n       denovo img COMMAND [ARGUMENT]..." +
+    "    make, check, copy and change disk images, see 'img --help'";
   return [usage, ...groups].join("\n\n");
 }

@@ -12,13 +12,27 @@ import {
 } from "../../devices/block/throttle.ts";
 import type { DriveThrottle } from "../../devices/block/config.ts";
 import { OptionError } from "./error.ts";
-import { parseUint } from "./values.ts";
+import { parseInteger } from "./values.ts";
 
 /** The older names, which HMP and QMP use as well. */
 const shortNames: Readonly<Record<LimitName, string>> = {
   ...{ "bps-total": "bps", "bps-read": "bps_rd", "bps-write": "bps_wr" },
   ...{ "iops-total": "iops", "iops-read": "iops_rd", "iops-write": "iops_wr" },
 };
+
+/** Reads a number, which may be negative: that is out of range then. @throws OptionError in QEMU's words */
+function readNumber(name: string, text: string): number {
+  if (/^-?(0x[0-9a-f]+|0[0-7]*|[1-9]\d*)$/i.test(text)) return parseInteger(name, text);
+  throw new OptionError(`Parameter '${name}' expects a number, not '${text}'`);
+}
+
+/** What to say instead of a parameter that is an older name behind the newer prefix; empty for others. */
+export function throttleHint(parameter: string): string {
+  const [, short, end] = /^throttling\.([a-z]+(?:_rd|_wr)?)(|_max|_max_length)$/.exec(parameter) ??
+    [];
+  const limit = limitNames.find((name) => shortNames[name] === short);
+  return limit ? `: say throttling.${limit}${end.replaceAll("_", "-")}` : "";
+}
 
 /** Takes what is said about limits out of a drive's parameters. @throws OptionError in QEMU's words */
 export function takeThrottle(
@@ -33,7 +47,7 @@ export function takeThrottle(
       );
     }
     const text = value ?? older;
-    return text === undefined ? undefined : parseUint(name, text, 53);
+    return text === undefined ? undefined : readNumber(`throttling.${name}`, text);
   };
   const group = take("throttling.group");
   const given = limitNames.map((name) => {
