@@ -237,10 +237,12 @@ Deno.test("-drive makes nodes, a drive and, with if=virtio, a device", () => {
 });
 
 Deno.test("-drive, and devices without a disk, fail in QEMU's words", () => {
+  const noFile =
+    "Must specify either driver or file: say file=FILE,format=raw or file=FILE,format=qcow2";
   const image = "file=x,format=raw";
   const cases: [options: string, message: string][] = [
-    ["foo=bar", "Must specify either driver or file"],
-    ["format=raw", "Must specify either driver or file"],
+    ["foo=bar", noFile],
+    ["format=raw", noFile],
     [
       "file=x",
       "Image format was not specified for 'x': it is not guessed, add format=raw or " +

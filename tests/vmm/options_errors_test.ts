@@ -108,7 +108,12 @@ Deno.test("parseCommandLine() fails with one line that names the option", () => 
       "-device loader,file=f,cpu-num=2 -smp 2",
       "-device loader,file=f,cpu-num=2: Specified boot CPU#2 is nonexistent",
     ],
-    ["-object nope", "-object nope: Parameter 'qom-type' does not accept value 'nope'"],
+    [
+      "-object nope",
+      "-object nope: Parameter 'qom-type' does not accept value 'nope': there are iothread," +
+      " memory-backend-file, memory-backend-memfd, memory-backend-ram, memory-backend-shm," +
+      " rng-builtin, rng-random",
+    ],
     [
       "-object memory-backend-ram,id=a,size=1M -object memory-backend-shm,id=a,size=1M",
       "-object memory-backend-shm,id=a,size=1M: Duplicate ID 'a' for object",

@@ -22,6 +22,31 @@ const refusals: [line: string, message: string][] = [
     "-device virtio-net-pci-non-transitional: No 'PCI' bus found for device" +
     " 'virtio-net-pci-non-transitional': say virtio-net-device",
   ],
+  [
+    "-device virtio-blk,drive=d",
+    "-device virtio-blk,drive=d: No 'PCI' bus found for device 'virtio-blk-pci': say" +
+    " virtio-blk-device",
+  ],
+  ...([
+    ...[["ide-hd", "IDE", "blk"], ["scsi-hd", "SCSI", "blk"], ["nvme", "PCI", "blk"]],
+    ["e1000", "PCI", "net"],
+  ].map(([driver, bus, here]): [string, string] => [
+    `-device ${driver}`,
+    `-device ${driver}: No '${bus}' bus found for device '${driver}': say virtio-${here}-device`,
+  ])),
+  ["-device virtio-gpu", "-device virtio-gpu: 'virtio-gpu' is not a valid device model name"],
+  ["-device toString", "-device toString: 'toString' is not a valid device model name"],
+  [
+    "-drive help",
+    "-drive help: Must specify either driver or file: say file=FILE,format=raw or" +
+    " file=FILE,format=qcow2",
+  ],
+  [
+    "-object iothreads,id=i",
+    "-object iothreads,id=i: Parameter 'qom-type' does not accept value 'iothreads': there are" +
+    " iothread, memory-backend-file, memory-backend-memfd, memory-backend-ram," +
+    " memory-backend-shm, rng-builtin, rng-random",
+  ],
   ["-device ahci-pci", "-device ahci-pci: 'ahci-pci' is not a valid device model name"],
   [
     "-hda a,b.qcow2",

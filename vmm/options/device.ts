@@ -78,12 +78,34 @@ function readDriver(options: RawOptions): string {
   return String(driver);
 }
 
-/** A virtio device as a PCI card has a name of its own, and no place here. */
+/** Disks and cards of other machines: the bus that they are on. */
+const otherDisks: Readonly<Record<string, string>> = {
+  ...{ "ide-hd": "IDE", "ide-cd": "IDE", "scsi-hd": "SCSI", "scsi-cd": "SCSI" },
+  ...{ nvme: "PCI", "usb-storage": "usb-bus" },
+};
+const otherCards: Readonly<Record<string, string>> = {
+  ...{ e1000: "PCI", e1000e: "PCI", rtl8139: "PCI", pcnet: "PCI", ne2k_pci: "PCI", vmxnet3: "PCI" },
+};
+
+/** The bus that a device needs which is not here, and which device is here instead. */
+function elsewhere(
+  driver: string,
+): { readonly bus: string; readonly model: string; readonly here: string } | undefined {
+  // A virtio device as a PCI card has names of its own; QEMU's alias is the shortest.
+  const [, virtio, pci] = /^(virtio-.*?)(-pci(?:-(?:non-)?transitional)?)?$/.exec(driver) ?? [];
+  if (virtio !== undefined) {
+    return { bus: "PCI", model: `${virtio}${pci ?? "-pci"}`, here: `${virtio}-device` };
+  }
+  const [isDisk, isCard] = [otherDisks, otherCards].map((one) => Object.hasOwn(one, driver));
+  if (isDisk) return { bus: otherDisks[driver], model: driver, here: "virtio-blk-device" };
+  if (isCard) return { bus: otherCards[driver], model: driver, here: "virtio-net-device" };
+}
+
 function unknownDriver(driver: string, types: readonly DeviceType[]): OptionError {
-  const here = driver.replace(/-pci(-(non-)?transitional)?$/, "-device");
+  const other = elsewhere(driver);
   return new OptionError(
-    here !== driver && types.some(({ name }) => name === here)
-      ? `No 'PCI' bus found for device '${driver}': say ${here}`
+    other && types.some(({ name }) => name === other.here)
+      ? `No '${other.bus}' bus found for device '${other.model}': say ${other.here}`
       : `'${driver}' is not a valid device model name`,
   );
 }

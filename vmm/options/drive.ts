@@ -33,6 +33,8 @@ const FORMATS = ["raw", "qcow2"];
 const OTHER_FORMATS = ["qcow", "qed", "vdi", "vhdx", "vmdk", "vpc", "luks", "parallels"];
 /** Parameters of an image that are its file's. */
 const FILE_PARAMETERS = ["aio", "locking"];
+const NO_FILE =
+  "Must specify either driver or file: say file=FILE,format=raw or file=FILE,format=qcow2";
 const WRITE_ACTIONS: readonly ErrorAction[] = ["ignore", "enospc", "stop", "report"];
 const READ_ACTIONS: readonly ErrorAction[] = ["ignore", "stop", "report"];
 
@@ -41,7 +43,8 @@ class Parameters {
   readonly #entries: Map<string, string>;
 
   constructor(text: string) {
-    const { entries } = parseOpts(text);
+    const { entries, help } = parseOpts(text);
+    if (help) throw new OptionError(NO_FILE);
     this.#entries = new Map([...entries].map(([name, value]) => [name, String(value)]));
   }
 
@@ -186,7 +189,7 @@ function readNodes(
   if (given === undefined && filename === undefined && parameters.rest.size === 0) return undefined;
   const driver = given ?? "raw";
   if (isFormat(driver) && filename === undefined) {
-    throw new OptionError("Must specify either driver or file");
+    throw new OptionError(NO_FILE);
   }
   const alias = parameters.take("readonly");
   if (alias !== undefined && parameters.rest.has("read-only")) {

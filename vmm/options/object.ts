@@ -26,7 +26,12 @@ function typeOf(options: RawOptions): ObjectType {
   const name = options.entries.get("qom-type");
   if (name === undefined) throw missing("qom-type");
   const type = objectTypes.find((type) => type.name === name);
-  if (!type) throw new OptionError(`Parameter 'qom-type' does not accept value '${name}'`);
+  if (!type) {
+    const names = objectTypes.map((type) => type.name).join(", ");
+    throw new OptionError(
+      `Parameter 'qom-type' does not accept value '${name}': there are ${names}`,
+    );
+  }
   return type;
 }
 
