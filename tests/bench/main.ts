@@ -28,16 +28,44 @@ const parts: Readonly<Record<string, Part>> = {
   devices,
 };
 
+const usage = `usage: deno task bench -- [--quick] [PART...]
+       deno task bench -- pause [OPTION...]    see 'pause --help'
+
+Without a PART it measures all, and pause in its quick form.
+
+startup     from the start of a process to the guest's first instruction
+exits       exits a second, beside a C program that does the same ioctls
+stop        stopping and continuing a VM
+memory      resident memory without the guest's RAM
+lifecycle   creating and closing a VM
+linux       Linux until it is up, in turns with QEMU
+cpu         the software CPU: instructions, exits, Linux, in turns with QEMU's
+devices     disks and network cards, in turns with QEMU's
+pause       how long a guest stands still while its VMM is replaced
+
+--quick     fewer and shorter runs: shows that it works, the numbers are rough`;
+
+/** What is wrong with arguments, if anything is. */
+function complaint(args: readonly string[]): string | undefined {
+  const wrong = args.find((one) => one !== "--" && one !== "--quick" && !Object.hasOwn(parts, one));
+  if (wrong === undefined) return undefined;
+  return wrong.startsWith("-")
+    ? `Unknown option '${wrong}': --help lists those there are, 'pause --help' those of pause`
+    : `Unknown part '${wrong}': give any of ${[...Object.keys(parts), "pause"].join(", ")}`;
+}
+
 async function main(args: readonly string[]): Promise<number> {
   // It has options and files of its own.
   if (args.includes("pause")) return await pause(args.filter((arg) => arg !== "pause"));
+  if (args.includes("--help") || args.includes("-h")) {
+    console.log(usage);
+    return 0;
+  }
   const quick = args.includes("--quick");
   const named = args.filter((argument) => !argument.startsWith("-"));
-  const unknown = args.find((a) => a !== "--" && a !== "--quick" && !(a in parts));
-  if (unknown !== undefined) {
-    console.error(
-      `Unknown part '${unknown}': give any of ${[...Object.keys(parts), "pause"].join(", ")}`,
-    );
+  const wrong = complaint(args);
+  if (wrong !== undefined) {
+    console.error(wrong);
     return 1;
   }
   const measurements: Measurement[] = [];

@@ -14,10 +14,12 @@ const FIRST_WITH_EXEC = [10, 2] as const;
 
 /** QEMU's version, e.g. `11.1.3`. @throws {Error} if there is none or it is too old */
 export async function qemuVersion(path: string): Promise<string> {
-  const command = new Deno.Command(path, { args: ["--version"], stderr: "null" });
-  const output = await command.output().catch((error) => {
+  let output: Deno.CommandOutput;
+  try {
+    output = await new Deno.Command(path, { args: ["--version"], stderr: "null" }).output();
+  } catch (error) {
     throw new Error(`--qemu '${path}' cannot be started: ${(error as Error).message}`);
-  });
+  }
   const text = new TextDecoder().decode(output.stdout);
   const version = text.match(/^QEMU emulator version ([\d.]+)/)?.[1];
   if (version === undefined) {
