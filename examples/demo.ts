@@ -150,6 +150,19 @@ function isAlive(pid: number): boolean {
   }
 }
 
+/** Ends all VMMs of this demo, one that an update has left among them; their options name its folder. */
+function endAll(): void {
+  for (const { name } of Deno.readDirSync("/proc")) {
+    const pid = Number(name);
+    if (!(pid > 0) || pid === Deno.pid) continue;
+    try {
+      if (Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(folder)) Deno.kill(pid, "SIGKILL");
+    } catch {
+      // It has ended.
+    }
+  }
+}
+
 /** Fails when the VMM ends; what it had to say it has said on stderr, which is ours. */
 async function untilVmmEnds(): Promise<never> {
   while (updating || isAlive(vmm)) await sleep(50);
@@ -187,7 +200,7 @@ try {
   console.log("\n--- the end: the guest was never restarted");
 } catch (error) {
   console.error(`demo: ${(error as Error).message}`);
-  if (isAlive(vmm)) Deno.kill(vmm, "SIGKILL");
+  endAll();
   status = 1;
 } finally {
   await Deno.remove(folder, { recursive: true });

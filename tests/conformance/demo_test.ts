@@ -1,6 +1,8 @@
 /** The demo, as the README says to run it. */
 import assert from "node:assert/strict";
-import { kvmTest } from "./program.ts";
+import { spawn } from "../../ffi/process.ts";
+import { isAlive, kvmTest, Laboratory, processesOf, until } from "./program.ts";
+import { commandLine } from "./update_testing.ts";
 
 const demo = new URL("../../examples/demo.ts", import.meta.url).pathname;
 
@@ -33,3 +35,30 @@ kvmTest(
     assert.ok(ticks.every((tick, i) => i === 0 || tick > ticks[i - 1]), told);
   },
 );
+
+kvmTest("a demo that fails leaves no process behind that has its options", async () => {
+  await using lab = await Laboratory.open();
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", demo, "-D", lab.path("log")],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const output = child.output();
+  const kernels = () =>
+    processesOf(lab).map((pid) => {
+      const kernel = commandLine(pid).split("\0").find((word) => word.endsWith("/guest.elf"));
+      return { pid, kernel };
+    }).filter(({ kernel }) => kernel !== undefined);
+  await until(() => kernels().length > 0, () => "the demo's VMM");
+  const [{ pid, kernel }] = kernels();
+  // As a helper of cpr-exec does, which nobody knows of when an update fails too early.
+  using left = spawn(["tail", "-n", "0", "-f", kernel!]);
+  Deno.kill(pid, "SIGKILL");
+  const { code, stderr } = await output;
+  const said = new TextDecoder().decode(stderr);
+  assert.equal(code, 1, said);
+  assert.match(said, /^demo: /m);
+  assert.deepEqual(left.wait(), { signal: 9 });
+  assert.deepEqual(processesOf(lab).filter(isAlive), []);
+});
