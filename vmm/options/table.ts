@@ -45,6 +45,6 @@ export function optionsHelp(): string {
     "    replace the VMM of a running guest, see 'update -help'" +
     "\n       denovo state FILE    print a saved state as JSON" +
     "\n       denovo img COMMAND [ARGUMENT]..." +
-    "    make, check, copy and change disk images, see 'img --help'";
+    "    make, check, copy and change images, see 'img --help'";
   return [usage, ...groups].join("\n\n");
 }
