@@ -37,9 +37,10 @@ kvmTest("`bench pause` sees an update from the guest, from outside, and by the V
       ["Denovo exec", 0, 0],
       ["Denovo exec", 1, 1],
     ]);
-    for (const { gapUs, floorUs, observedUs, atStopUs, afterUs, xPauseUs, windowMs } of runs) {
+    for (const run of runs) {
+      const { gapUs, floorUs, observedUs, atStopUs, afterUs, xPauseUs, windowMs } = run;
       assert.ok(gapUs! > 0 && gapUs! <= windowMs! * 1000, `${gapUs} us in ${windowMs} ms`);
-      assert.ok(floorUs! > 0 && observedUs! > 0 && xPauseUs! > 0);
+      assert.ok(floorUs! > 0 && observedUs! > 0 && xPauseUs! > 0, JSON.stringify(run));
       // The same cycles, converted in two ways.
       assert.ok(atStopUs! > 0 && atStopUs! <= gapUs! + 1, `${atStopUs} of ${gapUs} us`);
       assert.ok(Number.isFinite(afterUs));

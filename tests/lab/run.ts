@@ -7,12 +7,13 @@ import { addRun, summaryOf, type Sums } from "../sums.ts";
 import { LabGone } from "./client.ts";
 import { NoLab } from "./host.ts";
 import { putTree, runCommand } from "./inside.ts";
+import { findAstray, watchGuests } from "./astray.ts";
 import { makeLab } from "./recipe.ts";
 import { nameFilter } from "./slice.ts";
 import { LabVm } from "./vm.ts";
 
-/** Milliseconds after which a file's tests hang. */
-const FILE_LIMIT_MS = 40 * 60_000;
+/** Milliseconds after which a file's tests hang, all of them or those of the slice. */
+const FILE_LIMIT_MS = { whole: 40 * 60_000, slice: 8 * 60_000 };
 /** Milliseconds that the lab slice may take in all: it is part of what CI has an hour for. */
 export const SLICE_LIMIT_MS = 30 * 60_000;
 
@@ -27,6 +28,8 @@ export interface Place extends AsyncDisposable {
   readonly port: number;
   /** What can be known of it where it stands still, in lines. */
   state(): Promise<string>;
+  /** What shows that its emulator has lost a guest; undefined if nothing does. */
+  astray(): Promise<string | undefined>;
 }
 
 /** Labs that may stand still in one run: the emulator's fault, which is told, and not the tests'. */
@@ -60,7 +63,8 @@ class Labs implements AsyncDisposable {
 
 /**
  * Runs tests, file by file, in a lab of their own. Where there can be no lab they count as skipped. A
- * lab that ends or stands still is ended, and the file is run once more in a new one.
+ * lab that ends, stands still or has lost a guest (see `astray.ts`) is ended, and the file is run once
+ * more in a new one.
  *
  * @param options further options for `deno test`
  * @param limitMs milliseconds after which what has not ended has failed
@@ -96,7 +100,13 @@ async function bootWithTree(): Promise<Place> {
   const vm = await LabVm.boot(await makeLab(), false);
   try {
     await putTree(vm.port);
-    return vm;
+    await watchGuests(vm.port);
+    return {
+      port: vm.port,
+      state: () => vm.state(),
+      astray: () => findAstray(vm.port),
+      [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose](),
+    };
   } catch (error) {
     await vm[Symbol.asyncDispose]();
     throw error;
@@ -118,8 +128,10 @@ async function runFile(
     if (start >= deadline) return "the lab's time is over";
     let text: string, status: number;
     try {
-      const { port } = await labs.place();
-      ({ text, status } = await output(port, argv, Math.min(deadline - start, FILE_LIMIT_MS)));
+      const place = await labs.place();
+      const limit = names === undefined ? FILE_LIMIT_MS.whole : FILE_LIMIT_MS.slice;
+      ({ text, status } = await output(place.port, argv, Math.min(deadline - start, limit)));
+      await assertNoneAstray(place, text, status);
     } catch (error) {
       if (!(error instanceof LabGone) && !(error instanceof NoLab)) throw error;
       if (await labs.failed(`${file}: ${error.message}`)) continue;
@@ -131,6 +143,16 @@ async function runFile(
     checkAllRan(sums, text, file, names);
     return undefined;
   }
+}
+
+/** @throws {LabGone} if tests have failed in a lab whose emulator has lost a guest meanwhile */
+async function assertNoneAstray(place: Place, text: string, status: number): Promise<void> {
+  const astray = await place.astray();
+  if (astray === undefined) return;
+  const told = `the emulator has lost a guest, which has the lab's own state: ${astray}`;
+  if (status === 0) return console.log(`lab: ${told}`);
+  console.log(text.trimEnd());
+  throw new LabGone(told);
 }
 
 /** Whoever renames a test renames it in the slice too: else a promise goes unproven. */

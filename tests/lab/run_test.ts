@@ -12,7 +12,7 @@ const FAILED = "FAILED | 0 passed | 1 failed (1s)\n";
 type Answers = (file: string) => string | undefined;
 
 /** A lab that answers, and counts itself among those that are up. */
-function fakeLab(answer: Answers, up: Set<Place>): Place {
+function fakeLab(answer: Answers, up: Set<Place>, astray?: string): Place {
   const listener = Deno.listen({ port: 0 });
   const serve = async (connection: Deno.Conn) => {
     const writer = new FrameWriter(connection.writable);
@@ -32,6 +32,7 @@ function fakeLab(answer: Answers, up: Set<Place>): Place {
   const place: Place = {
     port: (listener.addr as Deno.NetAddr).port,
     state: () => Promise.resolve("Kernel panic"),
+    astray: () => Promise.resolve(astray),
     async [Symbol.asyncDispose]() {
       listener.close();
       await served.catch(() => {});
@@ -43,7 +44,7 @@ function fakeLab(answer: Answers, up: Set<Place>): Place {
 }
 
 /** Runs files in labs of which each answers in its way. */
-async function runIn(labs: Answers[], files: string[]) {
+async function runIn(labs: Answers[], files: string[], astray: readonly string[] = []) {
   const sums: Sums = { passed: 0, failed: 0, skipped: 0 };
   const up = new Set<Place>();
   let booted = 0;
@@ -51,7 +52,7 @@ async function runIn(labs: Answers[], files: string[]) {
     assert.equal(up.size, 0, "one lab at a time");
     const answer = labs[booted++];
     if (!answer) return Promise.reject(new NoLab("The lab did not come up"));
-    return Promise.resolve(fakeLab(answer, up));
+    return Promise.resolve(fakeLab(answer, up, astray[booted - 1]));
   };
   const said: string[] = [];
   const { log } = console;
@@ -100,4 +101,18 @@ Deno.test("runInLab() skips where there can be no lab, and fails where the next 
   assert.deepEqual(none.numbers, [0, 0, 2]);
   assert.match(none.said, /^SKIPPED: 2 tests .*: The lab did not come up$/);
   assert.deepEqual((await runIn([ends], ["tests/a", "tests/b"])).numbers, [0, 2, 0]);
+});
+
+Deno.test("runInLab() runs again what has failed where the emulator has lost a guest, and tells it", async () => {
+  const lost = await runIn([() => FAILED, passes], ["tests/a", "tests/b"], ["vcpu 0 reason npf"]);
+  assert.deepEqual(lost.numbers, [2, 0, 0]);
+  assert.equal(lost.booted, 2);
+  assert.match(lost.said, /the emulator has lost a guest, .*: vcpu 0 reason npf/);
+  // What has passed all the same has passed.
+  const passed = await runIn([passes], ["tests/a"], ["vcpu 0 reason npf"]);
+  assert.deepEqual([passed.numbers, passed.booted], [[1, 0, 0], 1]);
+  assert.match(passed.said, /the emulator has lost a guest/);
+  // And a lab that loses them all the time proves nothing.
+  const always = await runIn(Array(9).fill(() => FAILED), ["tests/a"], Array(9).fill("vcpu 0"));
+  assert.deepEqual([always.numbers, always.booted], [[0, 1, 0], 3]);
 });
