@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { existsSync } from "node:fs";
 import { Reactor } from "../../ffi/reactor.ts";
 import type { MachineConfig } from "../../vmm/config.ts";
 import { inTransit, type RunState } from "../../vmm/run_state.ts";
@@ -280,15 +281,5 @@ function isSame(server: Server, address: QmpAddress, vmm: VmmProcess): boolean {
 
 /** Whether the software CPU will run a machine's guest: by its options, or as there is no KVM. */
 function computes({ accelerators }: MachineConfig): boolean {
-  return accelerators[0] === "tcg" || !isThere("/dev/kvm");
-}
-
-function isThere(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
+  return accelerators[0] === "tcg" || !existsSync("/dev/kvm");
 }
