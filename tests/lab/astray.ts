@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { runCommand } from "./inside.ts";
+import { Output, runCommand } from "./inside.ts";
 
 /** Has the lab's kernel note exits of guests that are within its own `__svm_vcpu_run`, which has VMRUN. */
 const ARM = `
@@ -26,14 +26,10 @@ sed -n 's/.*kvm_exit: //p' /sys/kernel/tracing/trace | head -n 1
 echo >/sys/kernel/tracing/trace`;
 
 async function inLab(port: number, command: string): Promise<string> {
-  const decoder = new TextDecoder();
-  let text = "";
-  const add = (data: Uint8Array) => {
-    text += decoder.decode(data, { stream: true });
-  };
-  const status = await runCommand(port, ["sh", "-c", command], { stdout: add, stderr: add });
-  if (status !== 0) throw new Error(`The lab cannot watch its guests: ${text}`);
-  return text.trim();
+  const output = new Output();
+  const status = await runCommand(port, ["sh", "-c", command], output);
+  if (status !== 0) throw new Error(`The lab cannot watch its guests: ${output.text}`);
+  return output.text.trim();
 }
 
 /** Has a lab watch its guests. @throws {Error} if its kernel cannot */

@@ -37,6 +37,19 @@ export function runCommand(
   return runInside(port, { argv, cwd: TREE, env: { ...env, ...more } }, streams, signal);
 }
 
+/** Collects a command's output: both streams in the order in which they come. */
+export class Output implements Streams {
+  readonly #decoder = new TextDecoder();
+  /** What has come so far. */
+  text = "";
+  readonly stdout = (data: Uint8Array): void => this.#add(data);
+  readonly stderr = (data: Uint8Array): void => this.#add(data);
+
+  #add(data: Uint8Array): void {
+    this.text += this.#decoder.decode(data, { stream: true });
+  }
+}
+
 /** Puts the working tree, and Linux if there is one, into a lab. */
 export async function putTree(port: number): Promise<void> {
   await step("putting the working tree in", async () => {

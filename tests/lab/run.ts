@@ -6,7 +6,7 @@
 import { addRun, summaryOf, type Sums } from "../sums.ts";
 import { LabGone } from "./client.ts";
 import { NoLab } from "./host.ts";
-import { putTree, runCommand } from "./inside.ts";
+import { Output, putTree, runCommand } from "./inside.ts";
 import { findAstray, watchGuests } from "./astray.ts";
 import { makeLab } from "./recipe.ts";
 import { nameFilter } from "./slice.ts";
@@ -130,7 +130,7 @@ async function runFile(
     try {
       const place = await labs.place();
       const limit = names === undefined ? FILE_LIMIT_MS.whole : FILE_LIMIT_MS.slice;
-      ({ text, status } = await output(place.port, argv, Math.min(deadline - start, limit)));
+      ({ text, status } = await runTests(place.port, argv, Math.min(deadline - start, limit)));
       await assertNoneAstray(place, text, status);
     } catch (error) {
       if (!(error instanceof LabGone) && !(error instanceof NoLab)) throw error;
@@ -168,21 +168,17 @@ function checkAllRan(sums: Sums, text: string, file: string, names?: readonly st
  *
  * @throws {LabGone} once what there was is shown
  */
-async function output(port: number, argv: readonly string[], limitMs: number) {
-  const decoder = new TextDecoder();
-  let text = "";
-  const add = (data: Uint8Array) => {
-    text += decoder.decode(data, { stream: true });
-  };
+async function runTests(port: number, argv: readonly string[], limitMs: number) {
+  const output = new Output();
   try {
     const signal = AbortSignal.timeout(Math.ceil(limitMs));
-    const status = await runCommand(port, argv, { stdout: add, stderr: add }, { signal });
-    return { text, status };
+    const status = await runCommand(port, argv, output, { signal });
+    return { text: output.text, status };
   } catch (error) {
     if (error instanceof LabGone) {
-      console.log(text.trimEnd());
+      console.log(output.text.trimEnd());
       throw error;
     }
-    return { text: `${text}\nlab: ${(error as Error).message}`, status: 1 };
+    return { text: `${output.text}\nlab: ${(error as Error).message}`, status: 1 };
   }
 }
