@@ -9,6 +9,7 @@
  */
 import { type UpdateMode, updateVmm } from "../mod.ts";
 import { layout, programs } from "../tests/guests/programs.ts";
+import { isAlive, processesNaming } from "../tests/processes.ts";
 import { QmpClient } from "./qmp_client.ts";
 
 const modes: readonly { readonly mode: UpdateMode; readonly text: string }[] = [
@@ -141,22 +142,11 @@ async function converse(terminal: Terminal): Promise<void> {
   await updates;
 }
 
-/** Whether a process is there, other than as a zombie. */
-function isAlive(pid: number): boolean {
-  try {
-    return !/^State:\s+[ZX]/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
-  } catch {
-    return false;
-  }
-}
-
 /** Ends all VMMs of this demo, one that an update has left among them; their options name its folder. */
 function endAll(): void {
-  for (const { name } of Deno.readDirSync("/proc")) {
-    const pid = Number(name);
-    if (!(pid > 0) || pid === Deno.pid) continue;
+  for (const pid of processesNaming(folder)) {
     try {
-      if (Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(folder)) Deno.kill(pid, "SIGKILL");
+      Deno.kill(pid, "SIGKILL");
     } catch {
       // It has ended.
     }

@@ -18,3 +18,16 @@ export function isAlive(pid: number): boolean {
     throw error;
   }
 }
+
+/** The other processes whose command lines name a folder, in ascending order. */
+export function processesNaming(folder: string): number[] {
+  const names = (pid: number) => {
+    try {
+      return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(folder);
+    } catch {
+      return false;
+    }
+  };
+  const all = Array.from(Deno.readDirSync("/proc"), ({ name }) => Number(name));
+  return all.filter((pid) => pid > 0 && pid !== Deno.pid && names(pid)).sort((a, b) => a - b);
+}

@@ -10,6 +10,7 @@ import { O, openFile } from "../../ffi/fd.ts";
 import { type ChildProcess, type ExitStatus, spawn, type SpawnOptions } from "../../ffi/process.ts";
 import { describeCheck, layout, type ProgramName, programs } from "../guests/programs.ts";
 import { patience } from "../patience.ts";
+import { processesNaming } from "../processes.ts";
 
 import { testAccelerator, withoutNotice } from "../needs_kvm.ts";
 import type { AcceleratorName } from "../../vmm/accel/accelerator.ts";
@@ -316,15 +317,7 @@ function acceleratorOptions(accel?: AcceleratorName): string[] {
 
 /** The processes whose command lines name a laboratory's folder, in ascending order. */
 export function processesOf({ folder }: Laboratory): number[] {
-  const isOurs = (pid: number) => {
-    try {
-      return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(folder);
-    } catch {
-      return false;
-    }
-  };
-  const all = [...Deno.readDirSync("/proc")].map(({ name }) => Number(name));
-  return all.filter((pid) => pid > 0 && pid !== Deno.pid && isOurs(pid)).sort((a, b) => a - b);
+  return processesNaming(folder);
 }
 
 /** A folder, and the VMMs that live in it; everything ends with it. */
