@@ -9,7 +9,8 @@
  * Further options go to `deno test`.
  *
  * Two processes at a time: much of a test is waiting for something that must not happen. Files that
- * start VMs have a process each; what a file prints comes when it is done.
+ * start VMs have a process each; what a file prints comes when it is done. What fails gets a second
+ * look (`second_look.ts`).
  *
  * @module
  */
@@ -17,6 +18,7 @@ import { runInLab, SLICE_LIMIT_MS } from "./lab/run.ts";
 import { slice } from "./lab/slice.ts";
 // Says why tests are skipped; test processes, which are told to be quiet, do not show it.
 import { noKvm } from "./needs_kvm.ts";
+import { lookAgain, type TestRun } from "./second_look.ts";
 import { addRun } from "./sums.ts";
 
 /** Tests of pure parts, and the examples in doc comments: a process for each line. */
@@ -73,6 +75,7 @@ const PROCESSES = Math.min(2, navigator.hardwareConcurrency);
 
 const root = new URL("..", import.meta.url).pathname;
 const sums = { passed: 0, failed: 0, skipped: 0 };
+const unsteady: string[] = [];
 const PLACES = ["--here", "--slice", "--lab"];
 const places = Deno.args.filter((word) => PLACES.includes(word));
 const options = Deno.args.filter((word) => !PLACES.includes(word));
@@ -94,8 +97,8 @@ function news(text: string): string {
   return text.split("\n").filter(isNew).join("\n");
 }
 
-/** Runs test files in a process of their own, and adds to the sums. */
-async function run(what: readonly string[], env: Record<string, string> = {}): Promise<void> {
+/** Runs test files in a process of their own. */
+async function run(what: readonly string[], env: Record<string, string> = {}): Promise<TestRun> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["test", "-A", "--no-check", "--quiet", ...what, ...options],
     cwd: root,
@@ -103,10 +106,11 @@ async function run(what: readonly string[], env: Record<string, string> = {}): P
   }).output();
   const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
   console.log(news(text.trimEnd()));
-  addRun(sums, text, success);
+  const name = [...what, ...Object.values(env)].join(" ");
+  return { name, text, success, repeat: () => run(what, env) };
 }
 
-/** Runs what can run on this machine. */
+/** Runs what can run on this machine, and adds to the sums. */
 async function runHere(): Promise<void> {
   const queue = [
     ...[running, ...together, ...alone.flatMap(testFiles).map((file) => [file])]
@@ -115,11 +119,17 @@ async function runHere(): Promise<void> {
       run([file], { DENOVO_TEST_ACCEL: "tcg" })
     ),
   ];
+  const failed: TestRun[] = [];
+  const count = (ended: TestRun) => {
+    if (ended.success) addRun(sums, ended.text, true);
+    else failed.push(ended);
+  };
   const work = async () => {
-    for (let next = queue.shift(); next; next = queue.shift()) await next();
+    for (let next = queue.shift(); next; next = queue.shift()) count(await next());
   };
   await Promise.all(Array.from({ length: PROCESSES }, work));
-  await run([quiet]);
+  count(await run([quiet]));
+  unsteady.push(...await lookAgain(failed, sums));
 }
 
 if (places.length === 0 || places.includes("--here")) await runHere();
@@ -128,5 +138,6 @@ if (places.includes("--lab")) {
   const files = [...alone.flatMap(testFiles), quiet, ...alsoInLab];
   await runInLab(files.map((file) => ({ file })), sums, options);
 }
+unsteady.forEach((line) => console.log(line));
 console.log(`${sums.passed} passed, ${sums.failed} failed, ${sums.skipped} skipped`);
 Deno.exit(sums.failed > 0 || sums.passed === 0 ? 1 : 0);
