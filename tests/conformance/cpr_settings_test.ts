@@ -1,5 +1,6 @@
 /** Modes, capabilities and the process around a live update: what may be set when, and what stays. */
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import {
   beginTransfer,
   execUpdate,
@@ -197,7 +198,7 @@ kvmTest("a daemon keeps its process id and its pidfile through cpr-exec", async 
       assert.equal(Deno.readTextFileSync(pidfile), `${pid}\n`);
     }
     using qmp = await QmpClient.to(qmpPath);
-    assert.ok(exists(`/proc/${pid}`));
+    assert.ok(existsSync(`/proc/${pid}`));
     assert.deepEqual(await qmp.execute("query-name"), { name: "daemon" });
     assert.deepEqual(await qmp.execute("query-uuid"), {
       UUID: "12345678-9abc-def0-1234-56789abcdef0",
@@ -205,20 +206,11 @@ kvmTest("a daemon keeps its process id and its pidfile through cpr-exec", async 
     assert.equal((await qmp.execute("query-migrate")).status, "completed");
     await qmp.execute("quit");
     await qmp.connection.end();
-    await until(() => !exists(pidfile), () => `the end of ${pidfile}`);
+    await until(() => !existsSync(pidfile), () => `the end of ${pidfile}`);
   } finally {
-    if (exists(`/proc/${pid}`)) Deno.kill(pid, "SIGKILL");
+    if (existsSync(`/proc/${pid}`)) Deno.kill(pid, "SIGKILL");
   }
 });
-
-function exists(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 kvmTest("`migrate-incoming` ends the VM when the state is bad, unless told otherwise", async () => {
   await using lab = await Laboratory.open();

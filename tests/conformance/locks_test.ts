@@ -1,5 +1,6 @@
 /** Of some things there may be one: what a live VMM has is not taken from it by another. */
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { O, openFile } from "../../ffi/fd.ts";
 import { lockFile } from "../../ffi/file_lock.ts";
 import {
@@ -17,16 +18,6 @@ const BUSY = "cannot create PID file: Cannot lock pid file: Resource temporarily
 
 function pidIn(path: string): number {
   return Number(Deno.readTextFileSync(path));
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }
 
 /** A VMM with the pidfile that another has is refused, and leaves it alone. */
@@ -52,13 +43,13 @@ kvmTest("a pidfile is one VMM's for as long as it lives", async () => {
   await until(() => pidIn(pidfile) === first.vmm.child.pid, () => "the pidfile");
   await assertRefused(lab, pidfile, first.vmm.child.pid);
   await quits(first.vmm, first.qmp);
-  assert.equal(exists(pidfile), false);
+  assert.equal(existsSync(pidfile), false);
   const next = await lab.run("next", { options });
   next.vmm.kill();
   const last = await lab.run("last", { options });
   await until(() => pidIn(pidfile) === last.vmm.child.pid, () => "the pidfile");
   await quits(last.vmm, last.qmp);
-  assert.equal(exists(pidfile), false);
+  assert.equal(existsSync(pidfile), false);
 });
 
 kvmTest("a VMM that does not come up leaves no pidfile behind", async () => {
@@ -66,7 +57,7 @@ kvmTest("a VMM that does not come up leaves no pidfile behind", async () => {
   const pidfile = lab.path("pid");
   const vmm = lab.startWith("vmm", ["-kernel", "/nonexistent", "-pidfile", pidfile]);
   assert.deepEqual(await vmm.ended(), { code: 1 });
-  assert.equal(exists(pidfile), false);
+  assert.equal(existsSync(pidfile), false);
 });
 
 kvmTest("a successor takes the pidfile's lock over with the guest, and keeps it", async () => {
@@ -79,7 +70,7 @@ kvmTest("a successor takes the pidfile's lock over with the guest, and keeps it"
   await quits(old.vmm, old.qmp);
   await assertRefused(lab, pidfile, next.vmm.child.pid);
   await quits(next.vmm, next.qmp);
-  assert.equal(exists(pidfile), false);
+  assert.equal(existsSync(pidfile), false);
 });
 
 kvmTest("a successor that fails leaves the pidfile as it was", async () => {
@@ -105,7 +96,7 @@ for (const relay of ["on", "off"]) {
     await next.assertGuestRuns();
     await assertRefused(lab, pidfile, vmm.child.pid);
     await quits(vmm, next);
-    assert.equal(exists(pidfile), false);
+    assert.equal(existsSync(pidfile), false);
   });
 }
 
@@ -155,14 +146,14 @@ kvmTest("one VMM does not take a socket from itself", async () => {
   const vmm = lab.start("vmm", { options: ["-monitor", `unix:${path},server=on,wait=off`] });
   assert.deepEqual(await vmm.ended(), { code: 1 });
   assert.match(vmm.output, /Address already in use$/m);
-  assert.equal(exists(path), false);
+  assert.equal(existsSync(path), false);
 });
 
 kvmTest("a socket's file that a killed VMM left is replaced", async () => {
   await using lab = await Laboratory.open();
   const first = await lab.run("first");
   first.vmm.kill();
-  assert.equal(exists(first.vmm.qmpPath), true);
+  assert.equal(existsSync(first.vmm.qmpPath), true);
   const second = await lab.run("second", { qmp: "first" });
   assert.equal(await second.qmp.runState(), "running");
 });

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { existsSync } from "node:fs";
 import { sleep } from "../program.ts";
 import type { Mode } from "./results.ts";
 import { type MigrateInfo, until, VmmProcess } from "./vmm_process.ts";
@@ -61,7 +62,7 @@ class Transfer implements Update {
     const [main, cpr] = this.#channels;
     const incoming = ["-incoming", `unix:${main.addr.path}`, "-incoming", JSON.stringify(cpr)];
     this.#next = new VmmProcess(this.old.command, this.context.path("qmp"), incoming);
-    await until(() => exists(cpr.addr.path), `the successor's cpr socket`);
+    await until(() => existsSync(cpr.addr.path), `the successor's cpr socket`);
     await sleep(SETTLE_MS);
     await this.old.execute("migrate-set-parameters", { mode: "cpr-transfer" });
   }
@@ -166,14 +167,4 @@ async function chooseReboot(vmm: VmmProcess): Promise<void> {
     capabilities: [{ capability: "x-ignore-shared", state: true }],
   });
   await vmm.execute("migrate-set-parameters", { mode: "cpr-reboot" });
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }
