@@ -19,6 +19,7 @@ import {
 } from "./packet.ts";
 import { REGISTER_COUNT, targetDescription } from "./registers.ts";
 import type { DebugTarget, Resume, StopReason } from "./target.ts";
+import { littleEndian, parseAddress, parseRange } from "./words.ts";
 
 const OK = "OK";
 /** EINVAL, EFAULT, ENOSPC as errno numbers in hexadecimal. */
@@ -157,7 +158,7 @@ export class GdbSession {
       case "g":
         return this.#readRegisters();
       case "G":
-        return this.#writeRegisters(fromHex(rest));
+        return this.#writeRegisters(Uint8Array.fromHex(rest));
       case "p":
         return this.#readRegister(parseInt(rest, 16));
       case "P":
@@ -165,7 +166,7 @@ export class GdbSession {
       case "m":
         return this.#readMemory(rest);
       case "M":
-        return this.#writeMemory(rest.split(":")[0], fromHex(rest.split(":")[1] ?? ""));
+        return this.#writeMemory(rest.split(":")[0], Uint8Array.fromHex(rest.split(":")[1] ?? ""));
       case "X":
         return this.#writeMemory(rest.split(":")[0], data.slice(data.indexOf(0x3a) + 1));
       case "Z":
@@ -237,14 +238,14 @@ export class GdbSession {
   #executeMonitor(line: string): string | undefined {
     if (!this.#monitor) return UNKNOWN;
     if (this.#inMonitor) return INVALID;
-    const command = decodeText(fromHex(line));
+    const command = decodeText(Uint8Array.fromHex(line));
     this.#inMonitor = true;
     void this.#monitor(command).then((text) => {
       this.#inMonitor = false;
       if (this.#closed) return;
       const output = encodeText(text);
       for (let at = 0; at < output.length; at += MAX_OUTPUT) {
-        this.#send(`O${toHex(output.subarray(at, at + MAX_OUTPUT))}`);
+        this.#send(`O${output.subarray(at, at + MAX_OUTPUT).toHex()}`);
       }
       this.#send(OK);
     });
@@ -254,16 +255,15 @@ export class GdbSession {
   #threadInfo(id: string): string {
     const cpu = this.#cpu(id);
     if (cpu === undefined) return INVALID;
-    return toHex(
-      new TextEncoder().encode(`CPU#${cpu} [${this.#target.running ? "running" : "stopped"}]`),
-    );
+    const state = this.#target.running ? "running" : "stopped";
+    return encodeText(`CPU#${cpu} [${state}]`).toHex();
   }
 
   // Registers and memory.
 
   #readRegisters(): string {
     const registers = this.#target.registers(this.#current);
-    return Array.from({ length: REGISTER_COUNT }, (_, i) => toHex(registers.get(i)!)).join("");
+    return Array.from({ length: REGISTER_COUNT }, (_, i) => registers.get(i)!.toHex()).join("");
   }
 
   #writeRegisters(bytes: Uint8Array): string {
@@ -280,13 +280,13 @@ export class GdbSession {
 
   #readRegister(number: number): string {
     const bytes = this.#target.registers(this.#current).get(number);
-    return bytes ? toHex(bytes) : INVALID;
+    return bytes ? bytes.toHex() : INVALID;
   }
 
   #writeRegister(rest: string): string {
     const [number, value] = rest.split("=");
     const registers = this.#target.registers(this.#current);
-    if (registers.set(parseInt(number, 16), fromHex(value ?? "")) === 0) return INVALID;
+    if (registers.set(parseInt(number, 16), Uint8Array.fromHex(value ?? "")) === 0) return INVALID;
     registers.write();
     return OK;
   }
@@ -296,7 +296,7 @@ export class GdbSession {
     // Each byte is two digits of the reply.
     const most = Math.min(length, MAX_PACKET / 2);
     const bytes = this.#target.readMemory(this.#current, address, most);
-    return bytes ? toHex(bytes) : FAULT;
+    return bytes ? bytes.toHex() : FAULT;
   }
 
   #writeMemory(range: string, data: Uint8Array<ArrayBuffer>): string {
@@ -410,30 +410,4 @@ function transfer(text: string): string {
   const description = targetDescription();
   const part = description.slice(offset, offset + length);
   return `${offset + length >= description.length ? "l" : "m"}${part}`;
-}
-
-/** `ADDRESS,LENGTH` in hexadecimal. @throws {Error} if it is not that */
-function parseRange(text: string): [bigint, number] {
-  const [address, length] = text.split(",");
-  const bytes = parseInt(length, 16);
-  if (!Number.isInteger(bytes)) throw new Error(`'${text}' is no range of memory`);
-  return [parseAddress(address), bytes];
-}
-
-/** @throws {SyntaxError} if it is no number */
-function parseAddress(text: string): bigint {
-  return BigInt.asUintN(64, BigInt(`0x${text}`));
-}
-
-function littleEndian(value: bigint): Uint8Array {
-  return new Uint8Array(new BigUint64Array([value]).buffer);
-}
-
-function toHex(bytes: Uint8Array): string {
-  return bytes.toHex();
-}
-
-/** @throws {SyntaxError} if it is not hexadecimal */
-function fromHex(text: string): Uint8Array<ArrayBuffer> {
-  return Uint8Array.fromHex(text);
 }
