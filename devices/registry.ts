@@ -11,6 +11,7 @@ import { isaDebugcon } from "./isa/debugcon.ts";
 import type { DeviceType } from "./device.ts";
 import { i8042 } from "./isa/i8042.ts";
 import { pciConfig } from "./isa/pci_config.ts";
+import { hostBridge } from "./pci/host_bridge.ts";
 import { port92 } from "./isa/port92.ts";
 import { mc146818rtc } from "./isa/rtc.ts";
 import { isaSerial } from "./isa/serial.ts";
@@ -25,6 +26,7 @@ import { virtconsole, virtserialport } from "./virtio/serial_port.ts";
 export const deviceTypes: readonly DeviceType[] = [
   acpiGed,
   fwCfg,
+  hostBridge,
   i8042,
   ioapic,
   isaDebugExit,

@@ -27,6 +27,8 @@ export interface MachineTypeConfig {
   readonly oemTableId?: string;
   /** Whether a machine with ACPI has a second I/O APIC, and more virtio-mmio transports. */
   readonly ioapic2: boolean;
+  /** Whether there is a PCI Express root bus, which only a machine with ACPI has. */
+  readonly pcie: boolean;
   /** i8254 timer. */
   readonly pit: boolean;
   /** i8259 interrupt controllers. */
@@ -312,6 +314,7 @@ export function defaultConfig(): MachineConfig {
       type: MACHINE_TYPE,
       acpi: true,
       ioapic2: true,
+      pcie: false,
       pit: true,
       pic: true,
       rtc: false,

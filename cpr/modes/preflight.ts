@@ -59,6 +59,7 @@ function layoutOf(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[])
     pit: `${config.machine.pit}`,
     ...(!config.machine.acpi && { acpi: "off" }),
     ...(config.machine.acpi && !config.machine.ioapic2 && { ioapic2: "off" }),
+    ...(config.machine.pcie && { pcie: "on" }),
     bios: `${config.bios !== undefined}`,
     [CPUID]: JSON.stringify(cpuid),
   };

@@ -39,7 +39,11 @@ const FIRMWARE_FILES = "firmware-files";
 /** What the guest has found of virtio devices, which older versions have not. */
 const DEVICES = "devices";
 /** What is not said of a machine is as it is unless the command line says something else. */
-export const usualParts: Readonly<Record<string, string>> = { acpi: "on", ioapic2: "on" };
+export const usualParts: Readonly<Record<string, string>> = {
+  acpi: "on",
+  ioapic2: "on",
+  pcie: "off",
+};
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -55,6 +59,7 @@ export function machineIdentity(machine: Machine): Record<string, string> {
     pit: machine.hardware.hasPit ? "on" : "off",
     ...(!machine.hasAcpi && { acpi: "off" }),
     ...(machine.hasAcpi && !machine.hasIoapic2 && { ioapic2: "off" }),
+    ...(machine.hasPcie && { pcie: "on" }),
   };
 }
 

@@ -55,7 +55,7 @@ const properties: Record<string, Record<string, Outcome>> = {
   "memory-backend": { ram0: "! Memory backend 'ram0' not found" },
   "memory-encryption": { sev0: `! ${ENCRYPTED}` },
   "memory.size": { "64M": { memory: 64 << 20 } },
-  pcie: absent("PCIe"),
+  pcie: { off: NOTHING, auto: NOTHING, on: { machine: { pcie: true } } },
   "phandle-start": { 1: `! ${TREE}` },
   pic: { on: NOTHING, auto: NOTHING, off: { machine: { pic: false } } },
   pit: { on: NOTHING, auto: NOTHING, off: { machine: { pit: false } } },

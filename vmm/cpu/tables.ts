@@ -4,6 +4,7 @@
  * @module
  */
 import type { Accelerator, CpuIdentity } from "../accel/accelerator.ts";
+import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import type { MachineConfig } from "../config.ts";
 import { buildCpuid } from "./cpuid.ts";
 import { type CpuDefinition, defineCpu, type HostCpu, isAmd } from "./definition.ts";
@@ -39,6 +40,14 @@ export function cpuTables(
     return { apicId: id, cpuid: buildCpuid(cpu, supported, smp, id) };
   });
   return { identities, warnings: [...cpu.warnings, ...threadWarnings(cpu, smp.threads)] };
+}
+
+/** A processor's that does not say how many (Intel SDM volume 3, 4.1.4). */
+const USUAL_PHYSICAL_BITS = 36;
+
+/** How many bits a processor's physical addresses have. */
+export function physicalBitsOf(cpuid: readonly CpuidEntry[]): number {
+  return (findCpuid(cpuid, 0x8000_0008)?.eax ?? USUAL_PHYSICAL_BITS) & 0xff;
 }
 
 /** What this host can give to a guest. */

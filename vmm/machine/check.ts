@@ -23,7 +23,7 @@ export function checkMachine(config: MachineConfig, incoming: boolean): void {
   if (incoming) return;
   const devices = machineDevices(config);
   const apicIds = Array.from({ length: config.smp.cpus }, (_, index) => apicId(config.smp, index));
-  // What the processors can do changes words of a table, and not whether images fit.
+  // What the processors can do changes words of tables, and not whether images fit.
   const processors = { apicIds, signature: 0, features: 0 };
-  using _images = new BootImages(config, processors, acpiOptions(config, devices, apicIds));
+  using _images = new BootImages(config, processors, acpiOptions(config, devices, apicIds, 40));
 }

@@ -12,7 +12,7 @@ import type { MachineConfig } from "../config.ts";
 import type { FirmwareItems } from "../firmware/firmware_items.ts";
 import { userDeviceId, withDisk } from "./disks.ts";
 import { checkGenerationId, generationOf } from "./generation.ts";
-import { IOAPIC2_BASE, IOAPIC2_ID, LOW_RAM_LIMIT } from "./microvm.ts";
+import { IOAPIC2_BASE, IOAPIC2_ID, LOW_RAM_LIMIT, PCIE_ECAM, PCIE_ID } from "./microvm.ts";
 import { addressCards, connectNetwork } from "./network.ts";
 import { placeVirtio } from "./virtio.ts";
 import { plugPorts } from "./virtio_serial.ts";
@@ -63,6 +63,9 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
     if (config.machine.ioapic2) {
       own.push({ type: "ioapic", id: IOAPIC2_ID, properties: { base: IOAPIC2_BASE } });
     }
+  }
+  if (config.machine.pcie) {
+    own.push({ type: "gpex-pcihost", id: PCIE_ID, properties: { "config-base": PCIE_ECAM.base } });
   }
   if (config.machine.rtc) {
     own.push({ type: "mc146818rtc", id: "rtc", properties: rtcProperties(config) });

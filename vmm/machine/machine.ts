@@ -13,7 +13,7 @@ import { Hardware } from "../accel/hardware.ts";
 import type { MachineConfig } from "../config.ts";
 import { controlBlockSize, ThreadControl, ThreadPhase } from "../threads/control_block.ts";
 import { findCpuid } from "../cpu/features.ts";
-import { type CpuTables, cpuTables, hostCpu } from "../cpu/tables.ts";
+import { type CpuTables, cpuTables, hostCpu, physicalBitsOf } from "../cpu/tables.ts";
 import { DeviceSet, needIoThread } from "../bus/device_set.ts";
 import type { RamRange } from "../bus/device_memory.ts";
 import type { AcpiOptions } from "../firmware/acpi/acpi.ts";
@@ -108,7 +108,8 @@ export class Machine {
       this.cpus = cpuTables(config, hostCpu(this.accelerator));
       this.memory = new GuestMemory(parts.ram);
       const apicIds = this.cpus.identities.map(({ apicId }) => apicId);
-      this.#acpi = acpiOptions(config, machineDevices(config), apicIds);
+      const physicalBits = physicalBitsOf(this.cpus.identities[0].cpuid);
+      this.#acpi = acpiOptions(config, machineDevices(config), apicIds, physicalBits);
       this.firmware = firmwareItems(config, apicIds, this.#acpi);
       this.hardware = this.#cleanup.use(
         new Hardware(this.accelerator, {
@@ -241,6 +242,11 @@ export class Machine {
   /** Whether there is a second I/O APIC, which only a machine with ACPI has. */
   get hasIoapic2(): boolean {
     return this.hasAcpi && this.#config.machine.ioapic2;
+  }
+
+  /** Whether there is a PCI Express root bus. */
+  get hasPcie(): boolean {
+    return this.#config.machine.pcie;
   }
 
   /** Whether the guest has put the machine to sleep, and nobody has woken it up. */

@@ -91,6 +91,36 @@ export function ioapicPin(gsi: number): number {
   return gsi;
 }
 
+// PCI Express.
+
+/** A part of guest physical memory. */
+export type Window = Pick<Place, "base" | "size">;
+
+/** The root bus's name, and its id among the devices. */
+export const PCIE_ID = "pcie.0";
+/** Configuration space of all functions, 4 KiB each (PCI Express 5.0, 7.2.2). */
+export const PCIE_ECAM: Window = { base: 0xe000_0000, size: 0x1000_0000 };
+/** Where 32-bit base addresses may be. */
+export const PCIE_WINDOW32: Window = { base: 0xc000_0000, size: 0x2000_0000 };
+/** As far as page tables of 4 levels reach, by which hardware may translate guest physical addresses. */
+const MOST_PHYSICAL_BITS = 47;
+
+/**
+ * Where 64-bit base addresses may be: the last quarter of what a processor can address.
+ *
+ * @param physicalBits of its addresses
+ */
+export function pcieWindow64(physicalBits: number): Window {
+  const size = 2 ** (Math.min(physicalBits, MOST_PHYSICAL_BITS) - 2);
+  return { base: 3 * size, size };
+}
+
+/** The interrupts (GSIs) of the bus's four wires; the first one's pin A is device 0's. */
+export function pcieIrqs({ ioapic2 }: { readonly ioapic2: boolean }): number[] {
+  const first = ioapic2 ? 16 : 12;
+  return [first, first + 1, first + 2, first + 3];
+}
+
 // Virtio.
 
 /** Where a virtio-mmio transport is, whether or not a device is behind it. */

@@ -92,7 +92,7 @@ const oem = (key: "oemId" | "oemTableId", bytes: number) => ({
   },
 });
 
-const chip = (key: "acpi" | "ioapic2" | "pit" | "pic" | "rtc", auto: boolean) => ({
+const chip = (key: "acpi" | "ioapic2" | "pcie" | "pit" | "pic" | "rtc", auto: boolean) => ({
   type: "OnOffAuto",
   read: (name: string, text: string) => ({ [key]: onOffAuto(name, text, auto) }),
 });
@@ -161,7 +161,14 @@ const PROPERTIES: Readonly<Record<string, MachineProperty>> = {
     help: "ID of the memory backend that is the machine's RAM",
     read: (_name, text) => ({ memoryBackend: text }),
   },
-  pcie: absent("PCIe"),
+  pcie: {
+    type: "OnOffAuto",
+    help: "Enable PCIe",
+    read(name, text, draft) {
+      draft.later("check", () => checkPcie(draft));
+      return chip("pcie", false).read(name, text);
+    },
+  },
   "phandle-start": refusing("int", NO_DEVICE_TREE),
   pic: { ...chip("pic", true), help: "Enable i8259 PIC" },
   pit: { ...chip("pit", true), help: "Enable i8254 PIT" },
@@ -183,6 +190,12 @@ const PROPERTIES: Readonly<Record<string, MachineProperty>> = {
     help: "Guest time stands still during a live update",
   },
 };
+
+/** Only ACPI tables tell of the bus. */
+function checkPcie({ config: { machine } }: Draft): void {
+  if (!machine.pcie || machine.acpi) return;
+  throw new OptionError("Parameter 'pcie' does not accept value 'on': it needs acpi=on");
+}
 
 function checkType(name: Keyval): void {
   if (name === MACHINE_TYPE) return;

@@ -8,12 +8,12 @@ import {
 import { acpiOptions } from "../../../vmm/firmware/acpi/options.ts";
 import { defaultConfig, type MachineTypeConfig } from "../../../vmm/config.ts";
 import { machineDevices } from "../../../vmm/machine/devices.ts";
-import { virtioTransports } from "../../../vmm/machine/microvm.ts";
+import { pcieWindow64, virtioTransports } from "../../../vmm/machine/microvm.ts";
 
 function optionsOf(machine: Partial<MachineTypeConfig> = {}, apicIds = [0]): AcpiOptions {
   const { machine: standard, ...rest } = defaultConfig();
   const config = { ...rest, machine: { ...standard, ...machine }, serials: ["a", "none", "b"] };
-  return acpiOptions(config, machineDevices(config), apicIds)!;
+  return acpiOptions(config, machineDevices(config), apicIds, 40)!;
 }
 
 /** Guest RAM with tables in it. */
@@ -122,6 +122,19 @@ Deno.test("tables name who made them, as x-oem-id and x-oem-table-id say", () =>
   assert.equal(named(optionsOf({ oemId: "A", oemTableId: "TABLE" })), "A     TABLE   ");
 });
 
+Deno.test("the MCFG has the configuration space of 256 buses, where QEMU's microvm has it", () => {
+  assert.equal(placed(optionsOf()).has("MCFG"), false);
+  const table = placed(optionsOf({ pcie: true })).get("MCFG")!;
+  assert.equal(table.byteLength, 60);
+  assert.equal(table.getBigUint64(44, true), 0xe000_0000n);
+  assert.deepEqual([...new Uint8Array(table.buffer, table.byteOffset + 52, 4)], [0, 0, 0, 255]);
+});
+
+Deno.test("64-bit addresses of PCI are the last quarter of what the processor has, up to 47 bits", () => {
+  assert.deepEqual(pcieWindow64(40), { base: 0xc0_0000_0000, size: 0x40_0000_0000 });
+  assert.deepEqual(pcieWindow64(52), pcieWindow64(47));
+});
+
 Deno.test("there are no tables with acpi=off", () => {
   assert.equal(optionsOf({ acpi: false }), undefined);
 });
@@ -207,7 +220,7 @@ Deno.test({
       [...virtioTransports({ acpi: true, ioapic2: false }).entries()].slice(6),
     );
     const tables = placed({
-      ...optionsOf({ rtc: true }),
+      ...optionsOf({ rtc: true, pcie: true }),
       transports,
       generationId: 0xfea10000,
     });
@@ -223,8 +236,28 @@ Deno.test({
       const devices = [...source.matchAll(/Device \((\w+)\)/g)].map(([, device]) => device);
       assert.deepEqual(
         devices,
-        ["FWCF", "KBD", "COM1", "COM2", "RTC", "VGEN", "GED", "PWRB", "VR06", "VR07"],
+        [
+          ...["FWCF", "KBD", "COM1", "COM2", "RTC", "VGEN", "GED", "PWRB", "VR06", "VR07"],
+          ...["GSI0", "GSI1", "GSI2", "GSI3", "PCI0", "RES0"],
+        ],
       );
+      // The words of QEMU's own table.
+      const text = source.replace(/\/\*.*?\*\/|\/\/.*|\s/g, "");
+      for (
+        const words of [
+          'Name(_STR,Unicode("PCIe0Device"))',
+          "Package(0x04){0x0002FFFF,One,GSI3,Zero}",
+          "WordBusNumber(ResourceProducer,MinFixed,MaxFixed,PosDecode,0x0000,0x0000,0x00FF,0x0000," +
+          "0x0100,,,)",
+          "DWordMemory(ResourceProducer,PosDecode,MinFixed,MaxFixed,NonCacheable,ReadWrite," +
+          "0x00000000,0xC0000000,0xDFFFFFFF,0x00000000,0x20000000,,,,AddressRangeMemory,TypeStatic)",
+          "QWordMemory(ResourceProducer,PosDecode,MinFixed,MaxFixed,NonCacheable,ReadWrite," +
+          "0x0000000000000000,0x000000C000000000,0x000000FFFFFFFFFF,0x0000000000000000," +
+          "0x0000004000000000,,,,AddressRangeMemory,TypeStatic)",
+          "Name(_CRS,ResourceTemplate(){Interrupt(ResourceConsumer,Level,ActiveHigh,Exclusive,,,)" +
+          "{0x00000013,}})",
+        ]
+      ) assert.ok(text.includes(words), `${words} is not in ${text}`);
       const remarks = await iasl(folder, "-p", "again", "DSDT.dsl");
       assert.match(remarks, /Compilation successful. 0 Errors, 0 Warnings/);
       const again = await Deno.readFile(`${folder}/again.aml`);

@@ -10,6 +10,7 @@ import { dsdt, type DsdtOptions } from "./dsdt.ts";
 import { fadt, FADT_X_DSDT } from "./fadt.ts";
 import { type LoaderCommand, loaderScript } from "./loader_script.ts";
 import { madt, type MadtOptions } from "./madt.ts";
+import { mcfg } from "./mcfg.ts";
 import { CHECKSUM, HEADER_SIZE, type Oem, oemId, setChecksum, table } from "./table.ts";
 
 /** What the tables tell of a machine. */
@@ -47,7 +48,7 @@ interface Tables {
   readonly xsdt: number;
 }
 
-/** Makes the tables to lie at `base`: DSDT, FADT, MADT, XSDT. */
+/** Makes the tables to lie at `base`: DSDT, FADT, MADT, MCFG where there is PCI Express, XSDT. */
 function makeTables(options: AcpiOptions, base: number): Tables {
   const { oem } = options;
   const places: { start: number; size: number }[] = [];
@@ -63,7 +64,7 @@ function makeTables(options: AcpiOptions, base: number): Tables {
   const dsdtAt = place(dsdt(oem, options));
   const fadtAt = place(fadt(oem, options.rtc !== undefined, base + dsdtAt));
   const madtAt = place(madt(oem, options));
-  const listed = [fadtAt, madtAt];
+  const listed = [fadtAt, madtAt, ...options.pci ? [place(mcfg(oem, options.pci.ecam))] : []];
   const list = new BigUint64Array(listed.map((at) => BigInt(base + at)));
   const xsdt = place(table("XSDT", 1, oem, new Uint8Array(list.buffer)));
   const bytes = new Uint8Array(end);

@@ -119,6 +119,12 @@ export function string(text: string): Aml {
   return join(Uint8Array.of(Op.STRING), encoder.encode(`${text}\0`));
 }
 
+/** `Unicode (text)`: a buffer of UTF-16 with a NUL at its end. */
+export function unicode(text: string): Aml {
+  const units = Uint16Array.from(`${text}\0`, (character) => character.charCodeAt(0));
+  return buffer(new Uint8Array(units.buffer));
+}
+
 /** A buffer. */
 export function buffer(data: Aml): Aml {
   return sized([Op.BUFFER], integer(data.length), data);
@@ -155,6 +161,11 @@ export function scope(text: string, ...terms: readonly Aml[]): Aml {
 /** `Device (NAME) { … }` */
 export function device(text: string, ...terms: readonly Aml[]): Aml {
   return sized([Op.EXTENDED, Extended.DEVICE], path(text), ...terms);
+}
+
+/** `Method (NAME, argumentCount, NotSerialized) { … }` */
+export function method(text: string, argumentCount: number, ...terms: Aml[]): Aml {
+  return sized([Op.METHOD], path(text), Uint8Array.of(argumentCount), ...terms);
 }
 
 /** `Method (NAME, argumentCount, Serialized) { … }` */

@@ -27,6 +27,7 @@ import {
   string,
   when,
 } from "./aml.ts";
+import { type PciOptions, rootBus } from "./pci.ts";
 import { interrupt, io, irqNoFlags, memory32Fixed, resources } from "./resources.ts";
 import { type Oem, table } from "./table.ts";
 
@@ -46,6 +47,8 @@ export interface DsdtOptions {
   readonly transports: ReadonlyMap<number, VirtioTransport>;
   /** Guest physical address of the generation ID, if there is one. */
   readonly generationId?: number;
+  /** The PCI Express root bus, if there is one. */
+  readonly pci?: PciOptions;
 }
 
 /** With integers of 64 bits. */
@@ -57,7 +60,7 @@ const NOTIFICATION = 0x80;
 
 /** Makes the table. */
 export function dsdt(oem: Oem, options: DsdtOptions): Uint8Array<ArrayBuffer> {
-  const { serials, rtc, transports, generationId } = options;
+  const { serials, rtc, transports, generationId, pci } = options;
   const devices = [
     firmwareConfiguration(),
     keyboard(),
@@ -67,6 +70,7 @@ export function dsdt(oem: Oem, options: DsdtOptions): Uint8Array<ArrayBuffer> {
     eventDevice(generationId !== undefined),
     powerButton(),
     ...Array.from(transports, ([number, place]) => transport(number, place)),
+    ...pci ? rootBus(pci) : [],
   ];
   return table(
     "DSDT",

@@ -6,7 +6,14 @@
 import { VMGENID_ADDRESS } from "../../../devices/acpi/vmgenid.ts";
 import { devicePlaces, type DeviceRequest } from "../../bus/device_set.ts";
 import type { MachineConfig } from "../../config.ts";
-import { type VirtioTransport, virtioTransports } from "../../machine/microvm.ts";
+import {
+  PCIE_ECAM,
+  PCIE_WINDOW32,
+  pcieIrqs,
+  pcieWindow64,
+  type VirtioTransport,
+  virtioTransports,
+} from "../../machine/microvm.ts";
 import type { AcpiOptions } from "./acpi.ts";
 import type { IsaPlace } from "./dsdt.ts";
 import { DEFAULT_OEM } from "./table.ts";
@@ -17,12 +24,14 @@ import { DEFAULT_OEM } from "./table.ts";
  * @param config the machine
  * @param requests its devices
  * @param apicIds APIC ids, one a vCPU
+ * @param physicalBits of the processors' addresses
  * @returns undefined if it has no ACPI
  */
 export function acpiOptions(
   { machine }: MachineConfig,
   requests: readonly DeviceRequest[],
   apicIds: readonly number[],
+  physicalBits: number,
 ): AcpiOptions | undefined {
   if (!machine.acpi) return undefined;
   return {
@@ -37,6 +46,14 @@ export function acpiOptions(
     ...requests.some(({ type }) => type === "vmgenid") && { generationId: VMGENID_ADDRESS },
     rtc: isaPlaces(requests, "mc146818rtc")[0],
     transports: usedTransports(requests, virtioTransports(machine)),
+    ...machine.pcie && {
+      pci: {
+        ecam: PCIE_ECAM,
+        window32: PCIE_WINDOW32,
+        window64: pcieWindow64(physicalBits),
+        irqs: pcieIrqs(machine),
+      },
+    },
   };
 }
 

@@ -11,7 +11,10 @@ const Tag = {
   IO: 0x47,
   END: 0x79,
   MEMORY32_FIXED: 0x86,
+  ADDRESS32: 0x87,
+  ADDRESS16: 0x88,
   EXTENDED_INTERRUPT: 0x89,
+  ADDRESS64: 0x8a,
 } as const;
 
 /** IO descriptor: addresses of 16 bits are decoded. */
@@ -48,6 +51,42 @@ export function memory32Fixed(base: number, size: number): Aml {
   view.setUint32(4, base, true);
   view.setUint32(8, size, true);
   return bytes;
+}
+
+/** Kinds of addresses, and their flags (6.4.3.5): of what the device gives to those behind it. */
+const Address = { MEMORY: 0, BUS: 2 } as const;
+/** Both ends are fixed. */
+const FIXED = 1 << 2 | 1 << 3;
+const READ_WRITE = 1;
+
+/** An address space descriptor; its fields have 2, 4 or 8 bytes. */
+function addresses(
+  tag: number,
+  kind: number,
+  typeFlags: number,
+  { start, length, bytes }: { start: number; length: number; bytes: 2 | 4 | 8 },
+): Aml {
+  const values = [0, start, start + length - 1, 0, length];
+  const fields = values.map((value) => new Uint8Array(new BigUint64Array([BigInt(value)]).buffer));
+  return join(
+    Uint8Array.of(tag, 3 + 5 * bytes, 0, kind, FIXED, typeFlags),
+    ...fields.map((field) => field.subarray(0, bytes)),
+  );
+}
+
+/** `WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode, …)` */
+export function busNumbers(start: number, length: number): Aml {
+  return addresses(Tag.ADDRESS16, Address.BUS, 0, { start, length, bytes: 2 });
+}
+
+/** `DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite, …)` */
+export function memory32(start: number, length: number): Aml {
+  return addresses(Tag.ADDRESS32, Address.MEMORY, READ_WRITE, { start, length, bytes: 4 });
+}
+
+/** `QWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite, …)` */
+export function memory64(start: number, length: number): Aml {
+  return addresses(Tag.ADDRESS64, Address.MEMORY, READ_WRITE, { start, length, bytes: 8 });
 }
 
 /** `Interrupt (ResourceConsumer, Level|Edge, ActiveHigh, Exclusive) { gsi }` */
