@@ -1,5 +1,5 @@
 /**
- * Assembles the guest programs with binutils and writes `images.ts`:
+ * Assembles the guest programs with binutils and writes `images.ts`, and the software CPU's practice:
  *
  *     deno run --allow-run --allow-read --allow-write tests/guests/build.ts
  *
@@ -56,6 +56,14 @@ export const imageRecipes: ImageRecipe[] = [
   },
   { name: "modes", source: "modes.s", defines: [], address: 0xfffff000 },
 ];
+
+/** What software CPUs run before they have a guest; it is not a test's. */
+export const practiceRecipe: ImageRecipe = {
+  name: "practice",
+  source: "../../vmm/accel/software/practice.s",
+  defines: [],
+  address: 0x400000,
+};
 
 /**
  * Assembles and links one image.
@@ -135,4 +143,27 @@ async function writeImages(): Promise<void> {
   await Deno.remove(outDir, { recursive: true });
 }
 
-if (import.meta.main) await writeImages();
+async function writePractice(): Promise<void> {
+  const outDir = await Deno.makeTempDir({ prefix: "denovo-guests-" });
+  const bytes = await assembleImage(practiceRecipe, outDir);
+  const lines = [
+    "/**",
+    " * The bytes of `practice.s`. Written by `tests/guests/build.ts`: do not edit.",
+    " *",
+    " * @module",
+    " */",
+    "",
+    "/** The program, base64. */",
+    "export const practiceImage =",
+    `  "${bytes.toBase64()}";`,
+    "",
+  ];
+  const file = new URL("../../vmm/accel/software/practice_image.ts", import.meta.url);
+  await Deno.writeTextFile(file, lines.join("\n"));
+  await Deno.remove(outDir, { recursive: true });
+}
+
+if (import.meta.main) {
+  await writeImages();
+  await writePractice();
+}

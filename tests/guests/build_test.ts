@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 
-import { assembleImage, haveBinutils, imageRecipes } from "./build.ts";
+import { practiceImage } from "../../vmm/accel/software/practice_image.ts";
+import { assembleImage, haveBinutils, imageRecipes, practiceRecipe } from "./build.ts";
 import { type CProgramName, cPrograms, hashSources } from "./build_c.ts";
 import { images } from "./images.ts";
 import { CHECK_EXCEPTION, checkErrors, describeCheck, layout, programs } from "./programs.ts";
@@ -24,7 +25,7 @@ const binutils = await haveBinutils();
 if (!binutils) console.warn("SKIPPED: the guest programs are not rebuilt: no `as` or `ld` here");
 
 Deno.test({
-  name: "assembleImage() gives the bytes in images.ts when built from the sources",
+  name: "assembleImage() gives the bytes that are committed when built from the sources",
   ignore: !binutils,
   async fn() {
     assert.deepEqual(imageRecipes.map(({ name }) => name).sort(), Object.keys(images).sort());
@@ -35,6 +36,8 @@ Deno.test({
         const committed = images[recipe.name as keyof typeof images];
         assert.equal(built.toBase64(), committed, `${recipe.name} is out of date: run build.ts`);
       }
+      const practice = await assembleImage(practiceRecipe, outDir);
+      assert.equal(practice.toBase64(), practiceImage, "practice is out of date: run build.ts");
     } finally {
       await Deno.remove(outDir, { recursive: true });
     }

@@ -19,6 +19,8 @@ import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import type { OsError } from "../../ffi/errno.ts";
 import type { RunPage } from "../../ffi/kvm/run.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
+import type { MappedRegion } from "../../ffi/memory.ts";
+import type { CpuStart } from "../boot/cpu_start.ts";
 import type { MemorySlot } from "./memory_slot.ts";
 import type { SoftwareRunnerDescription, SoftwareVmDescription } from "./software/description.ts";
 
@@ -106,6 +108,20 @@ export interface Accelerator extends Disposable {
   createVm(options: VmOptions): AcceleratorVm;
 }
 
+/** A program that vCPUs run before there is a guest, which makes them faster. */
+export interface Practice {
+  /** How many vCPUs can run it. */
+  readonly vcpus: number;
+  /** Milliseconds after which it is enough, done or not. */
+  readonly limitMs: number;
+  /** What its memory holds at first. @param gpa where that will be @param vcpus how many run it */
+  image(gpa: number, vcpus: number): Uint8Array<ArrayBuffer>;
+  /** Where a vCPU starts. */
+  start(gpa: number, vcpu: number): CpuStart;
+  /** Whether a vCPU has been through, as its memory tells. */
+  isDone(memory: MappedRegion, vcpu: number): boolean;
+}
+
 /** A VM: chips and vCPUs, and the memory that it is given. */
 export interface AcceleratorVm extends Disposable {
   readonly vcpus: readonly AcceleratorVcpu[];
@@ -115,6 +131,8 @@ export interface AcceleratorVm extends Disposable {
   readonly interruptsDescription: InterruptsDescription;
   /** Descriptors of no use to a successor, whose closing takes long: it is left for after a pause. */
   readonly remains: readonly OwnedFd[];
+  /** What its vCPUs get faster by; undefined where they are as fast as they get. */
+  readonly practice: Practice | undefined;
   /** What can be saved of its vCPUs; none of them runs. */
   stateLayout(): VcpuStateLayout;
   /** Shows host memory to the guest. */

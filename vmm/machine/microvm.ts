@@ -38,8 +38,8 @@ export const ONE_MIB = 0x10_0000;
 export const LOW_RAM_LIMIT = 0xc000_0000;
 /** Where RAM goes on above the hole; firmware ends here. */
 export const HIGH_RAM_START = 0x1_0000_0000;
-/** A page in the hole that nothing claims, for vCPUs that enter the guest before there is one. */
-export const SCRATCH_PAGE = 0xd000_0000;
+/** Some MiB of the hole that nothing claims, for vCPUs that enter the guest before there is one. */
+export const SCRATCH_MEMORY = 0xd000_0000;
 /** The IOAPIC's registers. */
 export const IOAPIC: Place = { name: "kvm-ioapic", base: 0xfec0_0000, size: 0x1000 };
 /** The second I/O APIC's registers, a device's. */

@@ -3,6 +3,8 @@ import { STOP } from "../../../vmm/accel/software/cpu_state.ts";
 import { TestCore } from "./core_testing.ts";
 
 const HLT = 0xf4;
+/** The bytes of a displacement or an address. */
+const dword = (value: number) => new Uint8Array(Int32Array.of(value).buffer);
 
 Deno.test("run() executes a loop in long mode to its HLT, in slices", () => {
   const cpu = new TestCore(4 << 20);
@@ -125,4 +127,23 @@ Deno.test("run() executes code that is written again and again as it was last wr
   cpu.state.rip = 0x1000n;
   while (cpu.core.run(10_000) === STOP.budget);
   assert.equal(cpu.state.gpr.at(0), 5050n);
+});
+
+Deno.test("run() knows nothing more of code in memory that was taken away and has come back", () => {
+  const cpu = new TestCore(0x8000);
+  cpu.enterProtectedMode();
+  // mov eax, 1; hlt
+  cpu.load(0x5000, [0xb8, 1, 0, 0, 0, HLT]);
+  assert.equal(cpu.run(0x5000), STOP.halt);
+  for (const size of [0x5000n, 0x8000n]) {
+    cpu.state.regions.at(0).size = size;
+    cpu.core.exports.refresh();
+  }
+  cpu.state.mp_state = 0;
+  assert.equal(cpu.run(0x5000), STOP.halt);
+  // mov byte [0x5001], 3; jmp 0x5000
+  cpu.load(0x6000, [0xc6, 0x05, ...dword(0x5001), 3, 0xe9, ...dword(-0x100c)]);
+  cpu.state.mp_state = 0;
+  assert.equal(cpu.run(0x6000), STOP.halt);
+  assert.equal(cpu.state.gpr.at(0), 3n);
 });

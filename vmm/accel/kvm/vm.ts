@@ -36,6 +36,7 @@ export class KvmAcceleratorVm implements AcceleratorVm {
   readonly vcpus: readonly KvmAcceleratorVcpu[];
   readonly interrupts: KvmInterruptLines;
   readonly interruptsDescription: KvmInterruptsDescription;
+  readonly practice = undefined;
   readonly #kvm: KvmSystem;
   readonly #vm: KvmVm;
 

@@ -10,6 +10,7 @@ import { tscKhz } from "../../../ffi/tsc.ts";
 import type {
   AcceleratorVm,
   InterruptLines,
+  Practice,
   VcpuStateLayout,
   VmOptions,
   VmPart,
@@ -22,6 +23,7 @@ import { XSAVE_SIZE } from "./kvm_xsave.ts";
 import { MachineChips } from "./machine_chips.ts";
 import { COMMON_SIZE, RAM_ADDRESS } from "./cpu_state.ts";
 import { PowerOn } from "./power_on.ts";
+import { practice } from "./practice.ts";
 import { SoftwareVcpu, VcpuPages } from "./vcpu.ts";
 
 /** A vCPU's WebAssembly memory ends here. */
@@ -32,6 +34,7 @@ export class SoftwareVm implements AcceleratorVm {
   readonly vcpus: readonly SoftwareVcpu[];
   readonly interrupts: InterruptLines;
   readonly interruptsDescription: SoftwareVmDescription;
+  readonly practice: Practice = practice;
   readonly remains: readonly OwnedFd[] = [];
   readonly #machine: MachineChips;
   readonly #opened = new DisposableStack();

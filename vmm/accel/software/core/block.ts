@@ -71,6 +71,8 @@ const JUMP_EPOCH: usize = 12;
 
 let free: usize = BLOCKS;
 let generation: u32 = 0;
+/** How many pages RAM has ever had: those of memory that is gone may come back. */
+let pages: u32 = 0;
 
 /** How often all blocks have been forgotten. */
 export function blockGeneration(): u32 {
@@ -96,10 +98,14 @@ function pagesOfRam(): u32 {
 
 /** Forgets all blocks. */
 export function flushBlocks(): void {
-  memory.fill(BLOCK_HASH, 0, BLOCK_HASH_SLOTS << 2);
-  memory.fill(JUMPS, 0, JUMP_SLOTS << 4);
-  memory.fill(CODE_PAGES, 0, pagesOfRam() << 2);
-  free = BLOCKS;
+  pages = max(pages, pagesOfRam());
+  // A guest may be waiting for it, and as a rule there is nothing to forget then.
+  if (free != BLOCKS) {
+    memory.fill(BLOCK_HASH, 0, BLOCK_HASH_SLOTS << 2);
+    memory.fill(JUMPS, 0, JUMP_SLOTS << 4);
+    memory.fill(CODE_PAGES, 0, pages << 2);
+    free = BLOCKS;
+  }
   store<u32>(HOT_BLOCK, 0);
   generation++;
   // The block that was left is gone, and its link with it.

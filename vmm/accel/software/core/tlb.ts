@@ -46,11 +46,15 @@ export function newCodeEpoch(): void {
   newEpoch();
 }
 
+/** Whether the TLBs, which are zeros at first, have ever been emptied. */
+let empty = false;
+
 /** Empties every TLB, as at power-on. */
 export function resetTlb(): void {
   largest = 12;
+  if (empty) return flushTlb(true);
+  empty = true;
   for (let entry = TLBS; entry < TLBS_END; entry += 32) clear(entry);
-  memory.fill(USED, 0, 4);
   newEpoch();
 }
 
