@@ -11,6 +11,7 @@
  * @module
  */
 import type { AttachedDisk } from "./block/disk.ts";
+import type { IoUring } from "../ffi/io_uring.ts";
 import type { IoVector } from "../ffi/iovec.ts";
 import type { Fields, Struct, View } from "../ffi/struct.ts";
 import type { NetPort } from "./net/port.ts";
@@ -142,6 +143,8 @@ export interface DeviceContext {
   readonly doorbells: readonly Doorbell[];
   /** On the thread that works on queues, what watches descriptors for the device. */
   readonly watcher?: DescriptorWatcher;
+  /** The ring of the thread that works on queues, if its disks make requests at once. */
+  readonly uring?: IoUring;
   /** As many as {@linkcode DeviceType.locks} says. */
   readonly locks: readonly Lock[];
   /** The character backend bound to the device's `chardev` property, if one is. */

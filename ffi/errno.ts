@@ -31,6 +31,7 @@ export const Errno = {
   ENOSPC: 28,
   EROFS: 30,
   EPIPE: 32,
+  ENOSYS: 38,
   EOPNOTSUPP: 95,
   ENOTCONN: 107,
   EINPROGRESS: 115,

@@ -75,6 +75,11 @@ export class IoVector {
     return this.#end - this.#first;
   }
 
+  /** Where the struct iovec of the first piece is. */
+  get address(): number {
+    return this.#base + this.#first * WORDS * 4;
+  }
+
   /** Whether each piece begins and ends at a multiple of `alignment` bytes, a power of two. */
   isAligned(alignment: number): boolean {
     for (let i = this.#first; i < this.#end; i++) {
@@ -159,17 +164,17 @@ export class IoVector {
 
   /** Reads into the pieces. @returns bytes, 0 at the end of the file, or a negative errno */
   readFrom(fd: number): number {
-    return result(() => libc.readv(fd, this.#pieces(), this.pieces));
+    return result(() => libc.readv(fd, this.address, this.pieces));
   }
 
   /** Reads from an offset in a file. @returns bytes, 0 at its end, or a negative errno */
   readFromAt(fd: number, offset: number): number {
-    return result(() => libc.preadv(fd, this.#pieces(), this.pieces, offset));
+    return result(() => libc.preadv(fd, this.address, this.pieces, offset));
   }
 
   /** Writes the pieces. @returns bytes, or a negative errno */
   writeTo(fd: number): number {
-    return result(() => libc.writev(fd, this.#pieces(), this.pieces));
+    return result(() => libc.writev(fd, this.address, this.pieces));
   }
 
   /**
@@ -181,14 +186,14 @@ export class IoVector {
   sendTo(fd: number, to?: Uint8Array<ArrayBuffer>): number {
     message[NAME] = to ? addressOf(to) : 0n;
     message[NAME_LENGTH] = BigInt(to?.length ?? 0);
-    message[PIECES] = BigInt(this.#pieces());
+    message[PIECES] = BigInt(this.address);
     message[PIECE_COUNT] = BigInt(this.pieces);
     return result(() => libc.sendmsg_at(fd, messageAddress, MSG_DONTWAIT | MSG_NOSIGNAL));
   }
 
   /** Writes the pieces at an offset in a file. @returns bytes, or a negative errno */
   writeToAt(fd: number, offset: number): number {
-    return result(() => libc.pwritev(fd, this.#pieces(), this.pieces, offset));
+    return result(() => libc.pwritev(fd, this.address, this.pieces, offset));
   }
 
   /**
@@ -220,16 +225,11 @@ export class IoVector {
     own[0] = address % TWO_32;
     own[1] = address / TWO_32;
     own[2] = length;
-    const n = result(() => call(pid, ownAddress, 1, this.#pieces(), this.pieces, 0));
+    const n = result(() => call(pid, ownAddress, 1, this.address, this.pieces, 0));
     // Not allowed, not there: nothing that the guest or a file could cause.
     if (n < 0 && n !== -Errno.EFAULT) check(-1, name);
     // A page that is not there ends the copy; what was copied before it does not help anyone.
     return n < length ? -Errno.EFAULT : n;
-  }
-
-  /** Where the struct iovec of the first piece that is left is. */
-  #pieces(): number {
-    return this.#base + this.#first * WORDS * 4;
   }
 
   #grow(address: number, length: number): boolean {

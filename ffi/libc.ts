@@ -174,8 +174,15 @@ const table = {
   prctl: { parameters: ["i32", "usize", "usize", "usize", "usize"], result: "i32" },
   // int execve(const char *path, char *const argv[], char *const envp[])
   execve: { parameters: ["buffer", "buffer", "buffer"], result: "i32" },
-  // long syscall(long number, long a, long b), for pidfd_open
+  // long syscall(long number, long a, long b), for pidfd_open and io_uring_setup
   syscall2: { name: "syscall", parameters: ["isize", "isize", "isize"], result: "i32" },
+  // int io_uring_enter(unsigned fd, unsigned to_submit, unsigned min_complete, unsigned flags,
+  //                    const void *arg, size_t size), for which the C library has no function
+  io_uring_enter: {
+    name: "syscall",
+    parameters: ["isize", "i32", "u32", "u32", "u32", "usize", "usize"],
+    result: "i32",
+  },
   // int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
   waitid: { parameters: ["i32", "u32", "buffer", "i32"], result: "i32" },
   // int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
@@ -244,6 +251,7 @@ const hot: ReadonlySet<keyof Symbols> = new Set([
   "preadv",
   "writev",
   "pwritev",
+  "io_uring_enter",
   "process_vm_readv",
   "process_vm_writev",
   "recv_at",

@@ -36,7 +36,10 @@ export interface FileNodeConfig extends BlockNodeCommon {
   readonly filename: string;
   /** Whether others are kept away by locks; `auto` where the file system knows them. */
   readonly locking: "on" | "off" | "auto";
-  /** How requests are made; all are made by the thread that takes them. */
+  /**
+   * How requests are made: one after another by the thread that takes them, or many at once by the
+   * kernel. For `native` that is by io_uring where there is one.
+   */
   readonly aio: "threads" | "native" | "io_uring";
 }
 

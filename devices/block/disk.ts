@@ -5,11 +5,13 @@
  * @module
  */
 import { Errno } from "../../ffi/errno.ts";
+import type { IoUring } from "../../ffi/io_uring.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import { isZero } from "../../ffi/memory.ts";
 import type { BlockNodeCommon, DriveConfig } from "./config.ts";
 import type { Image, PartDescription } from "./image.ts";
 import { openImage } from "./open_image.ts";
+import { ALONE, MOST_TRANSFERS, type Transfer, TransferQueue } from "./transfers.ts";
 import { partSize, SharedWord } from "./words.ts";
 
 /** A node as plain data, from which any thread opens it. */
@@ -34,6 +36,11 @@ export function diskSize(description: DiskDescription): number {
   return partSize(description);
 }
 
+/** Whether a disk's requests are made at once, by a ring of the thread that makes them. */
+export function needsIoUring({ disk: { image } }: AttachedDisk): boolean {
+  return "uring" in image && image.uring;
+}
+
 /** Bytes that are looked at at a time for whether they are zeros. */
 const LOOK = 64 << 10;
 
@@ -41,14 +48,24 @@ const LOOK = 64 << 10;
 export class Disk {
   readonly description: DiskDescription;
   readonly #image: Image;
+  /** On the thread that makes requests at once, if one does. */
+  readonly #queue: TransferQueue | undefined;
   readonly #words: BigInt64Array<SharedArrayBuffer>;
   /** For `detect-zeroes`; made when it is needed, as most threads only look at the size. */
   #look: { readonly vector: IoVector; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
 
-  /** Opens a disk on this thread. */
-  constructor(description: DiskDescription) {
+  /**
+   * Opens a disk on this thread.
+   *
+   * @param uring the thread's, where it makes requests at once
+   */
+  constructor(description: DiskDescription, uring?: IoUring) {
+    const { image } = description;
     this.description = description;
-    this.#image = openImage(description.image);
+    this.#image = openImage(image);
+    this.#queue = uring && "uring" in image && image.uring
+      ? new TransferQueue(image, uring)
+      : undefined;
     this.#words = new BigInt64Array(description.shared);
   }
 
@@ -86,6 +103,33 @@ export class Disk {
     return error;
   }
 
+  /** How many transfers it makes at once. */
+  get depth(): number {
+    return this.#queue ? MOST_TRANSFERS : 1;
+  }
+
+  /** Makes transfers, those from `first` to before `end`, of which there are at most `depth`. */
+  transfer(transfers: readonly Transfer[], first: number, end: number): void {
+    const queue = this.#queue;
+    // One alone is made more quickly by a call.
+    if (!queue || end - first === 1) {
+      for (let i = first; i < end; i++) transfers[i].result = this.#make(transfers[i]);
+      return;
+    }
+    const { offset } = this.description;
+    for (let i = first; i < end; i++) {
+      const one = transfers[i];
+      one.request = this.#isPlain(one) ? queue.add(one, offset + one.offset) : ALONE;
+    }
+    queue.make();
+    for (let i = first; i < end; i++) {
+      const one = transfers[i];
+      one.result = one.request === ALONE
+        ? this.#make(one)
+        : this.#complete(one, queue.resultOf(one));
+    }
+  }
+
   /** What has been written is on the host's disk then. */
   flush(): number {
     // Who has no flushes below writes its tables to the host's page cache all the same.
@@ -116,6 +160,31 @@ export class Disk {
     const error = this.#image.zero(this.description.offset + offset, length, unmap);
     if (error === 0) this.#written(offset + length);
     return error;
+  }
+
+  /** Whether a transfer is nothing but a call to the host. */
+  #isPlain({ isWrite, vector, offset }: Transfer): boolean {
+    if (!isWrite) return this.contains(offset, vector.length);
+    return this.description.detectZeroes === "off" && this.#refusal(offset, vector.length) === 0;
+  }
+
+  #make({ isWrite, vector, offset }: Transfer): number {
+    return isWrite ? this.write(vector, offset) : this.read(vector, offset);
+  }
+
+  /** Completes what the host has done of a transfer: it may be a part, up to the end of a file. */
+  #complete(transfer: Transfer, result: number): number {
+    const { isWrite, vector, offset } = transfer;
+    if (result < 0 && result !== -Errno.EAGAIN && result !== -Errno.EINTR) return result;
+    const end = offset + vector.length;
+    const done = Math.max(0, result);
+    vector.skip(done);
+    if (vector.length > 0) {
+      transfer.offset += done;
+      return this.#make(transfer);
+    }
+    if (isWrite) this.#written(end);
+    return 0;
   }
 
   #refusal(offset: number, length: number): number {

@@ -17,6 +17,7 @@ import {
   setNonblocking,
 } from "../../ffi/fd.ts";
 import type { FdRequirement } from "../../ffi/fd_requirement.ts";
+import { hasIoUring } from "../../ffi/io_uring.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import { mapAnonymous, resizeFile } from "../../ffi/memory.ts";
 import type { FileNodeConfig } from "./config.ts";
@@ -88,6 +89,21 @@ function checkKind({ driver, filename }: FileNodeConfig, kind: FileStatus["kind"
   if (driver === "host_device" && kind !== "block") {
     throw new Error(`'host_device' driver requires '${filename}' to be a block device`);
   }
+}
+
+/**
+ * Whether requests are made by io_uring.
+ *
+ * @throws {Error} in QEMU's words if they shall be and there is none
+ */
+export function usesIoUring({ aio }: FileNodeConfig): boolean {
+  if (aio === "threads") return false;
+  const there = hasIoUring();
+  if (there || aio === "native") return there;
+  throw new Error(
+    "aio=io_uring was specified, but is not available (disabled via io_uring_disabled sysctl or" +
+      " blocked by container runtime seccomp policy?)",
+  );
 }
 
 /** A node's file by a name that means the same in every folder. */

@@ -26,17 +26,22 @@ export interface PartDescription {
   readonly noFlush: boolean;
 }
 
+/** A file, or a block device, as plain data. */
+export interface FileDescription {
+  readonly kind: "file" | "device";
+  readonly fd: number;
+  /** What offsets, lengths and addresses must be multiples of (O_DIRECT); 1 for anything. */
+  readonly alignment: number;
+  /** A mutex at index 0, for writes that are no multiples. */
+  readonly mutex: SharedArrayBuffer;
+  /** Whether requests are made at once, by io_uring. */
+  readonly uring: boolean;
+}
+
 /** An image as plain data. */
 export type ImageDescription =
   | { readonly kind: "null"; readonly readZeroes: boolean }
-  | {
-    readonly kind: "file" | "device";
-    readonly fd: number;
-    /** What offsets, lengths and addresses must be multiples of (O_DIRECT); 1 for anything. */
-    readonly alignment: number;
-    /** A mutex at index 0, for writes that are no multiples. */
-    readonly mutex: SharedArrayBuffer;
-  }
+  | FileDescription
   | {
     readonly kind: "qcow2";
     readonly format: Qcow2Format;

@@ -20,6 +20,7 @@ import {
   imageSize,
   openImageFile,
   resizeImage,
+  usesIoUring,
 } from "./file.ts";
 import {
   allPermissions,
@@ -245,6 +246,7 @@ export class FileNode extends BaseNode implements ImageLocks {
         fd,
         alignment: cache.direct ? directAlignment(fd, driver) : 1,
         mutex: new SharedArrayBuffer(4),
+        uring: usesIoUring(this.config),
       },
       offset: 0,
       noFlush: cache.noFlush,

@@ -161,7 +161,7 @@ export const virtioBlk = defineVirtioDevice({
     return Array(Number(properties["num-queues"])).fill(Number(properties["queue-size"]));
   },
   create(state, virtio, context, properties): VirtioBackend {
-    const disk = new Disk(context.disk!.disk);
+    const disk = new Disk(context.disk!.disk, context.uring);
     const requests = new BlkRequests(state, virtio, context, disk, properties);
     const block = Number(properties.logical_block_size);
 

@@ -9,11 +9,12 @@ import { SECTOR } from "../block/words.ts";
 import type { ErrorAction } from "../block/config.ts";
 import { DiskStatistics, type RequestKind } from "../block/statistics.ts";
 import { ThrottleGroup } from "../block/throttle.ts";
+import type { Transfer } from "../block/transfers.ts";
 import { Errno } from "../../ffi/errno.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import type { DeviceContext, Properties } from "../device.ts";
 import { type Chain, MalformedRing, wide } from "./chain.ts";
-import type { Virtio } from "./virtio.ts";
+import type { TakenRequests, Virtio } from "./virtio.ts";
 
 /** Feature bits of a disk (5.2.3). */
 export const BlkFeature = {
@@ -46,6 +47,23 @@ const ID_SIZE = 20;
 /** More is no request: what QEMU's block layer does at once, in bytes. */
 const MAX_BYTES = 0x3f_ffff * SECTOR;
 
+/** What becomes of a request now: an outcome, or what there is to do first. */
+type Step = Outcome | "transfer" | "alone" | "later" | "malformed";
+
+/** A request in hand. */
+interface Request extends Transfer {
+  /** Where the driver looks for the outcome. */
+  readonly status: IoVector;
+  /** When it was begun. */
+  startNs: bigint;
+  /** What it asks for. */
+  type: number;
+  /** Bytes of data. */
+  length: number;
+  /** Bytes that the device may write, the status among them. */
+  room: number;
+}
+
 /** Requests to one disk, on one thread. */
 export class BlkRequests {
   readonly #state: { readonly writeback: number };
@@ -58,12 +76,11 @@ export class BlkRequests {
   readonly #serial: Uint8Array<ArrayBuffer>;
   readonly #most: { readonly discard: number; readonly zero: number };
   readonly #onError: { readonly read: ErrorAction; readonly write: ErrorAction };
-  readonly #status = new IoVector(1);
   readonly #statusByte = new Uint8Array(1);
   readonly #header = new DataView(new ArrayBuffer(HEADER_SIZE));
   readonly #headerBytes = new Uint8Array(this.#header.buffer);
-  /** When the request in hand was begun. */
-  #startNs = 0n;
+  /** Of what was taken from a queue together, in its order. */
+  readonly #requests: Request[] = [];
 
   /**
    * @param state the device's own state
@@ -104,28 +121,82 @@ export class BlkRequests {
   /** Answers the requests in a queue, unless an error keeps the guest stopped. */
   serve(index: number): void {
     if (this.#statistics.ioStatus !== "ok") return;
-    this.#virtio.queues[index].serve((chain) => this.#answer(chain));
+    this.#virtio.queues[index].serveMany(this.#disk.depth, (taken) => this.#answer(taken));
   }
 
-  /** @returns bytes written, or undefined if the request is to be tried again later */
-  #answer(chain: Chain): number | undefined {
-    const { readable, writable } = chain;
-    const { length } = writable;
-    if (readable.length < HEADER_SIZE) {
-      throw new MalformedRing("virtio-blk request outhdr too short");
+  /** Reads and writes behind one another are made at once, and all else when those before it are done. */
+  #answer(taken: TakenRequests): void {
+    for (let i = 0; i < taken.count; i++) {
+      const chain = taken.chains[i];
+      const request = this.#slot(i);
+      const step = this.#begin(request, chain);
+      if (step === "transfer") continue;
+      if (!this.#transfer(taken, i)) return;
+      if (step === "malformed") throw malformed(chain);
+      const outcome = step === "alone" ? this.#carryOut(request, chain) : step;
+      if (outcome === "later") return;
+      this.#finish(taken, request, outcome);
     }
-    this.#status.clear();
-    if (!writable.moveLast(this.#status)) {
-      throw new MalformedRing("virtio-blk request inhdr too short");
+    this.#transfer(taken, taken.count);
+  }
+
+  #slot(index: number): Request {
+    return this.#requests[index] ??= {
+      ...{ isWrite: false, vector: new IoVector(0), offset: 0, result: 0, request: 0 },
+      ...{ status: new IoVector(1), startNs: 0n, type: 0, length: 0, room: 0 },
+    };
+  }
+
+  /** Looks at a request: one that is no transfer waits for those before it. */
+  #begin(request: Request, { readable, writable }: Chain): Step {
+    request.room = writable.length;
+    request.startNs = this.#context.monotonicNs();
+    if (readable.length < HEADER_SIZE || request.room === 0) return "malformed";
+    request.status.clear();
+    writable.moveLast(request.status);
+    // The guest's memory is lost to the host.
+    if (!this.#read(readable)) return Outcome.IOERR;
+    const type = this.#header.getUint32(0, true);
+    request.type = type;
+    request.offset = SECTOR *
+      wide(this.#header.getUint32(8, true), this.#header.getUint32(12, true));
+    if (type !== Type.IN && type !== Type.OUT) return "alone";
+    request.isWrite = type === Type.OUT;
+    request.vector = request.isWrite ? readable : writable;
+    request.length = request.vector.length;
+    return this.#admit(request);
+  }
+
+  /** Whether a read or a write can be made, now. */
+  #admit({ isWrite, offset, length, startNs }: Request): Step {
+    if ((isWrite && this.#disk.readOnly) || !this.#isValid(offset, length)) {
+      return this.#invalid(isWrite ? "wr" : "rd");
     }
-    const outcome = this.#read(readable)
-      ? this.#carryOut(chain)
-      // The guest's memory is lost to the host.
-      : Outcome.IOERR;
-    if (outcome === undefined) return undefined;
+    return this.#waits(isWrite, length, startNs) ? "later" : "transfer";
+  }
+
+  /** Makes all transfers before a request. @returns false if one of them is to be made again later */
+  #transfer(taken: TakenRequests, end: number): boolean {
+    const first = taken.finished;
+    if (first === end) return true;
+    this.#disk.transfer(this.#requests, first, end);
+    /** One flush is enough for all. */
+    let kept: number | undefined;
+    for (let i = first; i < end; i++) {
+      const request = this.#requests[i];
+      const { isWrite, result } = request;
+      const error = isWrite && result === 0 ? kept ??= this.#keep() : result;
+      const outcome = this.#settle(request, isWrite ? "wr" : "rd", request.length, error);
+      if (outcome === "later") return false;
+      this.#finish(taken, request, outcome);
+    }
+    return true;
+  }
+
+  #finish(taken: TakenRequests, { status, room }: Request, outcome: Outcome): void {
     this.#statusByte[0] = outcome;
-    this.#status.copyIn(this.#statusByte);
-    return length;
+    status.copyIn(this.#statusByte);
+    taken.finish(room);
   }
 
   /** Takes a header, or a range, of what the driver wrote into `header`: both have its size. */
@@ -135,49 +206,25 @@ export class BlkRequests {
     return true;
   }
 
-  #carryOut({ readable, writable }: Chain): Outcome | undefined {
-    const type = this.#header.getUint32(0, true);
-    const offset = SECTOR * wide(this.#header.getUint32(8, true), this.#header.getUint32(12, true));
-    this.#startNs = this.#context.monotonicNs();
-    switch (type) {
-      case Type.IN:
-        return this.#readDisk(writable, offset);
-      case Type.OUT:
-        return this.#writeDisk(readable, offset);
+  /** Carries out what is no transfer. */
+  #carryOut(request: Request, { readable, writable }: Chain): Outcome | "later" {
+    switch (request.type) {
       case Type.FLUSH:
-        return this.#finish("flush", 0, this.#disk.flush());
+        return this.#settle(request, "flush", 0, this.#disk.flush());
       case Type.GET_ID:
         writable.copyIn(this.#serial);
         return Outcome.OK;
       case Type.DISCARD:
       case Type.WRITE_ZEROES:
-        return this.#range(type, readable);
+        return this.#range(request, readable);
       default:
         return Outcome.UNSUPP;
     }
   }
 
-  #readDisk(data: IoVector, offset: number): Outcome | undefined {
-    const { length } = data;
-    if (!this.#isValid(offset, length)) return this.#invalid("rd");
-    if (this.#waits(false, length)) return undefined;
-    return this.#finish("rd", length, this.#disk.read(data, offset));
-  }
-
-  #writeDisk(data: IoVector, offset: number): Outcome | undefined {
-    const { length } = data;
-    if (this.#disk.readOnly || !this.#isValid(offset, length)) return this.#invalid("wr");
-    if (this.#waits(true, length)) return undefined;
-    const error = this.#disk.write(data, offset);
-    return this.#finish("wr", length, error === 0 ? this.#keep() : error);
-  }
-
   /** Discards a range, or makes it zeros. */
-  #range(
-    type: typeof Type.DISCARD | typeof Type.WRITE_ZEROES,
-    readable: IoVector,
-  ): Outcome | undefined {
-    const zero = type === Type.WRITE_ZEROES;
+  #range(request: Request, readable: IoVector): Outcome | "later" {
+    const zero = request.type === Type.WRITE_ZEROES;
     const feature = zero ? BlkFeature.WRITE_ZEROES : BlkFeature.DISCARD;
     // One range is what the device has said that it takes.
     if (!this.#virtio.hasFeature(feature) || readable.length > RANGE_SIZE) return Outcome.UNSUPP;
@@ -196,16 +243,16 @@ export class BlkRequests {
     if (this.#disk.readOnly || sectors > most || !this.#isValid(offset, length)) {
       return this.#invalid(kind);
     }
-    if (!zero) return this.#finish(kind, length, this.#disk.discard(offset, length));
-    if (this.#waits(true, length)) return undefined;
+    if (!zero) return this.#settle(request, kind, length, this.#disk.discard(offset, length));
+    if (this.#waits(true, length, request.startNs)) return "later";
     const error = this.#disk.writeZeroes(offset, length, (flags & UNMAP) !== 0);
-    return this.#finish(kind, 0, error === 0 ? this.#keep() : error);
+    return this.#settle(request, kind, 0, error === 0 ? this.#keep() : error);
   }
 
   /** Whether a request has to wait, since its disk has done enough: all are looked at again then. */
-  #waits(isWrite: boolean, length: number): boolean {
-    const ns = this.#throttle.admit(isWrite, length, this.#startNs);
-    if (ns > 0) this.#context.timers[0].arm(this.#startNs + BigInt(ns));
+  #waits(isWrite: boolean, length: number, nowNs: bigint): boolean {
+    const ns = this.#throttle.admit(isWrite, length, nowNs);
+    if (ns > 0) this.#context.timers[0].arm(nowNs + BigInt(ns));
     return ns > 0;
   }
 
@@ -229,21 +276,32 @@ export class BlkRequests {
   }
 
   /** Counts a request that the host has done, or could not do, and says what the guest is told. */
-  #finish(kind: RequestKind, bytes: number, error: number): Outcome | undefined {
+  #settle(
+    { startNs }: Request,
+    kind: RequestKind,
+    bytes: number,
+    error: number,
+  ): Outcome | "later" {
     const now = this.#context.monotonicNs();
     if (error === 0) {
-      this.#statistics.done(kind, bytes, this.#startNs, now);
+      this.#statistics.done(kind, bytes, startNs, now);
       return Outcome.OK;
     }
     const errno = -error;
     const operation = kind === "rd" ? "read" : "write";
     const wanted = this.#onError[operation];
     const action = wanted === "enospc" ? (errno === Errno.ENOSPC ? "stop" : "report") : wanted;
-    if (action !== "stop") this.#statistics.failed(kind, this.#startNs, now);
+    if (action !== "stop") this.#statistics.failed(kind, startNs, now);
     this.#statistics.report({ operation, action, errno });
     this.#context.request({ kind: "disk-error" });
-    return action === "stop" ? undefined : action === "ignore" ? Outcome.OK : Outcome.IOERR;
+    return action === "stop" ? "later" : action === "ignore" ? Outcome.OK : Outcome.IOERR;
   }
+}
+
+/** What is wrong with a chain that is no request. */
+function malformed({ readable }: Chain): MalformedRing {
+  const part = readable.length < HEADER_SIZE ? "outhdr" : "inhdr";
+  return new MalformedRing(`virtio-blk request ${part} too short`);
 }
 
 /** `werror` or `rerror`; undefined for `auto`. @throws {Error} in QEMU's words */

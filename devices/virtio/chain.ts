@@ -34,6 +34,8 @@ export class Chain {
   id = 0;
   /** How many descriptors of the ring it takes. */
   descriptors = 0;
+  /** Bytes that the device has written, when it is done. */
+  written = 0;
   /** What the device reads. */
   readonly readable: IoVector = new IoVector();
   /** Where the device writes. */

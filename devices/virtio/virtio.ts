@@ -36,11 +36,35 @@ export interface VirtioParts {
   warn(text: string): void;
 }
 
+/** Requests that were taken from a queue together. */
+export class TakenRequests {
+  /** The first `count` are requests, in the driver's order. */
+  readonly chains: Chain[] = [];
+  count = 0;
+  /** How many of them are done. */
+  finished = 0;
+
+  /** The next request is done. @param written bytes written to it */
+  finish(written: number): void {
+    this.chains[this.finished++].written = written;
+  }
+
+  /** Forgets them. */
+  clear(): void {
+    this.count = this.finished = 0;
+  }
+
+  /** What the next one goes into. Chains are large: they are made when they are needed. */
+  next(): Chain {
+    return this.chains[this.count] ??= new Chain();
+  }
+}
+
 /** A queue as its device uses it, on the I/O thread. */
 export class DeviceQueue {
   readonly #virtio: Virtio;
   readonly #index: number;
-  readonly #chain = new Chain();
+  readonly #taken = new TakenRequests();
   #ring: VirtQueue | undefined;
   /** Of the ring that is open. */
   #place: Place | undefined;
@@ -79,24 +103,66 @@ export class DeviceQueue {
    * @throws {MalformedRing}
    */
   serve(answer: (chain: Chain) => number | undefined): void {
+    this.serveMany(1, (taken) => {
+      const written = answer(taken.chains[0]);
+      if (written !== undefined) taken.finish(written);
+    });
+  }
+
+  /**
+   * Answers requests as `serve` does, but several that are there together at once.
+   *
+   * @param most how many at once
+   * @param answer carries them out, finishing each; what it leaves, and all behind it, is for later
+   * @throws {MalformedRing}
+   */
+  serveMany(most: number, answer: (taken: TakenRequests) => void): void {
     const { ring } = this;
     if (!ring) return;
     const { parts } = this.#virtio;
+    const taken = this.#taken;
     // A driver that always has one more shall not keep others waiting.
     let left = parts.queueSizes[this.#index];
     do {
       ring.suppress();
-      while (!parts.isParking() && left-- > 0 && ring.pop(this.#chain)) {
-        const written = answer(this.#chain);
-        if (written === undefined) {
-          ring.unpop(this.#chain);
-          return;
-        }
-        ring.push(this.#chain, written);
-        if (ring.flush()) this.#virtio.raise(InterruptCause.USED_BUFFER);
+      while (left > 0 && this.#take(ring, Math.min(most, left))) {
+        left -= taken.count;
+        this.#answer(ring, answer);
+        if (taken.finished < taken.count) return;
       }
-      if (left < 0 && !parts.isParking()) return parts.doorbells[this.#index].ring();
+      if (left === 0 && !parts.isParking()) return parts.doorbells[this.#index].ring();
     } while (ring.listen() && !parts.isParking());
+  }
+
+  /** Takes requests, unless the thread shall park. @returns whether there are any */
+  #take(ring: VirtQueue, most: number): boolean {
+    const { parts } = this.#virtio;
+    const taken = this.#taken;
+    taken.clear();
+    while (taken.count < most && !parts.isParking()) {
+      try {
+        if (!ring.pop(taken.next())) break;
+      } catch (error) {
+        // It is found again when those before it are answered.
+        if (!(error instanceof MalformedRing) || taken.count === 0) throw error;
+        break;
+      }
+      taken.count++;
+    }
+    return taken.count > 0;
+  }
+
+  /** Gives back what is finished when `answer` returns, or fails; the rest was not looked at. */
+  #answer(ring: VirtQueue, answer: (taken: TakenRequests) => void): void {
+    const taken = this.#taken;
+    try {
+      answer(taken);
+    } finally {
+      const { chains, count, finished } = taken;
+      for (let i = count; i > finished; i--) ring.unpop(chains[i - 1]);
+      for (let i = 0; i < finished; i++) ring.push(chains[i], chains[i].written);
+      this.flush(ring);
+    }
   }
 
   /** Shows the driver what was given back, and interrupts it if it wants that. */

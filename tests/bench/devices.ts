@@ -29,14 +29,22 @@ interface Load {
 const REQUESTS = { unit: "requests/s", count: 500, device: "disk" } as const;
 const MEGABYTES = { unit: "MiB/s", count: 20, device: "disk" } as const;
 const DIRECT = "cache.direct=on";
+/** Requests that are made at once; on each side it is `threads` unless given. */
+const AT_ONCE = "aio=io_uring";
+const BOTH = `${DIRECT},${AT_ONCE}`;
 const FRAMES = 2000;
 
 /** Without `cache.direct`, the image is in the host's page cache. */
 const loads: readonly Load[] = [
   { name: "read 4 KiB anywhere", words: "read single", ...REQUESTS },
   { name: "read 4 KiB anywhere, 32 at a time", words: "read", ...REQUESTS },
+  { name: "read by aio=io_uring", words: "read", ...REQUESTS, image: AT_ONCE },
+  { name: "read by cache.direct", words: "read", ...REQUESTS, image: DIRECT },
+  { name: "read by cache.direct and io_uring", words: "read", ...REQUESTS, image: BOTH },
   { name: "write 4 KiB anywhere, 32 at a time", words: "write", ...REQUESTS },
-  { name: "the same by cache.direct", words: "write", ...REQUESTS, image: DIRECT },
+  { name: "write by aio=io_uring", words: "write", ...REQUESTS, image: AT_ONCE },
+  { name: "write by cache.direct", words: "write", ...REQUESTS, image: DIRECT },
+  { name: "write by cache.direct and io_uring", words: "write", ...REQUESTS, image: BOTH },
   { name: "read 1 MiB in a row, 4 at a time", words: "read large", ...MEGABYTES },
   { name: "write 1 MiB in a row, 4 at a time", words: "write large", ...MEGABYTES },
   {

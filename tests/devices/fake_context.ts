@@ -22,9 +22,11 @@ import {
   type Timer,
   withDefaults,
 } from "../../devices/device.ts";
-import type { AttachedDisk } from "../../devices/block/disk.ts";
+import { type AttachedDisk, needsIoUring } from "../../devices/block/disk.ts";
+import { MOST_TRANSFERS } from "../../devices/block/transfers.ts";
 import type { NetPort } from "../../devices/net/port.ts";
 import { virtioSerial } from "../../devices/virtio/serial.ts";
+import { IoUring } from "../../ffi/io_uring.ts";
 import type { IoVector } from "../../ffi/iovec.ts";
 import { addressOf, viewMemory } from "../../ffi/memory.ts";
 import type { Fields, Struct } from "../../ffi/struct.ts";
@@ -149,6 +151,8 @@ export class FakeContext implements DeviceContext {
   readonly doorbells: readonly Doorbell[];
   /** Doorbells that were rung, and not answered yet. */
   readonly rung = new Set<number>();
+  /** Made if the disk's requests are made at once; whoever made the context closes it. */
+  readonly uring: IoUring | undefined;
   readonly locks: readonly Lock[];
   /** Which locks are held. */
   readonly held: boolean[] = [];
@@ -183,6 +187,7 @@ export class FakeContext implements DeviceContext {
     readonly memory: FakeMemory = new FakeMemory(),
     readonly disk?: AttachedDisk,
   ) {
+    this.uring = disk && needsIoUring(disk) ? new IoUring(MOST_TRANSFERS) : undefined;
     this.doorbells = Array.from(
       { length: doorbells },
       (_, i) => ({ ring: () => this.rung.add(i) }),

@@ -19,6 +19,7 @@ import { type NetPortDescription, openPort } from "../../devices/net/port.ts";
 import { lock, unlock } from "../../devices/mutex.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { armTimerfd, monotonicNs, realtimeNs, signalEventfd } from "../../ffi/event.ts";
+import type { IoUring } from "../../ffi/io_uring.ts";
 import type { InterruptLines, InterruptsDescription } from "../accel/accelerator.ts";
 import { IOAPIC2_GSI, IOAPIC2_ID } from "../machine/microvm.ts";
 import { RangeBases } from "./bases.ts";
@@ -70,6 +71,8 @@ export interface IoService {
   /** The id of the object that it is; undefined for the machine's own. */
   readonly ioThread?: string;
   readonly watcher: DescriptorWatcher;
+  /** For its disks that make requests at once, if it has any. */
+  readonly uring?: IoUring;
 }
 
 /** Whether a device's work is done by an I/O thread. */
@@ -183,6 +186,7 @@ function makeContext(
   entry: DeviceDescription,
   interrupts: readonly Interrupt[],
 ): DeviceContext {
+  const served = service && isServedBy(entry, service.ioThread) ? service : undefined;
   return {
     interrupts,
     timers: entry.timerFds.map((fd) => ({ arm: (deadlineNs) => armTimerfd(fd, deadlineNs) })),
@@ -191,7 +195,8 @@ function makeContext(
       lock: () => lock(mutexes, index),
       unlock: () => unlock(mutexes, index),
     })),
-    watcher: service && isServedBy(entry, service.ioThread) ? service.watcher : undefined,
+    watcher: served?.watcher,
+    uring: served?.uring,
     memory,
     sendMsi: (address, data) => lines.sendMsi(address, data),
     content: entry.content ?? nothing,

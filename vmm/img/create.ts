@@ -129,7 +129,7 @@ function createFormat(image: NewImage, bytes: number): string {
   const create = readCreate(options, size, backing);
   using file = openTarget(filename);
   const base = openBase({
-    ...{ kind: "file", fd: file.fd, alignment: 1 },
+    ...{ kind: "file", fd: file.fd, alignment: 1, uring: false },
     mutex: new SharedArrayBuffer(4),
   });
   createQcow2(new Storage(base, 0, undefined, false), create);

@@ -3,7 +3,10 @@
  *
  * @module
  */
+import { needsIoUring } from "../../devices/block/disk.ts";
+import { MOST_TRANSFERS } from "../../devices/block/transfers.ts";
 import { signalEventfd } from "../../ffi/event.ts";
+import { IoUring } from "../../ffi/io_uring.ts";
 import { nameThread, threadId } from "../../ffi/process.ts";
 import type { AcceleratorThread } from "../accel/accelerator.ts";
 import { loadAcceleratorThread } from "../accel/open.ts";
@@ -46,8 +49,12 @@ function runIo(data: IoThreadDescription, accelerator: AcceleratorThread): void 
   try {
     using watcher = new IoWatcher(control);
     const lines = accelerator.openInterrupts(data.devices.interrupts);
-    const devices = new ThreadDevices(data.devices, control, lines, { ioThread: data.id, watcher });
     const served = data.devices.devices.filter((device) => isServedBy(device, data.id));
+    using uring = served.some(({ disk }) => disk && needsIoUring(disk))
+      ? new IoUring(MOST_TRANSFERS)
+      : undefined;
+    const service = { ioThread: data.id, watcher, uring };
+    const devices = new ThreadDevices(data.devices, control, lines, service);
     const doorbells = served.flatMap(({ id, doorbellFds }) =>
       doorbellFds.map((fd, index): IoDoorbell => ({ fd, answer: () => devices.rung(id, index) }))
     );

@@ -59,7 +59,7 @@ export class Dice {
 export function create(path: string, options: Partial<CreateOptions> & { size: number }): void {
   using file = openFile(path, O.RDWR | O.CREAT | O.TRUNC, 0o600);
   const image = openBase({
-    ...{ kind: "file", fd: file.fd, alignment: 1 },
+    ...{ kind: "file", fd: file.fd, alignment: 1, uring: false },
     mutex: new SharedArrayBuffer(4),
   });
   createQcow2(new Storage(image, 0, undefined, true), {
