@@ -89,7 +89,9 @@ export type GuestRequest =
   /** The host could not do a request; the disk's statistics say what is to be done about it. */
   | { kind: "disk-error" }
   /** Somebody in the guest has opened or closed a serial port; the ports' states say which. */
-  | { kind: "port-change" };
+  | { kind: "port-change" }
+  /** The guest has given memory back, or taken some; the balloon's state says how much. */
+  | { kind: "balloon-change" };
 
 /** The outside of a character device: bytes towards the host. All calls are synchronous. */
 export interface CharacterSink {
@@ -124,6 +126,14 @@ export interface DeviceMemory {
    * @returns undefined if it is not RAM throughout, or the host has no memory for it
    */
   view(gpa: number, length: number): ArrayBuffer | undefined;
+  /**
+   * Gives the host the memory of RAM back that the guest says it does not need: whole pages of it are
+   * zeros from then on. Others keep what they hold, as does memory that cannot be given back.
+   *
+   * @param vector what `collect` has added
+   * @throws {OsError} if the host refuses
+   */
+  giveBack(vector: IoVector): void;
   /**
    * To be called after RAM was written by way of `collect` or `view`, unless it was a ring, and before
    * the guest is told: it may be code. `write` and `zero` do so themselves.
@@ -184,10 +194,32 @@ export interface DeviceContext {
   warn(text: string): void;
 }
 
+/** What a guest tells of its memory: values by QEMU's names. */
+export interface GuestStatistics {
+  /** Undefined where the guest has not told of it. */
+  readonly stats: readonly (readonly [name: string, value: bigint | undefined])[];
+  /** When it last did, seconds of CLOCK_REALTIME; 0 if never. */
+  readonly lastUpdate: number;
+}
+
+/** Memory that a guest can be asked to give back. */
+export interface Balloon {
+  /** How much it has given back, bytes. */
+  readonly actual: number;
+  /** Asks it to have given so much back, bytes. */
+  setTarget(bytes: number): void;
+  /** How often it is asked for its statistics, seconds; 0 for never. */
+  pollInterval: number;
+  /** What it last told. */
+  readonly statistics: GuestStatistics;
+}
+
 /** A device at work on one thread. Calls come with the device's lock held. */
 export interface Device {
   /** What the devices on its bus work with, if it has one. */
   readonly provides?: object;
+  /** Present in a memory balloon. */
+  readonly balloon?: Balloon;
   /** Reads `size` (1, 2, 4 or 8) bytes at `offset` in range number `range`; little-endian. */
   read(range: number, offset: number, size: number): number;
   /** Writes `size` bytes; values of 8 bytes arrive as two writes of 4. */

@@ -16,6 +16,7 @@ import { port92 } from "./isa/port92.ts";
 import { mc146818rtc } from "./isa/rtc.ts";
 import { isaSerial } from "./isa/serial.ts";
 import { fwCfg } from "./isa/fw_cfg.ts";
+import { virtioBalloon } from "./virtio/balloon.ts";
 import { virtioBlk } from "./virtio/blk.ts";
 import { virtioNet } from "./virtio/net.ts";
 import { virtioRng } from "./virtio/rng.ts";
@@ -35,6 +36,7 @@ export const deviceTypes: readonly DeviceType[] = [
   mc146818rtc,
   pciConfig,
   port92,
+  virtioBalloon,
   virtioBlk,
   virtioNet,
   virtioRng,

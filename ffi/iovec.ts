@@ -162,6 +162,11 @@ export class IoVector {
     return true;
   }
 
+  /** Where each piece begins, and its bytes. */
+  *ranges(): Generator<readonly [address: number, length: number]> {
+    for (let i = this.#first; i < this.#end; i++) yield [this.#addressOf(i), this.#lengthOf(i)];
+  }
+
   /** Reads into the pieces. @returns bytes, 0 at the end of the file, or a negative errno */
   readFrom(fd: number): number {
     return result(() => libc.readv(fd, this.address, this.pieces));

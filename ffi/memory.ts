@@ -15,6 +15,8 @@ const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+const MADV_DONTNEED = 4;
+const MADV_REMOVE = 9;
 const MADV_MERGEABLE = 12;
 const MADV_DONTDUMP = 16;
 const MADV_POPULATE_WRITE = 23;
@@ -150,6 +152,19 @@ export class MappedRegion implements Disposable {
     const address = this.#at(offset, length);
     const result = retry(() => libc.madvise(address, length, MADV_POPULATE_WRITE));
     this.#check(result, "madvise(MADV_POPULATE_WRITE)");
+  }
+
+  /**
+   * Gives the host the memory of whole pages back: they are zeros from then on, until they are written.
+   *
+   * @param shared whether a file is mapped shared, whose pages are given back, or memory is anonymous
+   * @throws {OsError} for a file whose file system cannot
+   */
+  giveBack(offset: number, length: number, shared: boolean): void {
+    const address = this.#at(offset, length);
+    const advice = shared ? MADV_REMOVE : MADV_DONTNEED;
+    const name = `madvise(${shared ? "MADV_REMOVE" : "MADV_DONTNEED"})`;
+    check(retry(() => libc.madvise(address, length, advice)), name);
   }
 
   /** Leaves the region out of core dumps. @throws {OsError} */

@@ -5,6 +5,7 @@
  */
 import type { Reactor } from "../ffi/reactor.ts";
 import { openAccelerator } from "./accel/open.ts";
+import { BalloonEvents, balloonOf, balloonWarnings } from "./balloon_events.ts";
 import type { BlockSet } from "./block_set.ts";
 import type { ChardevSet } from "./chardev_set.ts";
 import type { Console } from "./console.ts";
@@ -111,6 +112,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
   readonly #parts: Resources;
   readonly #oldVm: OldVm;
   readonly #ports: PortEvents;
+  readonly #balloon: BalloonEvents | undefined;
 
   private constructor(
     config: MachineConfig,
@@ -141,14 +143,20 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
       netPort: (id) => this.netdevs.port(id),
       disk: (drive, user) => this.blocks.attach(drive, user),
       onEvent: (event) => guestEvents.handle(event),
-      onSignal: () => this.#lookAtPorts(),
+      onSignal: () => this.#lookAtDevices(),
     });
     this.#ports = new PortEvents(this.machine.devices.devices, config.devices, (data) => {
       this.events.emit("VSERPORT_CHANGE", { ...data });
     });
+    this.#balloon = this.#watchBalloon();
     this.#oldVm = new OldVm(this.machine, options.inheritance);
     const { cpus, firmware } = this.machine;
-    const warnings = [...cpus.warnings, ...firmware.warnings, ...orphanWarnings(config)];
+    const warnings = [
+      ...cpus.warnings,
+      ...firmware.warnings,
+      ...orphanWarnings(config),
+      ...balloonWarnings(this.machine),
+    ];
     for (const warning of warnings) this.notice(warning);
   }
 
@@ -231,7 +239,8 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
    */
   arrived(takeOver: () => void): void {
     takeOver();
-    this.#lookAtPorts();
+    this.#balloon?.settle();
+    this.#lookAtDevices();
     for (const { id } of this.machine.devices.devices) {
       this.machine.devices.with(id, (device) => device.writable?.());
     }
@@ -259,6 +268,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
     this.#closed = true;
     this.#end(0);
     this.pidfile?.[Symbol.dispose]();
+    this.#balloon?.[Symbol.dispose]();
     await this.machine.close();
     this.#oldVm.close();
     await this.#parts.close();
@@ -269,9 +279,22 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
     return this.close();
   }
 
-  /** Ports that are loaded, and may be another VMM's guest's after all, are not told of. */
-  #lookAtPorts(): void {
-    if (!inTransit.has(this.runState)) this.#ports.look();
+  /** What is loaded, and may be another VMM's guest's after all, is not told of. */
+  #lookAtDevices(): void {
+    if (inTransit.has(this.runState)) return;
+    this.#ports.look();
+    this.#balloon?.look();
+  }
+
+  #watchBalloon(): BalloonEvents | undefined {
+    const { machine: { devices, memory } } = this;
+    const id = balloonOf(devices);
+    if (id === undefined) return undefined;
+    return new BalloonEvents(
+      () => devices.with(id, ({ balloon }) => balloon!.actual),
+      () => !inTransit.has(this.runState),
+      (bytes) => this.events.emit("BALLOON_CHANGE", { actual: Math.max(0, memory.size - bytes) }),
+    );
   }
 
   /** The vCPUs stop here, so that nothing happens between the end and `close`. */

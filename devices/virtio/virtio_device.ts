@@ -7,6 +7,7 @@ import type { Field, Fields, Struct, View } from "../../ffi/struct.ts";
 import { array, struct } from "../../ffi/struct.ts";
 import type { ArrayView } from "../../ffi/struct.ts";
 import type {
+  Balloon,
   Device,
   DeviceContext,
   DeviceType,
@@ -22,6 +23,8 @@ import { Feature, virtioState } from "./virtio_state.ts";
 export interface VirtioBackend extends Partial<ConfigSpace> {
   /** What devices on the device's own bus work with. */
   readonly provides?: object;
+  /** See {@linkcode Device.balloon}. */
+  readonly balloon?: Balloon;
   /** There are requests in a queue. Called on the I/O thread, while nobody else works on queues. */
   handleQueue(index: number): void;
   /** Puts the device's own state back to how a driver finds it. */
@@ -169,6 +172,7 @@ export function defineVirtioDevice<F extends Fields>(
       const transport = new MmioTransport(state.mmio, virtio, type.deviceId, config, reset);
       return {
         provides: backend.provides,
+        balloon: backend.balloon,
         read: (_range, offset, size) => transport.read(offset, size),
         write: (_range, offset, size, value) => transport.write(offset, size, value),
         reset() {

@@ -64,6 +64,7 @@ const recording: [line: string, text: string][] = [
 
 /** Lines of QEMU's help for commands that are the same here. */
 const help = `
+balloon target -- request VM to change its memory allocation (in MB)
 block_resize device size -- resize a block image
 block_set_io_throttle device bps bps_rd bps_wr iops iops_rd iops_wr -- change I/O throttle limits for a block drive
 chardev-add args -- add chardev
@@ -85,6 +86,9 @@ object_add [qom-type=]type,id=str[,prop=value][,...] -- create QOM object
 object_del id -- destroy QOM object
 pmemsave addr size file -- save to disk physical memory dump starting at 'addr' of size 'size'
 print|p /fmt expr -- print expression value (use $reg for CPU register access)
+qom-get path property -- print QOM property
+qom-set [-j] path property value -- set QOM property.
+\t\t\t-j: the value is specified in json format.
 quit|q  -- quit the emulator
 sendkey keys [hold_ms] -- send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)
 set_link name on|off -- change the link status of a network adapter

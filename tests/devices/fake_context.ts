@@ -69,6 +69,10 @@ export class FakeMemory implements DeviceMemory {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** How often a device has said that it has written. */
   changes = 0;
+  /** What was given back: addresses and bytes. */
+  readonly givenBack: [gpa: number, length: number][] = [];
+  /** What the host says of memory that is given back. */
+  refusal: Error | undefined;
 
   constructor(readonly base = 0x1000, size = 0x1000) {
     this.bytes = new Uint8Array(size);
@@ -95,6 +99,16 @@ export class FakeMemory implements DeviceMemory {
   collect(vector: IoVector, gpa: number, length: number): "added" | "outside" | "full" {
     if (!this.#has(gpa, length)) return "outside";
     return vector.push(this.#address(gpa), length) ? "added" : "full";
+  }
+
+  giveBack(vector: IoVector): void {
+    if (this.refusal) throw this.refusal;
+    for (const [address, length] of vector.ranges()) {
+      const gpa = address - this.#address(this.base) + this.base;
+      this.zero(gpa, length);
+      this.givenBack.push([gpa, length]);
+    }
+    this.changes++;
   }
 
   changed(): void {

@@ -13,6 +13,7 @@
 export const cPrograms = {
   virtio_net: ["virtio_net.c", "virtio.c"],
   virtio_blk: ["virtio_blk.c", "virtio.c"],
+  virtio_balloon: ["virtio_balloon.c", "virtio.c"],
   virtio_rng: ["virtio_rng.c", "virtio.c"],
   virtio_serial: ["virtio_serial.c", "virtio.c"],
   virtio_bench: ["virtio_bench.c", "virtio.c"],

@@ -18,6 +18,7 @@
 
 import { image as virtioNet } from "./c/virtio_net_image.ts";
 import { image as virtioBlk } from "./c/virtio_blk_image.ts";
+import { image as virtioBalloon } from "./c/virtio_balloon_image.ts";
 import { image as virtioRng } from "./c/virtio_rng_image.ts";
 import { image as virtioBench } from "./c/virtio_bench_image.ts";
 import { image as virtioSerial } from "./c/virtio_serial_image.ts";
@@ -28,6 +29,7 @@ const images = {
   ...assembled,
   virtio_net: virtioNet,
   virtio_blk: virtioBlk,
+  virtio_balloon: virtioBalloon,
   virtio_rng: virtioRng,
   virtio_serial: virtioSerial,
   virtio_bench: virtioBench,
@@ -393,6 +395,21 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
       "when a sector has not what was last written to it, or a request is done twice.",
     8,
     {
+      isa: "the machine has no ACPI",
+      "one-ioapic": "the machine has ACPI, and no second I/O APIC",
+    },
+  ),
+  virtio_balloon: elf(
+    "virtio_balloon",
+    "Prints `balloon at irq N` and gives as many of its 4,096 pages from 16 MiB on back to the balloon " +
+      "as that asks for, counting, tells statistics, and prints `FAIL ...` when a page has lost what " +
+      "was in it, or comes back with something.",
+    36,
+    {
+      churn: "gives back some number of pages or other, over and over",
+      report: "reports free pages, two at a time, over and over",
+      code:
+        "executes what it has given back, prints how often it was still there, and exits with value 0",
       isa: "the machine has no ACPI",
       "one-ioapic": "the machine has ACPI, and no second I/O APIC",
     },

@@ -110,6 +110,20 @@ export class FakeMachine implements MachineControl {
   }
 
   readonly memory = { size: 268435456, plugged: 0 };
+  guestMemory = 268435456;
+  setBalloon(bytes: number) {
+    this.guestMemory = bytes;
+  }
+  qomGet(path: string, property: string) {
+    if (path !== "/machine/peripheral/balloon0") throw deviceNotFound(path);
+    return property === "guest-stats" ? { stats: { "stat-swap-in": 2n ** 64n - 1n } } : 5;
+  }
+  qomSet(...args: unknown[]) {
+    this.calls.push(["qomSet", ...args]);
+  }
+  qomSetText(...args: unknown[]) {
+    this.calls.push(["qomSetText", ...args]);
+  }
   readonly memoryBackends = [{
     id: "ram0",
     size: 268435456,

@@ -191,6 +191,33 @@ Deno.test("HmpSession sums memory as sum(1) does", async () => {
   assert.equal(await type("sum 0 12"), "03762\n");
 });
 
+Deno.test("HmpSession sets a balloon in MB, and tells its size", async () => {
+  const { type } = connect();
+  assert.equal(await type("info balloon"), "balloon: actual=256\n");
+  assert.equal(await type("balloon 100"), "");
+  assert.equal(await type("info balloon"), "balloon: actual=100\n");
+  for (const target of ["0", "-1", "0x80000000000"]) {
+    assert.equal(await type(`balloon ${target}`), "Error: Parameter 'target' expects a size\n");
+  }
+});
+
+Deno.test("HmpSession gets and sets properties, as text or as JSON", async () => {
+  const { machine, type } = connect();
+  const path = "/machine/peripheral/balloon0";
+  assert.equal(
+    await type(`qom-get ${path} guest-stats`),
+    '{\n    "stats": {\n        "stat-swap-in": 18446744073709551615\n    }\n}\n',
+  );
+  assert.equal(await type("qom-get nothing x"), "Error: Device 'nothing' not found\n");
+  assert.equal(await type(`qom-set ${path} interval 5`), "");
+  assert.equal(await type(`qom-set -j ${path} limits {"iops-total": 5}`), "");
+  assert.equal(await type(`qom-set -j ${path} limits {`), "Error: JSON parse error in '{'\n");
+  assert.deepEqual(machine.calls, [
+    ["qomSetText", path, "interval", "5"],
+    ["qomSet", path, "limits", { "iops-total": 5 }],
+  ]);
+});
+
 Deno.test("HmpSession takes on and off for a cable", async () => {
   const { machine, type } = connect();
   assert.equal(await type("set_link n0 off"), "");
@@ -288,7 +315,8 @@ Deno.test("HmpSession shows help for one command, for info's, and for all", asyn
   assert.equal(await type("help nosuch"), "unknown command: 'nosuch'\n");
   assert.equal(await type("help info nosuch"), "unknown command: 'info nosuch'\n");
   assert.equal(await type("help info"), await type("info"));
-  const all = (await type("help")).trimEnd().split("\n");
+  // What begins with a tab belongs to the line before it.
+  const all = (await type("help")).trimEnd().split(/\n(?!\t)/);
   assert.deepEqual(all, [...all].sort());
   assert.equal(all.length, table.hmpCommands.length);
   assert.ok(all.includes("info [subcommand] -- show various information about the system state"));

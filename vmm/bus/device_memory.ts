@@ -22,6 +22,8 @@ export interface RamRange {
   readonly name: string;
   /** Whether the guest cannot write it: devices do not for it either. */
   readonly readonly: boolean;
+  /** How its pages can be given back to the host; undefined if they are kept. */
+  readonly pages?: "shared" | "anonymous";
 }
 
 /** Guest RAM on this thread. */
@@ -31,6 +33,7 @@ export class GuestRam implements DeviceMemory {
     readonly gpa: number;
     readonly mapping: MappedRegion;
     readonly readonly: boolean;
+    readonly pages: RamRange["pages"];
   }[];
 
   /**
@@ -39,10 +42,10 @@ export class GuestRam implements DeviceMemory {
    */
   constructor(ranges: readonly RamRange[], changed: () => void = () => {}) {
     this.changed = changed;
-    this.#ranges = ranges.map(({ gpa, size, address, name, readonly }) => {
+    this.#ranges = ranges.map(({ gpa, size, address, name, readonly, pages }) => {
       const mapping = new MappedRegion(address, size);
       mapping.name = name;
-      return { gpa, mapping, readonly };
+      return { gpa, mapping, readonly, pages };
     });
   }
 
@@ -83,6 +86,20 @@ export class GuestRam implements DeviceMemory {
       throw error;
     }
     return viewMemory(range.mapping.address + offset, length).buffer;
+  }
+
+  giveBack(vector: IoVector): void {
+    for (const [address, length] of vector.ranges()) {
+      for (const { mapping, pages } of this.#ranges) {
+        if (!pages) continue;
+        // A piece that is in two ranges, which lie one after the other on the host, is given back in two.
+        const from = Math.ceil(Math.max(address - mapping.address, 0) / PAGE) * PAGE;
+        const end = Math.min(address + length - mapping.address, mapping.size);
+        const size = end - end % PAGE - from;
+        if (size > 0) mapping.giveBack(from, size, pages === "shared");
+      }
+    }
+    this.changed();
   }
 
   #find(gpa: number, length: number) {

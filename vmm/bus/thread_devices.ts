@@ -91,6 +91,7 @@ const requestEvents: Record<GuestRequest["kind"], number | undefined> = {
   "debug-exit": GuestEvent.DEBUG_EXIT,
   "disk-error": GuestEvent.DISK_ERROR,
   "port-change": undefined,
+  "balloon-change": undefined,
 };
 
 /** The devices on this thread. */

@@ -19,9 +19,12 @@ import { BootImages } from "./power_on.ts";
  */
 export function checkMachine(config: MachineConfig, incoming: boolean): void {
   readCpu(config.cpu);
-  checkDevices(machineDevices(config));
-  if (incoming) return;
   const devices = machineDevices(config);
+  checkDevices(devices);
+  if (devices.filter(({ type }) => type === "virtio-balloon-device").length > 1) {
+    throw new Error("Only one balloon device is supported");
+  }
+  if (incoming) return;
   const apicIds = Array.from({ length: config.smp.cpus }, (_, index) => apicId(config.smp, index));
   // What the processors can do changes words of tables, and not whether images fit.
   const processors = { apicIds, signature: 0, features: 0 };

@@ -58,6 +58,8 @@ export interface MemoryRegion {
   readonly offset: number;
   readonly file?: MemorySlot["file"];
   readonly readonly: boolean;
+  /** How its pages can be given back to the host; undefined if they are kept. */
+  readonly pages?: "shared" | "anonymous";
   /** Whether a predecessor passed it, with the guest's memory in it. */
   readonly inherited: boolean;
 }
@@ -350,7 +352,8 @@ export class GuestMemory {
     readonly = false,
   ): void {
     const file = fd && config.share ? { fd, offset: (config.offset ?? 0) + offset } : undefined;
-    this.#regions.push({ name, gpa, size, mapping, offset, file, readonly, inherited });
+    const pages = readonly ? undefined : pageKind(config);
+    this.#regions.push({ name, gpa, size, mapping, offset, file, readonly, pages, inherited });
   }
 
   #find(gpa: number, length: number): MemoryRegion | undefined {
@@ -362,4 +365,14 @@ export class GuestMemory {
     if (region) return region;
     throw new RangeError(`Guest range of ${length} bytes at 0x${gpa.toString(16)} is not memory`);
   }
+}
+
+/**
+ * How a backend's pages can be given back. Huge pages are kept: once others have taken them, a ring that
+ * was in one would be nowhere. So are those of a private file, behind which is what is in the file.
+ */
+function pageKind({ hugetlb, share, qomType }: MemoryBackendConfig): MemoryRegion["pages"] {
+  if (hugetlb) return undefined;
+  if (share) return "shared";
+  return qomType === "memory-backend-ram" ? "anonymous" : undefined;
 }

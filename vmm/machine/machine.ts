@@ -327,11 +327,12 @@ function checkVcpuLimit(cpus: number, { maxVcpus: limit, title }: Accelerator): 
 
 /** Where guest RAM is mapped, for devices. */
 function ramRanges({ regions }: GuestMemory): RamRange[] {
-  return regions.map(({ gpa, size, mapping, offset, readonly }) => ({
+  return regions.map(({ gpa, size, mapping, offset, readonly, pages }) => ({
     gpa,
     size,
     address: mapping.address + offset,
     name: mapping.name,
     readonly,
+    pages,
   }));
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import { CommandTable } from "./command_table.ts";
+import { balloonCommands, infoBalloonCommands } from "./commands/balloon.ts";
 import { blockCommands } from "./commands/block.ts";
 import { fdCommands } from "./commands/fds.ts";
 import { gdbCommands } from "./commands/gdb.ts";
@@ -18,6 +19,7 @@ import { memoryCommands } from "./commands/memory.ts";
 import { memoryHmpCommands } from "./commands/memory_hmp.ts";
 import { networkCommands } from "./commands/network.ts";
 import { helpCommands, monitorCommands } from "./commands/monitor.ts";
+import { qomCommands } from "./commands/qom.ts";
 import { runControlCommands } from "./commands/run_control.ts";
 
 /** A new table with the built-in commands; other layers add theirs to it. */
@@ -25,7 +27,9 @@ export function builtinCommands(): CommandTable {
   return new CommandTable()
     .add(...monitorCommands, ...runControlCommands, ...machineCommands, ...memoryCommands)
     .add(...fdCommands, ...hotplugCommands, ...blockCommands, ...keyCommands, ...networkCommands)
+    .add(...balloonCommands, ...qomCommands)
     .addHmp(...helpCommands, ...memoryHmpCommands, ...gdbCommands)
     .addInfo(...infoVmCommands, ...infoMemoryCommands, ...infoDeviceCommands, ...infoBlockCommands)
+    .addInfo(...infoBalloonCommands)
     .addEvents(async () => (await import("./schema/events.ts")).events);
 }

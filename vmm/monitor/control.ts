@@ -15,6 +15,7 @@ import type { VmEventListener } from "../events.ts";
 import type { RunState } from "../run_state.ts";
 import type { BlockInfo, BlockNodeInfo } from "./block_info.ts";
 import type { FdRegistry } from "./fd_registry.ts";
+import type { JsonValue } from "./json_value.ts";
 
 export type { RunState };
 
@@ -286,6 +287,18 @@ export interface MachineControl {
     /** Bytes plugged since. */
     readonly plugged: number;
   };
+  /**
+   * How much of it the guest has, without what it has given back, bytes; throws if there is no balloon.
+   */
+  readonly guestMemory: number;
+  /** Asks the guest to give memory back until it has so much, bytes; throws if there is no balloon. */
+  setBalloon(bytes: number): void;
+  /** A property of an object; throws if there is no such object or property. */
+  qomGet(path: string, property: string): Awaitable<JsonValue>;
+  /** Sets a property of an object; throws if there is none, or it cannot be set to that. */
+  qomSet(path: string, property: string, value: JsonValue): Awaitable<void>;
+  /** The same with a value as on the command line. */
+  qomSetText(path: string, property: string, text: string): Awaitable<void>;
   /** Memory backend objects. */
   readonly memoryBackends: readonly MemoryBackendInfo[];
   /** Host mappings that back guest memory. */

@@ -6,6 +6,7 @@
 import type { ChardevConfig } from "../../devices/chardev/config.ts";
 import type { AcceleratorVcpu } from "../accel/accelerator.ts";
 import { deviceTypes } from "../../devices/registry.ts";
+import { guestMemory, setBalloon } from "./balloon_view.ts";
 import { blockInfos, blockNodeInfos } from "./block_view.ts";
 import { refuseHotplug } from "./hotplug.ts";
 import { dumpInterruptControllers, dumpLocalApic } from "./interrupts.ts";
@@ -32,7 +33,9 @@ import type {
   VcpuInfo,
 } from "../monitor/control.ts";
 import type { BlockInfo, BlockNodeInfo } from "../monitor/block_info.ts";
+import type { JsonValue } from "../monitor/json_value.ts";
 import { netClients, removeNetdev, setLink } from "./network_view.ts";
+import { qomGet, qomSet, qomSetText } from "./qom_view.ts";
 import { deviceNotFound, QmpError } from "../monitor/errors.ts";
 import { FdRegistry } from "../monitor/fd_registry.ts";
 import { GDB_CHARDEV, parseGdbDevice } from "../options/chardev.ts";
@@ -190,6 +193,26 @@ export class MachineView implements MachineControl {
 
   get memory(): { size: number; plugged: number } {
     return { size: this.#vm.config.memory, plugged: 0 };
+  }
+
+  get guestMemory(): number {
+    return guestMemory(this.#vm);
+  }
+
+  setBalloon(bytes: number): void {
+    setBalloon(this.#vm, bytes);
+  }
+
+  qomGet(path: string, property: string): JsonValue {
+    return qomGet(this.#vm, path, property);
+  }
+
+  qomSet(path: string, property: string, value: JsonValue): void {
+    qomSet(this.#vm, path, property, value);
+  }
+
+  qomSetText(path: string, property: string, text: string): void {
+    qomSetText(this.#vm, path, property, text);
   }
 
   get memoryBackends(): readonly MemoryBackendInfo[] {

@@ -75,6 +75,7 @@ export const events = {
     nospace: z.boolean().optional(),
     reason: z.string(),
   }),
+  BALLOON_CHANGE: z.strictObject({ actual: z.int() }),
   DEVICE_DELETED: device,
   DEVICE_UNPLUG_GUEST_ERROR: device,
   VSERPORT_CHANGE: z.strictObject({ id: z.string(), open: z.boolean() }),
