@@ -13,6 +13,7 @@ import type { Transfer } from "../block/transfers.ts";
 import { Errno } from "../../ffi/errno.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import type { DeviceContext, Properties } from "../device.ts";
+import { BlkFrames, HEADER_SIZE } from "./blk_frames.ts";
 import { type Chain, MalformedRing, wide } from "./chain.ts";
 import type { TakenRequests, Virtio } from "./virtio.ts";
 
@@ -36,16 +37,19 @@ const Type = { IN: 0, OUT: 1, FLUSH: 4, GET_ID: 8, DISCARD: 11, WRITE_ZEROES: 13
 const Outcome = { OK: 0, IOERR: 1, UNSUPP: 2 } as const;
 type Outcome = typeof Outcome[keyof typeof Outcome];
 
-/** Bytes of struct virtio_blk_req before its data: type, priority, sector. */
-const HEADER_SIZE = 16;
 /** Bytes of struct virtio_blk_discard_write_zeroes: sector, number of sectors, flags. */
-const RANGE_SIZE = HEADER_SIZE;
+const RANGE_SIZE = 16;
 /** VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP */
 const UNMAP = 1;
 /** Bytes of a serial number. */
 const ID_SIZE = 20;
 /** More is no request: what QEMU's block layer does at once, in bytes. */
 const MAX_BYTES = 0x3f_ffff * SECTOR;
+
+/** After so many nanoseconds the driver is told of what is done, before more is begun. */
+const MOST_NS = 200_000n;
+/** How many requests are taken together where they are made one by one. */
+const MOST_TAKEN = 8;
 
 /** What becomes of a request now: an outcome, or what there is to do first. */
 type Step = Outcome | "transfer" | "alone" | "later" | "malformed";
@@ -76,9 +80,9 @@ export class BlkRequests {
   readonly #serial: Uint8Array<ArrayBuffer>;
   readonly #most: { readonly discard: number; readonly zero: number };
   readonly #onError: { readonly read: ErrorAction; readonly write: ErrorAction };
-  readonly #statusByte = new Uint8Array(1);
-  readonly #header = new DataView(new ArrayBuffer(HEADER_SIZE));
-  readonly #headerBytes = new Uint8Array(this.#header.buffer);
+  readonly #frames = new BlkFrames();
+  readonly #range = new DataView(new ArrayBuffer(RANGE_SIZE));
+  readonly #rangeBytes = new Uint8Array(this.#range.buffer);
   /** Of what was taken from a queue together, in its order. */
   readonly #requests: Request[] = [];
 
@@ -121,23 +125,44 @@ export class BlkRequests {
   /** Answers the requests in a queue, unless an error keeps the guest stopped. */
   serve(index: number): void {
     if (this.#statistics.ioStatus !== "ok") return;
-    this.#virtio.queues[index].serveMany(this.#disk.depth, (taken) => this.#answer(taken));
+    this.#virtio.queues[index].serveMany(Math.max(MOST_TAKEN, this.#disk.depth), (taken) => {
+      this.#frames.take(taken);
+      try {
+        return this.#answer(taken);
+      } finally {
+        this.#frames.tell();
+      }
+    });
   }
 
-  /** Reads and writes behind one another are made at once, and all else when those before it are done. */
-  #answer(taken: TakenRequests): void {
+  /**
+   * Reads and writes behind one another are made at once, if the disk can, and all else when those
+   * before it are done.
+   *
+   * @returns false if what is left has to wait
+   */
+  #answer(taken: TakenRequests): boolean {
+    const { depth } = this.#disk;
+    let startNs: bigint | undefined;
     for (let i = 0; i < taken.count; i++) {
+      const nowNs = this.#context.monotonicNs();
+      startNs ??= nowNs;
+      if (nowNs - startNs > MOST_NS) return this.#transfer(taken, i);
       const chain = taken.chains[i];
       const request = this.#slot(i);
-      const step = this.#begin(request, chain);
-      if (step === "transfer") continue;
-      if (!this.#transfer(taken, i)) return;
+      request.startNs = nowNs;
+      const step = this.#begin(request, i, chain);
+      if (step === "transfer") {
+        if (i + 1 - taken.finished === depth && !this.#transfer(taken, i + 1)) return false;
+        continue;
+      }
+      if (!this.#transfer(taken, i)) return false;
       if (step === "malformed") throw malformed(chain);
       const outcome = step === "alone" ? this.#carryOut(request, chain) : step;
-      if (outcome === "later") return;
+      if (outcome === "later") return false;
       this.#finish(taken, request, outcome);
     }
-    this.#transfer(taken, taken.count);
+    return this.#transfer(taken, taken.count);
   }
 
   #slot(index: number): Request {
@@ -148,18 +173,18 @@ export class BlkRequests {
   }
 
   /** Looks at a request: one that is no transfer waits for those before it. */
-  #begin(request: Request, { readable, writable }: Chain): Step {
+  #begin(request: Request, index: number, { readable, writable }: Chain): Step {
     request.room = writable.length;
-    request.startNs = this.#context.monotonicNs();
     if (readable.length < HEADER_SIZE || request.room === 0) return "malformed";
     request.status.clear();
     writable.moveLast(request.status);
-    // The guest's memory is lost to the host.
-    if (!this.#read(readable)) return Outcome.IOERR;
-    const type = this.#header.getUint32(0, true);
+    const at = this.#frames.header(index, readable);
+    if (at === undefined) return Outcome.IOERR;
+    const { headers } = this.#frames;
+    const type = headers.getUint32(at, true);
     request.type = type;
     request.offset = SECTOR *
-      wide(this.#header.getUint32(8, true), this.#header.getUint32(12, true));
+      wide(headers.getUint32(at + 8, true), headers.getUint32(at + 12, true));
     if (type !== Type.IN && type !== Type.OUT) return "alone";
     request.isWrite = type === Type.OUT;
     request.vector = request.isWrite ? readable : writable;
@@ -194,16 +219,8 @@ export class BlkRequests {
   }
 
   #finish(taken: TakenRequests, { status, room }: Request, outcome: Outcome): void {
-    this.#statusByte[0] = outcome;
-    status.copyIn(this.#statusByte);
+    this.#frames.finish(status, outcome);
     taken.finish(room);
-  }
-
-  /** Takes a header, or a range, of what the driver wrote into `header`: both have its size. */
-  #read(vector: IoVector): boolean {
-    if (vector.copyOut(this.#headerBytes) !== HEADER_SIZE) return false;
-    vector.skip(HEADER_SIZE);
-    return true;
   }
 
   /** Carries out what is no transfer. */
@@ -216,14 +233,14 @@ export class BlkRequests {
         return Outcome.OK;
       case Type.DISCARD:
       case Type.WRITE_ZEROES:
-        return this.#range(request, readable);
+        return this.#zeroOrDiscard(request, readable);
       default:
         return Outcome.UNSUPP;
     }
   }
 
   /** Discards a range, or makes it zeros. */
-  #range(request: Request, readable: IoVector): Outcome | "later" {
+  #zeroOrDiscard(request: Request, readable: IoVector): Outcome | "later" {
     const zero = request.type === Type.WRITE_ZEROES;
     const feature = zero ? BlkFeature.WRITE_ZEROES : BlkFeature.DISCARD;
     // One range is what the device has said that it takes.
@@ -231,10 +248,10 @@ export class BlkRequests {
     if (readable.length < RANGE_SIZE) {
       throw new MalformedRing("virtio-blk discard/write_zeroes header too short");
     }
-    if (!this.#read(readable)) return Outcome.IOERR;
-    const offset = SECTOR * wide(this.#header.getUint32(0, true), this.#header.getUint32(4, true));
-    const sectors = this.#header.getUint32(8, true);
-    const flags = this.#header.getUint32(12, true);
+    if (readable.copyOut(this.#rangeBytes) !== RANGE_SIZE) return Outcome.IOERR;
+    const offset = SECTOR * wide(this.#range.getUint32(0, true), this.#range.getUint32(4, true));
+    const sectors = this.#range.getUint32(8, true);
+    const flags = this.#range.getUint32(12, true);
     const kind = zero ? "wr" : "unmap";
     // Bits that are not known, and one that only zeros may have (5.2.6.2).
     if (flags & ~(zero ? UNMAP : 0)) return Outcome.UNSUPP;

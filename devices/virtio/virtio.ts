@@ -106,6 +106,7 @@ export class DeviceQueue {
     this.serveMany(1, (taken) => {
       const written = answer(taken.chains[0]);
       if (written !== undefined) taken.finish(written);
+      return written !== undefined;
     });
   }
 
@@ -113,10 +114,11 @@ export class DeviceQueue {
    * Answers requests as `serve` does, but several that are there together at once.
    *
    * @param most how many at once
-   * @param answer carries them out, finishing each; what it leaves, and all behind it, is for later
+   * @param answer carries them out, finishing each; returns whether what it leaves is to be taken again
+   *   now, instead of later
    * @throws {MalformedRing}
    */
-  serveMany(most: number, answer: (taken: TakenRequests) => void): void {
+  serveMany(most: number, answer: (taken: TakenRequests) => boolean): void {
     const { ring } = this;
     if (!ring) return;
     const { parts } = this.#virtio;
@@ -126,9 +128,9 @@ export class DeviceQueue {
     do {
       ring.suppress();
       while (left > 0 && this.#take(ring, Math.min(most, left))) {
-        left -= taken.count;
-        this.#answer(ring, answer);
-        if (taken.finished < taken.count) return;
+        const goesOn = this.#answer(ring, answer);
+        left -= taken.finished;
+        if (!goesOn) return;
       }
       if (left === 0 && !parts.isParking()) return parts.doorbells[this.#index].ring();
     } while (ring.listen() && !parts.isParking());
@@ -153,10 +155,10 @@ export class DeviceQueue {
   }
 
   /** Gives back what is finished when `answer` returns, or fails; the rest was not looked at. */
-  #answer(ring: VirtQueue, answer: (taken: TakenRequests) => void): void {
+  #answer(ring: VirtQueue, answer: (taken: TakenRequests) => boolean): boolean {
     const taken = this.#taken;
     try {
-      answer(taken);
+      return answer(taken);
     } finally {
       const { chains, count, finished } = taken;
       for (let i = count; i > finished; i--) ring.unpop(chains[i - 1]);

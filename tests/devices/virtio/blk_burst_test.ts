@@ -6,6 +6,7 @@ import { Errno } from "../../../ffi/errno.ts";
 import { O } from "../../../ffi/fd.ts";
 import { hasIoUring } from "../../../ffi/io_uring.ts";
 import type { RigMode } from "../fake_context.ts";
+import { DEVICE, RAM } from "./drivers.ts";
 import {
   DATA,
   DiskRig,
@@ -278,4 +279,25 @@ Deno.test("a thread that shall park begins none of a burst", () => {
   rig.call((device) => device.rung!(0));
   assert.equal(driver.take().length, 2);
   assert.deepEqual(rig.ram.get(DATA, 512), sectors(pattern(SECTORS * 512), 0, 1));
+});
+
+Deno.test("of a burst that takes long, the driver is told of what is done before the end", () => {
+  using disk = new DiskRig();
+  const { rig, drivers: [driver] } = disk;
+  const { context } = rig;
+  /** How many requests the driver has been told of, each time that the device looks at the clock. */
+  const told = new Set<number>();
+  let stepNs = 0n;
+  context.monotonicNs = () => {
+    told.add(rig.ram.data.getUint16(DEVICE + 2 - RAM, true));
+    return context.monotonic += stepNs;
+  };
+  const reads = Array(8).fill({ type: IN, data: 512 });
+  assert.deepEqual(disk.burst(reads), Array(8).fill(OK));
+  assert.deepEqual([...told], [0]);
+  told.clear();
+  stepNs = 150_000n;
+  assert.deepEqual(disk.burst(reads), Array(8).fill(OK));
+  assert.deepEqual([...told], [8, 9, 10, 11, 12, 13, 14, 15]);
+  assert.equal(driver.take().length, 0);
 });
