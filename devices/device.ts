@@ -306,7 +306,10 @@ export interface PropertyDeclaration {
 
 /** A write of the driver's, of 4 bytes, that rings a doorbell. */
 export interface DoorbellDeclaration {
-  /** Number of the device's range, which does not move. */
+  /**
+   * Number of the device's range. If it does not move, the accelerator may ring without the vCPU's thread;
+   * if it does, the device rings.
+   */
   readonly range: number;
   readonly offset: number;
   /** The value that rings. */
@@ -355,7 +358,7 @@ export interface DeviceType<F extends Fields = Fields> extends DeviceLayout<F> {
   /** The global interrupt (GSI) of each line, from its properties. */
   irqs(properties: Properties): number[];
   /** The kind of bus that it sits on; the ISA bus unless given. */
-  readonly bus?: "virtio-bus" | "virtio-serial-bus" | "main-system-bus";
+  readonly bus?: "virtio-bus" | "virtio-serial-bus" | "main-system-bus" | "PCI";
   /** How many timers it has; none unless given. */
   readonly timers?: number;
   /** How many locks beside the one that is held around calls; none unless given. */
@@ -372,7 +375,7 @@ export function layoutFor(type: DeviceType, properties: Properties): DeviceLayou
 }
 
 /** All properties of a device of a type: what is given, and defaults for the rest. */
-export function withDefaults(type: DeviceType, given: Properties): Properties {
+export function withDefaults(type: Pick<DeviceType, "properties">, given: Properties): Properties {
   const all: Record<string, PropertyValue> = {};
   for (const [name, declaration] of Object.entries(type.properties)) {
     const value = given[name] ?? declaration.default;

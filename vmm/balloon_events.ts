@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { isBalloon } from "../devices/virtio/balloon.ts";
 import type { DeviceSet } from "./bus/device_set.ts";
 import type { Machine } from "./machine/machine.ts";
 
@@ -12,7 +13,7 @@ const PERIOD_MS = 1000;
 
 /** The id of the balloon; undefined if there is none. */
 export function balloonOf({ devices }: DeviceSet): string | undefined {
-  return devices.find(({ type }) => type.name === "virtio-balloon-device")?.id;
+  return devices.find(({ type }) => isBalloon(type.name))?.id;
 }
 
 /** What a user may not expect of a balloon: one line each. */

@@ -31,7 +31,7 @@ export function deviceIdentities(
   const identities: Record<string, Identity> = {};
   for (const { type: name, id, properties, parent } of devices) {
     const type = findDeviceType(name);
-    if (!type.bus?.startsWith("virtio")) continue;
+    if (!type.bus?.startsWith("virtio") && type.bus !== "PCI") continue;
     const all = withDefaults(type, properties);
     const seen = Object.entries(type.properties).filter((
       [name, { type, unseen, default: usual }],
@@ -87,7 +87,7 @@ function valueOf(type: PropertyValue, identity: Identity, name: string): string 
   const declaration = Object.hasOwn(properties, name) ? properties[name] : undefined;
   const value = Object.hasOwn(identity, name) ? identity[name] : declaration?.default;
   if (typeof value === "boolean") return value ? "on" : "off";
-  return name === "mmio-base" && typeof value === "number"
+  return name.endsWith("-base") && typeof value === "number"
     ? `0x${value.toString(16)}`
     : show(value);
 }

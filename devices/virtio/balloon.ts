@@ -281,3 +281,8 @@ export const virtioBalloon = defineVirtioDevice({
     };
   },
 });
+
+/** Whether a device of a type is a balloon. */
+export function isBalloon(type: string): boolean {
+  return type === virtioBalloon.name || type === virtioBalloon.pci.name;
+}

@@ -94,6 +94,7 @@ export const virtioBlk = defineVirtioDevice({
   name: "virtio-blk-device",
   help: "Disk",
   deviceId: 2,
+  pciClass: 0x01_0000,
   version: 1,
   state,
   timers: 1,

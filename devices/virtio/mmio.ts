@@ -6,6 +6,7 @@
 import { type Struct, struct, u32, type View } from "../../ffi/struct.ts";
 import type { Virtio } from "./virtio.ts";
 import type { QueueState } from "./ring.ts";
+import type { ConfigSpace } from "./virtio_kind.ts";
 import { Feature } from "./virtio_state.ts";
 
 /** Bytes of registers and configuration space, as QEMU's transports have. */
@@ -62,14 +63,6 @@ const fields = {
 
 /** The transport's own state: what its registers select. */
 export const mmioState: Struct<typeof fields> = struct("virtio-mmio", fields);
-
-/** The configuration space of a device. */
-export interface ConfigSpace {
-  /** Reads 1, 2 or 4 bytes; zeros where there is nothing. */
-  readConfig(offset: number, size: number): number;
-  /** Writes 1, 2 or 4 bytes. */
-  writeConfig(offset: number, size: number, value: number): void;
-}
 
 /** Where a queue register's value is kept. */
 const addressRegisters = new Map<number, keyof QueueState>([
@@ -188,25 +181,14 @@ export class MmioTransport {
     const index = this.#state.queue_sel;
     const field = addressRegisters.get(offset);
     if (field && queue.ready === 0) queue[field] = value;
-    else if (offset === Register.QUEUE_NUM && queue.ready === 0) this.#setSize(queue, value);
-    else if (offset === Register.QUEUE_READY) this.#setReady(index, value);
-    else if (
+    else if (offset === Register.QUEUE_NUM && queue.ready === 0) {
+      this.#virtio.setQueueSize(index, value);
+    } else if (offset === Register.QUEUE_READY) {
+      if (value <= 1) this.#virtio.setQueueReady(index, value === 1);
+    } else if (
       offset === Register.QUEUE_RESET && value === 1 &&
       this.#virtio.hasFeature(Feature.RING_RESET)
     ) this.#virtio.resetQueue(index);
-  }
-
-  /** More than there can be is no size: such a queue is malformed when it is used. */
-  #setSize(queue: QueueState, value: number): void {
-    const max = this.#virtio.parts.queueSizes[this.#state.queue_sel];
-    queue.size = value > max ? 0 : value;
-  }
-
-  #setReady(index: number, value: number): void {
-    if (value === 1) {
-      this.#virtio.change(index, (queue) => queue.ready = 1);
-      if (this.#virtio.isRunning) this.#virtio.parts.doorbells[index].ring();
-    } else if (value === 0) this.#virtio.change(index, (queue) => queue.ready = 0);
   }
 
   get #queue(): QueueState | undefined {

@@ -202,6 +202,7 @@ export const virtioNet = defineVirtioDevice({
   name: NAME,
   help: "Network card",
   deviceId: 1,
+  pciClass: 0x02_0000,
   version: 1,
   state: netState,
   timers: 1,

@@ -270,6 +270,9 @@ export const virtioSerial = defineVirtioDevice({
   name: "virtio-serial-device",
   help: "Bus of virtio consoles and serial ports",
   deviceId: 3,
+  pciClass: 0x07_8000,
+  // As QEMU has it: more than a driver wants for so many queues.
+  pciVectors: 2,
   version: 1,
   state: struct("virtio-serial", {}),
   properties: {
@@ -306,3 +309,8 @@ export const virtioSerial = defineVirtioDevice({
     };
   },
 });
+
+/** Whether a device of a type is a bus of consoles and ports. */
+export function isSerialBus(type: string): boolean {
+  return type === virtioSerial.name || type === virtioSerial.pci.name;
+}

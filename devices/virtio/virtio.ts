@@ -26,10 +26,14 @@ export interface VirtioParts {
   readonly features: bigint;
   readonly memory: RingMemory;
   readonly interrupt: Interrupt;
+  /** What may take the interrupt's place. */
+  readonly messages?: InterruptMessages;
   /** One for each queue. */
   readonly doorbells: readonly Doorbell[];
   readonly work: Lock;
   readonly line: Lock;
+  /** Whether the device may read and write memory; always unless given. */
+  mayUseMemory?(): boolean;
   /** Whether this thread shall park, or is not the one that works on queues. */
   isParking(): boolean;
   /** Tells the user. */
@@ -58,6 +62,14 @@ export class TakenRequests {
   next(): Chain {
     return this.chains[this.count] ??= new Chain();
   }
+}
+
+/** Interrupt messages of a transport that has them. */
+export interface InterruptMessages {
+  /** Whether the driver takes them in place of the interrupt. */
+  readonly isEnabled: boolean;
+  /** Sends the one of a queue, or else that of the configuration. `line` is held. */
+  send(queue: number | undefined): void;
 }
 
 /** A queue as its device uses it, on the I/O thread. */
@@ -169,7 +181,7 @@ export class DeviceQueue {
 
   /** Shows the driver what was given back, and interrupts it if it wants that. */
   flush(ring: VirtQueue): void {
-    if (ring.flush()) this.#virtio.raise(InterruptCause.USED_BUFFER);
+    if (ring.flush()) this.#virtio.raise(InterruptCause.USED_BUFFER, this.#index);
   }
 }
 
@@ -216,7 +228,8 @@ export class Virtio {
   /** Whether the driver is ready for what the device does, and the device well. */
   get isRunning(): boolean {
     const { status } = this.parts.state;
-    return (status & (Status.DRIVER_OK | Status.NEEDS_RESET)) === Status.DRIVER_OK;
+    return (status & (Status.DRIVER_OK | Status.NEEDS_RESET)) === Status.DRIVER_OK &&
+      (this.parts.mayUseMemory?.() ?? true);
   }
 
   /** Whether the driver has accepted a feature. */
@@ -255,13 +268,23 @@ export class Virtio {
     }
   }
 
-  /** Interrupts the driver. */
-  raise(cause: number): void {
-    const { state, line, interrupt } = this.parts;
+  /**
+   * Interrupts the driver.
+   *
+   * @param queue the queue that it is about; the configuration unless given
+   */
+  raise(cause: number, queue?: number): void {
+    const { state, line, interrupt, messages } = this.parts;
     line.lock();
     const before = state.isr;
-    state.isr = before | cause;
-    if (before === 0) interrupt.set(true);
+    if (messages?.isEnabled) {
+      // Of a queue the message says all (4.1.5.3.1).
+      if (queue === undefined) state.isr = before | cause;
+      messages.send(queue);
+    } else {
+      state.isr = before | cause;
+      if (before === 0) interrupt.set(true);
+    }
     line.unlock();
   }
 
@@ -288,7 +311,10 @@ export class Virtio {
 
   /** Drives the interrupt as the state says. */
   driveInterrupt(): void {
-    this.parts.interrupt.set(this.parts.state.isr !== 0);
+    const { state, line, interrupt } = this.parts;
+    line.lock();
+    interrupt.set(state.isr !== 0);
+    line.unlock();
   }
 
   /** The driver accepts features, 32 of them at a time; without effect once they are agreed on. */
@@ -333,6 +359,17 @@ export class Virtio {
     work.lock();
     action(queues[index]);
     work.unlock();
+  }
+
+  /** The driver says how many entries a queue has. More than there can be is no size: see `openQueue`. */
+  setQueueSize(index: number, size: number): void {
+    this.parts.queues[index].size = size > this.parts.queueSizes[index] ? 0 : size;
+  }
+
+  /** The driver switches a queue on, or off. */
+  setQueueReady(index: number, isReady: boolean): void {
+    this.change(index, (queue) => queue.ready = isReady ? 1 : 0);
+    if (isReady && this.isRunning) this.parts.doorbells[index].ring();
   }
 
   /** Sets one queue back (2.6.1). */

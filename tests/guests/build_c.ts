@@ -11,12 +11,12 @@
 
 /** The programs, and the sources that each has beside those that all have. */
 export const cPrograms = {
-  virtio_net: ["virtio_net.c", "virtio.c"],
-  virtio_blk: ["virtio_blk.c", "virtio.c"],
-  virtio_balloon: ["virtio_balloon.c", "virtio.c"],
-  virtio_rng: ["virtio_rng.c", "virtio.c"],
-  virtio_serial: ["virtio_serial.c", "virtio.c"],
-  virtio_bench: ["virtio_bench.c", "virtio.c"],
+  virtio_net: ["virtio_net.c", "virtio.c", "virtio_pci.c"],
+  virtio_blk: ["virtio_blk.c", "virtio.c", "virtio_pci.c"],
+  virtio_balloon: ["virtio_balloon.c", "virtio.c", "virtio_pci.c"],
+  virtio_rng: ["virtio_rng.c", "virtio.c", "virtio_pci.c"],
+  virtio_serial: ["virtio_serial.c", "virtio.c", "virtio_pci.c"],
+  virtio_bench: ["virtio_bench.c", "virtio.c", "virtio_pci.c"],
 } as const satisfies Record<string, readonly string[]>;
 
 /** A program's name. */

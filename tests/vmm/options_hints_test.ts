@@ -15,17 +15,60 @@ const refusals: [line: string, message: string][] = [
   [
     "-device virtio-blk-pci,drive=x",
     "-device virtio-blk-pci,drive=x: No 'PCI' bus found for device 'virtio-blk-pci': say" +
-    " virtio-blk-device",
+    " virtio-blk-device, or -machine pcie=on",
   ],
   [
     "-device virtio-net-pci-non-transitional",
-    "-device virtio-net-pci-non-transitional: No 'PCI' bus found for device" +
-    " 'virtio-net-pci-non-transitional': say virtio-net-device",
+    "-device virtio-net-pci-non-transitional: No 'PCI' bus found for device 'virtio-net-pci': say" +
+    " virtio-net-device, or -machine pcie=on",
+  ],
+  [
+    "-device virtio-net-pci-transitional",
+    "-device virtio-net-pci-transitional: 'virtio-net-pci-transitional' is not a valid device model" +
+    " name: virtio 1 is virtio-net-pci",
   ],
   [
     "-device virtio-blk,drive=d",
     "-device virtio-blk,drive=d: No 'PCI' bus found for device 'virtio-blk-pci': say" +
-    " virtio-blk-device",
+    " virtio-blk-device, or -machine pcie=on",
+  ],
+  ...([
+    ["acpi=off", "", "Parameter 'pcie' does not accept value 'on': it needs acpi=on"],
+    ["", "bus=pcie.1", "Bus 'pcie.1' not found"],
+    [
+      "",
+      "addr=0",
+      "PCI: slot 0 function 0 not available for virtio-rng-pci, in use by gpex-root,id=",
+    ],
+    ["", "addr=20", "Property 'virtio-rng-pci.addr' doesn't take value '20'"],
+    [
+      "",
+      "addr=1.1",
+      "Property 'virtio-rng-pci.addr' doesn't take value '1.1': devices here have function 0 only",
+    ],
+    ["", "vectors=2049", "vectors property must be at most 2048, not 2049"],
+    ["", "disable-legacy=off", "Property 'disable-legacy' does not accept value 'off': on or auto"],
+    [
+      "",
+      "disable-modern=on",
+      "Property 'disable-modern' does not accept value 'on': virtio 1 is all there is",
+    ],
+    ["", "romfile=x", 'failed to find romfile "x": there are no option ROMs'],
+    [
+      "",
+      "addr=1 -device virtio-rng-pci,id=r,addr=01.0",
+      "PCI: slot 1 function 0 not available for virtio-rng-pci, in use by virtio-rng-pci,id=" +
+      "virtio-rng-pci.0",
+    ],
+  ].map(([machine, device, message]): [string, string] => {
+    const options = [`-machine pcie=on,${machine}`, `-device virtio-rng-pci,${device}`];
+    const culprit = machine ? options[0] : `-device ${options[1].split("-device ").at(-1)}`;
+    return [options.join(" "), `${culprit}: ${message}`];
+  })),
+  [
+    `-machine pcie=on ${Array(32).fill("-device virtio-rng-pci").join(" ")}`,
+    "-device virtio-rng-pci: PCI: no slot/function available for virtio-rng-pci, all in use or" +
+    " reserved",
   ],
   ...([
     ...[["ide-hd", "IDE", "blk"], ["scsi-hd", "SCSI", "blk"], ["nvme", "PCI", "blk"]],

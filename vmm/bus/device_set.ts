@@ -22,12 +22,14 @@ import type { OwnedFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import type { AcceleratorVm } from "../accel/accelerator.ts";
 import { RangeBases } from "./bases.ts";
+import { SHARED_LINE_WORDS } from "./shared_line.ts";
 import { checkOverlap, type PlacedRange, placeRanges } from "./bus.ts";
 import type { ThreadControl } from "../threads/control_block.ts";
 import type { RamRange } from "./device_memory.ts";
 import {
   type DeviceDescription,
   type DeviceSetDescription,
+  type SharedLines,
   ThreadDevices,
 } from "./thread_devices.ts";
 
@@ -140,6 +142,7 @@ export class DeviceSet implements Disposable {
       state,
       mutexes: new SharedArrayBuffer(4 * Math.max(1, words)),
       bases: RangeBases.allocate(slots),
+      sharedLines: shareLines(devices),
       devices: devices.map((device, i): DeviceDescription => ({
         type: device.type.name,
         id: device.id,
@@ -257,11 +260,11 @@ function connectDoorbells({ type, properties }: DeviceInstance, vm: AcceleratorV
   const ranges = type.ranges(properties);
   return (type.doorbells?.(properties) ?? []).map(({ range, offset, value }) => {
     const { space, base, name } = ranges[range];
-    if (base === undefined || space !== "mmio") {
+    if (space !== "mmio") {
       throw new RangeError(`Range '${name}' of a '${type.name}' cannot have doorbells`);
     }
     const event = makeEventfd();
-    vm.connectDoorbell({ address: base + offset, value, fd: event.fd });
+    if (base !== undefined) vm.connectDoorbell({ address: base + offset, value, fd: event.fd });
     return event;
   });
 }
@@ -271,6 +274,19 @@ function numberLocks(devices: readonly DeviceInstance[]) {
   let words = devices.length;
   const locks = devices.map(({ type }) => Array.from({ length: type.locks ?? 0 }, () => words++));
   return { locks, words };
+}
+
+/** The lines that several devices drive. */
+function shareLines(devices: readonly DeviceInstance[]): SharedLines {
+  const all = devices.flatMap(({ type, id, properties }) =>
+    type.irqs(properties).map((gsi) => ({ gsi, id }))
+  );
+  const shared = [...Map.groupBy(all, ({ gsi }) => gsi)].filter(([, users]) => users.length > 1);
+  const lines = shared.map(([gsi, users], i) =>
+    [gsi, { at: SHARED_LINE_WORDS * i, ids: users.map(({ id }) => id) }] as const
+  );
+  const words = new SharedArrayBuffer(4 * SHARED_LINE_WORDS * Math.max(1, lines.length));
+  return { words, lines: new Map(lines) };
 }
 
 /** The devices' ranges, those that move with their slots, and how many slots there are. */

@@ -24,6 +24,7 @@ import type { InterruptLines, InterruptsDescription } from "../accel/accelerator
 import { IOAPIC2_GSI, IOAPIC2_ID } from "../machine/microvm.ts";
 import { RangeBases } from "./bases.ts";
 import { Bus, type Claim, type PlacedRange } from "./bus.ts";
+import { SharedLine } from "./shared_line.ts";
 import { GuestEvent, type ThreadControl, Wanted } from "../threads/control_block.ts";
 import { GuestRam, type RamRange } from "./device_memory.ts";
 
@@ -52,6 +53,14 @@ export interface DeviceDescription {
   readonly content?: Uint8Array<SharedArrayBuffer>;
 }
 
+/** Interrupt lines that several devices drive. */
+export interface SharedLines {
+  /** Their words, one line's after the other's. */
+  readonly words: SharedArrayBuffer;
+  /** By line (GSI): its first word, and the ids of the devices. */
+  readonly lines: ReadonlyMap<number, { readonly at: number; readonly ids: readonly string[] }>;
+}
+
 /** Everything that a thread needs to build the devices. */
 export interface DeviceSetDescription {
   /** The chips whose lines the devices drive. */
@@ -63,6 +72,8 @@ export interface DeviceSetDescription {
   readonly mutexes: SharedArrayBuffer;
   /** Where the ranges that move are. */
   readonly bases: SharedArrayBuffer;
+  /** The lines that several devices drive. */
+  readonly sharedLines: SharedLines;
   readonly devices: readonly DeviceDescription[];
 }
 
@@ -129,7 +140,9 @@ export class ThreadDevices {
     };
     for (const entry of description.devices) {
       const type = deviceTypes.find((type) => type.name === entry.type)!;
-      const interrupts = type.irqs(entry.properties).map((gsi) => this.#interrupt(gsi, lines));
+      const interrupts = type.irqs(entry.properties).map((gsi) =>
+        shareLine(description.sharedLines, gsi, entry.id, this.#interrupt(gsi, lines))
+      );
       const parent = entry.parent === undefined
         ? undefined
         : this.#devices.get(entry.parent)?.device;
@@ -167,6 +180,13 @@ export class ThreadDevices {
     if (pin < 0) return { set: (level) => lines.setLine(gsi, level) };
     return { set: (level) => this.with(IOAPIC2_ID, (ioapic) => ioapic.setInput!(pin, level)) };
   }
+}
+
+/** A device's end of a line, which others may drive as well. */
+function shareLine(shared: SharedLines, gsi: number, id: string, line: Interrupt): Interrupt {
+  const found = shared.lines.get(gsi);
+  if (!found) return line;
+  return new SharedLine(new Int32Array(shared.words), found.at, found.ids.indexOf(id), line);
 }
 
 const nothing = new Uint8Array();

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { isBalloon } from "../../devices/virtio/balloon.ts";
 import { checkDevices } from "../bus/device_set.ts";
 import type { MachineConfig } from "../config.ts";
 import { readCpu } from "../cpu/definition.ts";
@@ -21,7 +22,7 @@ export function checkMachine(config: MachineConfig, incoming: boolean): void {
   readCpu(config.cpu);
   const devices = machineDevices(config);
   checkDevices(devices);
-  if (devices.filter(({ type }) => type === "virtio-balloon-device").length > 1) {
+  if (devices.filter(({ type }) => isBalloon(type)).length > 1) {
     throw new Error("Only one balloon device is supported");
   }
   if (incoming) return;

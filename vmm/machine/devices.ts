@@ -14,6 +14,7 @@ import { userDeviceId, withDisk } from "./disks.ts";
 import { checkGenerationId, generationOf } from "./generation.ts";
 import { IOAPIC2_BASE, IOAPIC2_ID, LOW_RAM_LIMIT, PCIE_ECAM, PCIE_ID } from "./microvm.ts";
 import { addressCards, connectNetwork } from "./network.ts";
+import { placePci } from "./pci.ts";
 import { placeVirtio } from "./virtio.ts";
 import { plugPorts } from "./virtio_serial.ts";
 
@@ -86,7 +87,9 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
     properties: device.properties,
   }));
   checkGenerationId(user, config.machine.acpi);
-  return addressCards(plugPorts(placeVirtio([...own, ...user], config.machine)));
+  return addressCards(
+    plugPorts(placePci(placeVirtio([...own, ...user], config.machine), config.machine)),
+  );
 }
 
 /** RAM sizes and CPUs as the CMOS tells firmware, and the time. */

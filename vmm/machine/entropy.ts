@@ -22,7 +22,7 @@ export function openEntropy(
   return requests.map((request) => {
     const { rng } = request.properties;
     const filename = rngs.find(({ id }) => id === rng)?.filename;
-    if (request.type !== "virtio-rng-device" || filename === undefined) return request;
+    if (filename === undefined) return request;
     const source = opened.use(openSource(filename)).fd;
     return { ...request, properties: { ...request.properties, source } };
   });

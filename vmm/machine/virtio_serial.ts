@@ -4,7 +4,7 @@
  * @module
  */
 import { withDefaults } from "../../devices/device.ts";
-import { checkMaxPorts } from "../../devices/virtio/serial.ts";
+import { checkMaxPorts, isSerialBus } from "../../devices/virtio/serial.ts";
 import { type DeviceRequest, findDeviceType } from "../bus/device_set.ts";
 
 /** A virtio-serial device, and the ports that it has so far. */
@@ -24,7 +24,7 @@ export function plugPorts(requests: readonly DeviceRequest[]): DeviceRequest[] {
   const buses: Bus[] = [];
   return requests.map((request) => {
     const type = findDeviceType(request.type);
-    if (request.type === "virtio-serial-device") {
+    if (isSerialBus(request.type)) {
       const { max_ports: maxPorts } = withDefaults(type, request.properties);
       buses.push(makeBus(request.id, Number(maxPorts)));
     }

@@ -5,7 +5,9 @@
  */
 import { type DeviceType, type PropertyDeclaration, withDefaults } from "../../devices/device.ts";
 import type { DeviceConfig, LoaderConfig } from "../config.ts";
+import { userDeviceId } from "../machine/disks.ts";
 import { virtioTransports } from "../machine/microvm.ts";
+import { placePci } from "../machine/pci.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
 import { fromJson, parseJsonOrOpts, parseOpts, type RawOptions } from "./grammar.ts";
@@ -78,6 +80,12 @@ function readDriver(options: RawOptions): string {
   return String(driver);
 }
 
+/** QEMU's other names of PCI devices: without the bus, and without the interface of before virtio 1. */
+function realDriver(driver: string, types: readonly DeviceType[]): string {
+  const name = `${driver.replace(/-pci-non-transitional$/, "")}-pci`;
+  return !driver.endsWith("-pci") && types.some((type) => type.name === name) ? name : driver;
+}
+
 /** Disks and cards of other machines: the bus that they are on. */
 const otherDisks: Readonly<Record<string, string>> = {
   ...{ "ide-hd": "IDE", "ide-cd": "IDE", "scsi-hd": "SCSI", "scsi-cd": "SCSI" },
@@ -91,17 +99,16 @@ const otherCards: Readonly<Record<string, string>> = {
 function elsewhere(
   driver: string,
 ): { readonly bus: string; readonly model: string; readonly here: string } | undefined {
-  // A virtio device as a PCI card has names of its own; QEMU's alias is the shortest.
-  const [, virtio, pci] = /^(virtio-.*?)(-pci(?:-(?:non-)?transitional)?)?$/.exec(driver) ?? [];
-  if (virtio !== undefined) {
-    return { bus: "PCI", model: `${virtio}${pci ?? "-pci"}`, here: `${virtio}-device` };
-  }
   const [isDisk, isCard] = [otherDisks, otherCards].map((one) => Object.hasOwn(one, driver));
   if (isDisk) return { bus: otherDisks[driver], model: driver, here: "virtio-blk-device" };
   if (isCard) return { bus: otherCards[driver], model: driver, here: "virtio-net-device" };
 }
 
 function unknownDriver(driver: string, types: readonly DeviceType[]): OptionError {
+  if (driver.endsWith("-pci-transitional")) {
+    const [name] = driver.split("-transitional");
+    return new OptionError(`'${driver}' is not a valid device model name: virtio 1 is ${name}`);
+  }
   const other = elsewhere(driver);
   return new OptionError(
     other && types.some(({ name }) => name === other.here)
@@ -118,7 +125,7 @@ function findType(driver: string, types: readonly DeviceType[]): DeviceType {
 }
 
 function readDevice(options: RawOptions, types: readonly DeviceType[]): DeviceConfig {
-  const driver = readDriver(options);
+  const driver = realDriver(readDriver(options), types);
   const type = findType(driver, types);
   const { driver: _driver, id, ...properties } = readOptions(
     options,
@@ -129,6 +136,7 @@ function readDevice(options: RawOptions, types: readonly DeviceType[]): DeviceCo
 }
 
 type Properties = DeviceConfig["properties"];
+type Types = readonly DeviceType[];
 
 /** The properties that users set. */
 function settable({ properties }: DeviceType): [string, PropertyDeclaration][] {
@@ -168,7 +176,7 @@ export function deviceHelp(text: string, types: readonly DeviceType[]): string |
   const options = parseJsonOrOpts(text, "driver");
   if (!options.help) return undefined;
   if (!options.entries.has("driver")) return deviceTypesHelp(types);
-  const driver = readDriver(options);
+  const driver = realDriver(readDriver(options), types);
   if (driver === "loader") return propertyHelp(driver, LOADER_HELP);
   const lines = settable(findType(driver, types)).map(([name, { type, help, default: value }]) => ({
     name,
@@ -205,12 +213,12 @@ export function device(text: string, draft: Draft): void {
   const index = config.devices.length;
   config.devices = [...config.devices, device];
   draft.later("check", () => {
+    checkPlace(index, draft);
     bindChardevs(config.devices[index], draft);
     bindDrives(config.devices[index], draft);
     bindNetdevs(config.devices[index], draft);
     bindLinks(config.devices[index], draft);
     checkValues(config.devices[index], draft);
-    checkPlace(index, draft);
   });
 }
 
@@ -226,12 +234,28 @@ function checkValues({ driver, properties }: DeviceConfig, { types }: Draft): vo
 
 /** @throws OptionError in QEMU's words if the devices before one have all the places for its kind */
 function checkPlace(index: number, { config, types }: Draft): void {
+  checkSlot(index, config, types);
   const isVirtio = ({ driver }: DeviceConfig) => findType(driver, types).bus === "virtio-bus";
   const device = config.devices[index];
   if (!isVirtio(device)) return;
   const before = config.devices.slice(0, index).filter(isVirtio).length;
   if (before < virtioTransports(config.machine).length) return;
   throw new OptionError(`No 'virtio-bus' bus found for device '${device.driver}'`);
+}
+
+/** @throws OptionError in QEMU's words if a PCI device cannot be where it shall, with those before it */
+function checkSlot(index: number, { devices, machine }: Draft["config"], types: Types): void {
+  if (findType(devices[index].driver, types).bus !== "PCI") return;
+  const requests = devices.slice(0, index + 1).map((device) => ({
+    type: device.driver,
+    id: userDeviceId(device, devices),
+    properties: device.properties,
+  }));
+  try {
+    placePci(requests, machine);
+  } catch (error) {
+    throw new OptionError((error as Error).message);
+  }
 }
 
 /** Binds the device to the disks that its properties name. */

@@ -3,7 +3,9 @@
  *
  * @module
  */
+import { isSerialBus } from "../../devices/virtio/serial.ts";
 import { type DeviceInstance, findDeviceType } from "../bus/device_set.ts";
+import { PCIE_ID } from "../machine/microvm.ts";
 import { QmpError } from "../monitor/errors.ts";
 import type { VirtualMachine } from "../virtual_machine.ts";
 
@@ -42,9 +44,11 @@ function busName(
     case "virtio-serial-bus": {
       const parent = device
         ? description.devices.find(({ id }) => id === device.id)?.parent
-        : devices.find(({ type }) => type.name === "virtio-serial-device")?.id;
+        : devices.find(({ type }) => isSerialBus(type.name))?.id;
       return parent === undefined ? undefined : `${parent}.0`;
     }
+    case "PCI":
+      return machine.hasPcie ? PCIE_ID : undefined;
     case "main-system-bus":
       return bus;
     default:

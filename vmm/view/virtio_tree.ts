@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { isSerialBus } from "../../devices/virtio/serial.ts";
 import type { DeviceInstance } from "../bus/device_set.ts";
 import type { Machine } from "../machine/machine.ts";
 import type { BusInfo, DeviceInfo } from "../monitor/control.ts";
@@ -21,7 +22,7 @@ export function virtioTree(
   const behind = (base: number) =>
     devices.filter(({ properties }) => properties["mmio-base"] === base);
   const withPorts = (device: DeviceInstance): DeviceInfo => {
-    if (device.type.name !== "virtio-serial-device") return describe(device);
+    if (!isSerialBus(device.type.name)) return describe(device);
     const ports = devices.filter(({ id }) => parents.get(id) === device.id).map(describe);
     const bus: BusInfo = { name: `${device.id}.0`, type: "virtio-serial-bus", devices: ports };
     return { ...describe(device), buses: [bus] };

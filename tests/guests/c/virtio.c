@@ -4,36 +4,51 @@
 
 static struct device *devices[4];
 
-static uint32_t get(const struct device *dev, unsigned reg) { return read32(dev->base + reg); }
-static void set(const struct device *dev, unsigned reg, uint32_t value)
+uint32_t get_register(const struct device *dev, unsigned reg)
 {
-	write32(dev->base + reg, value);
+	return dev->common ? get_pci_register(dev, reg) : read32(dev->base + reg);
+}
+
+void set_register(const struct device *dev, unsigned reg, uint32_t value)
+{
+	if (dev->common)
+		set_pci_register(dev, reg, value);
+	else
+		write32(dev->base + reg, value);
 }
 
 void guest_interrupt(unsigned number)
 {
 	struct device *dev = devices[number];
-	uint32_t causes = get(dev, INTERRUPT_STATUS);
-	set(dev, INTERRUPT_ACK, causes);
+	uint32_t causes = get_register(dev, INTERRUPT_STATUS);
+	if (!dev->common)
+		set_register(dev, INTERRUPT_ACK, causes);
+	if (dev->messages)
+		causes |= USED_BUFFER;
 	dev->causes |= causes;
 	dev->interrupts++;
 }
 
 enum transports transports_of(const void *start_info)
 {
-	return has_word(start_info, "isa") ? ISA :
+	return has_word(start_info, "pci") ? PCI :
+	       has_word(start_info, "pci-line") ? PCI_LINE :
+	       has_word(start_info, "isa") ? ISA :
 	       has_word(start_info, "one-ioapic") ? ACPI_ONE_IOAPIC : ACPI;
 }
 
 void find_device(struct device *dev, unsigned kind, unsigned number, enum transports how)
 {
+	devices[number] = dev;
+	dev->common = 0;
+	if (how == PCI || how == PCI_LINE)
+		return find_function(dev, kind, number, how);
 	static const uint8_t first_irq[] = { [ACPI] = 24, [ACPI_ONE_IOAPIC] = 16, [ISA] = 5 };
 	for (int i = how == ACPI ? 23 : 7; i >= 0; i--) {
 		dev->base = TRANSPORTS + 0x200 * i;
-		if (read32(dev->base) != 0x74726976 || get(dev, DEVICE_ID) != kind)
+		if (read32(dev->base) != 0x74726976 || get_register(dev, DEVICE_ID) != kind)
 			continue;
 		dev->irq = first_irq[how] + i;
-		devices[number] = dev;
 		route_interrupt(dev->irq, number, how != ACPI_ONE_IOAPIC);
 		return;
 	}
@@ -44,29 +59,31 @@ int has_feature(const struct device *dev, unsigned bit) { return dev->features >
 
 void start_device(struct device *dev, uint64_t wanted)
 {
-	set(dev, STATUS, 0);
-	set(dev, STATUS, ACKNOWLEDGE);
-	set(dev, STATUS, ACKNOWLEDGE | DRIVER);
+	set_register(dev, STATUS, 0);
+	set_register(dev, STATUS, ACKNOWLEDGE);
+	set_register(dev, STATUS, ACKNOWLEDGE | DRIVER);
 	dev->offered = 0;
 	for (unsigned word = 0; word < 2; word++) {
-		set(dev, DEVICE_FEATURES_SEL, word);
-		dev->offered |= (uint64_t)get(dev, DEVICE_FEATURES) << 32 * word;
+		set_register(dev, DEVICE_FEATURES_SEL, word);
+		dev->offered |= (uint64_t)get_register(dev, DEVICE_FEATURES) << 32 * word;
 	}
 	dev->features = dev->offered & (wanted | 1ull << F_VERSION_1);
 	for (unsigned word = 0; word < 2; word++) {
-		set(dev, DRIVER_FEATURES_SEL, word);
-		set(dev, DRIVER_FEATURES, dev->features >> 32 * word);
+		set_register(dev, DRIVER_FEATURES_SEL, word);
+		set_register(dev, DRIVER_FEATURES, dev->features >> 32 * word);
 	}
-	set(dev, STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK);
-	if (!(get(dev, STATUS) & FEATURES_OK))
+	set_register(dev, STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK);
+	if (!(get_register(dev, STATUS) & FEATURES_OK))
 		fail("features were refused", dev->features, dev->offered);
 	dev->causes = 0;
+	if (dev->messages)
+		choose_messages(dev);
 }
 
 static void set_address(struct device *dev, unsigned reg, const void *at)
 {
-	set(dev, reg, (uintptr_t)at);
-	set(dev, reg + 4, (uintptr_t)at >> 32);
+	set_register(dev, reg, (uintptr_t)at);
+	set_register(dev, reg + 4, (uintptr_t)at >> 32);
 }
 
 void set_up_queue(struct device *dev, struct queue *q, unsigned index, unsigned size)
@@ -78,17 +95,19 @@ void set_up_queue(struct device *dev, struct queue *q, unsigned index, unsigned 
 	q->avail_wrap = q->used_wrap = 1;
 	for (unsigned i = 0; i < size; i++)
 		q->next[i] = i + 1;
-	set(dev, QUEUE_SEL, index);
-	if (size > get(dev, QUEUE_NUM_MAX) || size > MAX_SIZE)
-		fail("the queue is too small", get(dev, QUEUE_NUM_MAX), size);
-	set(dev, QUEUE_NUM, size);
+	set_register(dev, QUEUE_SEL, index);
+	if (size > get_register(dev, QUEUE_NUM_MAX) || size > MAX_SIZE)
+		fail("the queue is too small", get_register(dev, QUEUE_NUM_MAX), size);
+	set_register(dev, QUEUE_NUM, size);
 	set_address(dev, QUEUE_DESC, q->desc);
 	set_address(dev, QUEUE_DRIVER, q->driver);
 	set_address(dev, QUEUE_DEVICE, q->device);
-	set(dev, QUEUE_READY, 1);
+	if (dev->messages)
+		choose_queue_message(dev);
+	set_register(dev, QUEUE_READY, 1);
 }
 
-void driver_ok(struct device *dev) { set(dev, STATUS, get(dev, STATUS) | DRIVER_OK); }
+void driver_ok(struct device *dev) { set_register(dev, STATUS, get_register(dev, STATUS) | DRIVER_OK); }
 
 static void fill_table(struct queue *q, unsigned id, const struct buffer *buffers, unsigned count)
 {
@@ -208,7 +227,7 @@ void kick(struct queue *q)
 {
 	fence();
 	if (wants_kick(q))
-		set(q->owner, QUEUE_NOTIFY, q->index);
+		set_register(q->owner, QUEUE_NOTIFY, q->index);
 	q->added = 0;
 }
 

@@ -1,8 +1,8 @@
-/* A driver's side of virtio 1.2 over mmio: split and packed rings, indirect descriptors, event index. */
+/* A driver's side of virtio 1.2 over mmio and PCI: split and packed rings, indirect descriptors, event index. */
 #pragma once
 #include "guest.h"
 
-/* Registers (4.2.2). */
+/* Registers by their offsets over mmio (4.2.2); over PCI they are elsewhere (4.1.4.3). */
 enum {
 	DEVICE_ID = 0x008,
 	DEVICE_FEATURES = 0x010,
@@ -72,8 +72,13 @@ struct queue {
 };
 
 struct device {
+	/* Of its registers over mmio; over PCI of its configuration space. */
 	uintptr_t base;
 	unsigned irq;
+	/* Of its structures over PCI; 0 over mmio. */
+	uintptr_t common, isr, notify, config;
+	/* Whether it interrupts by messages. */
+	unsigned messages;
 	uint64_t offered, features;
 	/* Why there were interrupts; the driver clears it. */
 	volatile uint32_t causes;
@@ -81,9 +86,20 @@ struct device {
 };
 
 /* How the machine tells of its transports: how many there are, and what interrupts they have. */
-enum transports { ACPI, ACPI_ONE_IOAPIC, ISA };
-/* By the words `isa` and `one-ioapic` of the command line. */
+enum transports { ACPI, ACPI_ONE_IOAPIC, ISA, PCI, PCI_LINE };
+/* By the words `isa`, `one-ioapic`, `pci` and `pci-line` of the command line. */
 enum transports transports_of(const void *start_info);
+
+/* Reads and writes registers of 4 bytes over mmio, and of their own sizes over PCI. */
+uint32_t get_register(const struct device *dev, unsigned reg);
+void set_register(const struct device *dev, unsigned reg, uint32_t value);
+/* Finds the function of a kind, gives it addresses and switches it on; see virtio_pci.c. */
+void find_function(struct device *dev, unsigned kind, unsigned number, enum transports how);
+uint32_t get_pci_register(const struct device *dev, unsigned reg);
+void set_pci_register(const struct device *dev, unsigned reg, uint32_t value);
+/* Says which messages the device interrupts by: after a reset of the device, and for each queue. */
+void choose_messages(struct device *dev);
+void choose_queue_message(struct device *dev);
 
 /* Finds the device of a kind; stops where there is none. `number` is its interrupt's: 0 to 3. */
 void find_device(struct device *dev, unsigned kind, unsigned number, enum transports how);

@@ -83,7 +83,7 @@ static void keep_disk_busy(void *info)
 	depth = has_word(info, "single") ? 1 : large ? LARGE_DEPTH : DEPTH;
 	batch = large ? LARGE_BATCH : BATCH;
 	find_device(&dev, 2, 0, transports_of(info));
-	sectors = read32(dev.base + CONFIG);
+	sectors = get_register(&dev, CONFIG);
 	start_device(&dev, 1ull << F_BLK_FLUSH | 1ull << F_INDIRECT | 1ull << F_EVENT_IDX);
 	set_up_queue(&dev, &queue, 0, 128);
 	driver_ok(&dev);

@@ -209,7 +209,7 @@ void guest_main(void *info)
 	print("blk at irq ");
 	print_number(dev.irq);
 	print(", ");
-	print_number(read32(dev.base + CONFIG_CAPACITY));
+	print_number(get_register(&dev, CONFIG_CAPACITY));
 	print(" sectors\n");
 	sti();
 	start_device(&dev, ~0ull);

@@ -141,7 +141,7 @@ void guest_main(void *start_info)
 	kick(&rx);
 	print("net ");
 	for (unsigned i = 0; i < 6; i++)
-		print_hex(*(volatile uint8_t *)(dev.base + CONFIG + i));
+		print_hex(get_register(&dev, CONFIG + i) & 0xff);
 	print(" at irq ");
 	print_number(dev.irq);
 	print("\n");

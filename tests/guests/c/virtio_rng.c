@@ -98,13 +98,13 @@ static void show(uint64_t addr, uint32_t len, uint16_t flags, uint16_t next)
 		*(volatile uint16_t *)&queue.driver[1] = 1;
 	}
 	fence();
-	write32(dev.base + QUEUE_NOTIFY, 0);
+	set_register(&dev, QUEUE_NOTIFY, 0);
 }
 
 static void expect_reset(unsigned number)
 {
 	await_cause(&dev, CONFIG_CHANGE);
-	uint32_t status = read32(dev.base + STATUS);
+	uint32_t status = get_register(&dev, STATUS);
 	if (!(status & NEEDS_RESET))
 		fail("the device does not need a reset", status, number);
 	uint32_t written;
@@ -150,23 +150,23 @@ static void break_rings(void)
 		expect_reset(number++);
 		queue.driver[2] = 8;
 		*(volatile uint16_t *)&queue.driver[1] = 1;
-		write32(dev.base + QUEUE_NOTIFY, 0);
+		set_register(&dev, QUEUE_NOTIFY, 0);
 		expect_reset(number++);
 		*(volatile uint16_t *)&queue.driver[1] = 9;
-		write32(dev.base + QUEUE_NOTIFY, 0);
+		set_register(&dev, QUEUE_NOTIFY, 0);
 		expect_reset(number++);
 	} else {
 		for (unsigned i = 0; i < 8; i++)
 			queue.desc[i] = (struct desc){ good, 16, 0, WRITE | NEXT | AVAIL };
-		write32(dev.base + QUEUE_NOTIFY, 0);
+		set_register(&dev, QUEUE_NOTIFY, 0);
 		expect_reset(number++);
 	}
 	/* A queue that lies nowhere. */
 	start_device(&dev, ~0ull);
 	set_up_queue(&dev, &queue, 0, 8);
-	write32(dev.base + QUEUE_READY, 0);
-	write32(dev.base + QUEUE_DESC, 0xd0000000);
-	write32(dev.base + QUEUE_READY, 1);
+	set_register(&dev, QUEUE_READY, 0);
+	set_register(&dev, QUEUE_DESC, 0xd0000000);
+	set_register(&dev, QUEUE_READY, 1);
 	driver_ok(&dev);
 	expect_reset(number++);
 	print("broken ok ");
