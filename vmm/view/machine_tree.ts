@@ -6,7 +6,16 @@
 import type { AddressRange } from "../../devices/device.ts";
 import type { DeviceInstance } from "../bus/device_set.ts";
 import type { Machine } from "../machine/machine.ts";
-import { ELCR, IOAPIC, LOCAL_APIC, PICS, PIT, type Place, SPEAKER } from "../machine/microvm.ts";
+import {
+  ELCR,
+  IOAPIC,
+  LOCAL_APIC,
+  PCIE_ID,
+  PICS,
+  PIT,
+  type Place,
+  SPEAKER,
+} from "../machine/microvm.ts";
 import type {
   AddressSpaceInfo,
   BusInfo,
@@ -15,7 +24,7 @@ import type {
   RamBlockInfo,
 } from "../monitor/control.ts";
 import type { VirtualMachine } from "../virtual_machine.ts";
-import { virtioTree } from "./virtio_tree.ts";
+import { virtioTree, withPorts } from "./virtio_tree.ts";
 
 const MAX_ADDRESS = 0xffff_ffff_ffff_ffffn;
 const PAGE = 4096;
@@ -116,10 +125,23 @@ export function deviceTree(machine: Machine): BusInfo {
         properties: [number("gsi_base", 0)],
         mmio: [{ start: BigInt(IOAPIC.base), size: BigInt(IOAPIC.size) }],
       },
-      ...devices.filter(({ type }) => type.bus === "main-system-bus").map(describe),
+      ...devices.filter(({ type }) => type.bus === "main-system-bus").map((device) =>
+        device.id === PCIE_ID
+          ? { ...describe(device), buses: [rootBus(machine, describe)] }
+          : describe(device)
+      ),
       { driver: "isabus-bridge", id: "", properties: [], buses: [isa] },
       { driver: "kvmclock", id: "", properties: [] },
     ],
+  };
+}
+
+function rootBus(machine: Machine, describe: (device: DeviceInstance) => DeviceInfo): BusInfo {
+  const functions = machine.devices.devices.filter(({ type }) => type.bus === "PCI");
+  return {
+    name: PCIE_ID,
+    type: "PCIE",
+    devices: functions.map((device) => withPorts(machine, device, describe)),
   };
 }
 

@@ -17,16 +17,9 @@ export function virtioTree(
   machine: Machine,
   describe: (device: DeviceInstance) => DeviceInfo,
 ): DeviceInfo[] {
-  const { devices, description } = machine.devices;
-  const parents = new Map(description.devices.map(({ id, parent }) => [id, parent]));
+  const { devices } = machine.devices;
   const behind = (base: number) =>
     devices.filter(({ properties }) => properties["mmio-base"] === base);
-  const withPorts = (device: DeviceInstance): DeviceInfo => {
-    if (!isSerialBus(device.type.name)) return describe(device);
-    const ports = devices.filter(({ id }) => parents.get(id) === device.id).map(describe);
-    const bus: BusInfo = { name: `${device.id}.0`, type: "virtio-serial-bus", devices: ports };
-    return { ...describe(device), buses: [bus] };
-  };
   const isKvm = machine.accelerator.name === "kvm";
   return machine.transports.map(({ place }, number): DeviceInfo => ({
     driver: "virtio-mmio",
@@ -40,7 +33,21 @@ export function virtioTree(
     buses: [{
       name: `virtio-mmio-bus.${number}`,
       type: "virtio-mmio-bus",
-      devices: behind(place.base).map(withPorts),
+      devices: behind(place.base).map((device) => withPorts(machine, device, describe)),
     }],
   })).reverse();
+}
+
+/** A virtio device, with what is on its own bus if it has one. */
+export function withPorts(
+  machine: Machine,
+  device: DeviceInstance,
+  describe: (device: DeviceInstance) => DeviceInfo,
+): DeviceInfo {
+  if (!isSerialBus(device.type.name)) return describe(device);
+  const { devices, description } = machine.devices;
+  const parents = new Map(description.devices.map(({ id, parent }) => [id, parent]));
+  const ports = devices.filter(({ id }) => parents.get(id) === device.id).map(describe);
+  const bus: BusInfo = { name: `${device.id}.0`, type: "virtio-serial-bus", devices: ports };
+  return { ...describe(device), buses: [bus] };
 }

@@ -56,7 +56,7 @@ static void check_empty(volatile uint64_t *page)
 		fail("a page that was given back is not empty", page[0], (uintptr_t)page);
 }
 
-static void tell_actual(void) { write32(dev.base + ACTUAL, in_balloon); }
+static void tell_actual(void) { set_register(&dev, ACTUAL, in_balloon); }
 
 static void tell_statistics(void)
 {
@@ -205,7 +205,7 @@ void guest_main(void *info)
 		cli();
 		answer_question();
 		if (!churns)
-			target = read32(dev.base + NUM_PAGES);
+			target = get_register(&dev, NUM_PAGES);
 		else if (target == in_balloon)
 			target = random_number() % PAGES;
 		if (target > PAGES)

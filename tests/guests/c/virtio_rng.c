@@ -163,8 +163,8 @@ static void break_rings(void)
 	}
 	/* A queue that lies nowhere. */
 	start_device(&dev, ~0ull);
-	set_up_queue(&dev, &queue, 0, 8);
-	set_register(&dev, QUEUE_READY, 0);
+	set_register(&dev, QUEUE_SEL, 0);
+	set_register(&dev, QUEUE_NUM, 8);
 	set_register(&dev, QUEUE_DESC, 0xd0000000);
 	set_register(&dev, QUEUE_READY, 1);
 	driver_ok(&dev);
