@@ -61,6 +61,7 @@ export type {
   NetdevConfig,
   RngConfig,
   SmpConfig,
+  ThrottleGroupConfig,
 } from "./vmm/config.ts";
 export { defaultConfig } from "./vmm/config.ts";
 export type { VmEvent, VmEventListener } from "./vmm/events.ts";
@@ -75,6 +76,7 @@ export type {
   NullNodeConfig,
   Qcow2NodeConfig,
   RawNodeConfig,
+  ThrottleNodeConfig,
 } from "./devices/block/config.ts";
 export type {
   DgramConfig,

@@ -19,7 +19,9 @@ import { diskPermissions, noPermissions, Permission } from "../devices/block/per
 import { Qcow2Node, tablesRequirement } from "../devices/block/qcow2/node.ts";
 import { backingNodes, readFormat } from "../devices/block/qcow2/open.ts";
 import type { ThrottleLimits } from "../devices/block/throttle.ts";
+import { checkThrottleNode, describeLimits, groupOf, ownGroupOf } from "./block_limits.ts";
 import { type DiskError, DiskStatistics, STATISTICS_SIZE } from "../devices/block/statistics.ts";
+import type { ThrottleGroupConfig } from "./config.ts";
 import {
   describeKey,
   type HandedFd,
@@ -70,7 +72,8 @@ export class BlockSet implements Keeper {
   readonly #attached = new Map<string, { readonly user: DiskUser; readonly disk: AttachedDisk }>();
   /** Locks that are a predecessor's, until the guest is here. */
   readonly #waiting = new Set<ImageLocks>();
-  readonly #throttles = new ThrottleSet();
+  /** Their limits. */
+  readonly throttles: ThrottleSet = new ThrottleSet();
   readonly #unused = new DiskStatistics(new SharedArrayBuffer(STATISTICS_SIZE));
 
   /** All nodes, the last to come first, as QEMU lists them. */
@@ -84,11 +87,12 @@ export class BlockSet implements Keeper {
     return [...new Set(names)].map((name) => {
       const drive = this.#drives.get(name);
       const attached = this.#attached.get(name);
+      const node = this.#nodes.get(drive ? drive.nodeName ?? "" : name);
       return {
         drive,
-        node: this.#nodes.get(drive ? drive.nodeName ?? "" : name),
+        node,
         user: attached?.user,
-        throttle: this.#throttles.describe(drive?.throttle?.group ?? name),
+        throttle: describeLimits(name, drive, node, this.throttles),
         statistics: attached ? new DiskStatistics(attached.disk.statistics) : this.#unused,
       };
     });
@@ -100,6 +104,7 @@ export class BlockSet implements Keeper {
    * @param configs nodes, each after the one that it is made of
    * @param inheritance what a predecessor left
    * @param successor whether a predecessor may still have what it has not left
+   * @param throttleGroups limits that are objects
    * @throws {Error} in QEMU's words; those opened by then stay open until `close`
    */
   open(
@@ -107,7 +112,9 @@ export class BlockSet implements Keeper {
     drives: readonly DriveConfig[],
     inheritance?: Inheritance,
     successor = false,
+    throttleGroups: readonly ThrottleGroupConfig[] = [],
   ): void {
+    this.throttles.open(drives, throttleGroups, inheritance);
     if (inheritance) refuseOtherFormats(configs, inheritance);
     for (const config of configs) this.#open(config, inheritance, successor);
     for (const id of [BLOCK, TABLES].flatMap((name) => inheritance?.idsOf(name) ?? [])) {
@@ -116,7 +123,6 @@ export class BlockSet implements Keeper {
           " -drive or -blockdev as well",
       );
     }
-    this.#throttles.open(drives, inheritance);
     for (const drive of drives) this.#addDrive(drive);
   }
 
@@ -186,7 +192,7 @@ export class BlockSet implements Keeper {
     const permissions = diskPermissions(!node.readOnly, user.shareWrites);
     node.base.setUser(describeUser(name), permissions);
     const statistics = new SharedArrayBuffer(STATISTICS_SIZE);
-    const { shared } = this.#throttles.group(drive?.throttle?.group ?? name);
+    const { shared } = this.throttles.group(groupOf(name, drive, node));
     const disk = {
       disk: node.description,
       statistics,
@@ -216,11 +222,13 @@ export class BlockSet implements Keeper {
         id === undefined ? disk.drive?.id === device : user.device === id || drive === id
       ) ?? [];
     if (name === undefined) throw new Error(`Device '${id ?? device}' not found`);
-    const now = this.#drives.get(name)?.throttle?.group ?? name;
+    const drive = this.#drives.get(name);
+    const node = this.#nodes.get(drive ? drive.nodeName ?? "" : name);
+    const now = ownGroupOf(name, drive, node);
     if (group !== undefined && group !== now) {
       throw new Error(`The throttle group of '${id ?? device}' is '${now}': it cannot change`);
     }
-    this.#throttles.group(now).limits = limits;
+    this.throttles.group(now).limits = limits;
   }
 
   /** Takes the errors that the host has had with guests' requests since, in no order. */
@@ -250,7 +258,7 @@ export class BlockSet implements Keeper {
       fds.push({ name: BLOCK, id, fd: kept.fd });
       values.push({ name: BLOCK, id, data: encodeKept(kept) });
     }
-    return { fds, values: [...values, ...this.#throttles.handOver()] };
+    return { fds, values: [...values, ...this.throttles.handOver()] };
   }
 
   /**
@@ -313,6 +321,7 @@ export class BlockSet implements Keeper {
       throw new Error(`node-name=${nodeName} is conflicting with a device id`);
     }
     const child = "file" in config ? this.#find(config.file) : undefined;
+    checkThrottleNode(config, child, this.throttles);
     const before = this.#nodes.size;
     const backing = config.driver === "qcow2"
       ? this.#openBacking(config, child!, inheritance, successor)

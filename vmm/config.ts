@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { ThrottleLimits } from "../devices/block/throttle.ts";
 import { MACHINE_TYPE } from "./machine/microvm.ts";
 import type { BlockNodeConfig, DriveConfig } from "../devices/block/config.ts";
 import type { ChardevConfig } from "../devices/chardev/config.ts";
@@ -137,8 +138,22 @@ export interface IoThreadConfig {
   readonly pollWeight: number;
 }
 
+/** `-object throttle-group,...`: limits that disks share. */
+export interface ThrottleGroupConfig {
+  /** The object's type. */
+  readonly qomType: "throttle-group";
+  /** Unique among objects. */
+  readonly id: string;
+  /** What the disks may do in a second, all together. */
+  readonly limits: ThrottleLimits;
+}
+
 /** What `-object` makes. */
-export type ObjectConfig = MemoryBackendConfig | RngConfig | IoThreadConfig;
+export type ObjectConfig =
+  | MemoryBackendConfig
+  | RngConfig
+  | IoThreadConfig
+  | ThrottleGroupConfig;
 
 /** `-device loader,...` */
 export interface LoaderConfig {
@@ -231,6 +246,8 @@ export interface MachineConfig {
   readonly rngs: readonly RngConfig[];
   /** Those of `-object` that are threads. */
   readonly iothreads: readonly IoThreadConfig[];
+  /** Those of `-object` that are limits of disks. */
+  readonly throttleGroups: readonly ThrottleGroupConfig[];
   /** `-kernel`: file name. */
   readonly kernel?: string;
   /** `-initrd`: file name. */
@@ -333,6 +350,7 @@ export function defaultConfig(): MachineConfig {
     objects: [],
     rngs: [],
     iothreads: [],
+    throttleGroups: [],
     firmwareFiles: [],
     boot: { menu: false },
     rtcBase: "utc",

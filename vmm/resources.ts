@@ -72,7 +72,8 @@ export class Resources {
     options: { readonly abort?: AbortSignal; readonly successor?: boolean },
   ): Promise<void> {
     this.memory.open(config, inheritance);
-    this.blocks.open(config.blockdevs, config.drives, inheritance, options.successor);
+    const { blockdevs, drives, throttleGroups } = config;
+    this.blocks.open(blockdevs, drives, inheritance, options.successor, throttleGroups);
     await this.netdevs.open(config.netdevs, inheritance, options.abort);
     await this.chardevs.open(config.chardevs, config.monitors, inheritance, options);
   }

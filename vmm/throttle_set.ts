@@ -12,6 +12,7 @@ import {
   ThrottleGroup,
   type ThrottleLimits,
 } from "../devices/block/throttle.ts";
+import type { ThrottleGroupConfig } from "./config.ts";
 import { describeKey, type HandedValue, type Inheritance } from "./inheritance.ts";
 
 /** What a group is handed over as; the id is its name. */
@@ -33,17 +34,27 @@ export class ThrottleSet {
   readonly #groups = new Map<string, ThrottleGroup>();
   /** What the command line says. */
   readonly #told = new Map<string, ThrottleLimits>();
+  /** Those that are objects. */
+  readonly #objects = new Set<string>();
   readonly #kept = new Map<string, KeptGroup>();
 
   /**
-   * Sets the limits that drives are told to have.
+   * Sets the limits that objects and drives are told to have.
    *
    * @throws {Error} if what a predecessor left makes no sense
    */
-  open(drives: readonly DriveConfig[], inheritance?: Inheritance): void {
+  open(
+    drives: readonly DriveConfig[],
+    objects: readonly ThrottleGroupConfig[],
+    inheritance?: Inheritance,
+  ): void {
     for (const { id, data } of inheritance?.values.filter(({ name }) => name === THROTTLE) ?? []) {
       inheritance!.takeValue(THROTTLE, id);
       this.#kept.set(id, decode(id, data));
+    }
+    for (const { id, limits } of objects) {
+      this.#told.set(id, limits);
+      this.#objects.add(id);
     }
     for (const { throttle } of drives) {
       if (throttle) this.#told.set(throttle.group, throttle.limits);
@@ -65,6 +76,28 @@ export class ThrottleSet {
     }
     this.#groups.set(name, group);
     return group;
+  }
+
+  /** Whether there is a group of that name. */
+  has(name: string): boolean {
+    return this.#groups.has(name);
+  }
+
+  /** The group that is an object of that id. */
+  object(id: string): ThrottleGroup | undefined {
+    return this.#objects.has(id) ? this.group(id) : undefined;
+  }
+
+  /** Makes a group that is an object; one that drives share already gets its limits. */
+  add({ id, limits }: ThrottleGroupConfig): void {
+    this.#objects.add(id);
+    this.group(id).limits = limits;
+  }
+
+  /** An object is no more; as a group it stays, without limits. */
+  remove(id: string): void {
+    this.#objects.delete(id);
+    this.group(id).limits = noLimits;
   }
 
   /** A group's name and limits, if it has any. */

@@ -77,8 +77,23 @@ export interface Qcow2NodeConfig extends BlockNodeCommon {
   readonly check?: boolean;
 }
 
+/** A node whose requests are limited. */
+export interface ThrottleNodeConfig extends BlockNodeCommon {
+  /** QEMU's name of the driver. */
+  readonly driver: "throttle";
+  /** The id of the throttle group, or the name of one that drives share. */
+  readonly group: string;
+  /** The name of the node that is limited. */
+  readonly file: string;
+}
+
 /** A node's configuration. */
-export type BlockNodeConfig = FileNodeConfig | NullNodeConfig | RawNodeConfig | Qcow2NodeConfig;
+export type BlockNodeConfig =
+  | FileNodeConfig
+  | NullNodeConfig
+  | RawNodeConfig
+  | Qcow2NodeConfig
+  | ThrottleNodeConfig;
 
 /** What is done about an error that the host has with a guest's request. */
 export type ErrorAction = "report" | "ignore" | "stop" | "enospc";

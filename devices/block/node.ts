@@ -375,7 +375,7 @@ function checkPart({ offset, size }: RawNodeConfig, whole: number): void {
 }
 
 /** QEMU's name for a node that no file name describes. */
-function jsonName(options: Readonly<Record<string, unknown>>): string {
+export function jsonName(options: Readonly<Record<string, unknown>>): string {
   return `json:${spaced(options)}`;
 }
 

@@ -13,6 +13,7 @@ import {
   NullNode,
   RawNode,
 } from "./node.ts";
+import { ThrottleNode } from "./throttle_node.ts";
 import { Qcow2Node } from "./qcow2/node.ts";
 
 /** What a node is opened with. */
@@ -46,6 +47,8 @@ export function openNode(config: BlockNodeConfig, parts: NodeParts = {}): BlockN
       return new RawNode(config, child!);
     case "qcow2":
       return new Qcow2Node(config, child!, backing, tables, waits);
+    case "throttle":
+      return new ThrottleNode(config, child!);
     case "null-co":
       return new NullNode(config);
     default:

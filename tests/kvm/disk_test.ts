@@ -202,6 +202,67 @@ kvmTest("a disk with limits waits, and goes on at once when they are lifted", as
   test.assertUnharmed();
 });
 
+kvmTest("limits of a throttle group are read and set by qom-get and qom-set", async () => {
+  using image = makeImage();
+  const { devices, blockdevs } = diskOn(image.path, {}, { drive: "t" });
+  const node = { driver: "throttle", "node-name": "t", "throttle-group": "tg", file: "disk" };
+  await using test = await TestVm.start({
+    program: "virtio_blk",
+    throttleGroups: [{ qomType: "throttle-group", id: "tg", limits: noLimits }],
+    blockdevs: [...blockdevs, ...parseBlockdev(node)],
+    devices,
+  });
+  await test.grown(layout.counter);
+  const view = new MachineView(test.vm);
+  view.qomSet("/objects/tg", "limits", { "bps-total": 1 });
+  assert.equal(view.qomGet("tg", "x-bps-total"), 1);
+  const limits = view.qomGet("/objects/tg", "limits") as Record<string, number>;
+  assert.deepEqual([limits["bps-total"], limits["bps-total-max-length"]], [1, 1]);
+  // One request may be made, and one may have been on its way: then it waits.
+  const operations = () => {
+    const { rd, wr } = view.blockDevices[0].statistics.counts;
+    return rd.operations + wr.operations;
+  };
+  const before = operations();
+  await test.assertStandsStill([layout.counter]);
+  test.vm.cont();
+  assert.ok(operations() <= before + 2, `${operations()} after ${before}`);
+  // What is not said stays.
+  view.qomSet("tg", "limits", { "bps-total": 0, "iops-size": 0 });
+  await test.grown(layout.counter, 100);
+  test.assertUnharmed();
+  const failures: [() => unknown, string][] = [
+    [() => view.qomSet("tg", "x-bps-total", 1), "Property cannot be set after initialization"],
+    [() => view.qomSet("tg", "limits", 1), "Invalid parameter type for 'limits', expected: object"],
+    [() => view.qomSet("tg", "limits", { bps: 1 }), "Parameter 'bps' is unexpected"],
+    [
+      () => view.qomSet("tg", "limits", { "bps-total": "1" }),
+      "Invalid parameter type for 'bps-total', expected: integer",
+    ],
+    [
+      () => view.qomSet("tg", "limits", { "bps-total": 1, "bps-read": 1 }),
+      "bps/iops/max total values and read/write values cannot be used at the same time",
+    ],
+    [() => view.objectDel("tg"), "object 'tg' is in use, can not be deleted"],
+    [
+      () => view.objectAddOptions("throttle-group,id=tg"),
+      "attempt to add duplicate property 'tg' to object (type 'container')",
+    ],
+  ];
+  for (const [action, message] of failures) assert.throws(action, { message });
+  assert.equal((view.qomGet("tg", "limits") as Record<string, number>)["bps-total"], 0);
+  view.objectAddOptions("throttle-group,id=more,x-iops-total=3");
+  view.blockdevAdd({
+    ...{ driver: "throttle", "node-name": "u", "throttle-group": "more" },
+    file: { driver: "null-co" },
+  });
+  assert.equal(view.qomGet("more", "x-iops-total"), 3);
+  assert.throws(() => view.objectDel("more"), { message: /is in use/ });
+  view.blockdevDel("u");
+  view.objectDel("more");
+  assert.throws(() => view.qomGet("more", "limits"), { message: "Device 'more' not found" });
+});
+
 kvmTest("a VM whose drive is in use, or cannot be opened, is not created", async () => {
   using image = makeImage();
   const disk = diskOn(image.path);

@@ -11,7 +11,7 @@ import { testDevices, words } from "./options_fixture.ts";
 const NODE = "driver=null-co";
 const device = { device: "vd0", shareWrites: false };
 
-function parse(line: string): Pick<MachineConfig, "blockdevs" | "drives"> {
+function parse(line: string): MachineConfig {
   const { config } = parseCommandLine(words(line), testDevices);
   assert.ok(config, line);
   return config;
@@ -156,4 +156,117 @@ Deno.test("what a predecessor says of limits is checked", () => {
     }, bad);
   }
   set.close();
+});
+
+const GROUP = "-object throttle-group,id=tg";
+const THROTTLE = "-blockdev driver=throttle,node-name=t,throttle-group=tg,file=n";
+const NULL = "-blockdev driver=null-co,node-name=n";
+
+/** A set with the nodes, groups and drives of a command line; nothing is attached. */
+function openSet(line: string, inheritance?: Inheritance): BlockSet {
+  const { blockdevs, drives, throttleGroups } = parse(line);
+  const set = new BlockSet();
+  set.open(blockdevs, drives, inheritance, false, throttleGroups);
+  return set;
+}
+
+Deno.test("-object throttle-group takes QEMU's names, as options and as JSON", () => {
+  const cases: [options: string, limits: Partial<ThrottleLimits>][] = [
+    ["", {}],
+    [",x-iops-total=5,x-iops-size=512", { "iops-total": limit(5), iopsSize: 512 }],
+    [",x-bps-read=5,x-bps-read-max=10,x-bps-read-max-length=2", { "bps-read": limit(5, 10, 2) }],
+    [",limits.bps-write=7", { "bps-write": limit(7) }],
+  ];
+  for (const [options, limits] of cases) {
+    const [group] = parse(GROUP + options).throttleGroups;
+    assert.deepEqual(group.limits, { ...noLimits, ...limits }, options);
+  }
+  const json = (limits: unknown) =>
+    JSON.stringify({ "qom-type": "throttle-group", id: "tg", limits }).replaceAll(" ", "");
+  assert.deepEqual(parse(`-object ${json({ "iops-read": 3 })}`).throttleGroups[0].limits, {
+    ...noLimits,
+    "iops-read": limit(3),
+  });
+  const refused: [options: string, message: RegExp][] = [
+    [`${GROUP},x-iops-total=x`, /Parameter 'iops-total' expects a number, not 'x'$/],
+    [`${GROUP},x-iops-total=1,limits.iops-read=1`, /cannot be used at the same time$/],
+    [`${GROUP},limits.iops=1`, /Invalid parameter 'limits.iops'$/],
+    [`${GROUP},x-bps=1`, /Invalid parameter 'x-bps'$/],
+    [`-object ${json({ "iops-read": "3x" })}`, /'iops-read' expects a number, not '3x'$/],
+    [`-object ${json({ nothing: 3 })}`, /Parameter 'limits.nothing' is unexpected$/],
+    [`-object ${json({ "iops-read": true })}`, /'iops-read', expected: integer$/],
+    [`-object ${json(5)}`, /Parameter 'limits' is unexpected$/],
+    [`${GROUP} ${GROUP}`, /Duplicate ID 'tg' for object$/],
+    [`${NULL} ${THROTTLE.replace("throttle-group=tg,", "")}`, /Please specify a throttle group$/],
+    [`${THROTTLE.replace(",file=n", "")}`, /Parameter 'file' is missing$/],
+  ];
+  for (const [line, message] of refused) assert.throws(() => parse(line), { message }, line);
+});
+
+Deno.test("disks of throttle nodes count in their group, and drives that share it as well", () => {
+  const set = openSet(
+    `${GROUP},x-iops-total=5 ${NULL} ${THROTTLE} -blockdev driver=throttle,node-name=u,` +
+      "throttle-group=tg,file.driver=null-co,read-only=on" +
+      ` -drive driver=throttle,throttle-group=tg,file.driver=null-co,id=d -drive ${NODE},id=e`,
+  );
+  const group = set.throttles.object("tg")!;
+  assert.deepEqual(group.limits, { ...noLimits, "iops-total": limit(5) });
+  for (const name of ["t", "u", "d"]) {
+    const disk = set.attach(name, { ...device, device: `of-${name}` });
+    assert.equal(disk.throttle, group.shared, name);
+    assert.equal(disk.disk.readOnly, name === "u");
+  }
+  assert.notEqual(set.attach("e", { ...device, device: "of-e" }).throttle, group.shared);
+  // The limits are the nodes', and not to be changed as a drive's.
+  assert.equal(limitsIn(set, "d"), undefined);
+  assert.throws(() => set.setLimits({ id: "of-t" }, noLimits), {
+    message:
+      "The limits of 't' are those of throttle group 'tg': set its property 'limits' by qom-set",
+  });
+  const node = set.nodes.find(({ config }) => config.nodeName === "t")!;
+  assert.deepEqual(JSON.parse(node.filename.slice("json:".length)), {
+    ...{ "throttle-group": "tg", driver: "throttle" },
+    file: { driver: "null-co", filename: node.child!.filename },
+  });
+  set.close();
+});
+
+Deno.test("a throttle node without its group, within another node, or beside a drive's limits is refused", () => {
+  const cases: [line: string, message: string][] = [
+    [`${NULL} ${THROTTLE}`, "Throttle group 'tg' does not exist"],
+    [
+      `${GROUP} ${NULL} ${THROTTLE} -blockdev driver=raw,node-name=r,file=t`,
+      "Node 'r' cannot be made of throttle node 't': that has to be the first node of a disk",
+    ],
+    [
+      `${GROUP} ${NULL} ${THROTTLE} -blockdev driver=throttle,node-name=s,throttle-group=tg,file=t`,
+      "Node 's' cannot be made of throttle node 't': that has to be the first node of a disk",
+    ],
+  ];
+  for (const [line, message] of cases) assert.throws(() => openSet(line), { message }, line);
+  const both = openSet(
+    `${GROUP} -drive driver=throttle,throttle-group=tg,file.driver=null-co,id=d,iops=5`,
+  );
+  assert.throws(() => both.attach("d", device), {
+    message:
+      "Drive 'd' has limits of its own and those of throttle group 'tg': give it one of them",
+  });
+  both.close();
+});
+
+Deno.test("an update keeps a group's limits that were changed, unless the successor is told others", () => {
+  const line = (iops: number) => `${GROUP},x-iops-total=${iops} ${NULL} ${THROTTLE}`;
+  const old = openSet(line(5));
+  const changed = { ...noLimits, "bps-total": limit(7) };
+  old.throttles.object("tg")!.limits = changed;
+  for (
+    const [iops, limits] of [[5, changed], [6, { ...noLimits, "iops-total": limit(6) }]] as const
+  ) {
+    using inheritance = inheritedFrom(old);
+    const next = openSet(line(iops), inheritance);
+    assert.deepEqual(next.throttles.object("tg")!.limits, limits);
+    assert.deepEqual(inheritance.values, []);
+    next.close();
+  }
+  old.close();
 });

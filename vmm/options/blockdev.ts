@@ -31,15 +31,18 @@ const nullCo = { size: "uint64", "read-zeroes": "bool" } as const satisfies Sche
 
 const raw = { offset: "uint64", size: "uint64" } as const satisfies Schema;
 
+const throttle = { "throttle-group": "string" } as const satisfies Schema;
+
 /** What each driver is told besides. */
-const DRIVERS = { file, host_device: file, "null-co": nullCo, raw, qcow2: {} } as const;
+const DRIVERS = { file, host_device: file, "null-co": nullCo, raw, qcow2: {}, throttle } as const;
 /** Parameters that are nodes. */
 const PARTS: Readonly<Record<string, RegExp>> = {
   raw: /^file(\.|$)/,
   qcow2: /^(file|backing)(\.|$)/,
+  throttle: /^file(\.|$)/,
 };
 
-const own = { ...file, ...nullCo, ...raw } as const;
+const own = { ...file, ...nullCo, ...raw, ...throttle } as const;
 type Parameters = Values<typeof common & typeof own>;
 
 /** Bytes of a `null-co` node about whose size nothing is said. */
@@ -167,6 +170,8 @@ function readNode(
       return readRaw(parsed, prefix, node, values);
     case "qcow2":
       return readQcow2(parsed, prefix, node);
+    case "throttle":
+      return readThrottle(parsed, prefix, node, values);
     case "null-co": {
       const { size = NULL_SIZE, "read-zeroes": readZeroes = false } = values;
       return [{ driver: values.driver, ...node, size, readZeroes }];
@@ -189,6 +194,17 @@ function readRaw(
   const { nodes, name } = readPart(parsed, prefix, "file", node);
   const part = { offset, ...size !== undefined && { size } };
   return [...nodes, { driver: "raw", ...node, ...part, file: name }];
+}
+
+function readThrottle(
+  parsed: Parsed,
+  prefix: string,
+  node: BlockNodeCommon,
+  { "throttle-group": group }: Parameters,
+): BlockNodeConfig[] {
+  if (group === undefined) throw new OptionError("Please specify a throttle group");
+  const { nodes, name } = readPart(parsed, prefix, "file", node);
+  return [...nodes, { driver: "throttle", ...node, group, file: name }];
 }
 
 function readQcow2(parsed: Parsed, prefix: string, node: BlockNodeCommon): BlockNodeConfig[] {

@@ -285,8 +285,9 @@ function bindNetdevs({ driver, properties }: DeviceConfig, draft: Draft): void {
 
 /** The objects that its properties name are there, and of the kind that each is for. */
 function bindLinks({ driver, properties }: DeviceConfig, { config, types }: Draft): void {
-  const kinds = { iothread: config.iothreads, "rng-backend": config.rngs };
-  const all = [...config.iothreads, ...config.rngs, ...config.objects];
+  const { iothreads, rngs, objects, throttleGroups } = config;
+  const kinds = { iothread: iothreads, "rng-backend": rngs };
+  const all = [...iothreads, ...rngs, ...objects, ...throttleGroups];
   for (const [name, value] of Object.entries(properties)) {
     const { to } = findType(driver, types).properties[name];
     if (to === undefined || kinds[to].some(({ id }) => id === value)) continue;

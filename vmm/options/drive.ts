@@ -26,7 +26,7 @@ const CACHE_MODES: Readonly<Record<string, Readonly<Record<string, "on" | "off">
 const INTERFACES = ["none", "virtio"];
 /** Interfaces of other machines. */
 const OTHER_INTERFACES = ["ide", "scsi", "floppy", "pflash", "mtd", "sd", "xen"];
-const DRIVERS = ["raw", "qcow2", "file", "host_device", "null-co"];
+const DRIVERS = ["raw", "qcow2", "file", "host_device", "null-co", "throttle"];
 /** Those that are made of a file. */
 const FORMATS = ["raw", "qcow2"];
 /** Formats of images that QEMU knows and that have to be converted. */

@@ -12,12 +12,14 @@ import { memoryBackendTypes } from "./memory_backend.ts";
 import type { ObjectType } from "./object_type.ts";
 import { propertyHelp } from "./property_help.ts";
 import { rngTypes } from "./rng.ts";
+import { throttleGroupType } from "./throttle_group.ts";
 
 /** All types, in the order of `-object help`. */
 const objectTypes: readonly ObjectType[] = [
   iothreadType,
   ...memoryBackendTypes,
   ...rngTypes,
+  throttleGroupType,
 ];
 
 const missing = (name: string) => new OptionError(`Parameter '${name}' is missing`);
@@ -69,11 +71,13 @@ export function isRng(config: ObjectConfig): config is RngConfig {
 /** `-object` */
 export function object(text: string, draft: Draft): void {
   const config = parseObject(text);
-  const { objects, rngs, iothreads } = draft.config;
-  if ([...objects, ...rngs, ...iothreads].some(({ id }) => id === config.id)) {
+  const { objects, rngs, iothreads, throttleGroups } = draft.config;
+  if ([...objects, ...rngs, ...iothreads, ...throttleGroups].some(({ id }) => id === config.id)) {
     throw new OptionError(`Duplicate ID '${config.id}' for object`);
   }
   if (isRng(config)) draft.config.rngs = [...rngs, config];
   else if (config.qomType === "iothread") draft.config.iothreads = [...iothreads, config];
-  else draft.config.objects = [...objects, config];
+  else if (config.qomType === "throttle-group") {
+    draft.config.throttleGroups = [...throttleGroups, config];
+  } else draft.config.objects = [...objects, config];
 }

@@ -70,6 +70,47 @@ export function takeThrottle(
   };
 }
 
+/** The names of a throttle group's limits (QAPI ThrottleLimits). */
+export const groupLimitNames: readonly string[] = [
+  ...limitNames.flatMap((name) => [name, `${name}-max`, `${name}-max-length`]),
+  "iops-size",
+];
+
+/** Limits by the names of a throttle group's. */
+export function groupLimits(limits: ThrottleLimits): Record<string, number> {
+  const entries = limitNames.flatMap((name): [string, number][] => {
+    const { average, max, burstLength } = limits[name];
+    return [[name, average], [`${name}-max`, max], [`${name}-max-length`, burstLength]];
+  });
+  return { ...Object.fromEntries(entries), "iops-size": limits.iopsSize };
+}
+
+/**
+ * Changes some of a throttle group's limits.
+ *
+ * @param given by their names: numbers, or text
+ * @throws OptionError in QEMU's words
+ */
+export function changeLimits(
+  before: ThrottleLimits,
+  given: ReadonlyMap<string, unknown>,
+): ThrottleLimits {
+  const old = groupLimits(before);
+  const value = (name: string): number => {
+    const one = given.get(name);
+    if (one === undefined) return old[name];
+    if (typeof one === "string") return readNumber(name, one);
+    if (typeof one === "number" && Number.isSafeInteger(one)) return one;
+    throw new OptionError(`Invalid parameter type for '${name}', expected: integer`);
+  };
+  const limits = limitNames.map((name) => [name, {
+    average: value(name),
+    max: value(`${name}-max`),
+    burstLength: value(`${name}-max-length`),
+  }]);
+  return checked({ ...Object.fromEntries(limits), iopsSize: value("iops-size") });
+}
+
 /** `block_set_io_throttle`'s arguments. @throws OptionError in QEMU's words */
 export function limitsOf(args: Readonly<Record<string, unknown>>): ThrottleLimits {
   const value = (name: string, otherwise: number) => Number(args[name] ?? otherwise);

@@ -12,7 +12,6 @@ import { refuseHotplug } from "./hotplug.ts";
 import { dumpInterruptControllers, dumpLocalApic } from "./interrupts.ts";
 import { dumpRegisters, readRegister } from "./registers.ts";
 import type { EventHub } from "../events.ts";
-import { openBackend } from "../machine/guest_memory.ts";
 import { addressSpaces, deviceTree, interruptStatistics, ramBlocks } from "./machine_tree.ts";
 import { MACHINE_TYPE, USABLE_CPUS } from "../machine/microvm.ts";
 import type {
@@ -35,13 +34,12 @@ import type {
 import type { BlockInfo, BlockNodeInfo } from "../monitor/block_info.ts";
 import type { JsonValue } from "../monitor/json_value.ts";
 import { netClients, removeNetdev, setLink } from "./network_view.ts";
+import { addObject, removeObject } from "./objects_view.ts";
 import { qomGet, qomSet, qomSetText } from "./qom_view.ts";
-import { deviceNotFound, QmpError } from "../monitor/errors.ts";
+import { deviceNotFound } from "../monitor/errors.ts";
 import { FdRegistry } from "../monitor/fd_registry.ts";
 import { GDB_CHARDEV, parseGdbDevice } from "../options/chardev.ts";
 import { parseBlockdev } from "../options/blockdev.ts";
-import { isRng } from "../options/object.ts";
-import type { ObjectConfig } from "../config.ts";
 import { parseNetdev } from "../options/netdev.ts";
 import { parseChardev, parseDevice, parseObject } from "../options/command_line.ts";
 import type { RunState } from "../run_state.ts";
@@ -289,23 +287,15 @@ export class MachineView implements MachineControl {
   }
 
   objectAdd(options: ObjectOptions): void {
-    this.#addObject(parseObject({ ...options }));
+    addObject(this.#vm, parseObject({ ...options }));
   }
 
   objectAddOptions(text: string): void {
-    this.#addObject(parseObject(text));
+    addObject(this.#vm, parseObject(text));
   }
 
   objectDel(id: string): void {
-    const { backends, config } = this.#vm;
-    const backend = backends.get(id);
-    if (!backend || id === ROM_ID) throw new QmpError(`object '${id}' not found`);
-    if (id === (config.machine.memoryBackend ?? DEFAULT_RAM_ID)) {
-      throw new QmpError(`object '${id}' is in use, can not be deleted`);
-    }
-    backends.delete(id);
-    backend.mapping.close();
-    backend.fd?.close();
+    removeObject(this.#vm, id);
   }
 
   deviceAdd(options: DeviceOptions): void {
@@ -355,20 +345,6 @@ export class MachineView implements MachineControl {
       ...config,
       threadId: ioThreads.find(({ id }) => id === config.id)!.threadId,
     }));
-  }
-
-  #addObject(config: ObjectConfig): void {
-    if (isRng(config) || config.qomType === "iothread") {
-      throw new QmpError(
-        `Object '${config.id}' of type '${config.qomType}' is for devices: give it on the command line`,
-      );
-    }
-    if (this.#vm.backends.has(config.id)) {
-      throw new QmpError(
-        `attempt to add duplicate property '${config.id}' to object (type 'container')`,
-      );
-    }
-    this.#vm.backends.set(config.id, openBackend(config));
   }
 
   #vcpu(index: number): AcceleratorVcpu {

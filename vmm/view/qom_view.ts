@@ -3,11 +3,13 @@
  *
  * @module
  */
+import type { ThrottleGroup } from "../../devices/block/throttle.ts";
 import type { Balloon } from "../../devices/device.ts";
 import type { DeviceInstance } from "../bus/device_set.ts";
 import { userDeviceId } from "../machine/disks.ts";
 import { deviceNotFound, QmpError } from "../monitor/errors.ts";
-import type { JsonValue } from "../monitor/json_value.ts";
+import { isJsonObject, type JsonValue } from "../monitor/json_value.ts";
+import { changeLimits, groupLimitNames, groupLimits } from "../options/throttle.ts";
 import { parseInteger } from "../options/values.ts";
 import type { VirtualMachine } from "../virtual_machine.ts";
 
@@ -31,6 +33,7 @@ interface QomObject {
 const NOT_TOLD = 0xffff_ffff_ffff_ffffn;
 const U32_MAX = 0xffff_ffff;
 
+const OBJECTS = "/objects/";
 const PERIPHERAL = "/machine/peripheral/";
 const ANONYMOUS = /^\/machine\/peripheral-anon\/device\[(\d+)\]$/;
 
@@ -77,8 +80,51 @@ function find(vm: VirtualMachine, path: string, name: string): Property {
 /** A path, or as in QEMU a path's end. @throws {QmpError} if nothing is there */
 function resolve(vm: VirtualMachine, path: string): QomObject {
   const device = findDevice(vm, path);
-  if (!device) throw deviceNotFound(path);
-  return describe(vm, device);
+  if (device) return describe(vm, device);
+  const group = vm.blocks.throttles.object(path.replace(OBJECTS, ""));
+  if (group) return describeGroup(vm, group);
+  throw deviceNotFound(path);
+}
+
+/** A throttle group: its limits together, and each of them, which is not set alone as in QEMU. */
+function describeGroup({ machine }: VirtualMachine, group: ThrottleGroup): QomObject {
+  const values = () => groupLimits(group.limits);
+  const own = groupLimitNames.map((name): [string, Property] => [`x-${name}`, {
+    get: () => values()[name],
+    set() {
+      throw new QmpError("Property cannot be set after initialization");
+    },
+  }]);
+  return {
+    type: "throttle-group",
+    properties: new Map<string, Property>([
+      ["type", { get: () => "throttle-group" }],
+      ["limits", {
+        get: values,
+        set(value) {
+          group.limits = changeLimits(group.limits, readLimits(value));
+          // What waits may go on by now.
+          for (const { id } of machine.devices.devices) {
+            machine.devices.with(id, (device) => device.limitsChanged?.());
+          }
+        },
+      }],
+      ...own,
+    ]),
+  };
+}
+
+/** @throws {QmpError} in QEMU's words unless it is an object of limits */
+function readLimits(value: JsonValue): ReadonlyMap<string, unknown> {
+  if (!isJsonObject(value)) {
+    throw new QmpError("Invalid parameter type for 'limits', expected: object");
+  }
+  for (const [name, one] of Object.entries(value)) {
+    if (!groupLimitNames.includes(name)) throw new QmpError(`Parameter '${name}' is unexpected`);
+    if (typeof one === "number") continue;
+    throw new QmpError(`Invalid parameter type for '${name}', expected: integer`);
+  }
+  return new Map(Object.entries(value));
 }
 
 function findDevice({ config, machine }: VirtualMachine, path: string): DeviceInstance | undefined {

@@ -248,6 +248,12 @@ export const blockdevAdd = {
       file: z.union(parts),
       backing: z.union([...parts, z.null()]).optional(),
     }),
+    z.strictObject({
+      driver: z.literal("throttle"),
+      ...common,
+      "throttle-group": z.string(),
+      file: z.union(parts),
+    }),
   ]),
 };
 

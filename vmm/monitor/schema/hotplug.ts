@@ -31,6 +31,15 @@ const memoryBackend = () =>
     size: size(),
   });
 
+/** QAPI ThrottleLimits, or the older names of the same. */
+function limits(prefix: string): Record<string, z.ZodOptional<z.ZodInt>> {
+  const names = ["iops-total", "iops-read", "iops-write", "bps-total", "bps-read", "bps-write"];
+  const all = names.flatMap((name) => [name, `${name}-max`, `${name}-max-length`]);
+  return Object.fromEntries(
+    [...all, "iops-size"].map((name) => [prefix + name, z.int().optional()]),
+  );
+}
+
 /** `object-add` */
 export const objectAdd = {
   args: z.discriminatedUnion("qom-type", [
@@ -49,6 +58,12 @@ export const objectAdd = {
     }),
     memoryBackend().extend({ "qom-type": z.literal("memory-backend-ram") }),
     memoryBackend().extend({ "qom-type": z.literal("memory-backend-shm") }),
+    z.strictObject({
+      "qom-type": z.literal("throttle-group"),
+      id,
+      limits: z.strictObject(limits("")).optional(),
+      ...limits("x-"),
+    }),
   ]),
 };
 
