@@ -9,7 +9,7 @@
  */
 import { type UpdateMode, updateVmm } from "../mod.ts";
 import { layout, programs } from "../tests/guests/programs.ts";
-import { isAlive, processesNaming } from "../tests/processes.ts";
+import { isAlive, kill, processesNaming } from "../tests/processes.ts";
 import { QmpClient } from "./qmp_client.ts";
 
 const modes: readonly { readonly mode: UpdateMode; readonly text: string }[] = [
@@ -144,13 +144,7 @@ async function converse(terminal: Terminal): Promise<void> {
 
 /** Ends all VMMs of this demo, one that an update has left among them; their options name its folder. */
 function endAll(): void {
-  for (const pid of processesNaming(folder)) {
-    try {
-      Deno.kill(pid, "SIGKILL");
-    } catch {
-      // It has ended.
-    }
-  }
+  processesNaming(folder).forEach(kill);
 }
 
 /** Fails when the VMM ends; what it had to say it has said on stderr, which is ours. */

@@ -5,29 +5,73 @@
  */
 
 /** How Deno words ESRCH, for which it has no class. */
-const NO_SUCH_PROCESS = /\(os error 3\)$/;
+const NO_SUCH_PROCESS = /\(os error 3\)/;
 
-/** Whether a process is there, other than as a zombie: proc(5). */
-export function isAlive(pid: number): boolean {
+/** What a look at a process, or at one of its threads, finds; undefined if it has ended meanwhile. */
+function ifThere<T>(look: () => T): T | undefined {
   try {
-    return !/^State:\s+[ZX]/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
+    return look();
   } catch (error) {
     // It may end after the file is opened, too, before it is read.
     const { message } = error as Error;
-    if (error instanceof Deno.errors.NotFound || NO_SUCH_PROCESS.test(message)) return false;
+    if (error instanceof Deno.errors.NotFound || NO_SUCH_PROCESS.test(message)) return undefined;
+    throw error;
+  }
+}
+
+/** A file of a process in proc(5); undefined if the process has ended. */
+function procFile(pid: number, name: string): string | undefined {
+  return ifThere(() => Deno.readTextFileSync(`/proc/${pid}/${name}`));
+}
+
+/** Whether a process is there, other than as a zombie: proc(5). */
+export function isAlive(pid: number): boolean {
+  const status = procFile(pid, "status");
+  return status !== undefined && !/^State:\s+[ZX]/m.test(status);
+}
+
+/** The words of a process's command line, each ended by NUL; nothing if it has ended. */
+export function commandLine(pid: number): string {
+  try {
+    return procFile(pid, "cmdline") ?? "";
+  } catch (error) {
+    // Other users' may be hidden: proc(5), `hidepid`.
+    if (error instanceof Deno.errors.PermissionDenied) return "";
     throw error;
   }
 }
 
 /** The other processes whose command lines name a folder, in ascending order. */
 export function processesNaming(folder: string): number[] {
-  const names = (pid: number) => {
-    try {
-      return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(folder);
-    } catch {
-      return false;
-    }
-  };
   const all = Array.from(Deno.readDirSync("/proc"), ({ name }) => Number(name));
-  return all.filter((pid) => pid > 0 && pid !== Deno.pid && names(pid)).sort((a, b) => a - b);
+  return all.filter((pid) => pid > 0 && pid !== Deno.pid && commandLine(pid).includes(folder))
+    .sort((a, b) => a - b);
+}
+
+/** The children of a process, those that nobody has waited for among them; any thread may have them. */
+export function childrenOf(pid: number): number[] {
+  const tasks = ifThere(() => [...Deno.readDirSync(`/proc/${pid}/task`)]) ?? [];
+  return tasks.flatMap(({ name }) => procFile(pid, `task/${name}/children`)?.split(" ") ?? [])
+    .filter((child) => child !== "").map(Number);
+}
+
+/** What a process has open, by what its links in `/proc/PID/fd` say. */
+export function openFiles(pid: number): string[] {
+  const folder = `/proc/${pid}/fd`;
+  const files = ifThere(() => [...Deno.readDirSync(folder)]) ?? [];
+  // One may be closed since.
+  return files.flatMap(({ name }) => ifThere(() => Deno.readLinkSync(`${folder}/${name}`)) ?? []);
+}
+
+/** Ends a process, if it is there. */
+export function kill(pid: number): void {
+  ifThere(() => Deno.kill(pid, "SIGKILL"));
+}
+
+/** Ends a process and all that it has started, and what these have. */
+export function killTree(pid: number): void {
+  const tree = [pid];
+  // Whoever has lost its parent is not found any more: all are found before the first is ended.
+  for (const parent of tree) tree.push(...childrenOf(parent));
+  tree.forEach(kill);
 }

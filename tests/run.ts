@@ -16,8 +16,10 @@
  */
 import { runInLab, SLICE_LIMIT_MS } from "./lab/run.ts";
 import { slice } from "./lab/slice.ts";
+import { runWithin } from "./limited.ts";
 // Says why tests are skipped; test processes, which are told to be quiet, do not show it.
 import { noKvm } from "./needs_kvm.ts";
+import { patience } from "./patience.ts";
 import { lookAgain, type TestRun } from "./second_look.ts";
 import { addRun } from "./sums.ts";
 
@@ -73,6 +75,9 @@ const alsoInLab: readonly string[] = [
 /** More would take from the guests what they need to get on. */
 const PROCESSES = Math.min(2, navigator.hardwareConcurrency);
 
+/** A process of tests that takes longer does not end by itself. The longest takes some minutes. */
+const LIMIT_MS = patience(20 * 60_000);
+
 const root = new URL("..", import.meta.url).pathname;
 const sums = { passed: 0, failed: 0, skipped: 0 };
 const unsteady: string[] = [];
@@ -99,12 +104,11 @@ function news(text: string): string {
 
 /** Runs test files in a process of their own. */
 async function run(what: readonly string[], env: Record<string, string> = {}): Promise<TestRun> {
-  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", "--no-check", "--quiet", ...what, ...options],
+  const argv = [Deno.execPath(), "test", "-A", "--no-check", "--quiet", ...what, ...options];
+  const { success, text } = await runWithin(argv, LIMIT_MS, {
     cwd: root,
     env: { NO_COLOR: "1", ...env },
-  }).output();
-  const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+  });
   console.log(news(text.trimEnd()));
   const name = [...what, ...Object.values(env)].join(" ");
   return { name, text, success, repeat: () => run(what, env) };

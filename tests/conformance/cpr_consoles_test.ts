@@ -7,7 +7,6 @@ import {
   Laboratory,
   listens,
   type Qmp,
-  sleep,
   transferUpdate,
   until,
   type Vmm,
@@ -138,15 +137,15 @@ kvmTest("a pseudo-terminal stays the same through cpr-exec and cpr-transfer", as
   let text = "";
   const buffer = new Uint8Array(4096);
   const says = async (line: string) => {
-    for (let tries = 0; !text.includes(`you said: ${line}`); tries++) {
-      assert.ok(tries < 1000, `Waited in vain for ${line} in ${JSON.stringify(text)}`);
+    let tries = 0;
+    await until(() => {
       // The VMM looks once a second whether somebody has opened the terminal; until then it is deaf.
-      if (tries % 200 === 0) writeFd(terminal.fd, new TextEncoder().encode(`${line}\r`));
+      if (tries++ % 1000 === 0) writeFd(terminal.fd, new TextEncoder().encode(`${line}\r`));
       for (let n; (n = readFd(terminal.fd, buffer)) > 0;) {
         text += new TextDecoder().decode(buffer.subarray(0, n));
       }
-      await sleep(10);
-    }
+      return text.includes(`you said: ${line}`);
+    }, () => `the answer to ${line} in ${JSON.stringify(text)}`);
   };
   await says("ONE");
   qmp = await execUpdate(lab, vmm, qmp);

@@ -108,11 +108,16 @@ kvmTest("nobody else ever gets the image while VMMs are replaced, or fail to be"
   await lab.printed("2048 sectors\n");
   await using thief = new Thief(image);
   for (let round = 0; round < 3; round++) {
-    // A successor that dies at some moment before the guest is its own.
+    // A successor that dies when all is ready for it to take the guest.
     await chain.qmp.withEvents();
+    await chain.qmp.setCapability("pause-before-switchover");
     const doomed = await startSuccessor(lab, `doomed${round}`, special);
     await beginTransfer(chain.qmp, doomed.channels);
+    await chain.qmp.logged("MIGRATION pre-switchover");
     doomed.vmm.kill();
+    await chain.qmp.execute("migrate-continue", { state: "pre-switchover" });
+    await chain.qmp.logged("MIGRATION failed");
+    await chain.qmp.setCapability("pause-before-switchover", false);
     await chain.qmp.reaches("running");
     await assertCounts(chain.qmp, layout.counter);
     for (const mode of ["cpr-transfer", "cpr-exec"] as const) {

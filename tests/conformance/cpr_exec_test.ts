@@ -41,12 +41,7 @@ kvmTest("cpr-exec keeps all vCPUs counting when there are two", async () => {
   await lab.printed("cpus 2");
   const next = await execUpdate(lab, vmm, qmp);
   await next.reaches("running");
-  for (const record of [0x200100, 0x200140]) {
-    const before = await next.word(record);
-    let now = before;
-    for (let tries = 0; now === before && tries < 500; tries++) now = await next.word(record);
-    assert.ok(now > before, `CPU record 0x${record.toString(16)} stays at ${before}`);
-  }
+  for (const record of [0x200100, 0x200140]) await next.grown(record);
   assert.equal(await next.word(0x200018), 0);
 });
 

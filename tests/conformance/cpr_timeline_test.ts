@@ -10,6 +10,7 @@ import {
   startSuccessor,
   transferUpdate,
 } from "./program.ts";
+import { type Pauses, pausesOf } from "./updates.ts";
 
 interface Entry {
   readonly step: Step;
@@ -18,19 +19,14 @@ interface Entry {
   readonly vcpu?: number;
 }
 
-interface Info {
-  readonly "x-pause": number;
-  readonly "x-pauses"?: readonly number[];
+interface Info extends Pauses {
   readonly "x-timeline": readonly Entry[];
 }
 
 /** The successor's `query-migrate`, once all vCPUs have gone on. */
 async function complete(qmp: Qmp): Promise<Info> {
   await qmp.reaches("running");
-  for (;;) {
-    const info = await qmp.execute<Info>("query-migrate");
-    if (info["x-pause"] !== undefined) return info;
-  }
+  return await pausesOf<Info>(qmp);
 }
 
 /** Fails unless these steps come one after the other. */

@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { layout } from "../guests/programs.ts";
-import { type Qmp, sleep } from "./program.ts";
+import { type Qmp, until } from "./program.ts";
 
 const SECTOR = 512;
 const MAGIC = 0x64726f636572n;
@@ -67,9 +67,9 @@ export async function assertNoneLost(qmp: Qmp): Promise<void> {
   for (let slot = 0; slot < layout.diskSlots; slot++) {
     const address = layout.diskDone + 8 * slot;
     const before = await qmp.word(address);
-    for (let tries = 0; await qmp.word(address) < before + 2; tries++) {
-      assert.ok(tries < 2000, `The request in slot ${slot} is lost`);
-      await sleep(10);
-    }
+    await until(
+      async () => await qmp.word(address) >= before + 2,
+      () => `slot ${slot}, whose request is lost`,
+    );
   }
 }

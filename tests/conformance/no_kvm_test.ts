@@ -1,6 +1,7 @@
 /** Where /dev/kvm is missing or is something else, commands say so and end. */
 import assert from "node:assert/strict";
 import { whyNoKvm } from "../../ffi/kvm/system.ts";
+import { childrenOf } from "../processes.ts";
 import { Laboratory, program, Qmp, until } from "./program.ts";
 import { TestFolder } from "./session.ts";
 
@@ -68,15 +69,11 @@ Deno.test({
   },
 });
 
-/** Waits until a process has a child; any of its threads may have started it. */
+/** Waits until a process has a child. */
 async function childOf(pid: number): Promise<number> {
-  const look = () =>
-    Array.from(Deno.readDirSync(`/proc/${pid}/task`), ({ name }) => name)
-      .map((thread) => Deno.readTextFileSync(`/proc/${pid}/task/${thread}/children`))
-      .map((list) => Number(list.split(" ")[0]))
-      .find((child) => child > 0);
-  await until(() => look() !== undefined, () => `a child of ${pid}`);
-  return look()!;
+  let child: number | undefined;
+  await until(() => ([child] = childrenOf(pid)).length > 0, () => `a child of ${pid}`);
+  return child!;
 }
 
 Deno.test("the demo ends with status 1 and says so when its VMM dies", async () => {

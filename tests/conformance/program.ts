@@ -10,7 +10,7 @@ import { O, openFile } from "../../ffi/fd.ts";
 import { type ChildProcess, type ExitStatus, spawn, type SpawnOptions } from "../../ffi/process.ts";
 import { describeCheck, layout, type ProgramName, programs } from "../guests/programs.ts";
 import { patience } from "../patience.ts";
-import { processesNaming } from "../processes.ts";
+import { kill, processesNaming } from "../processes.ts";
 
 import { testAccelerator, withoutNotice } from "../needs_kvm.ts";
 import type { AcceleratorName } from "../../vmm/accel/accelerator.ts";
@@ -19,7 +19,7 @@ export { kvmTest, onlyKvmTest } from "../needs_kvm.ts";
 export { isAlive } from "../processes.ts";
 
 /** A wait that takes longer than this, in milliseconds, has failed: only broken code is so slow. */
-const PATIENCE_MS = patience(60_000);
+const PATIENCE_MS = patience(120_000);
 const SIGKILL = 9;
 
 /** How the program is started from its sources, as the README does; options left out. */
@@ -38,12 +38,12 @@ export function sleep(ms: number): Promise<void> {
 
 /** Waits until a condition holds; `what` says what was waited for in vain. */
 export async function until(
-  condition: () => boolean,
+  condition: () => boolean | Promise<boolean>,
   what: () => string,
   patienceMs = PATIENCE_MS,
 ): Promise<void> {
   const start = performance.now();
-  while (!condition()) {
+  while (!await condition()) {
     assert.ok(performance.now() - start < patienceMs, `Waited in vain for ${what()}`);
     // Where time is scarce, whoever looks all the time takes it from what is looked for.
     await sleep(patience(2));
@@ -99,7 +99,8 @@ export class Qmp implements Disposable {
   /** Executes a command. @throws {QmpError} with the reply's description */
   async execute<T = unknown>(command: string, args: object = {}): Promise<T> {
     const request = JSON.stringify({ execute: command, arguments: args }) + "\n";
-    await this.#connection.write(new TextEncoder().encode(request));
+    // To a VMM that has gone nothing can be written: the connection's end says it.
+    await this.#connection.write(new TextEncoder().encode(request)).catch(() => this.#close());
     await until(() => this.#replies.length > 0 || this.ended, () => `the reply to ${request}`);
     const reply = this.#replies.shift();
     assert.ok(reply, `Connection ended before the reply to ${request}`);
@@ -141,11 +142,8 @@ export class Qmp implements Disposable {
   /** Waits until the VM is in a run state. */
   async reaches(state: string): Promise<void> {
     let now = "";
-    for (let tries = 0; now !== state; tries++) {
-      assert.ok(tries < 2000, `Waited in vain for ${state}, it is ${now}`);
-      if (tries > 0) await sleep(10);
-      now = await this.runState();
-    }
+    const look = async () => (now = await this.runState()) === state;
+    await until(look, () => `${state}, it is ${now}`);
   }
 
   /** Waits until the other side closes the connection. */
@@ -160,9 +158,9 @@ export class Qmp implements Disposable {
     return this;
   }
 
-  /** Switches a migration capability on. */
-  async setCapability(capability: string): Promise<void> {
-    await this.execute("migrate-set-capabilities", { capabilities: [{ capability, state: true }] });
+  /** Switches a migration capability on, or off. */
+  async setCapability(capability: string, state = true): Promise<void> {
+    await this.execute("migrate-set-capabilities", { capabilities: [{ capability, state }] });
   }
 
   /** One of a guest program's 8-byte words. */
@@ -173,18 +171,21 @@ export class Qmp implements Disposable {
     return Number(BigInt(`0x${match[1]}`));
   }
 
+  /** Waits until one of these words has grown. */
+  async grown(address: number): Promise<void> {
+    const before = await this.word(address);
+    let now = before;
+    const story = () => `Word 0x${address.toString(16)}, which was ${before} and is ${now}`;
+    await until(
+      async () => (now = await this.word(address)) !== before,
+      () => `${story()}, to grow`,
+    );
+    assert.ok(now > before, story());
+  }
+
   /** Fails unless a self-checking guest runs: it counts, takes ticks, and has found no error. */
   async assertGuestRuns(): Promise<void> {
-    for (const address of [layout.counter, layout.ticks]) {
-      const before = await this.word(address);
-      let now = before;
-      for (let tries = 0; now === before; tries++) {
-        assert.ok(tries < 2000, `Word 0x${address.toString(16)} stays at ${before}`);
-        await sleep(10);
-        now = await this.word(address);
-      }
-      assert.ok(now > before, `Word 0x${address.toString(16)} went from ${before} to ${now}`);
-    }
+    for (const address of [layout.counter, layout.ticks]) await this.grown(address);
     assert.equal(describeCheck(await this.word(layout.check)), "no error");
   }
 
@@ -407,8 +408,8 @@ export class Laboratory implements AsyncDisposable {
       vmm.kill();
       vmm.child[Symbol.dispose]();
     }
-    // A helper goes on with the guest when its VMM is killed.
-    for (const pid of processesOf(this)) Deno.kill(pid, "SIGKILL");
+    // A helper goes on with the guest when its VMM is killed, and what dies may still write here.
+    for (let left; (left = processesOf(this)).length > 0; await sleep(1)) left.forEach(kill);
     this.#null.close();
     await Deno.remove(this.folder, { recursive: true });
   }

@@ -1,7 +1,8 @@
 /** `update` that goes wrong, or is cancelled: the guest is left where it is, and the user told. */
 import assert from "node:assert/strict";
 import { isAlive, kvmTest, onlyKvmTest, Qmp, sleep, until } from "./program.ts";
-import { commandLine, counterOf, outcomeOf, runAlone, Subject } from "./update_testing.ts";
+import { commandLine } from "../processes.ts";
+import { counterOf, outcomeOf, runAlone, Subject } from "./update_testing.ts";
 
 /** An update whose successor gets stuck before it has the guest: nobody reads its log. */
 async function stuckUpdate(subject: Subject): Promise<{ child: Deno.ChildProcess; pid: number }> {

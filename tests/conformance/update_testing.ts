@@ -5,6 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { layout } from "../guests/programs.ts";
+import { kill } from "../processes.ts";
 import { Laboratory, program, Qmp, type Vmm, type VmmOptions } from "./program.ts";
 
 export const modes = ["transfer", "exec", "reboot"] as const;
@@ -93,7 +94,7 @@ export class Subject implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const pid of [...this.#pids, this.pidIfThere() ?? 0]) {
-      if (pid > 0 && pid !== this.vmm.child.pid) killIfThere(pid);
+      if (pid > 0 && pid !== this.vmm.child.pid) kill(pid);
     }
     await this.lab[Symbol.asyncDispose]();
   }
@@ -104,14 +105,6 @@ export class Subject implements AsyncDisposable {
     } catch {
       return undefined;
     }
-  }
-}
-
-function killIfThere(pid: number): void {
-  try {
-    Deno.kill(pid, "SIGKILL");
-  } catch {
-    // It has ended as it should.
   }
 }
 
@@ -127,15 +120,6 @@ export async function counterOf(subject: Subject): Promise<number> {
   assert.equal(await qmp.runState(), "running");
   await qmp.assertGuestRuns();
   return await qmp.word(layout.counter);
-}
-
-/** The words of a process's command line, each ended by NUL. */
-export function commandLine(pid: number): string {
-  try {
-    return Deno.readTextFileSync(`/proc/${pid}/cmdline`);
-  } catch {
-    return "";
-  }
 }
 
 /** Runs the command without a VMM. */

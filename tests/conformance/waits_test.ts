@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { connectTcp, listenTcp } from "../../ffi/socket.ts";
 import { localAddress } from "../../ffi/socket_address.ts";
+import { childrenOf, openFiles } from "../processes.ts";
 import { terminationSignals } from "../../devices/chardev/raw_terminal.ts";
 import {
   beginTransfer,
@@ -92,16 +93,7 @@ function exists(path: string): Promise<void> {
 
 /** Waits until a process of the laboratory has opened a FIFO. */
 async function fifoIsOpen(lab: Laboratory): Promise<void> {
-  const links = (pid: number) =>
-    [...Deno.readDirSync(`/proc/${pid}/fd`)].map(({ name }) => {
-      try {
-        return Deno.readLinkSync(`/proc/${pid}/fd/${name}`);
-      } catch {
-        // It is closed since.
-        return "";
-      }
-    });
-  const isOpen = () => processesOf(lab).some((pid) => links(pid).includes(lab.path("F")));
+  const isOpen = () => processesOf(lab).some((pid) => openFiles(pid).includes(lab.path("F")));
   await until(isOpen, () => "a reader of the FIFO");
 }
 
@@ -134,12 +126,15 @@ kvmTest("SIGTERM ends the wait for a host that does not answer", async () => {
   const { port } = localAddress(listener.fd) as { port: number };
   const clients = [1, 2, 3].map(() => connectTcp("127.0.0.1", port, { nonblocking: true }));
   const vmm = lab.startWith("vmm", optionsOf(lab, ["-serial", `tcp:127.0.0.1:${port}`]));
-  const waits = () =>
-    Deno.readTextFileSync(`/proc/${vmm.child.pid}/net/tcp`).split("\n").filter((line) =>
-      line.includes(`0100007F:${port.toString(16).toUpperCase().padStart(4, "0")} 02 `)
-    ).length;
-  const others = waits();
-  await until(() => waits() > others, () => "an attempt to connect");
+  // proc(5), `/proc/net/tcp`: the peer's address, the state TCP_SYN_SENT, and the inode.
+  const peer = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")} 02 `;
+  const waiting = () =>
+    Deno.readTextFileSync("/proc/net/tcp").split("\n").filter((line) => line.includes(peer))
+      .map((line) => `socket:[${line.trim().split(/\s+/)[9]}]`);
+  await until(
+    () => waiting().some((socket) => openFiles(vmm.child.pid).includes(socket)),
+    () => "an attempt to connect",
+  );
   Deno.kill(vmm.child.pid, "SIGTERM");
   assert.deepEqual(await vmm.ended(), { code: 0 }, vmm.output);
   for (const client of clients) client.close();
@@ -195,7 +190,7 @@ for (const [what, { begin, cancel }] of Object.entries(updates)) {
       await end(vmm, qmp);
       assert.deepEqual(await vmm.ended(), { code: 0 }, vmm.output);
       assert.deepEqual(sockets(lab).filter((name) => name.startsWith("vmm")), []);
-      assert.deepEqual(childrenOf(vmm.child.pid), []);
+      await withoutChildren(vmm);
     });
   }
   if (!cancel) continue;
@@ -207,18 +202,13 @@ for (const [what, { begin, cancel }] of Object.entries(updates)) {
     await qmp.logged("MIGRATION cancelled");
     await qmp.reaches("running");
     await qmp.assertGuestRuns();
-    assert.deepEqual(childrenOf(vmm.child.pid), []);
+    await withoutChildren(vmm);
   });
 }
 
-/** The children of a process, ended or not, that nobody has waited for. */
-function childrenOf(pid: number): string[] {
-  try {
-    return Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`).split(" ").filter(Boolean);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
-  }
+/** Waits until a VMM has no child, ended or not. */
+async function withoutChildren({ child: { pid } }: Vmm): Promise<void> {
+  await until(() => childrenOf(pid).length === 0, () => `the end of ${childrenOf(pid)}`);
 }
 
 kvmTest("a signal ends a VMM whose cpr-exec command does not answer, and the command", async () => {
@@ -227,7 +217,7 @@ kvmTest("a signal ends a VMM whose cpr-exec command does not answer, and the com
   await setExec(qmp, ["/bin/sleep", "1000"]);
   const migrate = qmp.execute("migrate", { uri: `file:${lab.path("state")}` }).catch(() => {});
   await until(() => childrenOf(vmm.child.pid).length === 1, () => "the command");
-  const [command] = childrenOf(vmm.child.pid).map(Number);
+  const [command] = childrenOf(vmm.child.pid);
   Deno.kill(vmm.child.pid, "SIGTERM");
   assert.deepEqual(await vmm.ended(), { code: 0 }, vmm.output);
   await until(() => !isAlive(command), () => "the command's end");

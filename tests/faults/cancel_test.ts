@@ -4,8 +4,11 @@ import { kvmTest, Laboratory } from "../conformance/program.ts";
 import { assertRunsIn, GuestMemory } from "./faults.ts";
 
 const MIB = 1 << 20;
-/** RAM that is not empty: its copy takes longer than a command over QMP. */
+/** RAM that is not empty. */
 const FULL_MIB = 256;
+/** Takes it slowly: its copy would last for much longer than anything that is waited for here. */
+const TAKE =
+  "i=0; while [ $i -lt 10000 ]; do head -c 65536 >/dev/null; sleep 0.1; i=$((i+1)); done";
 /** Where it begins: behind what the guest itself uses. */
 const FULL_AT = 32 * MIB;
 
@@ -22,7 +25,8 @@ for (const mode of ["cpr-reboot", "normal"]) {
     await qmp.execute("migrate-set-parameters", { mode });
     for (let attempt = 0; attempt < 2; attempt++) {
       qmp.log.length = 0;
-      await qmp.execute("migrate", { uri: "exec:cat >/dev/null" });
+      await qmp.execute("migrate", { uri: `exec:${TAKE}` });
+      await qmp.logged("MIGRATION_PASS");
       await qmp.execute("migrate_cancel");
       await qmp.logged("MIGRATION cancelled");
       assert.deepEqual(qmp.log.filter((entry) => entry !== "reply"), [
