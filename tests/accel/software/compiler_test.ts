@@ -29,6 +29,13 @@ function untilHalt(cpu: TestCore): void {
   assert.fail("The guest does not halt");
 }
 
+/** How many functions its table has. */
+function functions({ core: { exports: { table } } }: TestCore): number {
+  let count = 0;
+  for (let i = 0; i < table.length; i++) if (table.get(i) !== null) count++;
+  return count;
+}
+
 // add rax, rcx; mov [rbx], rax; dec rcx; jnz; hlt
 const SUM = [0x48, 0x01, 0xc8, 0x48, 0x89, 0x03, 0x48, 0xff, 0xc9, 0x75, 0xf5, 0xf4];
 
@@ -113,6 +120,42 @@ Deno.test("compiled code that is written is executed as written", () => {
   const cpu = compiled(code, { [RAX]: 0n, [RCX]: BigInt(count) });
   untilHalt(cpu);
   assert.equal(cpu.state.gpr.at(RAX), BigInt(count - 4 + 4 * 100));
+});
+
+Deno.test("what was compiled with code that is written is compiled again, if it stays hot", () => {
+  const cpu = new TestCore(4 << 20);
+  cpu.enterLongMode();
+  cpu.load(CODE, [
+    ...[0xf7, 0xc1, 0xff, 0x0f, 0x00, 0x00], // l: test ecx, 0xfff
+    ...[0x74, 0x09], // jz c
+    ...[0x48, 0xff, 0xc0], // m: inc rax
+    ...[0x48, 0xff, 0xc9], // dec rcx
+    ...[0x75, 0xf0], // jnz l
+    0xf4,
+    ...[0x48, 0x83, 0xc3, 0x01], // c: add rbx, 1
+    ...[0xeb, 0xf1], // jmp m
+  ]);
+  const isRare = CODE + 20, count = 4_000_000n;
+  cpu.state.gpr.put(RAX, 0n);
+  cpu.state.gpr.put(RCX, count);
+  cpu.state.gpr.put(RBX, 0n);
+  cpu.state.rip = BigInt(CODE);
+  const slices = (number: number) => {
+    for (let i = 0; i < number; i++) assert.equal(cpu.core.run(20_000), STOP.budget);
+  };
+  slices(20);
+  const before = functions(cpu);
+  assert.ok(before > 0, "nothing was compiled");
+  cpu.ram[isRare] = 2;
+  cpu.state.attention |= ATTENTION.code;
+  slices(20);
+  assert.equal(functions(cpu), before, "it was compiled again at once");
+  slices(200);
+  assert.ok(functions(cpu) > before, "it was not compiled again");
+  const soFar = cpu.state.gpr.at(RAX);
+  untilHalt(cpu);
+  assert.equal(cpu.state.gpr.at(RAX), count);
+  assert.ok(soFar < count, "it had ended before");
 });
 
 Deno.test("an operation that the core executes for compiled code may write what comes next", () => {

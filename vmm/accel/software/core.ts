@@ -89,8 +89,16 @@ export class Core {
    * @returns one of `STOP`: why it has stopped
    */
   run(budget: number): number {
-    let left = budget;
     this.#compiler.compileHot();
+    try {
+      return this.#runInside(budget);
+    } finally {
+      this.exports.goOutside();
+    }
+  }
+
+  #runInside(budget: number): number {
+    let left = budget;
     for (;;) {
       try {
         return this.exports.run(left);

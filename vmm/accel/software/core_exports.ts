@@ -8,6 +8,8 @@
 export interface CoreExports {
   run(budget: number): number;
   budgetLeft(): number;
+  /** After `run`, whichever way that was left: the CPU accesses no RAM until the next. */
+  goOutside(): void;
   deliverFault(): number;
   refresh(): void;
   powerOn(bootProcessor: number, signature: number): void;

@@ -152,6 +152,8 @@ export const cpuState = struct("cpu_state", {
   debugger_dr6: u64,
   /** With several CPUs: the bit of this one in CODE_MAP, 1 << (index & 7); with one, 0. */
   cpu_bit: u32,
+  /** Its number among the machine's CPUs, from 1 on; 0 if there are no others. */
+  cpu_number: u32,
   reserved: array(u8, 64),
 });
 

@@ -67,7 +67,10 @@ export class SoftwareRunner implements VcpuRunner {
     this.run = new RunPage(vm.pages[index] + KVM_RUN_ADDRESS, SHARED_SIZE - KVM_RUN_ADDRESS);
     const host = new Host(index, this.run, serve, this.#machine, vm.pit);
     this.#core = new Core(module, memory, host);
-    this.#core.state.cpu_bit = vm.commonFd === undefined ? 0 : 1 << (index & 7);
+    if (vm.commonFd !== undefined) {
+      this.#core.state.cpu_bit = 1 << (index & 7);
+      this.#core.state.cpu_number = index + 1;
+    }
     this.#chips = this.#machine.vcpu(index, this.#core.state, features);
     host.connect(this.#core, this.#chips);
     const cpuid = description.cpuid.subarray(8);

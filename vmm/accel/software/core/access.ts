@@ -53,7 +53,7 @@ function checkCanonical(linear: u64): void {
 }
 
 /** The last byte of an operand; outside 64-bit mode addresses wrap at 4 GiB. */
-function lastByte(linear: u64, size: u32): u64 {
+export function lastByte(linear: u64, size: u32): u64 {
   const last = linear + (size - 1);
   if (last >> 32 == 0 || linear >> 32 != 0) return last;
   const cs = load<u16>(SEG_CS, SEGMENT_ATTRIBUTES);

@@ -32,6 +32,8 @@ import { newEpoch } from "./tlb";
 
 /** A block is compiled when so many slices have ended in it. */
 const HOT: u32 = 8;
+/** The same for one that was compiled with another that was written since: it may be written again. */
+const HOT_AGAIN: u32 = 64;
 
 // A region: the code epoch in which its blocks were looked at last, its function, its blocks.
 const REGION_EPOCH: usize = 0;
@@ -110,7 +112,10 @@ export function enterCompiled(block: usize): usize {
     return call_indirect<u32>(load<u32>(region, REGION_FUNCTION), load<u32>(op, OP_DISPLACEMENT));
   }
   store<u16>(block, DEAD, BLOCK_LENGTH);
+  // What led to it shall lead to the other.
+  newEpoch();
   const original = load<u32>(op, OP_DISPLACEMENT + 4) as usize;
+  store<u32>(original, HOT - HOT_AGAIN, BLOCK_HEAT);
   store<u32>(CURRENT_BLOCK, original as u32);
   afford(original);
   return original + BLOCK_SIZE;

@@ -84,7 +84,8 @@ export const DEBUGGER_DR: usize = 0xcf8;
 export const DEBUGGER_DR7: usize = 0xd18;
 export const DEBUGGER_DR6: usize = 0xd20;
 export const CPU_BIT: usize = 0xd28;
-export const RESERVED: usize = 0xd2c;
+export const CPU_NUMBER: usize = 0xd2c;
+export const RESERVED: usize = 0xd30;
 // The parts of a segment, and where each is
 export const SEGMENT_SIZE_OF: usize = 0x10;
 export const SEGMENT_BASE: usize = 0x0;

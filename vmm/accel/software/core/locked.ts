@@ -1,7 +1,8 @@
 // Read-modify-write of memory, with LOCK by the atomic instructions of the host.
-import { probeWrite, writableAddress } from "./access";
+import { lastByte, probeWrite, writableAddress } from "./access";
 import { readSized, writeSized } from "./memory";
 import { wasWritten, willWrite } from "./physical";
+import { letOthersGo, stopOthers } from "./sharing";
 
 /**
  * Stores a new value where an operand was read, if it is still the old one.
@@ -20,11 +21,27 @@ export function commit(linear: u64, size: u32, old: u64, value: u64, locked: boo
       wasWritten(address);
       return done;
     }
+    if (address || crossesRam(linear, size)) return commitSplit(linear, size, old, value);
   }
-  // MMIO, and operands that cross a word of eight bytes: WebAssembly has nothing that is atomic for them. A
-  // processor locks its bus then (a split lock, across cache lines), which guests avoid for its cost.
+  // For MMIO there is no atomic access.
   writeSized(linear, size, value);
   return true;
+}
+
+/** Whether an operand crosses from one page of RAM to another. */
+function crossesRam(linear: u64, size: u32): bool {
+  const last = lastByte(linear, size);
+  if (((linear ^ last) & ~0xfff) == 0) return false;
+  return writableAddress(linear, 1) != 0 && writableAddress(last, 1) != 0;
+}
+
+/** The same for an operand that crosses a word of eight bytes, for which WebAssembly has nothing atomic. */
+function commitSplit(linear: u64, size: u32, old: u64, value: u64): bool {
+  stopOthers();
+  const unchanged = readSized(linear, size) == old;
+  if (unchanged) writeSized(linear, size, value);
+  letOthersGo();
+  return unchanged;
 }
 
 /**

@@ -15,6 +15,7 @@ export { simd } from "./simd";
 export { checkX87, x87 } from "./x87";
 export { x87Form } from "./x87_table";
 export { budgetLeft, run } from "./run";
+export { goOutside } from "./sharing";
 
 /** Rebuilds what is derived from the state; to be called after anyone else has changed that. */
 export function refresh(): void {

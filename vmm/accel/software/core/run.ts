@@ -10,7 +10,7 @@ import {
 } from "./layout";
 import { execute } from "./loop";
 import { MODE_STEP } from "./mode";
-import { tellMayBeWritten } from "./sharing";
+import { comeInside, tellMayBeWritten } from "./sharing";
 import { flushTlb, newCodeEpoch } from "./tlb";
 
 /** Forgets what others have made stale. */
@@ -27,6 +27,7 @@ function attend(): u32 {
   if (wanted == 0) return STOP_BUDGET;
   store<u32>(LINK_FROM, 0);
   settleFlags();
+  comeInside();
   if (wanted & ATTENTION_FLUSH) serviceFlush();
   if (wanted & ATTENTION_CODE) atomic.and<u32>(ATTENTION, ~ATTENTION_CODE);
   // What a device or another CPU has written before it interrupted may be code.
@@ -57,6 +58,7 @@ function step(): u32 {
 export function run(budget: u32): u32 {
   store<i32>(BUDGET, budget as i32);
   store<u32>(LINK_FROM, 0);
+  comeInside();
   while (true) {
     store<u32>(CURRENT_OP, 0);
     const stop = attend();

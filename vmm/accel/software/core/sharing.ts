@@ -5,7 +5,7 @@
 // it has written one. They forget their links then, and compare the bytes of what they look up. Whoever
 // decodes from a page that it was not known for tells the others, who may have the right to write it: they
 // drop that, and answer as if they had written.
-import { COMMON, CPU_BIT, RAM } from "./layout";
+import { COMMON, CPU_BIT, CPU_NUMBER, RAM } from "./layout";
 import { TLB_ADDEND, TLB_WRITE } from "./tlb";
 import { TLBS } from "./map";
 
@@ -14,6 +14,13 @@ import { TLBS } from "./map";
  * other CMPXCHG16Bs; `commitPair` sees to what else other CPUs store to the same 16 bytes.
  */
 const PAIR_LOCK: usize = COMMON;
+/** u32: the number of the CPU that has stopped the others, 0 if none has. */
+const STOPPED_BY: usize = COMMON + 4;
+/** u8 for each CPU by its number: whether it may access RAM. */
+const INSIDE: usize = COMMON + 0x100;
+const INSIDE_END: usize = INSIDE + 0x100;
+/** How often a CPU looks whether the others have stopped, a tenth of a second at least. */
+const LOOKS: u32 = 1 << 26;
 /** u8 for each page of RAM: a bit for each CPU (the ninth has the first's) that has code of it. */
 const CODE_MAP: usize = COMMON + 0x1000;
 const MAP_PAGES: u32 = 0xe_0000;
@@ -67,4 +74,53 @@ export function lockPairs(): void {
 
 export function unlockPairs(): void {
   if (load<u32>(CPU_BIT)) atomic.store<u32>(PAIR_LOCK, 0);
+}
+
+/**
+ * Lets whoever has stopped the other CPUs have RAM for itself; from here on this one is inside. It waits
+ * as long as that takes: who stops others goes on in any case.
+ */
+export function comeInside(): void {
+  const own = load<u32>(CPU_NUMBER);
+  if (own == 0) return;
+  while (true) {
+    atomic.store<u8>(INSIDE + own, 1);
+    const by = atomic.load<u32>(STOPPED_BY);
+    if (by == 0) return;
+    // An access by which it left with an exception.
+    if (by == own) return letOthersGo();
+    atomic.store<u8>(INSIDE + own, 0);
+    while (atomic.load<u32>(STOPPED_BY) != 0) continue;
+  }
+}
+
+/** This CPU accesses no RAM until it comes inside again. */
+export function goOutside(): void {
+  const own = load<u32>(CPU_NUMBER);
+  if (own == 0) return;
+  if (atomic.load<u32>(STOPPED_BY) == own) letOthersGo();
+  atomic.store<u8>(INSIDE + own, 0);
+}
+
+/**
+ * Stops the other CPUs between two instructions, as a processor does that locks the bus. What others have
+ * done before is seen after. One that does not stop in time is served an exit, and executes no instruction
+ * meanwhile.
+ */
+export function stopOthers(): void {
+  const own = load<u32>(CPU_NUMBER);
+  if (own == 0) return;
+  atomic.store<u8>(INSIDE + own, 0);
+  while (atomic.cmpxchg<u32>(STOPPED_BY, 0, own) != 0) continue;
+  flushOthers();
+  let looks = LOOKS;
+  for (let other = INSIDE; other < INSIDE_END; other++) {
+    if (other == INSIDE + own) continue;
+    while (looks && atomic.load<u8>(other)) looks--;
+  }
+  atomic.store<u8>(INSIDE + own, 1);
+}
+
+export function letOthersGo(): void {
+  if (load<u32>(CPU_NUMBER)) atomic.store<u32>(STOPPED_BY, 0);
 }
