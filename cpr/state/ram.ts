@@ -10,6 +10,7 @@
  *
  * @module
  */
+import { dataRanges } from "../../ffi/fd.ts";
 import { type GuestMemory, type MemoryRegion, RAM_ABOVE } from "../../vmm/machine/guest_memory.ts";
 import { checkVersion, describeSection, type Section, StateError } from "../stream/stream.ts";
 
@@ -48,10 +49,11 @@ export function* ramSections(
   for (const region of memory.regions) {
     if (ignoreShared && isSharedFile(memory, region)) continue;
     statistics.total += region.size;
+    const isHole = holesOf(memory, region);
     for (let offset = 0; offset < region.size; offset += CHUNK) {
       const length = Math.min(CHUNK, region.size - offset);
       const pages = Math.ceil(length / PAGE);
-      if (region.mapping.isZero(region.offset + offset, length)) {
+      if (isHole(offset, length) || region.mapping.isZero(region.offset + offset, length)) {
         statistics.duplicate += pages;
         yield { name: ZERO, id: region.name, version: VERSION, data: zeroRange(offset, length) };
         continue;
@@ -63,6 +65,27 @@ export function* ramSections(
       yield { name: RAM, id: region.name, version: VERSION, data };
     }
   }
+}
+
+/**
+ * Tells what of a region has no memory, as what the guest has given back: it would get some by being read.
+ * Only a memfd knows for sure. It is to be asked from the region's start to its end.
+ */
+function holesOf(
+  { ram }: GuestMemory,
+  { mapping, file, size }: MemoryRegion,
+): (offset: number, length: number) => boolean {
+  const { qomType, hugetlb } = ram.config;
+  const isMemfd = mapping === ram.mapping && qomType !== "memory-backend-file" && !hugetlb;
+  if (!file || !isMemfd) return () => false;
+  // A guest may have made a great many holes.
+  const ranges = dataRanges(file.fd.fd, file.offset, file.offset + size);
+  let data = ranges.next().value;
+  return (offset, length) => {
+    const start = file.offset + offset;
+    while (data && data[1] <= start) data = ranges.next().value;
+    return !data || data[0] >= start + length;
+  };
 }
 
 function zeroRange(offset: number, length: number): Uint8Array<ArrayBuffer> {

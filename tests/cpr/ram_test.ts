@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { fileStatus } from "../../ffi/fd.ts";
 import { RamLoader, ramSections } from "../../cpr/state/ram.ts";
 import type { Section } from "../../cpr/stream/stream.ts";
 import type { MemoryBackendConfig } from "../../vmm/config.ts";
@@ -55,6 +56,27 @@ Deno.test("RAM goes through a stream to a VM of the same size", () => {
       assert.deepEqual(to.read(0, 3), Uint8Array.of(1, 2, 3));
       assert.deepEqual(to.read(end, 3), Uint8Array.of(4, 5, 6));
     });
+  });
+});
+
+Deno.test("what has no memory gets none by being saved, nor by being loaded", () => {
+  withMemory(64, (from) => {
+    for (const mib of [0, 33, 63]) from.write(mib * MIB + 5000, Uint8Array.of(mib + 1));
+    const allocated = (memory: GuestMemory) => fileStatus(memory.ram.fd!.fd).allocated;
+    const statistics = { total: 0, duplicate: 0, normal: 0 };
+    withMemory(64, (to) => {
+      load(to, ramSections(from, statistics, false));
+      for (const mib of [0, 33, 63]) {
+        assert.deepEqual(to.read(mib * MIB + 5000, 1), Uint8Array.of(mib + 1));
+      }
+      assert.ok(allocated(to) < 16 * MIB, `${allocated(to)}`);
+    });
+    assert.deepEqual(statistics, {
+      total: 64 * MIB,
+      duplicate: 61 * MIB / 4096,
+      normal: 3 * MIB / 4096,
+    });
+    assert.ok(allocated(from) < 16 * MIB, `${allocated(from)}`);
   });
 });
 

@@ -166,6 +166,21 @@ const refusals: readonly (readonly [line: string, message: string])[] = [
     "invalid value of maxmem: memory slots were specified but maximum memory size (0x8000000) is" +
     " equal to the initial memory size (0x8000000)",
   ],
+  ["-numa nodeid=1", "Parameter 'type' is missing"],
+  ["-numa nodes", "Parameter 'type' does not accept value 'nodes'"],
+  [
+    "-numa node,cpus=0-1",
+    "NUMA is not supported by this machine-type: all CPUs and all memory are one node",
+  ],
+  [
+    "-numa type=node,nodeid=0,memdev=ram0",
+    "NUMA is not supported by this machine-type: all CPUs and all memory are one node, whose memory" +
+    " is -machine memory-backend=ram0",
+  ],
+  [
+    "-numa dist,src=0,dst=1,val=20",
+    "NUMA is not supported by this machine-type: all CPUs and all memory are one node",
+  ],
   ["-overcommit x=1", "Invalid parameter 'x'"],
   ["-overcommit mem-lock=maybe", "Parameter 'mem-lock' does not accept value 'maybe'"],
   [

@@ -6,11 +6,14 @@
 import { defaultConfig } from "../config.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
-import { parseOpts } from "./grammar.ts";
+import { parseKeyval, parseOpts } from "./grammar.ts";
 import { readOptions } from "./schema.ts";
 import { parseSize } from "./values.ts";
 
 const MIB = 2 ** 20;
+
+/** What QEMU's `-numa` can be about. */
+const NUMA_TYPES = ["node", "dist", "cpu", "hmat-lb", "hmat-cache"];
 
 /** QEMU rounds the size of RAM up to this. */
 const GRANULE = 8192;
@@ -75,6 +78,20 @@ export function memory(text: string, draft: Draft): void {
       throw new OptionError("Machine memory size does not match the size of the memory backend");
     }
   });
+}
+
+/** `-numa`, of which there is nothing. @throws OptionError in QEMU's words */
+export function numa(text: string): void {
+  const { type, ...rest } = parseKeyval(text, "type");
+  if (type === undefined) throw new OptionError("Parameter 'type' is missing");
+  if (!NUMA_TYPES.includes(String(type))) {
+    throw new OptionError(`Parameter 'type' does not accept value '${type}'`);
+  }
+  const { memdev } = rest;
+  throw new OptionError(
+    "NUMA is not supported by this machine-type: all CPUs and all memory are one node" +
+      (memdev === undefined ? "" : `, whose memory is -machine memory-backend=${memdev}`),
+  );
 }
 
 /** `-mem-path FILE` */

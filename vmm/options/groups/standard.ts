@@ -6,7 +6,7 @@
 import { rtc } from "../clock.ts";
 import { device, deviceHelp, global } from "../device.ts";
 import { accel, accelHelp, cpu, machine, machineHelp } from "../machine.ts";
-import { memory, memPath } from "../memory.ts";
+import { memory, memPath, numa } from "../memory.ts";
 import { flag, line, list, type Option, reads } from "../option.ts";
 import { name, uuid } from "../process.ts";
 import { smp } from "../smp.ts";
@@ -59,6 +59,11 @@ export const standardOptions: readonly Option[] = [
         "memory cannot be plugged in later: slots stay empty",
     ),
     memory,
+  ),
+  reads(
+    "numa",
+    line("-numa ...", "refused: all CPUs and all memory are one node"),
+    numa,
   ),
   reads(
     "mem-path",
