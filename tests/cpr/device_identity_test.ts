@@ -73,6 +73,21 @@ const differences: [before: string, after: string, difference: string | undefine
     "Device 'n' differs: this VM has mmio-base 0xfeb02e00, the saved VM has 0xfeb02c00" + SAME,
   ],
   [
+    "-machine pcie=on -device virtio-rng-pci,id=r",
+    "-machine pcie=on -device virtio-rng-pci,id=r,addr=1,bus=pcie.0,disable-legacy=on",
+    undefined,
+  ],
+  [
+    "-machine pcie=on -device virtio-rng-pci,id=r",
+    "-machine pcie=on -device virtio-rng-pci,id=r,addr=2",
+    "Device 'r' differs: this VM has config-base 0xe0010000, the saved VM has 0xe0008000" + SAME,
+  ],
+  [
+    "-machine pcie=on -device virtio-rng-pci,id=r",
+    "-machine pcie=on -device virtio-rng-pci,id=r,vectors=0",
+    "Device 'r' differs: this VM has vectors 0, the saved VM has none" + SAME,
+  ],
+  [
     "-device virtio-rng-device,id=r -device virtio-net-device,id=n",
     "-device virtio-rng-device,id=r",
     "Device 'n' (virtio-net-device) of the saved VM is missing in this VM: start it with the same" +

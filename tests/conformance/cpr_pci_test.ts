@@ -1,0 +1,31 @@
+/** PCI functions over live updates: they stay where the guest has put them, and lose no interrupt. */
+import assert from "node:assert/strict";
+import { layout } from "../guests/programs.ts";
+import { kvmTest, Laboratory } from "./program.ts";
+import { assertCounts, assertUnharmed, Chain, modes } from "./updates.ts";
+
+for (const [told, irq] of [["pci", 0], ["pci-line", 17]] as const) {
+  for (const packed of ["off", "on"]) {
+    kvmTest(`a PCI function works on through each mode, packed: ${packed}, ${told}`, async () => {
+      await using lab = await Laboratory.open();
+      const options = [
+        ...["-machine", "pcie=on", "-append", told],
+        ...["-device", `virtio-rng-pci,packed=${packed}`, "-device", "virtio-rng-pci,addr=5"],
+      ];
+      const chain = await Chain.start(lab, { guest: "virtio_rng", options });
+      await lab.printed(`rng at irq ${irq}\n`);
+      const before = await chain.qmp.hmp("info mtree");
+      assert.match(before, /00000000c0010000-00000000c0013fff \(prio 0, i\/o\): virtio-rng-pci/);
+      assert.match(before, /00000000c0018000-00000000c0018fff \(prio 0, i\/o\): msix/);
+      for (const mode of modes) {
+        await assertCounts(chain.qmp, layout.counter);
+        await chain.update(mode);
+        assert.equal(await chain.qmp.hmp("info mtree"), before);
+      }
+      await assertCounts(chain.qmp, layout.counter);
+      await chain.qmp.execute("stop");
+      await assertUnharmed(chain.qmp);
+      assert.equal(lab.serialText.includes("FAIL"), false, lab.serialText);
+    });
+  }
+}
