@@ -141,7 +141,7 @@ export class Outgoing {
     if (runState === "postmigrate" && pidfile && !pidfile.hold()) {
       return "Another VMM has the pidfile of this one, and perhaps its guest: end it first";
     }
-    if (runState === "postmigrate" && !blocks.hold()) {
+    if (runState === "postmigrate" && !blocks.hold("all")) {
       return "Another process has a disk image of this VMM's, and perhaps its guest: end it first";
     }
     if (runState === "postmigrate" && !netdevs.takeBack()) {

@@ -55,6 +55,9 @@ export interface BlockBackend {
   readonly statistics: DiskStatistics;
 }
 
+/** All images, or those whose files are not handed over. */
+type Images = "all" | "not kept";
+
 /** An error that the host has had with a guest's request, and the disk. */
 export interface BlockError extends DiskError {
   /** The device's place in the machine. */
@@ -252,6 +255,7 @@ export class BlockSet implements Keeper {
     const fds: HandedFd[] = [];
     const values: HandedValue[] = [];
     for (const [id, node] of this.#nodes) {
+      if (!isKept(node)) continue;
       if (node instanceof Qcow2Node) fds.push({ name: TABLES, id, fd: node.tables });
       const kept = locksOf(node)?.kept;
       if (!kept) continue;
@@ -261,47 +265,66 @@ export class BlockSet implements Keeper {
     return { fds, values: [...values, ...this.throttles.handOver()] };
   }
 
+  /** Whether there are images that no predecessor has passed. */
+  get waits(): boolean {
+    return this.#waiting.size > 0;
+  }
+
   /**
-   * The guest is about to be here. From now on the images are this VMM's: a predecessor that did not
-   * pass them has let them go, or there is none any more.
+   * The guest is about to be here. From now on the images are this VMM's that a predecessor did not
+   * pass: it has let them go, or there is none any more.
    *
    * @throws {Error} in QEMU's words if another process has one
    */
-  arrive(): () => void {
+  claim(): void {
     for (const locks of this.#waiting) locks.hold();
     this.#waiting.clear();
-    // A predecessor may have resized an image since it was opened here.
     for (const node of this.#nodes.values()) locksOf(node)?.measure();
     for (const image of this.#images) image.arrive();
+  }
+
+  arrive(): () => void {
+    // A predecessor may have resized an image since it was opened here.
+    for (const node of this.#nodes.values()) locksOf(node)?.measure();
+    for (const image of this.#images) image.measure();
     return () => {
       for (const image of this.#images) image.takeOver();
     };
   }
 
+  /** Whether there are files that a successor gets by their names (`cpr=off`). */
+  get leavesFiles(): boolean {
+    return this.#parts("not kept").length > 0;
+  }
+
   /**
-   * The guest goes on in another process, from its saved state: leaves the images to it.
+   * The guest goes on in another process: leaves the images to it that it opens itself.
    *
+   * @param which all, where it goes on from its saved state
    * @throws {Error} if what is not yet in a file cannot be written there
    */
-  letGo(): void {
-    for (const image of this.#images.reverse()) image.letGo();
-    for (const node of this.#nodes.values()) locksOf(node)?.letGo();
+  letGo(which: Images): void {
+    const nodes = this.#parts(which);
+    for (const node of nodes.toReversed()) if (node instanceof Qcow2Node) node.letGo();
+    for (const node of nodes) locksOf(node)?.letGo();
   }
 
   /** Takes the images again. @returns false, having none, if another process has one */
-  hold(): boolean {
+  hold(which: Images): boolean {
+    const nodes = this.#parts(which);
     try {
-      for (const node of this.#nodes.values()) {
+      for (const node of nodes) {
         locksOf(node)?.hold();
         locksOf(node)?.measure();
       }
-      for (const image of this.#images) {
-        image.arrive();
-        image.takeOver();
+      for (const node of nodes) {
+        if (!(node instanceof Qcow2Node)) continue;
+        node.arrive();
+        node.takeOver();
       }
       return true;
     } catch {
-      for (const node of this.#nodes.values()) locksOf(node)?.letGo();
+      for (const node of nodes) locksOf(node)?.letGo();
       return false;
     }
   }
@@ -356,6 +379,10 @@ export class BlockSet implements Keeper {
     return this.#nodes.get(nodes.at(-1)?.nodeName ?? "");
   }
 
+  #parts(which: Images): BlockNode[] {
+    return [...this.#nodes.values()].filter((node) => which === "all" || !isKept(node));
+  }
+
   get #images(): Qcow2Node[] {
     return [...this.#nodes.values()].filter((node) => node instanceof Qcow2Node);
   }
@@ -401,6 +428,12 @@ function refuseOtherFormats(configs: readonly BlockNodeConfig[], inheritance: In
 
 function describeUser(name: string): string {
   return `block device '${name}'`;
+}
+
+/** Whether a successor gets what a node has open: a format goes with the file that it is in. */
+function isKept(node: BlockNode): boolean {
+  const { config } = node instanceof Qcow2Node ? node.child.base : node;
+  return !("cpr" in config) || config.cpr !== false;
 }
 
 /** Whether a node got its name from the one that is made of it. */

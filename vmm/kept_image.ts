@@ -23,6 +23,11 @@ export function encodeKept({ permissions, filename }: KeptAs): Uint8Array<ArrayB
 export function takeKept(config: BlockNodeConfig, inheritance?: Inheritance): KeptFile | undefined {
   if (config.driver !== "file" && config.driver !== "host_device") return undefined;
   const { nodeName } = config;
+  if (config.cpr === false && inheritance?.idsOf(BLOCK).includes(nodeName)) {
+    throw new Error(
+      `Node '${nodeName}' has cpr=on in the old VMM: that cannot become off while the guest runs`,
+    );
+  }
   const file = inheritance?.takeFd(BLOCK, nodeName, fileRequirement(config));
   const data = inheritance?.takeValue(BLOCK, nodeName);
   if (!file) return undefined;

@@ -151,6 +151,7 @@ export class Incoming {
    */
   takeBack(bytes: Uint8Array<ArrayBuffer>, reason: string): void {
     const state = readVm(this.#vm.machine, bufferSource(bytes), { keepers: this.#vm.keepers });
+    this.#vm.blocks.claim();
     state.apply(state.sameBoot && !this.#vm.config.machine.xPauseClock);
     this.#vm.setRunState("paused");
     if (state.wasRunning) this.#vm.resume();

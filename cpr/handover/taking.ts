@@ -105,6 +105,7 @@ export class Taking {
       },
       tscGoesOn: !vm.config.machine.xPauseClock,
       isCopy: this.#isCopy,
+      claimants: vm.blocks.waits ? [vm.blocks] : [],
       mayRun: vm.startsOnArrival,
       wakesEarly: placement.tied,
     };

@@ -54,7 +54,7 @@ export class CopyUpdate implements Update {
     for (const section of new VmImage(vm.machine).save(departure.guest)) writer.write(section);
     writer.end();
     // Whoever has read the end takes the images.
-    vm.blocks.letGo();
+    vm.blocks.letGo("all");
     vm.netdevs.letGo();
     await this.#send(channel, vm.ending);
     await channel.finish(vm.reactor, vm.ending);
@@ -68,7 +68,7 @@ export class CopyUpdate implements Update {
   /** Nobody else runs a guest that was copied, unless it has the images, or the network. */
   takeBack(): boolean {
     const { blocks, netdevs } = this.#departure.vm;
-    return blocks.hold() && netdevs.takeBack();
+    return blocks.hold("all") && netdevs.takeBack();
   }
 
   /** Closes the channel. */

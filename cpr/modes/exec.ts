@@ -104,6 +104,7 @@ export class ExecUpdate implements Update {
     timeline.stamp("saved");
     this.#channel!.sink(bytes);
     migration.transferred = bytes.length;
+    vm.blocks.letGo("not kept");
     this.#channel!.finishNow();
     migration.complete();
     const handover = collectHandover(vm, ownership, "same process");
@@ -129,8 +130,9 @@ export class ExecUpdate implements Update {
 
   /** Whoever still runs this code has not become another. */
   takeBack(): boolean {
-    this.#departure.ownership.swap(Owner.HANDED_OVER, Owner.OLD);
-    return true;
+    const { ownership, vm } = this.#departure;
+    ownership.swap(Owner.HANDED_OVER, Owner.OLD);
+    return vm.blocks.hold("not kept");
   }
 
   /** Closes what was for the successor. */

@@ -159,11 +159,15 @@ export class TransferUpdate implements Update {
   /** What cannot wait until the state is on its way. */
   #onParked(): ((guest: GuestRun) => void) | undefined {
     const departure = this.#departure;
-    const { vm: { chardevs, config, events } } = departure;
-    if (!chardevs.movesSessions) {
-      return config.machine.xPauseClock ? (guest) => departure.noteStop(guest) : undefined;
-    }
+    const { vm: { blocks, chardevs, config, events } } = departure;
+    const { movesSessions } = chardevs;
+    if (!movesSessions && !config.machine.xPauseClock && !blocks.leavesFiles) return undefined;
     return (guest) => {
+      if (blocks.leavesFiles) blocks.letGo("not kept");
+      if (!movesSessions) {
+        if (config.machine.xPauseClock) departure.noteStop(guest);
+        return;
+      }
       // Whoever moves with the guest hears of its stop before.
       departure.noteStop(guest);
       events.flush();
@@ -171,10 +175,11 @@ export class TransferUpdate implements Update {
     };
   }
 
-  /** The swap back decides, unless the guest has never left. */
+  /** The swap back decides, unless the guest has never left; and who has the images by now. */
   takeBack(): boolean {
-    const { ownership } = this.#departure;
-    return ownership.owner === Owner.OLD || ownership.swap(Owner.HANDED_OVER, Owner.OLD);
+    const { ownership, vm } = this.#departure;
+    const isOurs = ownership.owner === Owner.OLD || ownership.swap(Owner.HANDED_OVER, Owner.OLD);
+    return isOurs && vm.blocks.hold("not kept");
   }
 
   /** Closes both channels. */

@@ -99,6 +99,8 @@ export interface Entering {
   readonly tscGoesOn: boolean;
   /** Whether the state is a copy, from which another guest might go on as well. */
   readonly isCopy: boolean;
+  /** Those who take what the old VMM has let go of; in a rehearsal it has not. */
+  readonly claimants: readonly { claim(): void }[];
   /** Whether a guest that ran shall run. */
   readonly mayRun: boolean;
   /** Whether the vCPUs' threads shall wake up with the state's arrival: each has a processor. */
@@ -119,6 +121,7 @@ export function enter(entering: Entering): { readonly state: ReadVm; readonly ru
   timeline.stamp("received");
   const state = readVm(machine, channel.source, reading, channel.ahead);
   timeline.stamp("checked");
+  for (const claimant of entering.claimants) claimant.claim();
   state.apply(entering.tscGoesOn && state.sameBoot);
   if (entering.isCopy) machine.startGeneration();
   timeline.stamp("loaded");

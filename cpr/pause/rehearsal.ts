@@ -172,6 +172,7 @@ export class EnteringRehearsal implements Disposable {
           reading: { agreed: true, ignoreShared: false, keepers, target: this.#scratchTarget },
           tscGoesOn: true,
           isCopy: false,
+          claimants: [],
           mayRun: true,
           wakesEarly: false,
         });

@@ -41,6 +41,8 @@ export interface FileNodeConfig extends BlockNodeCommon {
    * kernel. For `native` that is by io_uring where there is one.
    */
   readonly aio: "threads" | "native" | "io_uring";
+  /** Whether the open file, with its locks, is handed to a successor (on unless given). */
+  readonly cpr?: boolean;
 }
 
 /** Nothing: writes vanish. */

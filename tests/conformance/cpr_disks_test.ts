@@ -99,6 +99,42 @@ kvmTest("a guest on a qcow2 image and one behind it goes on through each mode", 
   assert.deepEqual([leaks, corruptions], [0, 0], wrong.join("\n"));
 });
 
+for (const format of ["raw", "qcow2"] as const) {
+  kvmTest(`cpr=off: each VMM opens the image by its name, ${format}`, async () => {
+    await using lab = await Laboratory.open();
+    const image = format === "raw" ? makeImage(lab) : lab.path("disk.qcow2");
+    if (format === "qcow2") create(image, { size: 1 << 20, clusterBits: 9 });
+    const drive = `file=${image},format=${format},if=none,id=d,cpr=off`;
+    const options = ["-drive", drive, "-device", "virtio-blk-device,drive=d"];
+    const special = { guest: "virtio_blk", options } as const;
+    const chain = await Chain.start(lab, special);
+    await lab.printed("2048 sectors\n");
+    // Whoever let go of it has it again where nobody has taken the guest.
+    await chain.qmp.withEvents();
+    const doomed = await startSuccessor(lab, "doomed", special);
+    await beginTransfer(chain.qmp, doomed.channels);
+    doomed.vmm.kill();
+    await chain.qmp.reaches("running");
+    for (const mode of [...modes, "cpr-transfer", "cpr-exec"] as const) {
+      await assertCounts(chain.qmp, layout.counter);
+      await chain.update(mode);
+    }
+    await assertCounts(chain.qmp, layout.counter);
+    await chain.qmp.execute("stop");
+    await assertUnharmed(chain.qmp);
+    assert.equal(lab.serialText.includes("FAIL"), false, lab.serialText);
+    if (format === "raw") {
+      await assertRecords(image, chain.qmp);
+      return;
+    }
+    await chain.qmp.execute("migrate-set-parameters", { mode: "cpr-reboot" });
+    await chain.qmp.execute("migrate", { uri: `file:${lab.path("end")}` });
+    await chain.qmp.reaches("postmigrate");
+    using opened = new OpenImage(image);
+    await assertRecordsIn(opened.read(0, 1 << 20), chain.qmp);
+  });
+}
+
 kvmTest("nobody else ever gets the image while VMMs are replaced, or fail to be", async () => {
   await using lab = await Laboratory.open();
   const image = makeImage(lab);

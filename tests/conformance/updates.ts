@@ -115,7 +115,7 @@ export class Chain {
     await qmp.withEvents();
     const next = await startSuccessor(lab, this.name, this.special);
     await beginTransfer(qmp, next.channels);
-    await this.#completed();
+    await this.#completed(next.vmm);
     await this.#moveTo(next.vmm, vmm);
   }
 
@@ -133,12 +133,13 @@ export class Chain {
   }
 
   /** Waits for the end of an update; fails at once, with the reason, if it has failed. */
-  async #completed(): Promise<void> {
+  async #completed(next?: Vmm): Promise<void> {
     const { log } = this.qmp;
     const ends = ["MIGRATION completed", "MIGRATION failed"];
     await until(() => ends.some((end) => log.includes(end)), () => `an end in ${log.join(", ")}`);
     const { status, "error-desc": reason } = await this.qmp.migration();
-    assert.equal(status, "completed", `${reason} ${this.story}`);
+    const said = next ? `; the new one: ${next.output}` : "";
+    assert.equal(status, "completed", `${reason} ${this.story}${said}`);
   }
 
   /** The old VMM ends before anything is asked of the new one, as a user would have it. */

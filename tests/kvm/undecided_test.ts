@@ -84,6 +84,7 @@ class Transfer implements AsyncDisposable {
     vm.setRunState("postmigrate");
     before();
     const { state, runs } = enter({
+      claimants: [],
       ownership,
       channel: from,
       machine,

@@ -43,10 +43,19 @@ Deno.test("-blockdev: keys and values, and JSON, say the same", () => {
       [file],
     ],
     [
-      "driver=host_device,node-name=f,filename=x,read-only=on,auto-read-only=on,locking=off",
+      "driver=host_device,node-name=f,filename=x,read-only=on,auto-read-only=on,locking=off,cpr=off",
       '{"driver":"host_device","node-name":"f","filename":"x","read-only":true,' +
-      '"auto-read-only":true,"locking":"off"}',
-      [{ ...file, driver: "host_device", readOnly: true, autoReadOnly: true, locking: "off" }],
+      '"auto-read-only":true,"locking":"off","cpr":false}',
+      [{
+        ...file,
+        ...{
+          driver: "host_device",
+          readOnly: true,
+          autoReadOnly: true,
+          locking: "off",
+          cpr: false,
+        },
+      }],
     ],
     [
       "file,node-name=f,filename=x,cache.direct=on,cache.no-flush=on,aio=native,discard=unmap," +
@@ -188,11 +197,11 @@ Deno.test("-drive makes nodes, a drive and, with if=virtio, a device", () => {
       { ...image, readOnly: true },
       { ...disk, readOnly: true },
     ], drive],
-    ["file=x,format=raw,id=d,cache=none,aio=native,locking=off", [
+    ["file=x,format=raw,id=d,cache=none,aio=native,locking=off,cpr=on", [
       {
         ...image,
         cache: { direct: true, noFlush: false },
-        ...{ aio: "native", locking: "off" },
+        ...{ aio: "native", locking: "off", cpr: true },
       },
       { ...disk, cache: { direct: true, noFlush: false } },
     ], drive],

@@ -7,7 +7,7 @@ import type { BlockNodeCommon, BlockNodeConfig } from "../../devices/block/confi
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
 import { parseJson, parseKeyval } from "./grammar.ts";
-import { readValue, type Schema, type Values } from "./schema.ts";
+import { compact, readValue, type Schema, type Values } from "./schema.ts";
 import { throttleHint } from "./throttle.ts";
 
 const common = {
@@ -25,6 +25,7 @@ const file = {
   filename: "string",
   locking: ["auto", "on", "off"],
   aio: ["threads", "native", "io_uring"],
+  cpr: "bool",
 } as const satisfies Schema;
 
 const nullCo = { size: "uint64", "read-zeroes": "bool" } as const satisfies Schema;
@@ -177,10 +178,10 @@ function readNode(
       return [{ driver: values.driver, ...node, size, readZeroes }];
     }
     default: {
-      const { driver, filename, locking = "auto", aio = "threads" } = values;
+      const { driver, filename, locking = "auto", aio = "threads", cpr } = values;
       if (filename === undefined) throw missing(`${prefix}filename`);
       checkAio(aio, node.cache.direct);
-      return [{ driver, ...node, filename, locking, aio }];
+      return [compact({ driver, ...node, filename, locking, aio, cpr })];
     }
   }
 }

@@ -32,7 +32,7 @@ const FORMATS = ["raw", "qcow2"];
 /** Formats of images that QEMU knows and that have to be converted. */
 const OTHER_FORMATS = ["qcow", "qed", "vdi", "vhdx", "vmdk", "vpc", "luks", "parallels"];
 /** Parameters of an image that are its file's. */
-const FILE_PARAMETERS = ["aio", "locking"];
+const FILE_PARAMETERS = ["aio", "cpr", "locking"];
 const NO_FILE =
   "Must specify either driver or file: say file=FILE,format=raw or file=FILE,format=qcow2";
 const WRITE_ACTIONS: readonly ErrorAction[] = ["ignore", "enospc", "stop", "report"];

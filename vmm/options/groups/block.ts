@@ -13,7 +13,7 @@ export const blockOptions: readonly Option[] = [
     "blockdev",
     [
       "-blockdev [driver=]file,node-name=N,filename=path[,locking=on|off|auto]\n" +
-      "          [,aio=threads|native|io_uring]",
+      "          [,aio=threads|native|io_uring][,cpr=on|off]",
       "-blockdev [driver=]host_device,node-name=N,filename=path (the same)",
       "-blockdev [driver=]raw,node-name=N,file=N[,offset=bytes][,size=bytes]",
       "-blockdev [driver=]qcow2,node-name=N,file=N[,backing=N]",
@@ -33,7 +33,7 @@ export const blockOptions: readonly Option[] = [
       "-drive [file=file][,format=raw|qcow2][,if=none|virtio][,id=name][,index=i][,media=disk|cdrom]\n" +
         "       [,cache=writeback|writethrough|none|directsync|unsafe][,readonly=on|off]\n" +
         "       [,auto-read-only=on|off][,aio=threads|native|io_uring][,locking=on|off|auto]\n" +
-        "       [,discard=ignore|unmap][,detect-zeroes=on|off|unmap]\n" +
+        "       [,cpr=on|off][,discard=ignore|unmap][,detect-zeroes=on|off|unmap]\n" +
         "       [,werror=ignore|stop|report|enospc][,rerror=ignore|stop|report]\n" +
         "       [,throttling.{bps,iops}-{total,read,write}[-max[-length]]=n]\n" +
         "       [,throttling.iops-size=bytes][,throttling.group=name]",
