@@ -218,6 +218,24 @@ Deno.test("HmpSession gets and sets properties, as text or as JSON", async () =>
   ]);
 });
 
+Deno.test("HmpSession shows the functions on the PCI bus as QEMU does", async () => {
+  assert.equal(
+    await connect().type("info pci"),
+    `  Bus  0, device   0, function 0:
+    Host bridge: PCI device 1b36:0008
+      PCI subsystem 1af4:1100
+      id ""
+  Bus  0, device  17, function 0:
+    Class 0255: PCI device 1af4:1044
+      PCI subsystem 1af4:1100
+      IRQ 11, pin A
+      BAR1: 32 bit memory at 0xc0001000 [0xc0001fff].
+      BAR4: 64 bit prefetchable memory at 0xffffffffffffffff [0x00003ffe].
+      id "r0"
+`,
+  );
+});
+
 Deno.test("HmpSession takes on and off for a cable", async () => {
   const { machine, type } = connect();
   assert.equal(await type("set_link n0 off"), "");

@@ -19,6 +19,7 @@ import { memoryCommands } from "./commands/memory.ts";
 import { memoryHmpCommands } from "./commands/memory_hmp.ts";
 import { networkCommands } from "./commands/network.ts";
 import { helpCommands, monitorCommands } from "./commands/monitor.ts";
+import { infoPciCommands, pciCommands } from "./commands/pci.ts";
 import { qomCommands } from "./commands/qom.ts";
 import { runControlCommands } from "./commands/run_control.ts";
 
@@ -27,9 +28,9 @@ export function builtinCommands(): CommandTable {
   return new CommandTable()
     .add(...monitorCommands, ...runControlCommands, ...machineCommands, ...memoryCommands)
     .add(...fdCommands, ...hotplugCommands, ...blockCommands, ...keyCommands, ...networkCommands)
-    .add(...balloonCommands, ...qomCommands)
+    .add(...balloonCommands, ...qomCommands, ...pciCommands)
     .addHmp(...helpCommands, ...memoryHmpCommands, ...gdbCommands)
     .addInfo(...infoVmCommands, ...infoMemoryCommands, ...infoDeviceCommands, ...infoBlockCommands)
-    .addInfo(...infoBalloonCommands)
+    .addInfo(...infoBalloonCommands, ...infoPciCommands)
     .addEvents(async () => (await import("./schema/events.ts")).events);
 }

@@ -222,6 +222,38 @@ export type Actions = Partial<ActionConfig>;
 /** A value now or later. */
 export type Awaitable<T> = T | Promise<T>;
 
+/** Memory of a PCI function. */
+export interface PciRegionInfo {
+  /** The number of its base address register. */
+  readonly bar: number;
+  /** Undefined while it is not decoded. */
+  readonly address?: number;
+  /** Bytes. */
+  readonly size: number;
+  /** Whether its address has 64 bits, and it is prefetchable. */
+  readonly wide: boolean;
+}
+
+/** A function on the PCI bus. */
+export interface PciFunctionInfo {
+  readonly slot: number;
+  /** The device's id. */
+  readonly id: string;
+  /** What its configuration space says. */
+  readonly config: {
+    readonly vendorId: number;
+    readonly deviceId: number;
+    /** Base class and subclass, in 16 bits. */
+    readonly class: number;
+    readonly subsystemVendorId: number;
+    readonly subsystemId: number;
+    readonly interruptLine: number;
+    /** 1 for pin A; 0 if it has none. */
+    readonly interruptPin: number;
+  };
+  readonly regions: readonly PciRegionInfo[];
+}
+
 /** The VM as monitor commands see it. */
 export interface MachineControl {
   /** `-name`; undefined if none was given. */
@@ -320,6 +352,8 @@ export interface MachineControl {
   iothreads(): Awaitable<readonly IoThreadInfo[]>;
   /** The bus that all others hang from. */
   readonly deviceTree: BusInfo;
+  /** The functions on the PCI bus, by their slots; none without a bus. */
+  readonly pciFunctions: readonly PciFunctionInfo[];
   /** Disks. */
   readonly blockDevices: readonly BlockInfo[];
   /** Block nodes, the last to come first. */

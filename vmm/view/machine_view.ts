@@ -27,6 +27,7 @@ import type {
   MemoryBackendInfo,
   NetClientInfo,
   ObjectOptions,
+  PciFunctionInfo,
   RamBlockInfo,
   RomInfo,
   VcpuInfo,
@@ -35,6 +36,7 @@ import type { BlockInfo, BlockNodeInfo } from "../monitor/block_info.ts";
 import type { JsonValue } from "../monitor/json_value.ts";
 import { netClients, removeNetdev, setLink } from "./network_view.ts";
 import { addObject, removeObject } from "./objects_view.ts";
+import { pciFunctions } from "./pci_view.ts";
 import { qomGet, qomSet, qomSetText } from "./qom_view.ts";
 import { deviceNotFound } from "../monitor/errors.ts";
 import { FdRegistry } from "../monitor/fd_registry.ts";
@@ -280,6 +282,10 @@ export class MachineView implements MachineControl {
     blocks.setLimits(...args);
     // What waits may go on by now.
     for (const { id } of devices.devices) devices.with(id, (device) => device.limitsChanged?.());
+  }
+
+  get pciFunctions(): PciFunctionInfo[] {
+    return pciFunctions(this.#vm.machine);
   }
 
   get deviceTree(): BusInfo {
