@@ -189,9 +189,11 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
       const { inheritance, abort, incoming: successor } = options;
       checkMachine(full, successor ?? false);
       await parts.open(full, inheritance, { abort, successor });
-      const ram = parts.memory.ram(full);
+      parts.memory.ram(full);
       // The machine closes it, also where it cannot be built.
       const accelerator = await openAccelerator(full.accelerators, notice);
+      if (accelerator.mapsFiles) parts.memory.makeMappable(full);
+      const ram = parts.memory.ram(full);
       vm = new VirtualMachine(full, options, parts, { accelerator, ram });
       vm.machine.startThreads();
       if (!options.detached) vm.attachDevices();

@@ -1,6 +1,5 @@
 /** What a process has open after VMs have come and gone. */
 import assert from "node:assert/strict";
-import { testAccelerator } from "../needs_kvm.ts";
 import { kvmTest, TestVm, until, type VmOptions } from "./harness.ts";
 
 const WARM_UP = 12;
@@ -70,14 +69,12 @@ async function repeat(round: (number: number) => Promise<void>, rounds = ROUNDS)
   await assertNoMoreThan(before);
 }
 
-/** Private memory where it can be had: the software CPU takes none. */
-const share = testAccelerator === "tcg";
-const backend = { share, prealloc: false, hugetlb: false, readonly: false, seal: true };
+const backend = { share: false, prealloc: false, hugetlb: false, readonly: false, seal: true };
 
 /** Machines that differ in what they open. */
 const machines: VmOptions[] = [
   { program: "hello" },
-  { program: "hello", cpus: 2, machine: { auxRamShare: share } },
+  { program: "hello", cpus: 2, machine: { auxRamShare: false } },
   { program: "modes", machine: { rtc: true } },
   {
     program: "hello",

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { duplicate, fileStatus } from "../../ffi/fd.ts";
-import { makeMemfd } from "../../ffi/memory.ts";
+import { makeMemfd, mapShared } from "../../ffi/memory.ts";
 import { defaultConfig, type MachineConfig, type MemoryBackendConfig } from "../../vmm/config.ts";
 import { Inheritance } from "../../vmm/inheritance.ts";
+import { GuestMemory } from "../../vmm/machine/guest_memory.ts";
 import { DEFAULT_RAM_ID, MemorySet, ROM_ID } from "../../vmm/machine/memory_set.ts";
 
 const SIZE = 1 << 16;
@@ -71,6 +72,69 @@ Deno.test("a memory set names the memory that no successor can map", () => {
   withSet((set) => {
     set.open(config({ objects, machine: { ...machine, auxRamShare: false } }));
     assert.deepEqual(set.blockers(), [say("a"), say(DEFAULT_RAM_ID)]);
+  });
+});
+
+Deno.test("`makeMappable()` lets private memory be mapped again, and keeps it private", async () => {
+  const memPath = await Deno.makeTempFile({ prefix: "denovo-memory-" });
+  try {
+    const offset = 4096, text = Uint8Array.of(1, 2, 3);
+    Deno.truncateSync(memPath, offset + SIZE);
+    using file = Deno.openSync(memPath, { write: true });
+    file.seekSync(offset + 100, Deno.SeekMode.Start);
+    file.writeSync(text);
+    const qomType = "memory-backend-file";
+    const objects = [
+      object("memfd", { share: false, prealloc: true }),
+      object("file", { qomType, memPath, offset, share: false }),
+      object("read", { qomType, memPath, offset, share: false, readonly: true }),
+      object("shared"),
+    ];
+    const wanted = config({ objects, machine: { ...machine, auxRamShare: false } });
+    withSet((set) => {
+      set.open(wanted);
+      const shared = set.backends.get("shared");
+      const before = set.blockers();
+      set.makeMappable(wanted);
+      assert.equal(set.backends.get("shared"), shared);
+      assert.deepEqual(set.blockers(), before);
+      assert.deepEqual(set.handOver().fds.map(({ id }) => id), ["shared"]);
+      for (const id of ["memfd", "file", "read", DEFAULT_RAM_ID]) {
+        const { fd, mapping, mappable } = set.backends.get(id)!;
+        assert.equal(mappable, true, id);
+        assert.equal(mapping.size, SIZE, id);
+        using again = mapShared(fd!.fd, SIZE);
+        const isFile = id === "file" || id === "read";
+        assert.deepEqual(again.read(100, 3), isFile ? text : new Uint8Array(3), id);
+        mapping.write(200, Uint8Array.of(7));
+        assert.deepEqual(again.read(200, 1), Uint8Array.of(7), id);
+        if (id === "memfd") assert.equal(fileStatus(fd!.fd).allocated, SIZE);
+      }
+      const ram = new GuestMemory(
+        set.ram({ ...wanted, machine: { ...machine, memoryBackend: "file" } }),
+      );
+      assert.equal(ram.regions[0].file!.offset, 0);
+      assert.equal(ram.regions[0].pages, "shared");
+    });
+    assert.deepEqual(
+      Deno.readFileSync(memPath).subarray(offset + 200, offset + 201),
+      new Uint8Array(1),
+    );
+  } finally {
+    await Deno.remove(memPath);
+  }
+});
+
+Deno.test("`makeMappable()` says what memory there is no room for", () => {
+  withSet((set) => {
+    const wanted = config({ objects: [object("a", { share: false })] });
+    set.open(wanted);
+    const a = set.backends.get("a")!;
+    set.backends.set("a", { ...a, config: { ...a.config, size: 2 ** 62 } });
+    assert.throws(
+      () => set.makeMappable(wanted),
+      /^Error: Cannot allocate \d+ bytes of guest RAM 'a': /,
+    );
   });
 });
 

@@ -102,6 +102,8 @@ export interface Accelerator extends Disposable {
   readonly maxVcpus: number;
   /** Whether the LAPIC timer has its TSC deadline mode, which CPUID need not say. */
   readonly tscDeadline: boolean;
+  /** Whether guest RAM has to be files: each vCPU's thread maps it once more. */
+  readonly mapsFiles: boolean;
   /** The CPUID leaves that it can give a guest. */
   supportedCpuid(): CpuidEntry[];
   /** Makes a VM with its chips and vCPUs, without memory. @throws {OsError} if it cannot */

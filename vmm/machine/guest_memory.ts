@@ -42,6 +42,8 @@ export interface MemoryBackend {
   /** The memfd or file; undefined for anonymous memory, which no successor can map. */
   readonly fd?: OwnedFd;
   readonly mapping: MappedRegion;
+  /** Whether who maps the descriptor has the same memory. */
+  readonly mappable: boolean;
   /** Whether a predecessor passed it, with the guest's memory in it. */
   readonly inherited: boolean;
 }
@@ -158,11 +160,54 @@ export function openBackend(config: MemoryBackendConfig, kept?: OwnedFd): Memory
     fd ??= openMemory(config);
     if (kept) checkSize(kept.fd, config, (config.offset ?? 0) + config.size);
     else if (config.share && fd) checkSpace(fd.fd, config);
-    return { config, fd, mapping: mapMemory(config, fd, !kept), inherited: kept !== undefined };
+    const mapping = mapMemory(config, fd, !kept);
+    const mappable = config.share && fd !== undefined;
+    return { config, fd, mapping, mappable, inherited: kept !== undefined };
   } catch (error) {
     fd?.close();
     if (isNew && findNamed(memPath)) unlinkFile(memPath);
     throw inWords(error, config);
+  }
+}
+
+/**
+ * Makes a private backend's memory once more so that this process can map it several times: as a memfd,
+ * which nobody gets. What a file holds is copied, as it would be on write.
+ *
+ * @param backend which is closed
+ * @throws {Error} if there is not enough memory, or the file cannot be read; the backend is as it was
+ */
+export function makeMappable(backend: MemoryBackend): MemoryBackend {
+  try {
+    return remake(backend);
+  } catch (error) {
+    throw inWords(error, backend.config);
+  }
+}
+
+function remake({ config, fd: file, mapping: old }: MemoryBackend): MemoryBackend {
+  const fd = openMemfd({ ...config, seal: false });
+  let mapping: MappedRegion | undefined;
+  try {
+    mapping = mapMemory({ ...config, share: true, offset: 0 }, fd, true);
+    if (config.qomType === "memory-backend-file") copyFile(file!.fd, config, mapping);
+  } catch (error) {
+    mapping?.close();
+    fd.close();
+    throw error;
+  }
+  old.close();
+  file?.close();
+  return { config, fd, mapping, mappable: true, inherited: false };
+}
+
+function copyFile(
+  file: number,
+  { size, offset = 0 }: MemoryBackendConfig,
+  mapping: MappedRegion,
+): void {
+  for (const [from, to] of dataRanges(file, offset, offset + size)) {
+    mapping.readFrom(file, from, from - offset, to - from);
   }
 }
 
@@ -347,12 +392,13 @@ export class GuestMemory {
     name: string,
     gpa: number,
     size: number,
-    { mapping, inherited, fd, config }: MemoryBackend,
+    { mapping, mappable, inherited, fd, config }: MemoryBackend,
     offset: number,
     readonly = false,
   ): void {
-    const file = fd && config.share ? { fd, offset: (config.offset ?? 0) + offset } : undefined;
-    const pages = readonly ? undefined : pageKind(config);
+    const start = config.share ? config.offset ?? 0 : 0;
+    const file = fd && mappable ? { fd, offset: start + offset } : undefined;
+    const pages = readonly ? undefined : pageKind(config, mappable);
     this.#regions.push({ name, gpa, size, mapping, offset, file, readonly, pages, inherited });
   }
 
@@ -371,8 +417,11 @@ export class GuestMemory {
  * How a backend's pages can be given back. Huge pages are kept: once others have taken them, a ring that
  * was in one would be nowhere. So are those of a private file, behind which is what is in the file.
  */
-function pageKind({ hugetlb, share, qomType }: MemoryBackendConfig): MemoryRegion["pages"] {
+function pageKind(
+  { hugetlb, qomType }: MemoryBackendConfig,
+  mappable: boolean,
+): MemoryRegion["pages"] {
   if (hugetlb) return undefined;
-  if (share) return "shared";
+  if (mappable) return "shared";
   return qomType === "memory-backend-ram" ? "anonymous" : undefined;
 }

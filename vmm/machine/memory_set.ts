@@ -5,7 +5,7 @@
  */
 import type { FdRequirement } from "../../ffi/fd_requirement.ts";
 import type { MachineConfig, MemoryBackendConfig } from "../config.ts";
-import { type MemoryBackend, openBackend } from "./guest_memory.ts";
+import { makeMappable, type MemoryBackend, openBackend } from "./guest_memory.ts";
 import { describeKey, type Handover, type Inheritance, type Keeper } from "../inheritance.ts";
 import { MACHINE_TYPE } from "./microvm.ts";
 
@@ -36,13 +36,26 @@ export class MemorySet implements Keeper {
     this.#inheritance = inheritance;
     for (const object of wantedBackends(config)) {
       if (this.backends.has(object.id)) throw new Error(`Duplicate ID '${object.id}' for object`);
-      const { mapping } = this.#open(object);
-      if (!config.machine.dumpGuestCore) mapping.excludeFromDumps();
-      if (config.machine.memMerge && !object.share) mapping.allowMerging();
+      this.#advise(this.#open(object), config);
     }
     for (const id of inheritance?.idsOf(MEMORY) ?? []) {
       if (id === ROM_ID && config.bios !== undefined) continue;
       throw new Error(`Unknown ramblock ${JSON.stringify(id)}, cannot accept migration`);
+    }
+  }
+
+  /**
+   * Makes all memory such that this process can map it several times; what is private stays so. Nothing is
+   * in it yet but what is in files.
+   *
+   * @throws {Error} if there is not enough memory
+   */
+  makeMappable(config: MachineConfig): void {
+    for (const [id, backend] of this.backends) {
+      if (backend.mappable) continue;
+      const mappable = makeMappable(backend);
+      this.backends.set(id, mappable);
+      this.#advise(mappable, config);
     }
   }
 
@@ -79,6 +92,11 @@ export class MemorySet implements Keeper {
       mapping.close();
       fd?.close();
     }
+  }
+
+  #advise({ mapping, config: { share } }: MemoryBackend, { machine }: MachineConfig): void {
+    if (!machine.dumpGuestCore) mapping.excludeFromDumps();
+    if (machine.memMerge && !share) mapping.allowMerging();
   }
 
   #open(config: MemoryBackendConfig): MemoryBackend {

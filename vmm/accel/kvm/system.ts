@@ -13,6 +13,7 @@ import { KvmAcceleratorVm } from "./vm.ts";
 export class KvmAccelerator implements Accelerator {
   readonly name = "kvm";
   readonly title = "KVM";
+  readonly mapsFiles = false;
   readonly #kvm: KvmSystem = new KvmSystem();
 
   get maxVcpus(): number {

@@ -18,6 +18,7 @@ export class SoftwareAccelerator implements Accelerator {
   readonly title = "the software CPU";
   readonly maxVcpus = MAX_VCPUS;
   readonly tscDeadline = true;
+  readonly mapsFiles = true;
   readonly #module: WebAssembly.Module;
 
   private constructor(module: WebAssembly.Module) {
