@@ -137,10 +137,10 @@ async function runHere(): Promise<void> {
 }
 
 if (places.length === 0 || places.includes("--here")) await runHere();
-if (places.includes("--slice")) await runInLab(slice, sums, [], SLICE_LIMIT_MS);
+if (places.includes("--slice")) unsteady.push(...await runInLab(slice, sums, [], SLICE_LIMIT_MS));
 if (places.includes("--lab")) {
   const files = [...alone.flatMap(testFiles), quiet, ...alsoInLab];
-  await runInLab(files.map((file) => ({ file })), sums, options);
+  unsteady.push(...await runInLab(files.map((file) => ({ file })), sums, options));
 }
 unsteady.forEach((line) => console.log(line));
 console.log(`${sums.passed} passed, ${sums.failed} failed, ${sums.skipped} skipped`);

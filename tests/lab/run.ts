@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { lookAgain, type TestRun } from "../second_look.ts";
 import { addRun, summaryOf, type Sums } from "../sums.ts";
 import { LabGone } from "./client.ts";
 import { NoLab } from "./host.ts";
@@ -64,11 +65,12 @@ class Labs implements AsyncDisposable {
 /**
  * Runs tests, file by file, in a lab of their own. Where there can be no lab they count as skipped. A
  * lab that ends, stands still or has lost a guest (see `astray.ts`) is ended, and the file is run once
- * more in a new one.
+ * more in a new one. What has failed by itself gets a second look, as on the host.
  *
  * @param options further options for `deno test`
  * @param limitMs milliseconds after which what has not ended has failed
  * @param boot makes labs, one at a time
+ * @returns a line for each failure that was a chance
  */
 export async function runInLab(
   tests: readonly LabTests[],
@@ -76,7 +78,7 @@ export async function runInLab(
   options: readonly string[],
   limitMs = Infinity,
   boot: () => Promise<Place> = bootWithTree,
-): Promise<void> {
+): Promise<string[]> {
   await using labs = new Labs(boot);
   try {
     await labs.place();
@@ -85,15 +87,16 @@ export async function runInLab(
     const count = tests.reduce((sum, { names }) => sum + (names?.length ?? 1), 0);
     console.log(`SKIPPED: ${count} tests and files of tests in the lab: ${error.message}`);
     sums.skipped += count;
-    return;
+    return [];
   }
   const deadline = performance.now() + limitMs;
+  const failed: TestRun[] = [];
   for (const one of tests) {
-    const why = await runFile(labs, one, sums, options, deadline);
-    if (why === undefined) continue;
-    console.log(`FAILED: ${one.file} has not run: ${why}`);
-    sums.failed += one.names?.length ?? 1;
+    const run = await runFile(labs, one, options, deadline);
+    if (run.success) addRun(sums, run.text, true);
+    else failed.push(run);
   }
+  return await lookAgain(failed, sums);
 }
 
 async function bootWithTree(): Promise<Place> {
@@ -113,19 +116,28 @@ async function bootWithTree(): Promise<Place> {
   }
 }
 
-/** Runs a file's tests and adds them to the sums. @returns why they could not be run, if so */
+/** Runs a file's tests; those that could not be run have failed, each of them. */
 async function runFile(
   labs: Labs,
-  { file, names }: LabTests,
-  sums: Sums,
+  tests: LabTests,
   options: readonly string[],
   deadline: number,
-): Promise<string | undefined> {
+): Promise<TestRun> {
+  const { file, names } = tests;
   const filter = names === undefined ? [] : ["--filter", nameFilter(names)];
   const argv = ["deno", "test", "-A", "--no-check", "--quiet", file, ...filter, ...options];
+  const ended = (text: string, success: boolean): TestRun => ({
+    ...{ name: file, text, success },
+    repeat: () => runFile(labs, tests, options, deadline),
+  });
+  const notRun = (why: string): TestRun => {
+    const text = `FAILED: ${file} has not run: ${why}`;
+    console.log(text);
+    return ended(`${text}\n0 passed | ${names?.length ?? 1} failed`, false);
+  };
   for (;;) {
     const start = performance.now();
-    if (start >= deadline) return "the lab's time is over";
+    if (start >= deadline) return notRun("the lab's time is over");
     let text: string, status: number;
     try {
       const place = await labs.place();
@@ -135,13 +147,11 @@ async function runFile(
     } catch (error) {
       if (!(error instanceof LabGone) && !(error instanceof NoLab)) throw error;
       if (await labs.failed(`${file}: ${error.message}`)) continue;
-      return error.message;
+      return notRun(error.message);
     }
     const seconds = ((performance.now() - start) / 1000).toFixed(0);
     console.log(`${text.trimEnd()}\nlab: ${file}: ${seconds} s`);
-    addRun(sums, text, status === 0);
-    checkAllRan(sums, text, file, names);
-    return undefined;
+    return ended(text, allRan(text, tests) && status === 0);
   }
 }
 
@@ -156,11 +166,11 @@ async function assertNoneAstray(place: Place, text: string, status: number): Pro
 }
 
 /** Whoever renames a test renames it in the slice too: else a promise goes unproven. */
-function checkAllRan(sums: Sums, text: string, file: string, names?: readonly string[]): void {
+function allRan(text: string, { file, names }: LabTests): boolean {
   const { passed = 0, failed = 0, skipped = 0 } = summaryOf(text) ?? {};
-  if (names === undefined || failed > 0 || passed === names.length && skipped === 0) return;
+  if (names === undefined || failed > 0 || passed === names.length && skipped === 0) return true;
   console.log(`FAILED: of ${names.length} tests of the lab slice, ${passed} ran in ${file}`);
-  sums.failed++;
+  return false;
 }
 
 /**
