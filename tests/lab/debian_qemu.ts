@@ -7,8 +7,13 @@
 import { dirname } from "node:path";
 import { cacheFolder, exists, run, step } from "./host.ts";
 
+/** Seconds that Debian's mirror may take, before whoever asks does without. */
+const LIMIT_S = 300;
+
 /** What is fetched, and what of it nobody reads. */
 const COMMAND = [
+  // Ends all that it has started.
+  ...["timeout", "--kill-after=10", `${LIMIT_S}`],
   ...["mmdebstrap", "--variant=minbase", "--include=qemu-system-x86"],
   // A mirror that is kept for long is older than it says it may be.
   '--aptopt=Acquire::Check-Valid-Until "false"',
@@ -19,7 +24,7 @@ const COMMAND = [
  * Finds QEMU of Debian sid in the cache, and fetches it first where it is not there.
  *
  * @returns the path of a program that is it: a script, as it has other libraries than this host
- * @throws {Error} if it cannot be fetched: that takes root, Debian's mmdebstrap and its mirror
+ * @throws {NoLab} if it cannot be fetched or does not start: it takes root, Debian's mmdebstrap and mirror
  */
 export async function debianQemu(): Promise<string> {
   const root = `${dirname(cacheFolder())}/qemu-sid`;
@@ -29,7 +34,11 @@ export async function debianQemu(): Promise<string> {
   if (exists(root)) await Deno.remove(root, { recursive: true });
   await Deno.mkdir(root, { recursive: true });
   await step("fetching QEMU of Debian sid", () => run([...COMMAND, "sid", `${root}/debian`]));
-  await Deno.writeTextFile(script, scriptFor(`${root}/debian`), { mode: 0o755 });
+  // The script comes last: where it is, all is, and has been seen to start.
+  const unproven = `${script}.new`;
+  await Deno.writeTextFile(unproven, scriptFor(`${root}/debian`), { mode: 0o755 });
+  await run([unproven, "-version"]);
+  await Deno.rename(unproven, script);
   return script;
 }
 
