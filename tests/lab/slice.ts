@@ -44,12 +44,10 @@ export const slice: readonly Selection[] = [
     file: "tests/kvm/states_test.ts",
     names: ["`injectNmi()` interrupts every vCPU, whether or not the guest runs"],
   },
+  // Not without ACPI: where the lab is starved, the 8254's ticks take all that there is of its processor.
   {
     file: "tests/kvm/stock_linux_test.ts",
-    names: [
-      "without ACPI a stock kernel takes its interrupts from the 8259, and reaches user space",
-      "a stock kernel finds the machine by ACPI, and reaches user space",
-    ],
+    names: ["a stock kernel finds the machine by ACPI, and reaches user space"],
   },
   // Devices beyond the chips: doorbells that KVM rings, the second I/O APIC's messages.
   {
