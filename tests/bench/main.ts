@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { busy } from "./busy.ts";
 import { cpu } from "./cpu.ts";
 import { devices } from "./devices.ts";
 import { exits } from "./exits.ts";
@@ -26,6 +27,7 @@ const parts: Readonly<Record<string, Part>> = {
   linux,
   cpu,
   devices,
+  busy,
 };
 
 const usage = `usage: deno task bench -- [--quick] [PART...]
@@ -41,6 +43,7 @@ lifecycle   creating and closing a VM
 linux       Linux until it is up, in turns with QEMU
 cpu         the software CPU: instructions, exits, Linux, in turns with QEMU's
 devices     disks and network cards, in turns with QEMU's
+busy        the pause of guests that keep a disk, a tap or both at work, beside that of one without
 pause       how long a guest stands still while its VMM is replaced
 
 --quick     fewer and shorter runs: shows that it works, the numbers are rough`;

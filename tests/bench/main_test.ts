@@ -12,7 +12,7 @@ async function run(...args: string[]): Promise<{ code: number; stdout: string; s
   return { code: output.code, stdout, stderr };
 }
 
-const parts = "startup, exits, stop, memory, lifecycle, linux, cpu, devices, pause";
+const parts = "startup, exits, stop, memory, lifecycle, linux, cpu, devices, busy, pause";
 
 Deno.test("bench --help lists every part and option, with a part and without", async () => {
   const { code, stdout, stderr } = await run("--", "--help");

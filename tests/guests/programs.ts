@@ -448,6 +448,7 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
       large: "1 MiB, one behind the other, 4 at a time; or frames of 1,514 bytes, 32,000 in a loop",
       send: "sends frames of 60 bytes",
       loop: "sends frames that the network brings back, 4 under way",
+      both: "does so with a disk and sends frames, at the same time",
       isa: "the machine has no ACPI",
       "one-ioapic": "the machine has ACPI, and no second I/O APIC",
     },

@@ -5,6 +5,7 @@
  *   `large` of 1 MiB, one behind the other, 4 at a time.
  * `send`: a network card. Frames of 60 bytes, or with `large` of 1514, that nobody answers; with `loop`
  *   of 60 bytes, or 32,000, each of which the network brings back before another goes.
+ * `both`: a disk and a card, at the same time: writes or reads of 4 KiB, and frames of 60 bytes.
  * `isa`, `one-ioapic`: see virtio.h.
  */
 #include "virtio.h"
@@ -35,8 +36,8 @@ enum { F_BLK_FLUSH = 9 };
 /* Memory that is none of the program's. */
 static uint8_t *const data = (uint8_t *)0x1000000;
 
-static struct device dev;
-static struct queue queue, rx;
+static struct device dev, card;
+static struct queue queue, rx, tx;
 static unsigned done, batch;
 
 static struct request {
@@ -75,10 +76,9 @@ static void submit(struct request *request)
 	owners[id] = request;
 }
 
-static void keep_disk_busy(void *info)
+static void begin_disk(void *info)
 {
 	int large = has_word(info, "large");
-	uint32_t written;
 	size = large ? LARGE : SMALL;
 	depth = has_word(info, "single") ? 1 : large ? LARGE_DEPTH : DEPTH;
 	batch = large ? LARGE_BATCH : BATCH;
@@ -90,45 +90,64 @@ static void keep_disk_busy(void *info)
 	for (unsigned i = 0; i < depth; i++)
 		submit(&requests[i]);
 	kick(&queue);
-	for (;;) {
-		unsigned id = await_request(&queue, &written);
-		do {
-			if (owners[id]->status)
-				fail("a request has failed", owners[id]->status, type);
-			submit(owners[id]);
-			count();
-		} while ((id = take_request(&queue, &written)) != NO_ID);
-		kick(&queue);
-	}
 }
+
+/* Makes a new request for each that is done, from one on. */
+static void go_on_with_disk(unsigned id)
+{
+	uint32_t written;
+	do {
+		if (owners[id]->status)
+			fail("a request has failed", owners[id]->status, type);
+		submit(owners[id]);
+		count();
+	} while ((id = take_request(&queue, &written)) != NO_ID);
+	kick(&queue);
+}
+
+static void keep_disk_busy(void *info)
+{
+	uint32_t written;
+	begin_disk(info);
+	for (;;)
+		go_on_with_disk(await_request(&queue, &written));
+}
+
+/* The frame is behind what a disk's requests use. */
+static uint8_t *const frame = (uint8_t *)0x1000000 + LARGE_DEPTH * LARGE;
 
 static void send_frame(unsigned length)
 {
-	struct buffer one = { data, HEADER + length, 0 };
-	if (add_request(&queue, &one, 1, 0) == NO_ID)
-		fail("there is no room to send", queue.free, 1);
+	struct buffer one = { frame, HEADER + length, 0 };
+	if (add_request(&tx, &one, 1, 0) == NO_ID)
+		fail("there is no room to send", tx.free, 1);
 }
 
 static void give_buffer(unsigned length)
 {
-	struct buffer one = { data + LARGE, HEADER + length, 1 };
+	struct buffer one = { data, HEADER + length, 1 };
 	if (add_request(&rx, &one, 1, 0) == NO_ID)
 		fail("there is no room for a buffer", rx.free, 1);
+}
+
+static void begin_sending(unsigned length)
+{
+	for (unsigned i = 0; i < FRAMES; i++)
+		send_frame(length);
+	kick(&tx);
 }
 
 static void send_for_ever(unsigned length)
 {
 	uint32_t written;
-	for (unsigned i = 0; i < FRAMES; i++)
-		send_frame(length);
-	kick(&queue);
+	begin_sending(length);
 	for (;;) {
-		await_request(&queue, &written);
+		await_request(&tx, &written);
 		do {
 			send_frame(length);
 			count();
-		} while (take_request(&queue, &written) != NO_ID);
-		kick(&queue);
+		} while (take_request(&tx, &written) != NO_ID);
+		kick(&tx);
 	}
 }
 
@@ -140,44 +159,80 @@ static void loop_for_ever(unsigned length)
 	kick(&rx);
 	for (unsigned i = 0; i < LOOP_DEPTH; i++)
 		send_frame(length);
-	kick(&queue);
+	kick(&tx);
 	for (;;) {
 		await_request(&rx, &written);
 		do {
 			give_buffer(length);
-			while (take_request(&queue, &written) != NO_ID)
+			while (take_request(&tx, &written) != NO_ID)
 				;
 			send_frame(length);
 			count();
 		} while (take_request(&rx, &written) != NO_ID);
 		kick(&rx);
-		kick(&queue);
+		kick(&tx);
 	}
+}
+
+/* `number` is the card's interrupt's. */
+static void begin_network(void *info, unsigned number)
+{
+	find_device(&card, 1, number, transports_of(info));
+	start_device(&card, 1ull << F_EVENT_IDX);
+	set_up_queue(&card, &rx, RX, 256);
+	set_up_queue(&card, &tx, TX, 256);
+	driver_ok(&card);
+	/* To everybody, of the type for experiments. */
+	memset(frame + HEADER, 0xff, 6);
+	frame[HEADER + 6] = 0x52;
+	frame[HEADER + 12] = 0x88;
+	frame[HEADER + 13] = 0xb5;
 }
 
 static void keep_network_busy(void *info)
 {
 	int large = has_word(info, "large"), loop = has_word(info, "loop");
 	batch = FRAME_BATCH;
-	find_device(&dev, 1, 0, transports_of(info));
-	start_device(&dev, 1ull << F_EVENT_IDX);
-	set_up_queue(&dev, &rx, RX, 256);
-	set_up_queue(&dev, &queue, TX, 256);
-	driver_ok(&dev);
-	/* To everybody, of the type for experiments. */
-	memset(data + HEADER, 0xff, 6);
-	data[HEADER + 6] = 0x52;
-	data[HEADER + 12] = 0x88;
-	data[HEADER + 13] = 0xb5;
+	begin_network(info, 0);
 	if (loop)
 		loop_for_ever(large ? JUMBO_FRAME : SHORT_FRAME);
 	send_for_ever(large ? LONG_FRAME : SHORT_FRAME);
+}
+
+/* Counts requests of the disk alone. */
+static void keep_both_busy(void *info)
+{
+	uint32_t written;
+	begin_network(info, 1);
+	begin_disk(info);
+	begin_sending(SHORT_FRAME);
+	for (;;) {
+		cli();
+		arm_queue(&queue);
+		arm_queue(&tx);
+		unsigned id = take_request(&queue, &written), sent = take_request(&tx, &written);
+		if (id == NO_ID && sent == NO_ID) {
+			sleep_for_interrupt();
+			continue;
+		}
+		sti();
+		if (id != NO_ID)
+			go_on_with_disk(id);
+		if (sent == NO_ID)
+			continue;
+		do
+			send_frame(SHORT_FRAME);
+		while (take_request(&tx, &written) != NO_ID);
+		kick(&tx);
+	}
 }
 
 void guest_main(void *info)
 {
 	type = has_word(info, "write") ? OUT : IN;
 	sti();
+	if (has_word(info, "both"))
+		keep_both_busy(info);
 	if (has_word(info, "send") || has_word(info, "loop"))
 		keep_network_busy(info);
 	keep_disk_busy(info);
