@@ -1,6 +1,6 @@
 /** `update` that goes wrong, or is cancelled: the guest is left where it is, and the user told. */
 import assert from "node:assert/strict";
-import { isAlive, kvmTest, onlyKvmTest, Qmp, sleep, until } from "./program.ts";
+import { isAlive, kvmTest, Qmp, sleep, until } from "./program.ts";
 import { commandLine } from "../processes.ts";
 import { counterOf, outcomeOf, runAlone, Subject } from "./update_testing.ts";
 
@@ -127,8 +127,7 @@ kvmTest("a migration goes on when the update is killed: the successor is on its 
   Deno.removeSync(folder, { recursive: true });
 });
 
-// The software CPU does not take RAM that is private, and says so.
-onlyKvmTest("update refuses before it does anything", async () => {
+kvmTest("update refuses before it does anything", async () => {
   await using subject = await Subject.start(() => ({
     options: [
       ...["-object", "memory-backend-ram,id=ram0,size=64M"],
