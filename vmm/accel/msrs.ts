@@ -36,12 +36,17 @@ export function msrCount(buffer: Uint8Array<ArrayBuffer>): number {
   return new DataView(buffer.buffer, buffer.byteOffset).getUint32(0, true);
 }
 
+/** Where entry `position` of a buffer is: the MSR's number, a u32; its value is a u64, 8 bytes after. */
+export function msrOffset(position: number): number {
+  return HEAD + position * kvmMsrEntry.size;
+}
+
 /** Entry `position` of a buffer: the MSR's number and value. */
 export function msrEntry(
   buffer: Uint8Array<ArrayBuffer>,
   position: number,
 ): { index: number; data: bigint } {
-  return kvmMsrEntry.view(buffer.buffer, buffer.byteOffset + HEAD + position * kvmMsrEntry.size);
+  return kvmMsrEntry.view(buffer.buffer, buffer.byteOffset + msrOffset(position));
 }
 
 /**

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { msrCount, msrEntry } from "../msrs.ts";
+import { msrCount, msrOffset } from "../msrs.ts";
 import type { CpuState } from "./kvm_state.ts";
 import type { CpuLimits } from "./limits.ts";
 
@@ -38,6 +38,8 @@ interface Register {
 }
 
 const MSR_TSC = 0x10;
+/** Where an entry's value is in it (struct kvm_msr_entry). */
+const VALUE = 8;
 const FS = 4;
 const GS = 5;
 const MTRR_CAP = 0x508n;
@@ -57,9 +59,15 @@ const isCanonical: Check = (value, { cr4 }) => {
 const isMemoryType = (type: number, forPat: boolean) =>
   type === 0 || type === 1 || (type >= 4 && type <= 6) || (forPat && type === 7);
 
-const hasTypes = (forPat: boolean): Check => (value) =>
-  Array.from({ length: 8 }, (_, i) => Number((value >> BigInt(i * 8)) & 0xffn))
-    .every((type) => isMemoryType(type, forPat));
+const hasTypes = (forPat: boolean): Check => (value) => {
+  let [low, high] = [Number(value & 0xffff_ffffn), Number(value >> 32n)];
+  for (let i = 0; i < 4; i++) {
+    if (!isMemoryType(low & 0xff, forPat) || !isMemoryType(high & 0xff, forPat)) return false;
+    low >>>= 8;
+    high >>>= 8;
+  }
+  return true;
+};
 
 const isMtrrBase: Check = (value, { physicalBits }) =>
   value >> BigInt(physicalBits) === 0n && (value & 0xf00n) === 0n &&
@@ -163,11 +171,12 @@ export const stateMsrs: Uint32Array = Uint32Array.from([
 /** KVM_GET_MSRS: fills in values up to the first MSR that is not there, and says how many. */
 export function readMsrs(state: CpuState, into: Bytes, host: MsrHost): number {
   const count = msrCount(into);
+  const entries = new DataView(into.buffer, into.byteOffset);
   for (let position = 0; position < count; position++) {
-    const entry = msrEntry(into, position);
-    const value = readMsr(state, entry.index, host);
+    const at = msrOffset(position);
+    const value = readMsr(state, entries.getUint32(at, true), host);
     if (value === undefined) return position;
-    entry.data = value;
+    entries.setBigUint64(at + VALUE, value, true);
   }
   return count;
 }
@@ -188,9 +197,12 @@ export function writeMsrs(
   host: MsrHost,
 ): number {
   const count = msrCount(from);
+  const entries = new DataView(from.buffer, from.byteOffset);
   for (let position = 0; position < count; position++) {
-    const { index, data } = msrEntry(from, position);
-    if (!writeMsr(state, index, data, limits, host)) return position;
+    const at = msrOffset(position), index = entries.getUint32(at, true);
+    if (!writeMsr(state, index, entries.getBigUint64(at + VALUE, true), limits, host)) {
+      return position;
+    }
   }
   return count;
 }
