@@ -63,6 +63,24 @@ export function openFiles(pid: number): string[] {
   return files.flatMap(({ name }) => ifThere(() => Deno.readLinkSync(`${folder}/${name}`)) ?? []);
 }
 
+/** What of a list is not in another one, each as often as it is too much. */
+export function beyond(list: readonly string[], other: readonly string[]): string[] {
+  const rest = [...other];
+  return list.filter((one) => {
+    const at = rest.indexOf(one);
+    if (at >= 0) rest.splice(at, 1);
+    return at < 0;
+  });
+}
+
+/**
+ * What this process has open beyond what it had before, by {@linkcode openFiles}. Event loops are left
+ * out: threads of the runtime come and go, and have some.
+ */
+export function newlyOpen(before: readonly string[]): string[] {
+  return beyond(openFiles(Deno.pid), before).filter((file) => !/^anon_inode:\[event/.test(file));
+}
+
 /** Ends a process, if it is there. */
 export function kill(pid: number): void {
   ifThere(() => Deno.kill(pid, "SIGKILL"));

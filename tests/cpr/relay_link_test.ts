@@ -5,6 +5,7 @@ import { duplicate, isOpen, makePipe, readFd, writeAll } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { socketPair } from "../../ffi/socket.ts";
 import { sendMessage } from "../../ffi/socket_message.ts";
+import { newlyOpen, openFiles } from "../processes.ts";
 
 const RELAY = "DENOVO_CPR_RELAY";
 
@@ -61,29 +62,17 @@ Deno.test("a link's answer that makes no sense is refused, and closed", async ()
     for (const bytes of [[0x47], [0x45], [0x46, 1]]) {
       const [reader, writer] = makePipe();
       sendMessage(giver.fd.fd, Uint8Array.from(bytes), [reader.fd]);
-      const before = openCount();
+      const before = openFiles(Deno.pid);
       assert.throws(() => taker.ask(), {
         name: "StateError",
         message: "The VMM that has the guest does not answer on the relay's link",
       });
-      assert.equal(openCount(), before);
+      assert.deepEqual(newlyOpen(before), []);
       reader.close();
       writer.close();
     }
   });
 });
-
-/** How many descriptors are open; those of the runtime's event loops come and go. */
-function openCount(): number {
-  const names = [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => name);
-  return names.filter((name) => {
-    try {
-      return !Deno.readLinkSync(`/proc/self/fd/${name}`).startsWith("anon_inode");
-    } catch {
-      return false;
-    }
-  }).length;
-}
 
 Deno.test("asking a link whose other side is gone fails at once", async () => {
   await withLink((taker, giver) => {

@@ -3,7 +3,8 @@ import { openChardev } from "../../devices/chardev/open.ts";
 import { isOpen, pollFd, POLLHUP, POLLIN } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { accept, connectUnix, listenUnix, shutdownSocket, socketPair } from "../../ffi/socket.ts";
-import { encode, hear, openFds, Recorder, say, until } from "./chardev_testing.ts";
+import { newlyOpen, openFiles } from "../processes.ts";
+import { encode, hear, Recorder, say, until } from "./chardev_testing.ts";
 import { handOver, host, reconnecting, unixServer } from "./chardev_socket_testing.ts";
 
 Deno.test("a successor of a client with reconnect-ms goes on with the connection, and after it", async () => {
@@ -94,14 +95,14 @@ Deno.test("cpr=off keeps no descriptors, unknown ones are refused and closed", (
   const backend = openChardev({ ...unixServer(), cpr: false }, host);
   assert.deepEqual(backend.keptFds(), []);
   backend.close();
-  const before = openFds();
+  const before = openFiles(Deno.pid);
   const [a, b] = socketPair();
   b.close();
   assert.throws(
     () => openChardev(unixServer(), host, { fds: new Map([["master", a]]), state: {} }),
     { message: "Chardev 'c' does not know a file descriptor named 'master'" },
   );
-  assert.deepEqual(openFds(), before);
+  assert.deepEqual(newlyOpen(before), []);
 });
 
 Deno.test("an inherited socket is used as it is: connected or listening", async () => {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { openChardev } from "../../devices/chardev/open.ts";
 import { duplicate, makePipe, O, openFile, type OwnedFd } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
@@ -146,7 +147,9 @@ Deno.test("stdio does not make the shell's terminal non-blocking, even if it is 
     wait
     cat /proc/self/fdinfo/0 /proc/self/fdinfo/1 >${output}`);
   assert.equal(hear(terminal.master.fd, 5), "ready");
-  Deno.kill(Number(Deno.readTextFileSync(`${output}.pid`)), "SIGKILL");
+  const pid = () => existsSync(`${output}.pid`) ? Deno.readTextFileSync(`${output}.pid`) : "";
+  await until(() => pid().endsWith("\n"));
+  Deno.kill(Number(pid()), "SIGKILL");
   await child.status;
   const flags = [...Deno.readTextFileSync(output).matchAll(/^flags:\s*([0-7]+)$/gm)];
   assert.equal(flags.length, 2);

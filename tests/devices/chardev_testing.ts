@@ -84,19 +84,3 @@ export function hear(fd: number, length: number): string {
   }
   return new TextDecoder().decode(buffer);
 }
-
-/** The numbers of this process's descriptors. */
-export function openFds(): string[] {
-  return [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => name).sort();
-}
-
-/** How many sockets this process has open. */
-export function openSockets(): number {
-  return openFds().filter((fd) => {
-    try {
-      return Deno.readLinkSync(`/proc/self/fd/${fd}`).startsWith("socket:");
-    } catch {
-      return false; // the descriptor by which the directory was read
-    }
-  }).length;
-}

@@ -18,7 +18,7 @@ import {
   type VmmOptions,
 } from "../conformance/program.ts";
 import { describeCheck, layout } from "../guests/programs.ts";
-import { childrenOf, openFiles } from "../processes.ts";
+import { beyond, childrenOf, openFiles } from "../processes.ts";
 import { type Fault, FAULT_FILE, type Role } from "./faulty_vmm.ts";
 
 const FAULTY = new URL("./faulty_vmm.ts", import.meta.url).pathname;
@@ -91,16 +91,6 @@ function linkOf(path: string): string | undefined {
 /** What a process has open, by kind: inodes are left out. */
 function kindsOfFiles(pid: number): string[] {
   return openFiles(pid).map((target) => target.replace(/:\[\d+\]/, "")).sort();
-}
-
-/** What of a list is not in another one, each as often as it is too much. */
-function beyond(list: readonly string[], other: readonly string[]): string[] {
-  const rest = [...other];
-  return list.filter((one) => {
-    const at = rest.indexOf(one);
-    if (at >= 0) rest.splice(at, 1);
-    return at < 0;
-  });
 }
 
 /** A laboratory whose VMMs have faults; no process outlives it. */

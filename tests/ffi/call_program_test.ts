@@ -4,6 +4,7 @@ import { makePipe, type OwnedFd, writeFd } from "../../ffi/fd.ts";
 import { addressOf, makeMemfd, mapShared } from "../../ffi/memory.ts";
 import { installKick, kickThread } from "../../ffi/process.ts";
 import { assembleImage, haveBinutils } from "../guests/build.ts";
+import { patience } from "../patience.ts";
 
 const SYS_FSTAT = 5;
 const SYS_LSEEK = 8;
@@ -131,8 +132,12 @@ Deno.test("a system call that a signal interrupts is made again", async () => {
   const url = new URL("call_program_worker.ts", import.meta.url);
   const worker = new Worker(url, { type: "module" });
   worker.postMessage({ fd: input.fd, words });
+  const limit = performance.now() + patience(60_000);
   const until = async (done: () => boolean) => {
-    while (!done()) await new Promise((resolve) => setTimeout(resolve, 1));
+    while (!done()) {
+      assert.ok(performance.now() < limit, `waited in vain for ${done}`);
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
   };
   await until(() => Atomics.load(shared, 0) !== 0);
   const tid = Atomics.load(shared, 0);

@@ -28,13 +28,10 @@ import {
 } from "../../ffi/socket.ts";
 import { localAddress, peerAddress, resolveHost, UnixPathError } from "../../ffi/socket_address.ts";
 import { MAX_MESSAGE_FDS, receiveMessage, sendMessage } from "../../ffi/socket_message.ts";
+import { newlyOpen, openFiles } from "../processes.ts";
 
 const hello = new TextEncoder().encode("hello");
 const F_GETFD = 1;
-
-function openFds(): string[] {
-  return [...Deno.readDirSync("/proc/self/fd")].map((entry) => entry.name).sort();
-}
 
 function temporaryPath(): string {
   return `${Deno.makeTempDirSync()}/socket`;
@@ -119,13 +116,13 @@ Deno.test("a UNIX path of 107 bytes is not too long", () => {
 });
 
 Deno.test("failing calls leave no descriptor open", () => {
-  const before = openFds();
+  const before = openFiles(Deno.pid);
   for (let i = 0; i < 3; i++) {
     assert.throws(() => listenUnix("/nonexistent/x"));
     assert.throws(() => connectUnix("/nonexistent/x"));
     assert.throws(() => connectTcp("127.0.0.1", 1));
   }
-  assert.deepEqual(openFds(), before);
+  assert.deepEqual(newlyOpen(before), []);
 });
 
 for (const host of ["127.0.0.1", "::1"]) {
@@ -235,13 +232,13 @@ Deno.test("sendMessage() passes 253 descriptors and refuses 254", () => {
 for (const [sent, expected] of [[2, 1], [3, 0], [253, 252], [4, 2]]) {
   Deno.test(`receiveMessage() refuses ${sent} descriptors when ${expected} are expected, and keeps none`, () => {
     const [a, b] = socketPair("seqpacket");
-    const before = openFds();
+    const before = openFiles(Deno.pid);
     sendMessage(a.fd, hello, new Array(sent).fill(a.fd));
     assert.throws(() => receiveMessage(b.fd, new Uint8Array(8), expected), {
       name: "RangeError",
       message: `Message carries more file descriptors than the ${expected} expected`,
     });
-    assert.deepEqual(openFds(), before);
+    assert.deepEqual(newlyOpen(before), []);
     // The connection is still in order.
     sendMessage(a.fd, hello);
     assert.equal(receiveMessage(b.fd, new Uint8Array(8), 0)!.length, 5);
@@ -253,7 +250,7 @@ for (const [sent, expected] of [[2, 1], [3, 0], [253, 252], [4, 2]]) {
 Deno.test("receiveMessage() closes what arrived when the process may open no more", () => {
   const [a, b] = socketPair("seqpacket");
   sendMessage(a.fd, hello, new Array(20).fill(a.fd));
-  const before = openFds();
+  const before = openFiles(Deno.pid);
   const RLIMIT_NOFILE = 7;
   const limits = Deno.dlopen("libc.so.6", {
     getrlimit: { parameters: ["i32", "buffer"], result: "i32" },
@@ -272,7 +269,7 @@ Deno.test("receiveMessage() closes what arrived when the process may open no mor
     limits.symbols.setrlimit(RLIMIT_NOFILE, limit);
     limits.close();
   }
-  assert.deepEqual(openFds(), before);
+  assert.deepEqual(newlyOpen(before), []);
   a.close();
   b.close();
 });

@@ -468,8 +468,13 @@ Deno.test({
       set.close();
 
       await using qemu = qemuIo().spawn();
-      // It reads commands, with the image open, until there are no more.
-      while (locksOn(path).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+      // It reads commands, with the image open, until there are no more; the prompt says that it does.
+      const said = qemu.stdout.pipeThrough(new TextDecoderStream()).getReader();
+      for (let text = ""; !text.includes("qemu-io>");) {
+        const { value, done } = await said.read();
+        assert.ok(!done, `qemu-io ended: ${text}`);
+        text += value;
+      }
       const next = makeSet();
       next.open([file(path)], []);
       assert.throws(
@@ -477,7 +482,7 @@ Deno.test({
         /^Error: Failed to get (shared )?"write" lock/,
       );
       await qemu.stdin.close();
-      await Promise.all([qemu.stdout.cancel(), qemu.stderr.cancel(), qemu.status]);
+      await Promise.all([said.cancel(), qemu.stderr.cancel(), qemu.status]);
       next.attach("file", device);
     });
   },

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { dataRanges, fileStatus, isOpen, O, openFile, readAt, writeAll } from "../../ffi/fd.ts";
 import { makeMemfd, mapShared, MemoryLost, resizeFile, Seal, sealsOf } from "../../ffi/memory.ts";
+import { newlyOpen, openFiles } from "../processes.ts";
 import { HIGH_RAM_START, LOW_RAM_LIMIT } from "../../vmm/machine/microvm.ts";
 import type { MemoryBackendConfig } from "../../vmm/config.ts";
 import {
@@ -46,8 +47,6 @@ async function withFolder(run: (folder: string) => void): Promise<void> {
     await Deno.remove(folder, { recursive: true });
   }
 }
-
-const openFds = () => [...Deno.readDirSync("/proc/self/fd")].length;
 
 /** Whether a second mapping of the backend's file sees what is written to the first. */
 function isShared({ fd, mapping }: MemoryBackend): boolean {
@@ -221,9 +220,9 @@ Deno.test("a backend whose file is cut off says so at each access", async () => 
 
 for (const [when, options, message] of failures) {
   Deno.test(`\`openBackend()\` says what is wrong and leaves nothing open when ${when}`, () => {
-    const before = openFds();
+    const before = openFiles(Deno.pid);
     assert.throws(() => openBackend(config(options)), { message });
-    assert.equal(openFds(), before);
+    assert.deepEqual(newlyOpen(before), []);
   });
 }
 
@@ -231,11 +230,11 @@ Deno.test("`openBackend()` refuses a file that is too small for `size`", async (
   await withFolder((folder) => {
     const memPath = `${folder}/ram`;
     Deno.writeFileSync(memPath, new Uint8Array(4096));
-    const before = openFds();
+    const before = openFiles(Deno.pid);
     assert.throws(() => openBackend(config({ qomType: "memory-backend-file", memPath })), {
       message: "backing store size 0x1000 does not match 'size' option 0x100000",
     });
-    assert.equal(openFds(), before);
+    assert.deepEqual(newlyOpen(before), []);
     assert.equal(Deno.statSync(memPath).size, 4096);
   });
 });

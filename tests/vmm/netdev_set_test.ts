@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import type { NetdevConfig, StreamConfig } from "../../devices/net/config.ts";
 import { MAX_FRAME, type NetPort, openPort } from "../../devices/net/port.ts";
-import { bindUdp } from "../../ffi/datagram.ts";
 import { Errno } from "../../ffi/errno.ts";
 import { duplicate, makePipe, type OwnedFd, writeFd } from "../../ffi/fd.ts";
 import { IoVector, MAX_PIECES } from "../../ffi/iovec.ts";
@@ -15,6 +14,7 @@ import { openTap, setTapOffload, tapInfo, TapOffload } from "../../ffi/tap.ts";
 import { type HandedFd, Inheritance } from "../../vmm/inheritance.ts";
 import { NetdevSet } from "../../vmm/netdev_set.ts";
 import { patience } from "../patience.ts";
+import { freePort } from "../ports.ts";
 import { noTap } from "../tap_peer.ts";
 
 /** Frames as a device sends and receives them. */
@@ -58,7 +58,7 @@ class End {
 }
 
 async function until(condition: () => boolean, what: string): Promise<void> {
-  const end = performance.now() + patience(5000);
+  const end = performance.now() + patience(60_000);
   while (!condition()) {
     assert.ok(performance.now() < end, `waited too long for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 1));
@@ -222,14 +222,6 @@ for (const family of ["unix", "inet"] as const) {
       assert.deepEqual(await one.next(), frame(length, 2));
     }
   });
-}
-
-/** A port of this host's that nobody uses. */
-function freePort(): number {
-  using socket = bindUdp("127.0.0.1", 0);
-  const address = localAddress(socket.fd);
-  assert.ok(address?.type === "inet");
-  return address.port;
 }
 
 Deno.test("a descriptor that was given is used, and stays open for who gave it", async () => {

@@ -85,7 +85,9 @@ Deno.test("the observer sees for how long one of two counters stood still", asyn
     const longest = gaps.map(lengthUs).toSorted((a, b) => a - b).at(-1);
     assert.equal(longest, gapUs);
     const middleNs = began + stillUs * 500;
-    assert.equal(lengthUs(gapAround(gaps, middleNs)!), gapUs);
+    // Whoever did not let this process count has made another one that may be longer.
+    const around = lengthUs(gapAround(gaps, middleNs)!);
+    assert.ok(around >= stillUs - blindUs && around <= gapUs, `${around} of ${stillUs}`);
     // A new window knows nothing of the one before.
     const again = performance.now();
     await observer.begin();
