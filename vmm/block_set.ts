@@ -19,6 +19,7 @@ import { diskPermissions, noPermissions, Permission } from "../devices/block/per
 import { Qcow2Node, tablesRequirement } from "../devices/block/qcow2/node.ts";
 import { backingNodes, readFormat } from "../devices/block/qcow2/open.ts";
 import type { ThrottleLimits } from "../devices/block/throttle.ts";
+import { type BlockCorruption, findCorruptions } from "./block_corruptions.ts";
 import { checkThrottleNode, describeLimits, groupOf, ownGroupOf } from "./block_limits.ts";
 import { type DiskError, DiskStatistics, STATISTICS_SIZE } from "../devices/block/statistics.ts";
 import type { ThrottleGroupConfig } from "./config.ts";
@@ -244,6 +245,11 @@ export class BlockSet implements Keeper {
         nodeName: disk.disk.nodeName,
       }))
     );
+  }
+
+  /** Takes what was found since in which images contradict themselves. */
+  takeCorruptions(): readonly BlockCorruption[] {
+    return findCorruptions(this.nodes, this.backends);
   }
 
   /** The guest goes on: requests that the host could not do are tried again. */

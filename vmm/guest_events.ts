@@ -22,7 +22,7 @@ export interface GuestOwner {
   readonly machine: Machine;
   readonly events: EventHub;
   /** The disks' images. */
-  readonly blocks: Pick<BlockSet, "takeErrors">;
+  readonly blocks: Pick<BlockSet, "takeErrors" | "takeCorruptions">;
   readonly running: boolean;
   readonly runState: RunState;
   /** Aborted when the VM has ended. */
@@ -147,6 +147,10 @@ export class GuestEvents {
 
   /** The host could not do what the guest asked of a disk. */
   #diskErrors(): void {
+    for (const { drive, nodeName, reason } of this.#vm.blocks.takeCorruptions()) {
+      const data = { device: drive, "node-name": nodeName, msg: reason, fatal: true };
+      this.#vm.events.emit("BLOCK_IMAGE_CORRUPTED", data);
+    }
     const errors = this.#vm.blocks.takeErrors();
     for (const error of errors) this.#vm.events.emit("BLOCK_IO_ERROR", describeError(error));
     this.#mustStop ||= errors.some(({ action }) => action === "stop");

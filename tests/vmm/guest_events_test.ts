@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { defaultConfig } from "../../vmm/config.ts";
+import type { BlockError } from "../../vmm/block_set.ts";
 import { EventHub } from "../../vmm/events.ts";
 import { GuestEvents, type GuestOwner } from "../../vmm/guest_events.ts";
 import type { Machine, MachineEvent } from "../../vmm/machine/machine.ts";
@@ -17,7 +18,7 @@ function doneAfter(
   const vm: GuestOwner = {
     machine: {} as Machine,
     events: new EventHub(),
-    blocks: { takeErrors: () => [] },
+    blocks: { takeErrors: () => [], takeCorruptions: () => [] },
     running: true,
     runState: "running",
     ending: new AbortController().signal,
@@ -114,10 +115,16 @@ Deno.test("`handle()` tells of a disk's errors, and stops the guest if one says 
         ...{ operation, action, nospace, reason },
       })
     }`;
-  const { did } = doneAfter(GuestEvent.DISK_ERROR, { blocks: { takeErrors: () => [read] } });
+  const corruption = { drive: "d", nodeName: "n", reason: "no sense" };
+  const blocks = (...errors: BlockError[]) => ({
+    takeErrors: () => errors,
+    takeCorruptions: () => errors.length > 1 ? [corruption] : [],
+  });
+  const { did } = doneAfter(GuestEvent.DISK_ERROR, { blocks: blocks(read) });
   assert.deepEqual(did, [told("report", "read", false, "Input/output error")]);
-  const both = doneAfter(GuestEvent.DISK_ERROR, { blocks: { takeErrors: () => [read, write] } });
+  const both = doneAfter(GuestEvent.DISK_ERROR, { blocks: blocks(read, write) });
   assert.deepEqual(both.did, [
+    'BLOCK_IMAGE_CORRUPTED {"device":"d","node-name":"n","msg":"no sense","fatal":true}',
     told("report", "read", false, "Input/output error"),
     told("stop", "write", true, "No space left on device"),
     "pause io-error",

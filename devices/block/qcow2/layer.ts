@@ -69,9 +69,8 @@ export class Qcow2Layer {
 
   /** Nothing is done to an image any more that contradicts itself, by this VMM or others. */
   fail(error: CorruptImage): void {
-    const { fields } = this.metadata;
-    if (fields[Field.FAILED] !== 0) return;
-    fields[Field.FAILED] = 1;
+    if (this.metadata.fields[Field.FAILED] !== 0) return;
+    this.metadata.fail(error.message);
     console.error(
       `qcow2: Marking image as corrupt: ${error.message}; further corruption events will be suppressed`,
     );

@@ -44,11 +44,17 @@ export const Field = {
   OWNER: 15,
   /** The image contradicts itself: nothing is done any more. */
   FAILED: 16,
+  /** The user has been told that it does. */
+  TOLD: 17,
+  /** Bytes of the text that says in what. */
+  REASON_LENGTH: 18,
 } as const;
 
 /** Changes with the layout of this memory. */
 const LAYOUT = 0x71636f77_0001;
 const FIELDS_SIZE = 4096;
+/** Where that text is, behind the numbers. */
+const REASON = 2048;
 const WAYS = 8;
 const SETS = 256;
 const SLOTS = WAYS * SETS;
@@ -139,6 +145,24 @@ export class Metadata {
       fields[Field.REFCOUNT_ORDER] === format.refcountOrder && bounded && counts
     ) return;
     throw new Error(`Tables of block node '${nodeName}' in the old VMM make no sense`);
+  }
+
+  /** The image contradicts itself. @param reason in what, for whoever asks {@linkcode takeFailure} */
+  fail(reason: string): void {
+    const { written } = new TextEncoder().encodeInto(reason, this.#reason());
+    this.fields[Field.REASON_LENGTH] = written;
+    this.fields[Field.FAILED] = 1;
+  }
+
+  /** In what the image contradicts itself, if it does, and nobody has asked before. */
+  takeFailure(): string | undefined {
+    if (this.fields[Field.FAILED] === 0 || this.fields[Field.TOLD] !== 0) return undefined;
+    this.fields[Field.TOLD] = 1;
+    return new TextDecoder().decode(this.#reason().slice(0, this.fields[Field.REASON_LENGTH]));
+  }
+
+  #reason(): Uint8Array<ArrayBuffer> {
+    return this.#bytes.subarray(REASON, FIELDS_SIZE);
   }
 
   /** Forgets all that is cached, changes as well. */

@@ -114,6 +114,11 @@ export class Qcow2Node extends BaseNode {
     return this.format.corrupt || this.#image?.layer.metadata.fields[Field.FAILED] !== 0;
   }
 
+  /** In what it contradicts itself, if that was found, and nobody has asked before. */
+  takeFailure(): string | undefined {
+    return this.#image.layer.metadata.takeFailure();
+  }
+
   /** Looks how large the disk is by now. */
   measure(): void {
     const size = this.#image.layer.metadata.fields[Field.SIZE];

@@ -91,6 +91,53 @@ Deno.test("a successor has what is not yet in the file, and who is left writes n
     assert.deepEqual([leaks, corruptions], [0, 0]);
   }));
 
+/** Makes the first cluster of a disk be where the L1 table is. */
+function spoil(path: string): void {
+  const content = Deno.readFileSync(path);
+  const view = new DataView(content.buffer);
+  const l1 = view.getBigUint64(40);
+  const l2 = view.getBigUint64(Number(l1)) & 0x00ff_ffff_ffff_fe00n;
+  view.setBigUint64(Number(l2), 1n << 63n | l1);
+  Deno.writeFileSync(path, content);
+}
+
+Deno.test("an image that contradicts itself is told of once, whichever VMM has found it", () =>
+  withFolder((folder) => {
+    using bench = new Bench();
+    const path = `${folder}/disk.qcow2`;
+    // Version 2 has no mark, by which a successor would refuse the image.
+    create(path, { size: 8 * MIB, version: 2 });
+    const first = bench.set();
+    first.open(nodes(path), []);
+    bench.fill(first, 0, 1);
+    assert.deepEqual(first.takeCorruptions(), []);
+    first.close();
+    spoil(path);
+    const drive = { id: "d", nodeName: "disk", writeCache: true };
+    const old = bench.set();
+    old.open(nodes(path), [drive]);
+    assert.throws(() => bench.fill(old, 0, 2), /-5/);
+    const told = {
+      ...{ drive: "d", nodeName: "disk" },
+      reason:
+        "Preventing invalid write on metadata (overlaps with active L1 table) at offset 196608",
+    };
+    // Found and not told of yet: the successor tells.
+    using inheritance = inheritedFrom(old);
+    const next = bench.set();
+    next.open(nodes(path), [drive], inheritance, true);
+    next.arrive()();
+    assert.deepEqual(next.takeCorruptions(), [told]);
+    assert.deepEqual(next.takeCorruptions(), []);
+    // And the one after that does not again.
+    using again = inheritedFrom(next);
+    const last = bench.set();
+    last.open(nodes(path), [drive], again, true);
+    last.arrive()();
+    assert.deepEqual(last.takeCorruptions(), []);
+    assert.throws(() => bench.fill(last, 0, 2), /-5/);
+  }));
+
 Deno.test("a successor that takes an image for a raw disk, or has not its node, is refused", () =>
   withFolder((folder) => {
     using bench = new Bench();
