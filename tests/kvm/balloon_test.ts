@@ -4,7 +4,6 @@ import { fileStatus } from "../../ffi/fd.ts";
 import type { JsonObject } from "../../vmm/monitor/json_value.ts";
 import { MachineView } from "../../vmm/view/machine_view.ts";
 import { layout } from "../guests/programs.ts";
-import { onlyKvmTest } from "../needs_kvm.ts";
 import { kvmTest, TestVm, until, type VmOptions } from "./harness.ts";
 
 const MIB = 1 << 20;
@@ -58,11 +57,12 @@ for (const packed of [false, true]) {
       await test.printed("balloon at irq ");
       const before = allocated(test);
       const view = await resize(test, RAM - 10 * MIB);
-      assert.ok(before - allocated(test) >= 10 * MIB, `${before}, ${allocated(test)}`);
+      // What else the guest uses for the first time meanwhile is little.
+      assert.ok(before - allocated(test) > 9 * MIB, `${before}, ${allocated(test)}`);
       await resize(test, RAM - 3 * MIB);
       // More than it can do it does not do.
       await resize(test, 1, RAM - POOL);
-      assert.ok(before - allocated(test) >= POOL, `${before}, ${allocated(test)}`);
+      assert.ok(before - allocated(test) > POOL - MIB, `${before}, ${allocated(test)}`);
       await resize(test, 2 * RAM, RAM);
       assert.ok(before - allocated(test) < MIB, `${before}, ${allocated(test)}`);
       // The I/O thread stands still with the vCPUs, and goes on with them.
@@ -78,7 +78,7 @@ for (const packed of [false, true]) {
   }
 }
 
-onlyKvmTest("memory that only this process has is given back", async () => {
+kvmTest("memory that only this process has is given back", async () => {
   const machine = { auxRamShare: false };
   await using test = await TestVm.start({ ...balloon(""), machine });
   await test.printed("balloon at irq ");
@@ -90,13 +90,15 @@ kvmTest("what changes is told, the last of it in any case, and once", async () =
   await using test = await TestVm.start(balloon(""));
   await test.printed("balloon at irq ");
   const told = () => test.events.filter(({ name }) => name === "BALLOON_CHANGE");
+  const start = performance.now();
   await resize(test, RAM - POOL);
   await until(
     () => told().at(-1)?.data?.actual === RAM - POOL,
     () => `the event, after ${JSON.stringify(told())}`,
   );
-  // 64 batches make two events: at first and at last.
-  assert.ok(told().length < 32, `${told().length} events`);
+  // There is one at first, and then one in a second at most, of 64 batches.
+  const most = 2 + (performance.now() - start) / 1000;
+  assert.ok(told().length <= most, `${told().length} events`);
 });
 
 kvmTest("statistics are those that the guest tells, when it is asked", async () => {
