@@ -22,6 +22,22 @@ const PIT_SPEAKER_DUMMY = 1;
 
 /** KVM_IOEVENTFD_FLAG_DATAMATCH: only one value does. */
 const IOEVENTFD_DATAMATCH = 1;
+/** KVM_IOEVENTFD_FLAG_DEASSIGN: no longer. */
+const IOEVENTFD_DEASSIGN = 4;
+
+/**
+ * Signals an eventfd instead of an exit when the guest writes to an address, whatever and however much;
+ * or takes that back.
+ *
+ * @param vm descriptor of the VM
+ * @throws {OsError} EEXIST if that is so already, ENOENT if it is not
+ */
+export function setIoeventfd(vm: number, address: number, fd: number, isConnected: boolean): void {
+  const flags = isConnected ? 0 : IOEVENTFD_DEASSIGN;
+  // A length of 0 is any, and needs no look at the guest's instruction.
+  const { bytes } = kvmIoeventfd.alloc({ addr: BigInt(address), len: 0, fd, flags });
+  ioctlBuffer(vm, KVM.IOEVENTFD, bytes);
+}
 /** KVM_IRQ_ROUTING_IRQCHIP: a line leads to a pin of a chip. */
 const ROUTING_IRQCHIP = 1;
 /** KVM_IRQCHIP_IOAPIC */

@@ -7,6 +7,12 @@ import { kvmTest, TestVm } from "./harness.ts";
 const rng = (properties = {}) => [{ driver: "virtio-rng-pci", properties }];
 const machine = { pcie: true };
 
+/** Whether an I/O thread has connected the doorbells. */
+function areConnected({ vm: { machine } }: TestVm): boolean {
+  const words = new Int32Array(machine.devices.description.movingDoorbells);
+  return Atomics.load(words, 1) !== 0;
+}
+
 for (const packed of [false, true]) {
   for (const [word, irq] of [["pci", 0], ["pci-line", 17]] as const) {
     kvmTest(`a PCI function works, packed: ${packed}, told by ${word}`, async () => {
@@ -19,6 +25,7 @@ for (const packed of [false, true]) {
       });
       await test.printed(`rng at irq ${irq}\n`);
       await test.grown(layout.counter, 100);
+      assert.ok(areConnected(test), "the accelerator has not been told of doorbells");
       for (let stop = 0; stop < 3; stop++) {
         await test.assertStandsStill([layout.counter]);
         test.vm.cont();

@@ -125,6 +125,8 @@ class Stage implements Disposable {
         this.lines.push(`other 0x${address.toString(16)} 0x${data.toString(16)}`);
       },
       ramWritten: () => {},
+      connectDoorbell: () => {},
+      disconnectDoorbell: () => {},
     };
     return new ThreadDevices(this.set.description, this.#control, lines);
   }

@@ -77,6 +77,11 @@ const refusals: [line: string, message: string][] = [
     `-device ${driver}`,
     `-device ${driver}: No '${bus}' bus found for device '${driver}': say virtio-${here}-device`,
   ])),
+  [
+    "-machine pcie=on -device pcie-root-port,id=p",
+    "-device pcie-root-port,id=p: 'pcie-root-port' is not a valid device model name: there are no" +
+    " bridges, pcie.0 is the only bus",
+  ],
   ["-device virtio-gpu", "-device virtio-gpu: 'virtio-gpu' is not a valid device model name"],
   ["-device toString", "-device toString: 'toString' is not a valid device model name"],
   [
@@ -88,7 +93,7 @@ const refusals: [line: string, message: string][] = [
     "-object iothreads,id=i",
     "-object iothreads,id=i: Parameter 'qom-type' does not accept value 'iothreads': there are" +
     " iothread, memory-backend-file, memory-backend-memfd, memory-backend-ram," +
-    " memory-backend-shm, rng-builtin, rng-random",
+    " memory-backend-shm, rng-builtin, rng-random, throttle-group",
   ],
   ["-device ahci-pci", "-device ahci-pci: 'ahci-pci' is not a valid device model name"],
   [

@@ -236,6 +236,15 @@ export interface InterruptLines {
   sendMsi(address: number, data: number): void;
   /** A device has written guest RAM, which may be code: before the guest can know of it. */
   ramWritten(): void;
+  /**
+   * Where there is no need of the vCPU's thread for it, lets any write to an address ring a doorbell.
+   *
+   * @param fd an eventfd
+   * @throws {OsError}
+   */
+  connectDoorbell(address: number, fd: number): void;
+  /** Takes that back. @throws {OsError} if it is not connected */
+  disconnectDoorbell(address: number, fd: number): void;
 }
 
 /** What a vCPU's thread is told of its vCPU. */

@@ -25,6 +25,7 @@ import { RangeBases } from "./bases.ts";
 import { SHARED_LINE_WORDS } from "./shared_line.ts";
 import { checkOverlap, type PlacedRange, placeRanges } from "./bus.ts";
 import type { ThreadControl } from "../threads/control_block.ts";
+import { MovingDoorbells } from "./moving_doorbells.ts";
 import type { RamRange } from "./device_memory.ts";
 import {
   type DeviceDescription,
@@ -142,6 +143,7 @@ export class DeviceSet implements Disposable {
       state,
       mutexes: new SharedArrayBuffer(4 * Math.max(1, words)),
       bases: RangeBases.allocate(slots),
+      movingDoorbells: MovingDoorbells.allocate(),
       sharedLines: shareLines(devices),
       devices: devices.map((device, i): DeviceDescription => ({
         type: device.type.name,

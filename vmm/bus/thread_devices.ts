@@ -26,6 +26,7 @@ import { RangeBases } from "./bases.ts";
 import { Bus, type Claim, type PlacedRange } from "./bus.ts";
 import { SharedLine } from "./shared_line.ts";
 import { GuestEvent, type ThreadControl, Wanted } from "../threads/control_block.ts";
+import { MovingDoorbells } from "./moving_doorbells.ts";
 import { GuestRam, type RamRange } from "./device_memory.ts";
 
 /** A device as plain data, to be built on any thread. */
@@ -72,6 +73,8 @@ export interface DeviceSetDescription {
   readonly mutexes: SharedArrayBuffer;
   /** Where the ranges that move are. */
   readonly bases: SharedArrayBuffer;
+  /** Of the doorbells in ranges that move. */
+  readonly movingDoorbells: SharedArrayBuffer;
   /** The lines that several devices drive. */
   readonly sharedLines: SharedLines;
   readonly devices: readonly DeviceDescription[];
@@ -111,6 +114,7 @@ export class ThreadDevices {
   readonly bus: Bus;
   readonly #devices = new Map<string, { device: Device; mutex: number }>();
   readonly #mutexes: Int32Array<SharedArrayBuffer>;
+  readonly #doorbells: MovingDoorbells;
 
   /**
    * Builds the devices.
@@ -129,12 +133,19 @@ export class ThreadDevices {
     this.#mutexes = new Int32Array(description.mutexes);
     const claims: Claim[] = [];
     const bases = new RangeBases(description.bases);
+    const doorbells = new MovingDoorbells(
+      description.movingDoorbells,
+      description.devices,
+      bases,
+      lines,
+    );
+    this.#doorbells = doorbells;
     const surroundings: Surroundings = {
       eventFd: description.eventFd,
       memory: new GuestRam(description.ram, () => lines.ramWritten()),
       control,
       lines,
-      bases,
+      doorbells,
       mutexes: this.#mutexes,
       service,
     };
@@ -160,6 +171,7 @@ export class ThreadDevices {
 
   /** Lets a device look for work that one of its doorbells tells of. Its mutex is not held. */
   rung(id: string, doorbell: number): void {
+    this.#doorbells.connect();
     this.#devices.get(id)!.device.rung?.(doorbell);
   }
 
@@ -197,13 +209,13 @@ interface Surroundings {
   readonly memory: GuestRam;
   readonly control: ThreadControl;
   readonly lines: InterruptLines;
-  readonly bases: RangeBases;
+  readonly doorbells: MovingDoorbells;
   readonly mutexes: Int32Array<SharedArrayBuffer>;
   readonly service?: IoService;
 }
 
 function makeContext(
-  { eventFd, memory, control, lines, bases, mutexes, service }: Surroundings,
+  { eventFd, memory, control, lines, doorbells, mutexes, service }: Surroundings,
   entry: DeviceDescription,
   interrupts: readonly Interrupt[],
 ): DeviceContext {
@@ -229,7 +241,7 @@ function makeContext(
     moveRange(range, base) {
       const { slot, name } = entry.ranges[range];
       if (slot === undefined) throw new RangeError(`Range '${name}' of '${entry.id}' cannot move`);
-      bases.move(slot, base);
+      doorbells.move(slot, base);
     },
     request(request) {
       const event = requestEvents[request.kind];

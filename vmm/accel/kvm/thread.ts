@@ -8,6 +8,7 @@ import { ioctlBuffer, KVM } from "../../../ffi/kvm/ioctl.ts";
 import { RunPage } from "../../../ffi/kvm/run.ts";
 import { kvmIrqLevel, kvmMsi } from "../../../ffi/kvm/structs.ts";
 import { runVcpu } from "../../../ffi/kvm/vcpu.ts";
+import { setIoeventfd } from "../../../ffi/kvm/vm.ts";
 import type {
   AcceleratorThread,
   InterruptLines,
@@ -56,6 +57,14 @@ export class KvmInterruptLines implements InterruptLines {
 
   /** The processor sees to it. */
   ramWritten(): void {}
+
+  connectDoorbell(address: number, fd: number): void {
+    setIoeventfd(this.#fd, address, fd, true);
+  }
+
+  disconnectDoorbell(address: number, fd: number): void {
+    setIoeventfd(this.#fd, address, fd, false);
+  }
 
   sendMsi(address: number, data: number): void {
     this.#msi.view.address_lo = address;

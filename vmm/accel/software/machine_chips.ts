@@ -49,6 +49,12 @@ export class MachineChips implements InterruptLines {
     this.wakes.compareCode();
   }
 
+  /** Who serves an access is the vCPU's thread in any case. */
+  connectDoorbell(): void {}
+
+  /** See `connectDoorbell`. */
+  disconnectDoorbell(): void {}
+
   /** A vCPU's own chips. */
   vcpu(index: number, state: CpuState, features: LapicFeatures): VcpuChips {
     return new VcpuChips(this.chipset, {
