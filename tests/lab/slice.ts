@@ -60,7 +60,7 @@ export const slice: readonly Selection[] = [
   },
   {
     file: "tests/kvm/disk_test.ts",
-    names: ["a guest keeps its records on a disk, split ring, cache.direct: false"],
+    names: ["a guest keeps its records on a disk, split ring, cache.direct: false, aio: threads"],
   },
   // What a vCPU's state is: reading and writing it disturbs nothing.
   {

@@ -39,3 +39,17 @@ Deno.test("the lab slice names each test once, in files that are there", () => {
   }
   assert.equal(new Set(slice.map(({ file }) => file)).size, slice.length);
 });
+
+Deno.test("the lab slice's tests are in their files", async () => {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", "tests/lab/test_names.ts", ...slice.map(({ file }) => file)],
+    cwd: new URL("../..", import.meta.url),
+    stdin: "null",
+  }).output();
+  const decoder = new TextDecoder();
+  assert.equal(code, 0, decoder.decode(stderr));
+  const found: Record<string, string[]> = JSON.parse(decoder.decode(stdout));
+  for (const { file, names } of slice) {
+    assert.deepEqual(names.filter((name) => !found[file].includes(name)), [], file);
+  }
+});
