@@ -14,8 +14,12 @@ const TUNSETIFF = 0x4004_54ca;
 const TUNSETOFFLOAD = 0x4004_54d0;
 const TUNGETIFF = 0x8004_54d2;
 const TUNSETVNETHDRSZ = 0x4004_54d8;
+const TUNSETQUEUE = 0x4004_54d9;
 
 const IFF_TAP = 0x0002;
+const IFF_MULTI_QUEUE = 0x0100;
+const IFF_ATTACH_QUEUE = 0x0200;
+const IFF_DETACH_QUEUE = 0x0400;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
 
@@ -34,6 +38,8 @@ export interface TapInfo {
   readonly name: string;
   /** Whether a struct virtio_net_hdr comes before each frame. */
   readonly vnetHeader: boolean;
+  /** Whether it is one of several queues of its interface. */
+  readonly multiQueue: boolean;
 }
 
 /**
@@ -41,17 +47,19 @@ export interface TapInfo {
  *
  * @param name its name; the kernel chooses one for an empty name
  * @param vnetHeader whether a struct virtio_net_hdr shall come before each frame
+ * @param multiQueue whether it is one of several queues: another one is opened by the same name
  * @returns the descriptor, non-blocking
  * @throws {OsError}
  */
-export function openTap(name: string, vnetHeader: boolean): OwnedFd {
+export function openTap(name: string, vnetHeader: boolean, multiQueue = false): OwnedFd {
   const encoded = encodeText(name);
   if (encoded.length >= NAME_SIZE) throw new OsError("TUNSETIFF", Errno.EINVAL, `'${name}'`);
   const tap = openFile("/dev/net/tun", O.RDWR | O.NONBLOCK);
   try {
     const { bytes, view } = ifreq.alloc();
     view.name.set(encoded);
-    view.flags = IFF_TAP | IFF_NO_PI | (vnetHeader ? IFF_VNET_HDR : 0);
+    view.flags = IFF_TAP | IFF_NO_PI | (vnetHeader ? IFF_VNET_HDR : 0) |
+      (multiQueue ? IFF_MULTI_QUEUE : 0);
     check(libc.ioctl_buffer(tap.fd, TUNSETIFF, bytes), "TUNSETIFF", `'${name}'`);
     return tap;
   } catch (error) {
@@ -65,7 +73,21 @@ export function tapInfo(fd: number): TapInfo | undefined {
   const { bytes, view } = ifreq.alloc();
   if (libc.ioctl_buffer(fd, TUNGETIFF, bytes) === -1 || (view.flags & IFF_TAP) === 0) return;
   const name = view.name.subarray(0, Math.max(0, view.name.indexOf(0)));
-  return { name: decodeText(name), vnetHeader: (view.flags & IFF_VNET_HDR) !== 0 };
+  return {
+    name: decodeText(name),
+    vnetHeader: (view.flags & IFF_VNET_HDR) !== 0,
+    multiQueue: (view.flags & IFF_MULTI_QUEUE) !== 0,
+  };
+}
+
+/**
+ * Takes a queue of an interface with several into use, or out of it: the host gives it no frames then.
+ *
+ * @returns false if it was so already, or is no such queue
+ */
+export function setTapQueue(fd: number, isUsed: boolean): boolean {
+  const { bytes } = ifreq.alloc({ flags: isUsed ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE });
+  return libc.ioctl_buffer(fd, TUNSETQUEUE, bytes) === 0;
 }
 
 /** Says how many bytes come before each frame. @throws {OsError} */

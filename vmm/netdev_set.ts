@@ -29,6 +29,7 @@ import {
   type Inheritance,
   type Keeper,
 } from "./inheritance.ts";
+import { TapQueues } from "./tap_queues.ts";
 
 /** What backends hand over begins so; the id is the backend's. */
 const NETDEV = "netdev/";
@@ -185,6 +186,7 @@ export class Netdev {
   readonly #reactor: Reactor;
   readonly #host: NetdevHost;
   readonly #slot = NetSlot.allocate();
+  readonly #queues: TapQueues | undefined;
   /** The thread that uses a connection says that it has ended. */
   readonly #wake = makeEventfd();
   readonly #closing = new AbortController();
@@ -209,6 +211,7 @@ export class Netdev {
     this.config = config;
     this.#reactor = reactor;
     this.#host = host;
+    this.#queues = config.type === "tap" ? new TapQueues(config) : undefined;
     reactor.add(this.#wake.fd, Epoll.IN, () => {
       if (drainEvent(this.#wake.fd)) this.#lost();
     });
@@ -225,7 +228,8 @@ export class Netdev {
           : openTapBackend(config);
         this.#headerSize = tap.headerSize;
         this.#ifname = tap.ifname;
-        return this.#use(tap.fd);
+        this.#use(tap.fd);
+        return this.#queues?.open(tap, kept && inheritance);
       }
       case "dgram": {
         const kept = this.#take(inheritance, DATA, { kind: "socket", listening: false });
@@ -277,6 +281,7 @@ export class Netdev {
       slot: this.#slot.buffer,
       wake: this.#wake.fd,
       headerSize: this.#headerSize,
+      more: this.#queues?.slots,
       destination: this.#destination,
       isInherited: this.#isInherited,
     };
@@ -288,6 +293,7 @@ export class Netdev {
     if (cpr === false) return [];
     const fds: HandedFd[] = [];
     if (this.#slot.fd !== undefined) fds.push({ name: DATA, id, fd: this.#slot.fd });
+    if (this.#queues) fds.push(...this.#queues.kept());
     if (this.#listener) fds.push({ name: LISTENER, id, fd: this.#listener.fd });
     return fds;
   }
@@ -322,9 +328,10 @@ export class Netdev {
   /** Closes what another process cannot have as well: an interface by its name, an address. */
   letGo(): void {
     const { config } = this;
-    if (config.type === "tap" && config.fd === undefined) {
+    if (config.type === "tap" && config.fd === undefined && config.fds === undefined) {
       this.#slot.fd = undefined;
       this.#data?.close();
+      this.#queues?.close();
       this.#data = undefined;
     }
     if (!this.#listener || this.#address) return;
@@ -338,7 +345,9 @@ export class Netdev {
   takeBack(): void {
     const { config } = this;
     if (config.type === "tap" && !this.#data) {
-      this.#use(openTapBackend({ ...config, ifname: this.#ifname }).fd);
+      const tap = openTapBackend({ ...config, ifname: this.#ifname });
+      this.#use(tap.fd);
+      this.#queues?.open(tap);
     }
     if (this.#listener || !this.#address) return;
     this.#listener = listenAgain(this.#address);
@@ -357,6 +366,7 @@ export class Netdev {
     this.#wake.close();
     this.#slot.fd = undefined;
     this.#data?.close();
+    this.#queues?.close();
     if (!this.#listener) return;
     this.#reactor.remove(this.#listener.fd);
     this.#listener.close();

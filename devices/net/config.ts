@@ -46,6 +46,10 @@ export interface TapConfig extends NetdevCommon {
   readonly ifname?: string;
   /** A tap's descriptor that the VMM was started with. */
   readonly fd?: number;
+  /** The same of several queues. */
+  readonly fds?: readonly number[];
+  /** How many queues of the interface are opened; one unless given. */
+  readonly queues?: number;
   /** Whether packets may be such as the host has not finished; where the tap can it, unless given. */
   readonly vnetHdr?: boolean;
 }
@@ -90,6 +94,14 @@ export interface HostForward {
   readonly hostPort: number;
   /** The guest's port. */
   readonly guestPort: number;
+}
+
+/** The most queues of a tap that are used. */
+export const MAX_TAP_QUEUES = 16;
+
+/** How many queues a backend has, each for a pair of a card's. */
+export function queuesOf(config: NetdevConfig): number {
+  return config.type === "tap" ? config.fds?.length ?? config.queues ?? 1 : 1;
 }
 
 /** A network backend. */

@@ -21,7 +21,14 @@ import {
 } from "../../ffi/socket.ts";
 import { resolveHost } from "../../ffi/socket_address.ts";
 import { openTap, setTapHeaderSize, tapInfo } from "../../ffi/tap.ts";
-import type { DgramConfig, HostForward, NetAddress, StreamConfig, TapConfig } from "./config.ts";
+import {
+  type DgramConfig,
+  type HostForward,
+  type NetAddress,
+  queuesOf,
+  type StreamConfig,
+  type TapConfig,
+} from "./config.ts";
 
 /** Bytes of a virtio 1 header (struct virtio_net_hdr_v1). */
 export const VNET_HEADER_SIZE = 12;
@@ -36,11 +43,18 @@ export interface OpenTap {
   readonly headerSize: number;
 }
 
-/** Opens a tap's interface, or takes the descriptor that the VMM was started with. @throws {Error} */
-export function openTapBackend({ id, ifname = "", fd, vnetHdr = true }: TapConfig): OpenTap {
+/**
+ * Opens a queue of a tap's interface, or takes the descriptor that the VMM was started with.
+ *
+ * @param queue its number
+ * @throws {Error}
+ */
+export function openTapBackend(config: TapConfig, queue = 0): OpenTap {
+  const { id, ifname = "", vnetHdr = true } = config;
+  const fd = config.fds?.[queue] ?? config.fd;
   if (fd !== undefined) return adoptTap(ownCopy(id, fd), id, vnetHdr);
   try {
-    return adoptTap(openTap(ifname, vnetHdr), id, vnetHdr);
+    return adoptTap(openTap(ifname, vnetHdr, queuesOf(config) > 1), id, vnetHdr);
   } catch (error) {
     if (!(error instanceof OsError)) throw error;
     const what = error.syscall === "TUNSETIFF"

@@ -12,7 +12,7 @@ import { signalEventfd } from "../../ffi/event.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import { addressOf } from "../../ffi/memory.ts";
 import { bytesWaiting, peek, peekLength } from "../../ffi/socket_queue.ts";
-import { setTapOffload } from "../../ffi/tap.ts";
+import { setTapOffload, setTapQueue } from "../../ffi/tap.ts";
 import { NetSlot } from "./slot.ts";
 
 /** The longest frame that anybody sends (QEMU's NET_BUFSIZE). */
@@ -27,6 +27,8 @@ export interface NetPortDescription {
   readonly wake: number;
   /** Bytes of a struct virtio_net_hdr before each frame: none, or those of virtio 1. */
   readonly headerSize: number;
+  /** Those of its further queues. */
+  readonly more?: readonly SharedArrayBuffer[];
   /** Where datagrams go: a struct sockaddr. */
   readonly destination?: Uint8Array<ArrayBuffer>;
   /** Whether the connection has come from a predecessor, which may have sent part of a frame. */
@@ -72,6 +74,10 @@ export interface NetPort {
   frameSize(length: number): number;
   /** Says what the guest takes unfinished, of `TapOffload`, where frames have headers. */
   setOffload(offload: number): void;
+  /** Its further queues. */
+  readonly more?: readonly NetPort[];
+  /** Takes this queue, of several, into use or out of it: no frames come by it then. */
+  setUsed?(isUsed: boolean): void;
 }
 
 /** Opens a backend on this thread. */
@@ -83,7 +89,11 @@ export function openPort(description: NetPortDescription): NetPort {
   };
   switch (description.kind) {
     case "tap":
-      return new TapPort(slot, description.headerSize);
+      return new TapPort(
+        slot,
+        description.headerSize,
+        description.more?.map((one) => new TapPort(new NetSlot(one), description.headerSize)),
+      );
     case "dgram":
       return new DgramPort(slot, description.destination);
     case "stream":
@@ -117,7 +127,7 @@ abstract class SlotPort {
 
 /** An interface of the host's. */
 class TapPort extends SlotPort implements NetPort {
-  constructor(slot: NetSlot, readonly headerSize: number) {
+  constructor(slot: NetSlot, readonly headerSize: number, readonly more?: readonly NetPort[]) {
     super(slot);
   }
 
@@ -137,6 +147,11 @@ class TapPort extends SlotPort implements NetPort {
   override setOffload(offload: number): void {
     const { fd } = this;
     if (fd !== undefined && this.headerSize > 0) setTapOffload(fd, offload);
+  }
+
+  setUsed(isUsed: boolean): void {
+    const { fd } = this;
+    if (fd !== undefined) setTapQueue(fd, isUsed);
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * virtio-net: a network card (virtio 1.2, 5.1), with one pair of queues.
+ * virtio-net: a network card (virtio 1.2, 5.1), with as many pairs of queues as its backend has.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import type { NetPort } from "../net/port.ts";
 import { guestOffloads, NetControl } from "./net_control.ts";
 import { NetReceiver } from "./net_receiver.ts";
 import { NetSender } from "./net_sender.ts";
-import { NetFeature, type NetState, netState, Queue } from "./net_state.ts";
+import { FurtherPair, NetFeature, type NetState, netState, Queue } from "./net_state.ts";
 import type { Virtio } from "./virtio.ts";
 import { defineVirtioDevice, type VirtioBackend } from "./virtio_device.ts";
 
@@ -50,6 +50,16 @@ const CONTROL_SIZE = 64;
 
 const bit = (feature: number) => 1n << BigInt(feature);
 
+/** A pair of queues, and what is at the other end of it. */
+interface Pair {
+  readonly port: NetPort;
+  readonly receiver: NetReceiver;
+  readonly sender: NetSender;
+  /** The connection that is watched. */
+  connection?: number;
+  watch?: DescriptorWatch;
+}
+
 /** A network card at work on one thread. */
 class NetDevice implements VirtioBackend {
   readonly #state: NetState;
@@ -57,15 +67,15 @@ class NetDevice implements VirtioBackend {
   readonly #context: DeviceContext;
   readonly #mac: Uint8Array;
   readonly #mtu: number;
-  readonly #port: NetPort | undefined;
-  readonly #receiver: NetReceiver | undefined;
-  readonly #sender: NetSender | undefined;
+  /** How many pairs of queues there are. */
+  readonly #count: number;
+  /** Those that have a backend: all, or none. */
+  readonly #pairs: readonly Pair[];
   readonly #control: NetControl;
-  /** The connection that is watched. */
-  #connection: number | undefined;
-  #watch: DescriptorWatch | undefined;
   /** What the backend was told that the driver takes unfinished. */
   #offload: number | undefined;
+  /** How many of its queues the backend was told to use. */
+  #told: number | undefined;
 
   constructor(state: NetState, virtio: Virtio, context: DeviceContext, properties: Properties) {
     this.#state = state;
@@ -73,27 +83,50 @@ class NetDevice implements VirtioBackend {
     this.#context = context;
     this.#mac = parseMac(String(properties.mac));
     this.#mtu = Number(properties.host_mtu);
-    this.#control = new NetControl(state, virtio);
-    const port = context.netdev;
-    if (!port) return;
-    this.#port = port;
-    this.#receiver = new NetReceiver(state, virtio, port, context);
-    this.#sender = new NetSender(state, virtio, port);
+    this.#count = Number(properties["queue-pairs"]);
+    this.#control = new NetControl(state, virtio, this.#count);
+    const { netdev } = context;
+    const ports = netdev ? [netdev, ...netdev.more ?? []].slice(0, this.#count) : [];
+    this.#pairs = ports.map((port, i) => {
+      const own = i === 0 ? state : new FurtherPair(state, i);
+      const [rx, tx] = [2 * i + Queue.RX, 2 * i + Queue.TX];
+      return {
+        port,
+        receiver: new NetReceiver(own, virtio, port, context, rx),
+        sender: new NetSender(own, virtio, port, tx),
+      };
+    });
+  }
+
+  /** How many pairs the driver uses. */
+  get #used(): number {
+    if (!this.#virtio.hasFeature(NetFeature.MQ)) return 1;
+    return Math.min(1 + this.#state.more_pairs, this.#count);
+  }
+
+  /** The control queue follows those that a driver could use (5.1.2). */
+  get #controlIndex(): number {
+    return 2 * (this.#virtio.hasFeature(NetFeature.MQ) ? this.#count : 1);
   }
 
   handleQueue(index: number): void {
+    const number = index >> 1;
+    this.#tellQueues();
     this.#look();
-    if (index === Queue.RX) this.#receive();
-    else if (index === Queue.TX) this.#send();
-    else this.#virtio.queues[Queue.CTRL].serve((chain) => this.#control.answer(chain));
+    if (index === this.#controlIndex) {
+      this.#virtio.queues[index].serve((chain) => this.#control.answer(chain));
+    } else if (index > this.#controlIndex) return;
+    else if (index % 2 === Queue.TX) this.#send(index, this.#pairs[number]);
+    else if (number < this.#used) this.#receive(this.#pairs[number]);
     this.#tellOffload();
+    this.#tellQueues();
   }
 
   readConfig(offset: number, size: number): number {
     const view = new DataView(new ArrayBuffer(CONFIG_SIZE));
     this.#state.mac.forEach((byte, i) => view.setUint8(i, byte));
     view.setUint16(6, this.#state.link_down ? 0 : LINK_UP, true);
-    view.setUint16(8, 1, true);
+    view.setUint16(8, this.#count, true);
     view.setUint16(10, this.#mtu, true);
     let value = 0;
     for (let i = size - 1; i >= 0; i--) {
@@ -106,65 +139,89 @@ class NetDevice implements VirtioBackend {
   reset(): void {
     const s = this.#state;
     s.mac.set(this.#mac);
-    s.rx_hasty = s.offloads_set = s.offloads = 0;
+    s.rx_hasty =
+      s.offloads_set =
+      s.offloads =
+      s.more_pairs =
+      s.more_hasty =
+        0;
     if (s.tx_sent !== 0) s.tx_abandoned = 1;
   }
 
   /** The driver has given no more room: frames that fit are better than none. */
   timer(): void {
     this.#state.rx_hasty = 1;
-    this.#context.doorbells[Queue.RX].ring();
+    this.#state.more_hasty = 0xffff;
+    this.#ring(Queue.RX);
   }
 
   connected(): void {
-    this.#context.doorbells[Queue.RX].ring();
+    this.#ring(Queue.RX);
   }
 
   setLink(isUp: boolean): void {
     this.#state.link_down = isUp ? 0 : 1;
     this.#virtio.configChanged();
-    for (const queue of [Queue.RX, Queue.TX]) this.#context.doorbells[queue].ring();
+    for (const queue of [Queue.RX, Queue.TX]) this.#ring(queue);
   }
 
   /** On another connection than the predecessor's nobody waits for the rest of a frame. */
   restored(): void {
-    if (!this.#port?.isInherited) this.#sender?.forget();
+    const first = this.#pairs.at(0);
+    if (!first?.port.isInherited) first?.sender.forget();
   }
 
-  /** Watches the connection that there is now. */
+  /** Rings for that queue of each pair in use. */
+  #ring(queue: typeof Queue.RX | typeof Queue.TX): void {
+    for (let i = 0; i < this.#used; i++) this.#context.doorbells[2 * i + queue].ring();
+  }
+
+  /** Watches the connections that there are now. */
   #look(): void {
-    const port = this.#port;
-    if (!port || port.connection === this.#connection) return;
-    this.#connection = port.connection;
-    const { fd } = port;
-    this.#watch = fd === undefined
-      ? undefined
-      : this.#context.watcher?.watch(fd, Epoll.IN | Epoll.ET, () => this.#ready());
+    for (const [i, pair] of this.#pairs.entries()) {
+      const { port } = pair;
+      if (port.connection === pair.connection) continue;
+      pair.connection = port.connection;
+      pair.watch = port.fd === undefined ? undefined : this.#context.watcher?.watch(
+        port.fd,
+        Epoll.IN | Epoll.ET,
+        () => this.#ready(2 * i, pair),
+      );
+    }
   }
 
-  #ready(): void {
+  #ready(index: number, pair: Pair): void {
     this.#virtio.work(() => {
-      this.#send();
-      this.#receive();
+      this.#send(index + Queue.TX, pair);
+      if (index < 2 * this.#used) this.#receive(pair);
     });
   }
 
-  #receive(): void {
-    if (!this.#receiver || this.#receiver.run()) return;
+  #receive(pair: Pair | undefined): void {
+    if (!pair || pair.receiver.run()) return;
     // Nobody may wait for a descriptor that is closed: it may be another's soon.
-    this.#watch?.set(0);
-    this.#watch = undefined;
-    this.#sender!.forget();
-    this.#port!.drop();
+    pair.watch?.set(0);
+    pair.watch = undefined;
+    pair.sender.forget();
+    pair.port.drop();
   }
 
-  #send(): void {
-    if (!this.#sender) {
-      this.#virtio.queues[Queue.TX].serve(() => 0);
+  #send(index: number, pair: Pair | undefined): void {
+    if (!pair) {
+      this.#virtio.queues[index].serve(() => 0);
       return;
     }
-    const isWaiting = this.#sender.run();
-    this.#watch?.set(Epoll.IN | Epoll.ET | (isWaiting ? Epoll.OUT : 0));
+    const isWaiting = pair.sender.run();
+    pair.watch?.set(Epoll.IN | Epoll.ET | (isWaiting ? Epoll.OUT : 0));
+  }
+
+  /** By a queue that the driver does not use nothing may come. */
+  #tellQueues(): void {
+    const used = this.#used;
+    if (used === this.#told) return;
+    this.#told = used;
+    const more = this.#context.netdev?.more ?? [];
+    for (const [i, port] of more.entries()) port.setUsed?.(i + 1 < used);
   }
 
   /** The backend may be in other hands since, or the driver another. */
@@ -176,7 +233,7 @@ class NetDevice implements VirtioBackend {
     );
     if (offload === this.#offload) return;
     this.#offload = offload;
-    this.#port?.setOffload(offload);
+    this.#pairs.at(0)?.port.setOffload(offload);
   }
 }
 
@@ -220,6 +277,13 @@ export const virtioNet = defineVirtioDevice({
       name,
       { type: "bool", default: true, help: `offer the feature ${name}` },
     ])),
+    mq: { type: "bool", default: false, help: "offer as many pairs of queues as the netdev has" },
+    "queue-pairs": {
+      type: "uint16",
+      default: 1,
+      internal: true,
+      help: "how many pairs of queues there are",
+    },
     "vnet-hdr": {
       type: "bool",
       default: false,
@@ -231,12 +295,15 @@ export const virtioNet = defineVirtioDevice({
     switches.reduce(
       (bits, [name, feature, needsHeader]) =>
         properties[name] && (!needsHeader || properties["vnet-hdr"]) ? bits | bit(feature) : bits,
-      bit(NetFeature.MAC) | (properties.host_mtu ? bit(NetFeature.MTU) : 0n),
+      bit(NetFeature.MAC) | (properties.host_mtu ? bit(NetFeature.MTU) : 0n) |
+        (properties.ctrl_vq && Number(properties["queue-pairs"]) > 1 ? bit(NetFeature.MQ) : 0n),
     ),
   check: ({ mac }) => void parseMac(String(mac)),
   queueSizes: (properties) => [
-    queueSize(properties, "rx_queue_size"),
-    queueSize(properties, "tx_queue_size"),
+    ...Array.from({ length: Number(properties["queue-pairs"]) }, () => [
+      queueSize(properties, "rx_queue_size"),
+      queueSize(properties, "tx_queue_size"),
+    ]).flat(),
     ...(properties.ctrl_vq ? [CONTROL_SIZE] : []),
   ],
   create: (state, virtio, context, properties) => new NetDevice(state, virtio, context, properties),

@@ -14,7 +14,7 @@ const OK = 0;
 const ERROR = 1;
 
 /** VIRTIO_NET_CTRL_*: classes of commands. */
-const Class = { RX: 0, MAC: 1, VLAN: 2, GUEST_OFFLOADS: 5 } as const;
+const Class = { RX: 0, MAC: 1, VLAN: 2, MQ: 4, GUEST_OFFLOADS: 5 } as const;
 /** VIRTIO_NET_CTRL_RX_NOBCAST, the last of its class. */
 const LAST_RX = 5;
 const MAC_TABLE_SET = 0;
@@ -47,14 +47,17 @@ export function guestOffloads(virtio: Virtio, state: NetState): number {
 export class NetControl {
   readonly #state: NetState;
   readonly #virtio: Virtio;
+  readonly #pairs: number;
   readonly #buffer = new Uint8Array(MOST);
 
   /**
    * @param state the device's own state
    * @param virtio the device
+   * @param pairs how many pairs of queues there are
    */
-  constructor(state: NetState, virtio: Virtio) {
+  constructor(state: NetState, virtio: Virtio, pairs: number) {
     this.#state = state;
+    this.#pairs = pairs;
     this.#virtio = virtio;
   }
 
@@ -80,10 +83,18 @@ export class NetControl {
         return command === MAC_TABLE_SET && areTables(data);
       case Class.VLAN:
         return command <= VLAN_DEL && data.byteLength === 2 && data.getUint16(0, true) < VLANS;
+      case Class.MQ:
+        return command === 0 && data.byteLength === 2 && this.#setPairs(data.getUint16(0, true));
       case Class.GUEST_OFFLOADS:
         return command === 0 && data.byteLength === 8 && this.#setOffloads(data);
     }
     return false;
+  }
+
+  #setPairs(count: number): boolean {
+    if (!this.#virtio.hasFeature(NetFeature.MQ) || count < 1 || count > this.#pairs) return false;
+    this.#state.more_pairs = count - 1;
+    return true;
   }
 
   #setMac(mac: Uint8Array): boolean {

@@ -9,7 +9,7 @@ import { addressOf } from "../../ffi/memory.ts";
 import type { DeviceContext, Timer } from "../device.ts";
 import { MAX_FRAME, type NetPort } from "../net/port.ts";
 import { Chain, MalformedRing } from "./chain.ts";
-import { HEADER_SIZE, NetFeature, type NetState, NUM_BUFFERS, Queue } from "./net_state.ts";
+import { HEADER_SIZE, NetFeature, NUM_BUFFERS, type PairState } from "./net_state.ts";
 import type { VirtQueue } from "./ring.ts";
 import type { Virtio } from "./virtio.ts";
 
@@ -26,11 +26,13 @@ type Outcome = "received" | "no frame" | "no buffers" | "ended";
 
 /** The receiving half of a network device, on the I/O thread. */
 export class NetReceiver {
-  readonly #state: NetState;
+  readonly #state: PairState;
   readonly #virtio: Virtio;
   readonly #port: NetPort;
   readonly #clock: Pick<DeviceContext, "monotonicNs">;
   readonly #timer: Timer;
+  /** The queue's number. */
+  readonly #index: number;
   /** Buffers that are taken for one frame; made as they are needed. */
   readonly #chains: Chain[] = [];
   readonly #into = new IoVector(MAX_PIECES - 1);
@@ -48,12 +50,20 @@ export class NetReceiver {
   #isFull = false;
 
   /**
-   * @param state the device's own state
+   * @param state the pair's state
    * @param virtio the device
    * @param port where frames come from
    * @param context the time, and a timer that is used for this alone
+   * @param index the queue's number
    */
-  constructor(state: NetState, virtio: Virtio, port: NetPort, context: DeviceContext) {
+  constructor(
+    state: PairState,
+    virtio: Virtio,
+    port: NetPort,
+    context: DeviceContext,
+    index: number,
+  ) {
+    this.#index = index;
     this.#state = state;
     this.#virtio = virtio;
     this.#port = port;
@@ -68,7 +78,7 @@ export class NetReceiver {
    * @throws {MalformedRing}
    */
   run(): boolean {
-    const queue = this.#virtio.queues[Queue.RX];
+    const queue = this.#virtio.queues[this.#index];
     const { ring } = queue;
     const { parts } = this.#virtio;
     if (!ring) return true;
@@ -77,9 +87,9 @@ export class NetReceiver {
       this.#wanted = this.#most = 0;
     }
     // Others shall have their turn.
-    for (let left = parts.queueSizes[Queue.RX]; !parts.isParking(); left--) {
+    for (let left = parts.queueSizes[this.#index]; !parts.isParking(); left--) {
       if (left === 0) {
-        parts.doorbells[Queue.RX].ring();
+        parts.doorbells[this.#index].ring();
         return true;
       }
       const outcome = this.#state.link_down ? this.#discard() : this.#receive(ring);

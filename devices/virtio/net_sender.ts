@@ -7,24 +7,28 @@ import { IoVector, MAX_PIECES } from "../../ffi/iovec.ts";
 import { addressOf } from "../../ffi/memory.ts";
 import { MAX_FRAME, type NetPort } from "../net/port.ts";
 import { type Chain, MalformedRing } from "./chain.ts";
-import { HEADER_SIZE, type NetState, Queue } from "./net_state.ts";
+import { HEADER_SIZE, type PairState } from "./net_state.ts";
 import type { Virtio } from "./virtio.ts";
 
 /** The sending half of a network device, on the I/O thread. */
 export class NetSender {
-  readonly #state: NetState;
+  readonly #state: PairState;
   readonly #virtio: Virtio;
   readonly #port: NetPort;
+  /** The queue's number. */
+  readonly #index: number;
   readonly #frame = new IoVector(MAX_PIECES - 1);
   /** What stands in for the rest of a frame that is gone. */
   #zeros: Uint8Array<ArrayBuffer> | undefined;
 
   /**
-   * @param state the device's own state
+   * @param state the pair's state
    * @param virtio the device
    * @param port where frames go
+   * @param index the queue's number
    */
-  constructor(state: NetState, virtio: Virtio, port: NetPort) {
+  constructor(state: PairState, virtio: Virtio, port: NetPort, index: number) {
+    this.#index = index;
     this.#state = state;
     this.#virtio = virtio;
     this.#port = port;
@@ -39,7 +43,7 @@ export class NetSender {
   run(): boolean {
     if (this.#state.tx_abandoned && !this.#finishAbandoned()) return true;
     let isWaiting = false;
-    this.#virtio.queues[Queue.TX].serve((chain) => {
+    this.#virtio.queues[this.#index].serve((chain) => {
       isWaiting = !this.#send(chain);
       return isWaiting ? undefined : 0;
     });

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { bytes, type Struct, struct, u32, u8, type View } from "../../ffi/struct.ts";
+import { bytes, type Struct, struct, u16, u32, u8, type View } from "../../ffi/struct.ts";
 
 const fields = {
   /** Its address, as the driver has set it. */
@@ -22,6 +22,11 @@ const fields = {
   tx_length: u32,
   /** Whether the rest of it is gone: the peer gets zeros, for it counts bytes. */
   tx_abandoned: u8,
+  // In older versions the end of the structure, which is zeros.
+  /** How many pairs of queues the driver uses beside the first. */
+  more_pairs: u8,
+  /** What `rx_hasty` is of the first pair, of the others: a bit for each, that of the second is 1. */
+  more_hasty: u16,
 };
 
 /** See {@linkcode NetState}. */
@@ -29,8 +34,45 @@ export const netState: Struct<typeof fields> = struct("virtio-net", fields);
 /** The state of a network device. */
 export type NetState = View<typeof fields>;
 
-/** Queues by number. */
+/** Queues by number, where there is one pair; those of the others follow the first pair. */
 export const Queue = { RX: 0, TX: 1, CTRL: 2 } as const;
+
+/** What a pair of queues keeps. */
+export type PairState = Pick<
+  NetState,
+  "link_down" | "rx_hasty" | "tx_sent" | "tx_length" | "tx_abandoned"
+>;
+
+/** Of a pair beside the first, which a tap's queue is for: its frames go whole or not at all. */
+export class FurtherPair implements PairState {
+  readonly #state: NetState;
+  readonly #bit: number;
+  tx_sent = 0;
+  tx_length = 0;
+  tx_abandoned = 0;
+
+  /**
+   * @param state the device's
+   * @param pair its number, from 1 on
+   */
+  constructor(state: NetState, pair: number) {
+    this.#state = state;
+    this.#bit = 1 << pair;
+  }
+
+  get link_down(): number {
+    return this.#state.link_down;
+  }
+
+  get rx_hasty(): number {
+    return Number((this.#state.more_hasty & this.#bit) !== 0);
+  }
+
+  set rx_hasty(value: number) {
+    const { more_hasty: all } = this.#state;
+    this.#state.more_hasty = value ? all | this.#bit : all & ~this.#bit;
+  }
+}
 
 /** Feature bits (5.1.3). */
 export const NetFeature = {
@@ -51,6 +93,7 @@ export const NetFeature = {
   CTRL_RX: 18,
   CTRL_VLAN: 19,
   CTRL_RX_EXTRA: 20,
+  MQ: 22,
   CTRL_MAC_ADDR: 23,
 } as const;
 

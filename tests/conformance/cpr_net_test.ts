@@ -125,11 +125,13 @@ for (const packed of ["off", "on"]) {
   });
 }
 
-kvmTest("frames over a tap go on through each mode, and a successor needs no name", async () => {
+/** Frames go on through each mode over a tap with so many queues, of which the guest uses one. */
+async function tapGoesOn(queues: number): Promise<void> {
   await using lab = await Laboratory.open();
-  const ifname = `dnu${Deno.pid % 100_000}`;
+  const ifname = `dn${queues}${Deno.pid % 100_000}`;
   const tapOptions = (netdev: string) => [
-    ...["-netdev", netdev, "-device", "virtio-net-device,netdev=n"],
+    ...["-netdev", `${netdev},queues=${queues}`],
+    ...["-device", `virtio-net-device,netdev=n,mq=${queues > 1 ? "on" : "off"}`],
   ];
   const chain = await Chain.start(lab, {
     guest: "virtio_net",
@@ -160,4 +162,12 @@ kvmTest("frames over a tap go on through each mode, and a successor needs no nam
     end.close();
   }
   await assertGuestUnharmed(chain);
-}, noTap !== undefined);
+}
+
+for (const queues of [1, 2]) {
+  kvmTest(
+    `frames over a tap go on through each mode, and a successor needs no name, queues: ${queues}`,
+    () => tapGoesOn(queues),
+    noTap !== undefined,
+  );
+}

@@ -10,7 +10,7 @@ import { findProgram } from "../../ffi/process.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { connectUnix, socketPair } from "../../ffi/socket.ts";
 import { localAddress } from "../../ffi/socket_address.ts";
-import { openTap, setTapOffload, tapInfo, TapOffload } from "../../ffi/tap.ts";
+import { openTap, setTapOffload, setTapQueue, tapInfo, TapOffload } from "../../ffi/tap.ts";
 import { type HandedFd, Inheritance } from "../../vmm/inheritance.ts";
 import { NetdevSet } from "../../vmm/netdev_set.ts";
 import { patience } from "../patience.ts";
@@ -409,7 +409,8 @@ Deno.test({
     const ifname = `dn${Deno.pid % 100_000}`;
     const set = await stage.set({ type: "tap", id: "t", ifname });
     const { fds } = set.handOver();
-    assert.deepEqual(tapInfo(fds[0].fd), { name: ifname, vnetHeader: true });
+    const info = { name: ifname, vnetHeader: true, multiQueue: false };
+    assert.deepEqual(tapInfo(fds[0].fd), info);
     assert.ok(setTapOffload(fds[0].fd, TapOffload.CSUM | TapOffload.TSO4 | TapOffload.TSO6));
     assert.equal(set.backends.get("t")!.info, `ifname=${ifname},script=no,downscript=no`);
     assert.equal(set.port("t").headerSize, 12);
@@ -430,7 +431,71 @@ Deno.test({
     third.close();
     assert.equal(set.takeBack(), true);
     assert.notEqual(end.port.connection, connection);
-    assert.deepEqual(tapInfo(end.port.fd!), { name: ifname, vnetHeader: true });
+    assert.deepEqual(tapInfo(end.port.fd!), info);
+  },
+});
+
+Deno.test({
+  name: "a tap has as many queues as it is told, and a successor takes all of them",
+  ignore: noTap !== undefined,
+  async fn() {
+    await using stage = new Stage();
+    const set = await stage.set({ type: "tap", id: "t", queues: 3 });
+    const port = openPort(set.port("t"));
+    const queues = [port, ...port.more!];
+    const infos = queues.map(({ fd }) => tapInfo(fd!));
+    const [info] = infos;
+    assert.deepEqual(infos, Array(3).fill({ ...info!, multiQueue: true }));
+    assert.equal(new Set(queues.map(({ fd }) => fd)).size, 3);
+    // In use already; then not, and again.
+    assert.deepEqual(
+      [true, false, false, true].map((isUsed) => setTapQueue(queues[2].fd!, isUsed)),
+      [false, true, false, true],
+    );
+    const { fds } = set.handOver();
+    assert.deepEqual(fds.map(({ name, id }) => [name, id]), [
+      ...[["netdev/data", "t"], ["netdev/queue1", "t"], ["netdev/queue2", "t"]],
+    ]);
+    for (const [count, shown] of [[2, 2], [undefined, 1], [4, 4]]) {
+      using inheritance = inherit(fds, true);
+      await assert.rejects(
+        stage.successor(inheritance, { type: "tap", id: "t", queues: count }),
+        {
+          message: `netdev 't' has 3 queues in the old VMM, not ${shown}: that cannot change` +
+            " while the guest runs",
+        },
+      );
+    }
+    using inheritance = inherit(fds, true);
+    const after = await stage.successor(inheritance, { type: "tap", id: "t", queues: 3 });
+    const further = openPort(after.port("t"));
+    for (const { fd } of [further, ...further.more!]) {
+      assert.equal(tapInfo(fd!)!.name, info!.name);
+    }
+    after.close();
+    // A guest that goes on from a file: all of them are opened by name.
+    set.letGo();
+    assert.deepEqual(queues.map(({ fd }) => fd), [undefined, undefined, undefined]);
+    assert.equal(set.takeBack(), true);
+    assert.deepEqual(queues.map(({ fd }) => tapInfo(fd!)!.name), Array(3).fill(info!.name));
+  },
+});
+
+Deno.test({
+  name: "descriptors of a tap's queues that were given are used, if they are of one interface",
+  ignore: noTap !== undefined,
+  async fn() {
+    await using stage = new Stage();
+    using first = openTap("", true, true);
+    using second = openTap(tapInfo(first.fd)!.name, true, true);
+    using other = openTap("", true, true);
+    const set = await stage.set({ type: "tap", id: "t", fds: [first.fd, second.fd] });
+    const { more } = openPort(set.port("t"));
+    assert.deepEqual(tapInfo(more![0].fd!), tapInfo(first.fd));
+    await assert.rejects(
+      stage.set({ type: "tap", id: "u", fds: [first.fd, other.fd] }),
+      /^Error: netdev 'u': descriptor 1 is '.+', not a queue of '.+'$/,
+    );
   },
 });
 

@@ -7,7 +7,10 @@ Deno.test("`parseNetdev()` reads every kind of backend", () => {
   const cases: [string, unknown][] = [
     ["tap,id=n,ifname=tap0,script=no,downscript=no", { type: "tap", id: "n", ifname: "tap0" }],
     ["tap,id=n,fd=7,cpr=off", { type: "tap", id: "n", fd: 7, cpr: false }],
-    ["tap,id=n,vnet_hdr=off,vhost=off,queues=1", { type: "tap", id: "n", vnetHdr: false }],
+    ["tap,id=n,vnet_hdr=off,vhost=off,queues=4", {
+      ...{ type: "tap", id: "n", vnetHdr: false, queues: 4 },
+    }],
+    ["tap,id=n,fds=3:4", { type: "tap", id: "n", fds: [3, 4] }],
     [
       "stream,id=n,server=on,addr.type=unix,addr.path=/run/a,,b",
       { type: "stream", id: "n", server: true, addr: { type: "unix", path: "/run/a,b" } },
@@ -72,8 +75,15 @@ Deno.test("`parseNetdev()` refuses what makes no sense", () => {
     ],
     ["tap,id=n,vhost=on", "Parameter 'vhost' does not accept value 'on': there is no vhost: off"],
     [
-      "tap,id=n,queues=2",
-      "Parameter 'queues' does not accept value '2': a device has one pair of queues: 1",
+      "tap,id=n,queues=17",
+      "you must specify 1 to 16 queues of a tap, not 17",
+    ],
+    ["tap,id=n,queues=0", "you must specify 1 to 16 queues of a tap, not 0"],
+    ["tap,id=n,fds=3:x", "Parameter 'fds' expects integer"],
+    [
+      "tap,id=n,fds=3:4,queues=2",
+      "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, and vhostfd= are invalid" +
+      " with fds=",
     ],
     ["stream,id=n", "Parameter 'addr' is missing"],
     ["stream,id=n,addr.path=a", "Parameter 'addr.type' is missing"],

@@ -89,6 +89,7 @@ export function machineDevices(config: MachineConfig): DeviceRequest[] {
   checkGenerationId(user, config.machine.acpi);
   return addressCards(
     plugPorts(placePci(placeVirtio([...own, ...user], config.machine), config.machine)),
+    config.netdevs,
   );
 }
 

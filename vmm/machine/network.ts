@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type NetdevConfig, queuesOf } from "../../devices/net/config.ts";
 import type { NetPortDescription } from "../../devices/net/port.ts";
 import type { DeviceRequest } from "../bus/device_set.ts";
 import { findDeviceType } from "../bus/device_set.ts";
@@ -10,14 +11,19 @@ import { findDeviceType } from "../bus/device_set.ts";
 /** QEMU's first address; each further card has the next one. */
 const FIRST_MAC = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 
-/** Gives an address to network cards that have none. */
-export function addressCards(requests: readonly DeviceRequest[]): DeviceRequest[] {
+/** Gives an address to network cards that have none, and queues as their backends have. */
+export function addressCards(
+  requests: readonly DeviceRequest[],
+  netdevs: readonly NetdevConfig[],
+): DeviceRequest[] {
   let cards = 0;
   return requests.map((request) => {
     if (!Object.hasOwn(findDeviceType(request.type).properties, "netdev")) return request;
     const mac = request.properties.mac ?? macOf(cards);
     cards++;
-    return { ...request, properties: { ...request.properties, mac } };
+    const netdev = netdevs.find(({ id }) => id === request.properties.netdev);
+    const pairs = netdev && request.properties.mq === true && { "queue-pairs": queuesOf(netdev) };
+    return { ...request, properties: { ...request.properties, ...pairs, mac } };
   });
 }
 

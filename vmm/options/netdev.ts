@@ -3,7 +3,12 @@
  *
  * @module
  */
-import type { HostForward, NetAddress, NetdevConfig } from "../../devices/net/config.ts";
+import {
+  type HostForward,
+  MAX_TAP_QUEUES,
+  type NetAddress,
+  type NetdevConfig,
+} from "../../devices/net/config.ts";
 import { OptionError } from "./error.ts";
 import { fromJson, type KeyvalObject, parseKeyvalHelp, type RawOptions } from "./grammar.ts";
 import { refuseOthers } from "./lacking.ts";
@@ -27,6 +32,7 @@ const tap = {
   ...common,
   ifname: "string",
   fd: "string",
+  fds: "string",
   script: "string",
   downscript: "string",
   vnet_hdr: "bool",
@@ -128,11 +134,17 @@ function descriptor(name: string, text: string): number {
 }
 
 function buildTap(values: Read<typeof tap>): NetdevConfig {
-  const { ifname, fd, script, downscript, vnet_hdr: vnetHdr, vhost = "off", queues = 1 } = values;
-  if (fd !== undefined && [ifname, script, downscript, vnetHdr].some((one) => one !== undefined)) {
+  const { ifname, fd, fds, script, downscript, vnet_hdr: vnetHdr, vhost = "off", queues } = values;
+  const others = [ifname, script, downscript, vnetHdr, queues];
+  if (fd !== undefined && [fds, ...others].some((one) => one !== undefined)) {
     throw new OptionError(
       "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, fds=, and vhostfds=" +
         " are invalid with fd=",
+    );
+  }
+  if (fds !== undefined && others.some((one) => one !== undefined)) {
+    throw new OptionError(
+      "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, and vhostfd= are invalid with fds=",
     );
   }
   const reason = "no script is run: set the interface up by ip(8), and say no";
@@ -140,15 +152,20 @@ function buildTap(values: Read<typeof tap>): NetdevConfig {
     refuseOthers(name, value, { taken: ["no", ""], reason });
   }
   refuseOthers("vhost", vhost, { taken: ["off", "no", "false"], reason: "there is no vhost: off" });
-  refuseOthers("queues", `${queues}`, {
-    taken: ["1"],
-    reason: "a device has one pair of queues: 1",
-  });
+  const all = fds?.split(":").map((one) => descriptor("fds", one));
+  const count = all?.length ?? queues ?? 1;
+  if (count < 1 || count > MAX_TAP_QUEUES) {
+    throw new OptionError(
+      `you must specify 1 to ${MAX_TAP_QUEUES} queues of a tap, not ${count}`,
+    );
+  }
   return {
     type: "tap",
     ...commonOf(values),
     ifname,
     fd: fd === undefined ? undefined : descriptor("fd", fd),
+    fds: all,
+    queues,
     vnetHdr,
   };
 }
