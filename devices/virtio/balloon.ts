@@ -267,6 +267,7 @@ export const virtioBalloon = defineVirtioDevice({
         virtio.locked(() => {
           if (state.is_held) {
             state.polls_at = 0n;
+            context.timers[0].arm(0n);
             state.is_due = 1;
           } else pollLater();
         });
