@@ -97,9 +97,8 @@ kernel:                                         # from VECTOR_LEAVE, interrupts 
 rest:   pause
         jmp     rest
 
-exits:  mov     edx, NO_PORT
+exits:  mov     edx, NO_PORT                    # a user's debug console may be there: only read
         in      al, dx
-        out     dx, al
         mov     al, 0x20
         out     0x20, al                        # the 8259's EOI
         mov     edi, NO_DEVICE
