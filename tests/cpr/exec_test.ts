@@ -41,7 +41,7 @@ function run(task: string, back: readonly string[]): { output: string; status: E
   }
   const inodes = new Map([["RAM", ram], ["DISK", disk]]);
   for (const [name, { fd }] of inodes) {
-    output = output.replaceAll(`${fileStatus(fd).ino}`, name);
+    output = output.replaceAll(new RegExp(`\\b${fileStatus(fd).ino}\\b`, "g"), name);
   }
   return { output, status: child.wait() };
 }

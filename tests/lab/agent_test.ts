@@ -1,6 +1,8 @@
 /** The lab's agent and its client, here on the host. */
 import assert from "node:assert/strict";
 import { answers, runInside } from "./client.ts";
+import { patience } from "../patience.ts";
+import { freePort } from "../ports.ts";
 import { isAlive } from "../processes.ts";
 import { encodeFrame, encodeObject, Kind, MAX_LENGTH, readFrames } from "./wire.ts";
 
@@ -48,7 +50,7 @@ async function run(
 
 Deno.test("the agent runs a command with its environment, input, both outputs and status", async () => {
   await withAgent(async (port) => {
-    assert.ok(await answers(port, 10_000));
+    assert.ok(await answers(port, patience(60_000)));
     const input = new Blob(["in".repeat(1_000_000)]).stream();
     const { code, stdout, stderr } = await run(port, "pwd; cat; echo $WORD >&2; exit 7", input);
     assert.equal(code, 7);
@@ -97,7 +99,7 @@ Deno.test("answers() is false where nobody listens, or who listens says nothing"
   assert.equal(await answers(port, 50), false);
   (await accepted).close();
   mute.close();
-  assert.equal(await answers(port, 50), false);
+  assert.equal(await answers(freePort(), 50), false);
 });
 
 async function framesOf(...chunks: Uint8Array[]) {

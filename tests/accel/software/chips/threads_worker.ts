@@ -1,6 +1,7 @@
 /** A vCPU's thread that takes interrupts until it has had as many as it was told; see threads_test. */
 import { Chipset } from "../../../../vmm/accel/software/chips/chipset.ts";
 import { VcpuChips } from "../../../../vmm/accel/software/chips/vcpu_chips.ts";
+import { patience } from "../../../patience.ts";
 
 export interface Task {
   readonly buffer: SharedArrayBuffer;
@@ -19,7 +20,7 @@ const scope = globalThis as unknown as {
 };
 
 const VECTOR = 0x50;
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = patience(120_000);
 
 scope.onmessage = ({ data }) => {
   const { buffer, index, vcpus, rounds } = data;
