@@ -108,7 +108,7 @@ export class Origin {
     onArrival?: () => void,
   ): Promise<void> {
     if (this.#exec?.failure) {
-      return cpr.incoming!.takeBack(this.#exec.failure.state, this.#exec.failure.reason);
+      return await cpr.incoming!.takeBack(this.#exec.failure.state, this.#exec.failure.reason);
     }
     if (this.#relay?.failure !== undefined) {
       await (await cpr.migrateIncoming(undefined, true))();

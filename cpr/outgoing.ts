@@ -14,6 +14,7 @@ import { CopyUpdate } from "./modes/copy.ts";
 import { Departure, type Update } from "./modes/departure.ts";
 import { ExecUpdate } from "./modes/exec.ts";
 import { Cancelled, type Migration } from "./migration/migration.ts";
+import { awaitImages } from "./handover/images.ts";
 import { Owner, Ownership } from "./handover/ownership.ts";
 import { checkCprCapabilities, type MigrationMode } from "./migration/parameters.ts";
 import { preflight } from "./modes/preflight.ts";
@@ -96,7 +97,7 @@ export class Outgoing {
       this.#migration.cancelSignal.throwIfAborted();
       if (update.stopsFirst) departure.stop();
     } catch (error) {
-      this.#failed(update, departure, error);
+      await this.#failed(update, departure, error);
       throw error;
     }
     const chosen = update;
@@ -106,7 +107,7 @@ export class Outgoing {
         chosen[Symbol.dispose]();
         placement.restore();
       } catch (error) {
-        this.#failed(chosen, departure, error);
+        await this.#failed(chosen, departure, error);
       }
     };
   }
@@ -122,11 +123,13 @@ export class Outgoing {
     }
   }
 
-  #failed(update: Update | undefined, departure: Departure, error: unknown): void {
+  async #failed(update: Update | undefined, departure: Departure, error: unknown): Promise<void> {
     const ours = update?.takeBack() ?? true;
     update?.[Symbol.dispose]();
     placement.restore();
     if (!ours) return departure.handedOver();
+    const lack = await awaitImages(this.#vm, error);
+    if (lack) return this.#migration.fail(lack, () => departure.standStill());
     const resume = () => departure.resume();
     if (error instanceof Cancelled) this.#migration.cancelled(resume);
     else this.#migration.fail(error, resume);
@@ -138,16 +141,18 @@ export class Outgoing {
       return "The guest has moved to another VMM and runs there; it cannot run here again";
     }
     const { runState, pidfile, blocks, netdevs } = this.#vm;
+    if (runState === "finish-migrate") return "Migration is not finalized yet";
     if (runState === "postmigrate" && pidfile && !pidfile.hold()) {
       return "Another VMM has the pidfile of this one, and perhaps its guest: end it first";
     }
-    if (runState === "postmigrate" && !blocks.hold("all")) {
+    const lack = blocks.whyNotHeld();
+    if (runState === "postmigrate" && lack !== undefined) {
       return "Another process has a disk image of this VMM's, and perhaps its guest: end it first";
     }
     if (runState === "postmigrate" && !netdevs.takeBack()) {
       return "Another process has a network backend of this VMM's, and perhaps its guest: end it first";
     }
-    return runState === "finish-migrate" ? "Migration is not finalized yet" : undefined;
+    return lack;
   }
 
   #checkState(): void {

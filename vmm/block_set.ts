@@ -13,7 +13,7 @@ import type {
   Qcow2NodeConfig,
 } from "../devices/block/config.ts";
 import type { AttachedDisk } from "../devices/block/disk.ts";
-import type { BlockNode, ImageLocks } from "../devices/block/node.ts";
+import { type BlockNode, type ImageLocks, LockedImage } from "../devices/block/node.ts";
 import { locksOf, openNode } from "../devices/block/open_node.ts";
 import { diskPermissions, noPermissions, Permission } from "../devices/block/permissions.ts";
 import { Qcow2Node, tablesRequirement } from "../devices/block/qcow2/node.ts";
@@ -76,6 +76,11 @@ export class BlockSet implements Keeper {
   readonly #attached = new Map<string, { readonly user: DiskUser; readonly disk: AttachedDisk }>();
   /** Locks that are a predecessor's, until the guest is here. */
   readonly #waiting = new Set<ImageLocks>();
+  /** What was taken from a predecessor that may want it back. */
+  #claimed: readonly ImageLocks[] = [];
+  #arrived: readonly Qcow2Node[] = [];
+  /** Nodes whose images were let go of. */
+  readonly #left = new Set<BlockNode>();
   /** Their limits. */
   readonly throttles: ThrottleSet = new ThrottleSet();
   readonly #unused = new DiskStatistics(new SharedArrayBuffer(STATISTICS_SIZE));
@@ -283,10 +288,21 @@ export class BlockSet implements Keeper {
    * @throws {Error} in QEMU's words if another process has one
    */
   claim(): void {
+    this.#claimed = [...this.#waiting];
+    this.#arrived = this.#images.filter(({ away }) => away);
     for (const locks of this.#waiting) locks.hold();
     this.#waiting.clear();
     for (const node of this.#nodes.values()) locksOf(node)?.measure();
     for (const image of this.#images) image.arrive();
+  }
+
+  /** The guest has not come after all: what was claimed, or was to be, is the predecessor's again. */
+  unclaim(): void {
+    for (const image of this.#arrived) image.abandon();
+    for (const locks of this.#claimed) {
+      locks.letGo();
+      this.#waiting.add(locks);
+    }
   }
 
   arrive(): () => void {
@@ -311,27 +327,39 @@ export class BlockSet implements Keeper {
    */
   letGo(which: Images): void {
     const nodes = this.#parts(which);
+    for (const node of nodes) this.#left.add(node);
     for (const node of nodes.toReversed()) if (node instanceof Qcow2Node) node.letGo();
     for (const node of nodes) locksOf(node)?.letGo();
   }
 
-  /** Takes the images again. @returns false, having none, if another process has one */
-  hold(which: Images): boolean {
-    const nodes = this.#parts(which);
+  /**
+   * Takes the images again that were let go of.
+   *
+   * @returns why that cannot be, with none of them taken; undefined if all are this VMM's
+   */
+  whyNotHeld(): string | undefined {
+    const left = [...this.#left];
+    const images = left.filter((node) => node instanceof Qcow2Node);
+    const away = images.filter((image) => image.away);
+    let at = left[0];
     try {
-      for (const node of nodes) {
-        locksOf(node)?.hold();
-        locksOf(node)?.measure();
+      for (at of left) {
+        locksOf(at)?.hold();
+        locksOf(at)?.measure();
       }
-      for (const node of nodes) {
-        if (!(node instanceof Qcow2Node)) continue;
-        node.arrive();
-        node.takeOver();
+      for (const image of images) {
+        at = image;
+        image.arrive();
+        image.takeOver();
       }
-      return true;
-    } catch {
-      for (const node of nodes) locksOf(node)?.letGo();
-      return false;
+      this.#left.clear();
+    } catch (error) {
+      for (const image of away) image.abandon();
+      for (const node of left) locksOf(node)?.letGo();
+      const reason = (error as Error).message;
+      return error instanceof LockedImage
+        ? `Another process has the disk image '${at.filename}': end it, then 'cont'`
+        : `Cannot go on with the disk image '${at.filename}': ${reason}`;
     }
   }
 
@@ -415,7 +443,10 @@ export class BlockSet implements Keeper {
   }
 
   #close(name: string): void {
-    this.#nodes.get(name)?.close();
+    const node = this.#nodes.get(name);
+    if (!node) return;
+    node.close();
+    this.#left.delete(node);
     this.#nodes.delete(name);
   }
 }

@@ -20,6 +20,7 @@ import type { Migration } from "../migration/migration.ts";
 import type { Step } from "../migration/timeline.ts";
 import { readVm } from "../state/vm_state.ts";
 import { bufferSource } from "../stream/stream.ts";
+import { awaitImages } from "./images.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { nameOf } from "./receive.ts";
 import type { Received } from "./received.ts";
@@ -143,20 +144,23 @@ export class Incoming {
   }
 
   /**
-   * Takes back the guest that a successor could not take: state and RAM are as it left them.
+   * Takes back the guest that a successor could not take: state and RAM are as it left them. Without its
+   * images it stands still until `cont` finds them.
    *
    * @param bytes the saved state
    * @param reason why the successor could not
    * @throws {StateError} if this VMM cannot take it either
    */
-  takeBack(bytes: Uint8Array<ArrayBuffer>, reason: string): void {
-    const state = readVm(this.#vm.machine, bufferSource(bytes), { keepers: this.#vm.keepers });
-    this.#vm.blocks.claim();
-    state.apply(state.sameBoot && !this.#vm.config.machine.xPauseClock);
-    this.#vm.setRunState("paused");
-    if (state.wasRunning) this.#vm.resume();
-    this.#vm.arrived(state.takeOver);
-    this.#migration.failedBefore(reason);
+  async takeBack(bytes: Uint8Array<ArrayBuffer>, reason: string): Promise<void> {
+    const vm = this.#vm;
+    const state = readVm(vm.machine, bufferSource(bytes), { keepers: vm.keepers });
+    vm.blocks.letGo("not kept");
+    const lack = await awaitImages(vm, reason);
+    state.apply(state.sameBoot && !vm.config.machine.xPauseClock);
+    vm.setRunState("paused");
+    if (state.wasRunning && !lack) vm.resume();
+    vm.arrived(state.takeOver);
+    this.#migration.failedBefore(lack?.message ?? reason);
   }
 
   async #open(address: MigrationAddress | undefined): Promise<IncomingEnd> {

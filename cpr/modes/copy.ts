@@ -68,7 +68,7 @@ export class CopyUpdate implements Update {
   /** Nobody else runs a guest that was copied, unless it has the images, or the network. */
   takeBack(): boolean {
     const { blocks, netdevs } = this.#departure.vm;
-    return blocks.hold("all") && netdevs.takeBack();
+    return blocks.whyNotHeld() === undefined && netdevs.takeBack();
   }
 
   /** Closes the channel. */

@@ -23,7 +23,7 @@ export interface Update extends Disposable {
   prepare(): Promise<void>;
   /** Everything else, with the pause at its end. */
   run(): Promise<void>;
-  /** After a failure: whether the guest is still, or again, this VMM's to run. */
+  /** After a failure: whether the guest is still, or again, this VMM's; it may lack its images. */
   takeBack(): boolean;
 }
 
@@ -119,11 +119,23 @@ export class Departure {
 
   /** Lets the guest go on here, if it ran when it was stopped. */
   resume(): void {
+    this.#stay(() => this.vm.resume());
+  }
+
+  /** The guest stays here, but lacks an image: it stands still until `cont` finds that there. */
+  standStill(): void {
+    this.#stay(() => {
+      if (!this.vm.config.machine.xPauseClock) this.vm.machine.hardware.freezeClock();
+      this.vm.setRunState("paused");
+    });
+  }
+
+  #stay(goOn: () => void): void {
     const { vm, guest } = this;
     vm.chardevs.hold("nothing");
     vm.netdevs.hold(false);
     if (vm.runState !== "finish-migrate") return;
-    if (guest.wasRunning) vm.resume();
+    if (guest.wasRunning) goOn();
     else vm.setRunState(this.#stateBefore);
   }
 }

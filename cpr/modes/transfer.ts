@@ -175,11 +175,10 @@ export class TransferUpdate implements Update {
     };
   }
 
-  /** The swap back decides, unless the guest has never left; and who has the images by now. */
+  /** The swap back decides, unless the guest has never left. */
   takeBack(): boolean {
-    const { ownership, vm } = this.#departure;
-    const isOurs = ownership.owner === Owner.OLD || ownership.swap(Owner.HANDED_OVER, Owner.OLD);
-    return isOurs && vm.blocks.hold("not kept");
+    const { ownership } = this.#departure;
+    return ownership.owner === Owner.OLD || ownership.swap(Owner.HANDED_OVER, Owner.OLD);
   }
 
   /** Closes both channels. */

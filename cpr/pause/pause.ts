@@ -88,6 +88,14 @@ export function checkUndecided(threads: readonly MachineThread[]): void {
   }
 }
 
+/** Who takes what the old VMM has let go of. */
+interface Claimant {
+  /** Takes it. @throws {Error} if it is not there to be taken */
+  claim(): void;
+  /** Lets go of what it has claimed, and waits for it again. */
+  unclaim(): void;
+}
+
 /** What the new VMM's half works with. */
 export interface Entering {
   readonly ownership: Ownership;
@@ -100,7 +108,7 @@ export interface Entering {
   /** Whether the state is a copy, from which another guest might go on as well. */
   readonly isCopy: boolean;
   /** Those who take what the old VMM has let go of; in a rehearsal it has not. */
-  readonly claimants: readonly { claim(): void }[];
+  readonly claimants: readonly Claimant[];
   /** Whether a guest that ran shall run. */
   readonly mayRun: boolean;
   /** Whether the vCPUs' threads shall wake up with the state's arrival: each has a processor. */
@@ -114,19 +122,19 @@ export interface Entering {
  * @throws {Error} if the state is not taken; then the guest is not this VMM's to run
  */
 export function enter(entering: Entering): { readonly state: ReadVm; readonly runs: boolean } {
-  const { ownership, channel, machine, reading } = entering;
-  const { timeline } = ownership;
+  const { ownership: { timeline }, channel, machine, reading } = entering;
   channel.awaitData();
   if (entering.wakesEarly) machine.makeReady();
   timeline.stamp("received");
   const state = readVm(machine, channel.source, reading, channel.ahead);
   timeline.stamp("checked");
-  for (const claimant of entering.claimants) claimant.claim();
-  state.apply(entering.tscGoesOn && state.sameBoot);
-  if (entering.isCopy) machine.startGeneration();
-  timeline.stamp("loaded");
-  if (!ownership.swap(Owner.HANDED_OVER, Owner.NEW)) {
-    throw new Error("The old VMM has taken the guest back");
+  try {
+    for (const claimant of entering.claimants) claimant.claim();
+    take(entering, state);
+  } catch (error) {
+    // The old VMM needs it as soon as it hears of this.
+    for (const claimant of entering.claimants) claimant.unclaim();
+    throw error;
   }
   timeline.stamp("taken");
   const runs = state.wasRunning && entering.mayRun && !machine.isAsleep;
@@ -135,4 +143,14 @@ export function enter(entering: Entering): { readonly state: ReadVm; readonly ru
   if (runs) machine.resume();
   timeline.stamp("resumed");
   return { state, runs };
+}
+
+/** Loads the state, and makes the guest this VMM's. @throws {Error} if it is not */
+function take({ ownership, machine, isCopy, tscGoesOn }: Entering, state: ReadVm): void {
+  state.apply(tscGoesOn && state.sameBoot);
+  if (isCopy) machine.startGeneration();
+  ownership.timeline.stamp("loaded");
+  if (!ownership.swap(Owner.HANDED_OVER, Owner.NEW)) {
+    throw new Error("The old VMM has taken the guest back");
+  }
 }

@@ -66,9 +66,12 @@ export interface ImageLocks {
   measure(): void;
   /** Leaves them to others. */
   letGo(): void;
-  /** Takes them. @throws {Error} in QEMU's words if others have them */
+  /** Takes them. @throws {LockedImage} in QEMU's words if others have them */
   hold(): void;
 }
+
+/** Another process has an image. */
+export class LockedImage extends Error {}
 
 /** What a successor is told of a file that it is handed. */
 export interface KeptAs {
@@ -211,7 +214,9 @@ export class FileNode extends BaseNode implements ImageLocks {
     try {
       const reason = changeLocks(this.#file.fd, this.#locked, after);
       if (reason !== undefined) {
-        throw new Error(`${reason}\nIs another process using the image [${this.filename}]?`);
+        throw new LockedImage(
+          `${reason}\nIs another process using the image [${this.filename}]?`,
+        );
       }
       this.#locked = after;
     } catch (error) {

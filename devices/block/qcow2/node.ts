@@ -44,7 +44,6 @@ export class Qcow2Node extends BaseNode {
   readonly #image: Qcow2Image;
   /** Who writes to the image, if it is this VMM. */
   readonly #owner = Math.floor(Math.random() * (Number.MAX_SAFE_INTEGER - 1)) + 1;
-  /** The image is another program's meanwhile, which finds all of it in its file. */
   #away: boolean;
 
   /**
@@ -129,7 +128,12 @@ export class Qcow2Node extends BaseNode {
   arrive(): void {
     if (this.#away) {
       this.#away = false;
-      this.#load(readFormat(this.child));
+      try {
+        this.#load(readFormat(this.child));
+      } catch (error) {
+        this.#away = true;
+        throw error;
+      }
     }
     this.measure();
   }
@@ -139,10 +143,21 @@ export class Qcow2Node extends BaseNode {
     if (!this.readOnly) this.#image.layer.metadata.fields[Field.OWNER] = this.#owner;
   }
 
+  /** Whether the image is another program's, which finds all of it in its file. */
+  get away(): boolean {
+    return this.#away;
+  }
+
   /** Writes all that is newer than the file, which another program reads next. @throws {Error} */
   letGo(): void {
     if (this.#away) return;
     this.#settle();
+    this.#away = true;
+  }
+
+  /** Lets go of it whatever happens: the guest has not written to it since {@linkcode arrive}. */
+  abandon(): void {
+    this.#settleOrSay();
     this.#away = true;
   }
 
@@ -209,14 +224,18 @@ export class Qcow2Node extends BaseNode {
   protected lock(): void {}
 
   close(): void {
+    this.#settleOrSay();
+    this.#stopUsing();
+    this.#region.close();
+    this.#memfd.close();
+  }
+
+  #settleOrSay(): void {
     try {
       if (!this.#away) this.#settle();
     } catch (error) {
       console.error(`Block node '${this.config.nodeName}': ${(error as Error).message}`);
     }
-    this.#stopUsing();
-    this.#region.close();
-    this.#memfd.close();
   }
 
   #settle(): void {

@@ -191,7 +191,7 @@ Deno.test("who lets go of an image has written it, and reads it again when it is
       assert.equal(image.read(0, 1)[0], 1);
       assert.equal(image.write(MIB, new Uint8Array(64 << 10).fill(2)), 0);
     }
-    assert.ok(old.hold("all"));
+    assert.equal(old.whyNotHeld(), undefined);
     assert.deepEqual([0, MIB].map((at) => bench.byteAt(old, at)), [1, 2]);
     bench.fill(old, 2 * MIB, 3);
     old.close();
