@@ -18,6 +18,8 @@ const SYS_IO_URING_ENTER = 426;
 const GETEVENTS = 1;
 /** One mapping has both rings; since Linux 5.4. */
 const FEAT_SINGLE_MMAP = 1;
+/** Milliseconds between two looks for results where the kernel does not let them be waited for. */
+const LOOK_MS = 1;
 const OFF_SQ_RING = 0;
 const OFF_SQES = 0x1000_0000;
 
@@ -117,6 +119,8 @@ export class IoUring implements Disposable {
   readonly #cqTail: number;
   /** Requests of the batch. */
   #count = 0;
+  /** Nobody wakes who waits on it. */
+  readonly #pause = new Int32Array(new SharedArrayBuffer(4));
   /** What became of each. */
   readonly #results: Int32Array<ArrayBuffer>;
 
@@ -168,11 +172,16 @@ export class IoUring implements Disposable {
     return this.#add(Operation.WRITEV, fd, vector, offset);
   }
 
-  /** Makes all requests of the batch, and waits for them; the next batch begins. */
+  /**
+   * Makes all requests of the batch, and waits for them; the next batch begins.
+   *
+   * @throws {OsError} if the kernel does not let them be waited for; none is under way any more
+   */
   finish(): void {
     let left = this.#count;
     this.#count = 0;
     let underWay = 0;
+    let failure: OsError | undefined;
     while (left + underWay > 0) {
       const taken = libc.io_uring_enter(
         SYS_IO_URING_ENTER,
@@ -183,12 +192,15 @@ export class IoUring implements Disposable {
         underWay += taken;
       } else if (errno() !== Errno.EINTR) {
         // Only new requests can be too many for the kernel now: they are taken back.
-        if (left === 0) throw new OsError("io_uring_enter", errno());
+        if (left === 0) failure ??= new OsError("io_uring_enter", errno());
         Atomics.sub(this.#words, this.#sqTail, left);
         left = 0;
       }
       underWay -= this.#reap();
+      // They are made all the same, in memory that is the caller's again afterwards.
+      if (failure && underWay > 0) Atomics.wait(this.#pause, 0, 0, LOOK_MS);
     }
+    if (failure) throw failure;
   }
 
   /**
