@@ -5,8 +5,8 @@
  * @module
  */
 import { monotonicNow } from "../../ffi/event.ts";
-import { prefault } from "../../vmm/machine/guest_memory.ts";
 import { CLOSE_LATER_MS } from "../../vmm/machine/old_vm.ts";
+import { prefault, prefaultGuest } from "../../vmm/machine/prefault.ts";
 import { placement, vcpuThreads } from "../../vmm/threads/placement.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import type { Channel } from "../channel/channel.ts";
@@ -20,7 +20,7 @@ import { readSections } from "../stream/stream.ts";
 import { Answer, answerDone, refuse } from "./answer.ts";
 import type { Ownership } from "./ownership.ts";
 
-/** Milliseconds for which RAM is mapped before the guest comes. */
+/** Milliseconds for which RAM is mapped, here and in the accelerator, before the guest comes. */
 const PREFAULT_LIMIT_MS = 500;
 
 /** Takes the guest of one incoming migration. */
@@ -55,6 +55,8 @@ export class Taking {
     prefault(machine.memory.ram, PREFAULT_LIMIT_MS);
     this.#rehearsal ??= new EnteringRehearsal(this.#vm);
     this.#rehearsal.begin();
+    // The rehearsal takes a memory slot away.
+    prefaultGuest(machine.memory, machine.hardware.vm, PREFAULT_LIMIT_MS);
     this.#ownership.timeline.stamp("rehearsed");
   }
 

@@ -70,6 +70,7 @@ export const KVM = {
   GET_TSC_KHZ: io(0xa3),
   KVMCLOCK_CTRL: io(0xad),
   GET_XSAVE2: ior(0xcf, 4096),
+  PRE_FAULT_MEMORY: iowr(0xd5, 64),
   SET_DEVICE_ATTR: iow(0xe1, 24),
   GET_DEVICE_ATTR: iow(0xe2, 24),
   HAS_DEVICE_ATTR: iow(0xe3, 24),
@@ -83,6 +84,7 @@ export const Capability = {
   SET_GUEST_DEBUG2: 195,
   XSAVE2: 208,
   X86_TRIPLE_FAULT_EVENT: 218,
+  PRE_FAULT_MEMORY: 236,
 } as const;
 
 /** KVM_GUESTDBG_* bits (linux/kvm.h, asm/kvm.h). */

@@ -333,6 +333,14 @@ export const kvmIrqfd = struct("kvm_irqfd", {
   pad: bytes(16),
 });
 
+/** struct kvm_pre_fault_memory */
+export const kvmPreFaultMemory = struct("kvm_pre_fault_memory", {
+  gpa: u64,
+  size: u64,
+  flags: u64,
+  padding: bytes(40),
+});
+
 /** struct kvm_ioeventfd */
 export const kvmIoeventfd = struct("kvm_ioeventfd", {
   datamatch: u64,

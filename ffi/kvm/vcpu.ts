@@ -11,7 +11,7 @@ import { ioctlBuffer, ioctlValue, KVM } from "./ioctl.ts";
 import { IoctlProgram, type PreparedIoctl } from "./ioctl_program.ts";
 import { withPendingKick } from "../process.ts";
 import { RunPage, RunResult } from "./run.ts";
-import { kvmDeviceAttr } from "./structs.ts";
+import { kvmDeviceAttr, kvmPreFaultMemory } from "./structs.ts";
 import { type CpuidEntry, encodeCpuid } from "./cpuid.ts";
 
 /** A constant, so that the compiler can call it directly from the vCPU loop. */
@@ -125,6 +125,19 @@ export class KvmVcpu implements Disposable {
         ioctlValue(this.fd.fd, KVM.SET_SIGNAL_MASK);
       }
     });
+  }
+
+  /**
+   * Fills the page tables that map guest memory (KVM_PRE_FAULT_MEMORY, Documentation/virt/kvm/api.rst).
+   * The vCPU is parked and runnable.
+   *
+   * @param gpa guest physical address, a multiple of 4096
+   * @param size bytes, a multiple of 4096
+   */
+  prefault(gpa: number, size: number): void {
+    const { bytes, view } = kvmPreFaultMemory.alloc({ gpa: BigInt(gpa), size: BigInt(size) });
+    // What is left is written back: it may come in parts.
+    while (view.size > 0n) ioctlBuffer(this.fd.fd, KVM.PRE_FAULT_MEMORY, bytes);
   }
 
   /** Guest physical address behind a virtual one, or undefined where nothing is mapped. */

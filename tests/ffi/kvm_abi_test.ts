@@ -31,6 +31,7 @@ const sizes: Record<string, number> = {
   kvm_xsave: 4096,
   kvm_device_attr: 24,
   kvm_irqfd: 32,
+  kvm_pre_fault_memory: 64,
   kvm_ioeventfd: 64,
   // The Intel SDM's layouts.
   lapic_registers: 1024,

@@ -1,15 +1,10 @@
 import assert from "node:assert/strict";
-import { dataRanges, fileStatus, isOpen, O, openFile, readAt, writeAll } from "../../ffi/fd.ts";
+import { fileStatus, isOpen, O, openFile, writeAll } from "../../ffi/fd.ts";
 import { makeMemfd, mapShared, MemoryLost, resizeFile, Seal, sealsOf } from "../../ffi/memory.ts";
 import { newlyOpen, openFiles } from "../processes.ts";
 import { HIGH_RAM_START, LOW_RAM_LIMIT } from "../../vmm/machine/microvm.ts";
 import type { MemoryBackendConfig } from "../../vmm/config.ts";
-import {
-  GuestMemory,
-  type MemoryBackend,
-  openBackend,
-  prefault,
-} from "../../vmm/machine/guest_memory.ts";
+import { GuestMemory, type MemoryBackend, openBackend } from "../../vmm/machine/guest_memory.ts";
 
 const SIZE = 1 << 20;
 const word = Uint8Array.of(1, 2, 3, 4);
@@ -334,48 +329,5 @@ Deno.test("`addRom()` adds a region that the guest can only read", () => {
       assert.deepEqual(rom.mapping.read(0xfff0, 4), word);
       assert.deepEqual(memory.regions.map(({ readonly }) => readonly), [false, true]);
     });
-  });
-});
-
-/** Which pages of a mapping are in this process's page tables (proc(5), /proc/PID/pagemap). */
-function mappedPages(address: number, count: number): number[] {
-  using pagemap = openFile("/proc/self/pagemap", O.RDONLY);
-  const entries = new BigUint64Array(count);
-  readAt(pagemap.fd, new Uint8Array(entries.buffer), address / 4096 * 8);
-  return [...entries.keys()].filter((page) => entries[page] >> 63n === 1n);
-}
-
-Deno.test("prefault() maps the pages that memory has, and makes no new ones", () => {
-  withBackend({}, (backend) => {
-    const fd = backend.fd!.fd;
-    using elsewhere = mapShared(fd, SIZE);
-    for (const page of [3, 4, 100]) elsewhere.write(page * 4096, word);
-    const pages = () => mappedPages(backend.mapping.address, SIZE / 4096);
-    const has = () => [...dataRanges(fd, 0, SIZE)];
-    const before = has();
-    assert.deepEqual(pages(), []);
-    prefault(backend, 60_000);
-    assert.deepEqual(pages(), [3, 4, 100]);
-    assert.deepEqual(has(), before);
-  });
-});
-
-Deno.test("prefault() leaves memory alone that cannot say what it has, and ends in time", async () => {
-  withBackend({ qomType: "memory-backend-ram", share: false }, (backend) => {
-    prefault(backend, 60_000);
-    assert.deepEqual(mappedPages(backend.mapping.address, SIZE / 4096), []);
-  });
-  await withFolder((folder) =>
-    withBackend({ qomType: "memory-backend-file", memPath: `${folder}/ram` }, (backend) => {
-      prefault(backend, 60_000);
-      assert.deepEqual([...dataRanges(backend.fd!.fd, 0, SIZE)], []);
-    })
-  );
-  const size = 64 << 20;
-  withBackend({ size }, (backend) => {
-    using elsewhere = mapShared(backend.fd!.fd, size);
-    for (let page = 0; page < size; page += 4096) elsewhere.write(page, word);
-    prefault(backend, -1);
-    assert.equal(mappedPages(backend.mapping.address, size / 4096).length, 16 << 20 >> 12);
   });
 });

@@ -141,6 +141,15 @@ export interface AcceleratorVm extends Disposable {
   setMemory(slot: MemorySlot): void;
   /** Takes a memory slot away. */
   removeMemory(slot: MemorySlot): void;
+  /**
+   * Fills the accelerator's page tables for memory that the guest has been shown; all vCPUs are parked.
+   *
+   * @param gpa guest physical address, a multiple of 4096
+   * @param size bytes, a multiple of 4096
+   * @returns whether the accelerator offers that
+   * @throws {OsError}
+   */
+  prefault(gpa: number, size: number): boolean;
   /** Where there is no need of the vCPU's thread for it, lets a doorbell be rung without. */
   connectDoorbell(doorbell: DoorbellAddress): void;
   /** Reads a part of the state. @throws {OsError} */

@@ -8,7 +8,6 @@
  */
 import { OsError } from "../../ffi/errno.ts";
 import {
-  dataRanges,
   fileStatus,
   findNamed,
   O,
@@ -270,29 +269,6 @@ function mapMemory(
   } catch (error) {
     mapping.close();
     throw error;
-  }
-}
-
-/** How much is mapped between looks at the clock. */
-const PREFAULT_STEP = 16 << 20;
-
-/**
- * Maps the pages now that a backend's memory already has: a guest that comes from another process
- * would wait for each of them when it first uses it.
- *
- * @param limitMs how long that may take at most; what is left comes when it is used
- */
-export function prefault({ config, fd, mapping }: MemoryBackend, limitMs: number): void {
-  const isPaged = config.qomType !== "memory-backend-file" && !config.hugetlb;
-  // Others cannot say which pages they have; new ones shall not be allocated.
-  if (!fd || !config.share || !isPaged) return;
-  const end = performance.now() + limitMs;
-  const { offset = 0, size } = config;
-  for (const [from, to] of dataRanges(fd.fd, offset, offset + size)) {
-    for (let at = from; at < to; at += PREFAULT_STEP) {
-      mapping.populate(at - offset, Math.min(PREFAULT_STEP, to - at));
-      if (performance.now() > end) return;
-    }
   }
 }
 

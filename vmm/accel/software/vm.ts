@@ -97,6 +97,11 @@ export class SoftwareVm implements AcceleratorVm {
     this.#machine.slots.set(slot, undefined);
   }
 
+  /** Its page tables are the guest's own. */
+  prefault(): boolean {
+    return false;
+  }
+
   /** Who serves an access is the vCPU's thread in any case. */
   connectDoorbell(): void {}
 
