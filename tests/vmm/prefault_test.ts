@@ -1,5 +1,6 @@
 /** What is mapped of a guest's memory before the guest comes. */
 import assert from "node:assert/strict";
+import { Errno, OsError } from "../../ffi/errno.ts";
 import { dataRanges, O, openFile, readAt } from "../../ffi/fd.ts";
 import { mapShared } from "../../ffi/memory.ts";
 import type { AcceleratorVm } from "../../vmm/accel/accelerator.ts";
@@ -105,6 +106,20 @@ Deno.test("prefaultGuest() maps what memory has at the guest's addresses, below 
       [LOW_RAM_LIMIT - 4096, 4096],
       [HIGH_RAM_START, 4096],
     ]);
+  });
+});
+
+Deno.test("prefaultGuest() leaves the rest when a page cannot be mapped", () => {
+  withBackend({}, (backend) => {
+    using elsewhere = mapShared(backend.fd!.fd, SIZE);
+    for (const page of [3, 5]) elsewhere.write(page * 4096, word);
+    let calls = 0;
+    const prefault = () => {
+      calls++;
+      throw new OsError("KVM_PRE_FAULT_MEMORY", Errno.EAGAIN);
+    };
+    prefaultGuest(new GuestMemory(backend), { prefault } as unknown as AcceleratorVm, 60_000);
+    assert.equal(calls, 1);
   });
 });
 

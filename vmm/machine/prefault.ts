@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { OsError } from "../../ffi/errno.ts";
 import { dataRanges } from "../../ffi/fd.ts";
 import type { AcceleratorVm } from "../accel/accelerator.ts";
 import type { GuestMemory, MemoryBackend } from "./guest_memory.ts";
@@ -30,9 +31,17 @@ export function prefault(backend: MemoryBackend, limitMs: number): void {
  *
  * @param vm whose vCPUs are parked
  * @param limitMs how long that may take at most; what is left comes when it is used
- * @throws {OsError} if the accelerator refuses
  */
 export function prefaultGuest(memory: GuestMemory, vm: AcceleratorVm, limitMs: number): void {
+  try {
+    mapPresent(memory, vm, limitMs);
+  } catch (error) {
+    // What cannot be mapped now need not be: the guest may never use it.
+    if (!(error instanceof OsError)) throw error;
+  }
+}
+
+function mapPresent(memory: GuestMemory, vm: AcceleratorVm, limitMs: number): void {
   const end = performance.now() + limitMs;
   const regions = memory.regions.filter(({ mapping }) => mapping === memory.ram.mapping);
   for (const [from, to] of presentSteps(memory.ram)) {
