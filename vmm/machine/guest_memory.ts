@@ -8,6 +8,7 @@
  */
 import { OsError } from "../../ffi/errno.ts";
 import {
+  dataRanges,
   fileStatus,
   findNamed,
   O,
