@@ -89,7 +89,11 @@ export function kill(pid: number): void {
 /** Ends a process and all that it has started, and what these have. */
 export function killTree(pid: number): void {
   const tree = [pid];
-  // Whoever has lost its parent is not found any more: all are found before the first is ended.
-  for (const parent of tree) tree.push(...childrenOf(parent));
+  // Whoever has lost its parent is not found any more: all are found before the first is ended. Who is
+  // stopped starts nothing more.
+  for (const parent of tree) {
+    ifThere(() => Deno.kill(parent, "SIGSTOP"));
+    tree.push(...childrenOf(parent));
+  }
   tree.forEach(kill);
 }
