@@ -81,6 +81,11 @@ export function newlyOpen(before: readonly string[]): string[] {
   return beyond(openFiles(Deno.pid), before).filter((file) => !/^anon_inode:\[event/.test(file));
 }
 
+/** Whether a process has been stopped by a signal: proc(5). */
+export function isStopped(pid: number): boolean {
+  return /^State:\s+T/m.test(procFile(pid, "status") ?? "");
+}
+
 /** Ends a process, if it is there. */
 export function kill(pid: number): void {
   ifThere(() => Deno.kill(pid, "SIGKILL"));

@@ -209,6 +209,7 @@ const infos: Record<string, RegExp | undefined> = {
   "mtree -f": /^FlatView #0$/m,
   name: undefined,
   network: undefined,
+  pci: undefined,
   pic: /^pic0: irr=[0-9a-f]{2}/m,
   qtree: /^bus: main-system-bus$/m,
   ramblock: /^ +microvm\.ram +4 KiB/m,
@@ -219,15 +220,22 @@ const infos: Record<string, RegExp | undefined> = {
   version: /^11\.1\.3/m,
 };
 
+/** Those that tell of a device, without it. */
+const lacking: Record<string, string> = {
+  balloon: "No balloon device has been activated",
+  "vm-generation-id": "VM Generation ID device not found",
+};
+
 kvmTest("every info sub-command works on a VM that runs", async () => {
   await using bench = await Bench.open();
   const { qmp } = bench;
   const help = await qmp.hmp("help info");
   const known = [...help.matchAll(/^info ([\w-]+)/gm)].map(([, name]) => name);
   const expected = Object.keys(infos).filter((name) => !name.includes(" "));
-  assert.deepEqual(known.toSorted(), [...expected, "vm-generation-id"].toSorted());
-  const none = await qmp.hmp("info vm-generation-id");
-  assert.equal(none.replaceAll("\r", ""), "Error: VM Generation ID device not found\n");
+  assert.deepEqual(known.toSorted(), [...expected, ...Object.keys(lacking)].toSorted());
+  for (const [name, error] of Object.entries(lacking)) {
+    assert.equal((await qmp.hmp(`info ${name}`)).replaceAll("\r", ""), `Error: ${error}\n`);
+  }
   for (const [name, pattern] of Object.entries(infos)) {
     const text = await qmp.hmp(`info ${name}`);
     assert.doesNotMatch(text, /^Error:|^unknown command/m);

@@ -112,7 +112,7 @@ Deno.test("parseCommandLine() fails with one line that names the option", () => 
       "-object nope",
       "-object nope: Parameter 'qom-type' does not accept value 'nope': there are iothread," +
       " memory-backend-file, memory-backend-memfd, memory-backend-ram, memory-backend-shm," +
-      " rng-builtin, rng-random",
+      " rng-builtin, rng-random, throttle-group",
     ],
     [
       "-object memory-backend-ram,id=a,size=1M -object memory-backend-shm,id=a,size=1M",

@@ -79,7 +79,7 @@ Deno.test("parseObject() fails in QEMU's words when a property is missing or wro
       `${type},id=a`,
       `Parameter 'qom-type' does not accept value '${type}': there are iothread,` +
       " memory-backend-file, memory-backend-memfd, memory-backend-ram, memory-backend-shm," +
-      " rng-builtin, rng-random",
+      " rng-builtin, rng-random, throttle-group",
     ]),
     ["memory-backend-ram", "Parameter 'id' is missing"],
     ["memory-backend-ram,id=a", "Parameter 'size' is missing"],
