@@ -18,7 +18,7 @@ import {
   type VmmOptions,
 } from "../conformance/program.ts";
 import { describeCheck, layout } from "../guests/programs.ts";
-import { beyond, childrenOf, isStopped, openFiles } from "../processes.ts";
+import { beyond, childrenOf, openFiles } from "../processes.ts";
 import { type Fault, FAULT_FILE, type Role } from "./faulty_vmm.ts";
 
 const FAULTY = new URL("./faulty_vmm.ts", import.meta.url).pathname;
@@ -128,9 +128,6 @@ export class FaultLab implements AsyncDisposable {
   async happened({ role, step, action }: Omit<Fault, "action"> & Partial<Fault>): Promise<void> {
     const line = action ? `${role} ${step} ${action}` : `${role} ${step}`;
     await until(() => this.#log.includes(line), () => `'${line}' in ${this.#log.join(", ")}`);
-    // It says so first: a SIGCONT that comes before the SIGSTOP is lost.
-    if (action !== "stop") return;
-    await until(() => this.processes.some(isStopped), () => `a process that stopped: '${line}'`);
   }
 
   /** The steps since the last `arm`, by the part that the process played. */

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import type { BlockNode } from "../../devices/block/node.ts";
 import { openNode } from "../../devices/block/open_node.ts";
 import { diskPermissions } from "../../devices/block/permissions.ts";
-import { kvmTest } from "../conformance/program.ts";
+import { kvmTest, until } from "../conformance/program.ts";
+import { isStopped } from "../processes.ts";
 import {
   answering,
   assertEndsWithError,
@@ -146,6 +147,8 @@ kvmTest(
     const { vmm, qmp, memory } = await start(faults);
     using _memory = memory;
     await exec(faults, { vmm, qmp }, "off", { role: "old", step: "sent", action: "stop" });
+    // It says so first, and a SIGCONT that comes before the SIGSTOP is lost.
+    await until(() => isStopped(vmm.child.pid), () => "the VMM's stop");
     const other = takeImage(image);
     vmm.child.kill(SIGCONT);
     // The new program has not got it, and the old one, to which it went back, neither.
