@@ -96,7 +96,7 @@ export class BlockSet implements Keeper {
     return [...new Set(names)].map((name) => {
       const drive = this.#drives.get(name);
       const attached = this.#attached.get(name);
-      const node = this.#nodes.get(drive ? drive.nodeName ?? "" : name);
+      const node = this.#nodeOf(name, drive);
       return {
         drive,
         node,
@@ -189,7 +189,7 @@ export class BlockSet implements Keeper {
    */
   attach(name: string, user: DiskUser): AttachedDisk {
     const drive = this.#drives.get(name);
-    const node = this.#nodes.get(drive ? drive.nodeName ?? "" : name);
+    const node = this.#nodeOf(name, drive);
     if (!node) {
       throw new Error(
         drive ? "Device needs media, but drive is empty" : `Cannot find drive '${name}'`,
@@ -232,7 +232,7 @@ export class BlockSet implements Keeper {
       ) ?? [];
     if (name === undefined) throw new Error(`Device '${id ?? device}' not found`);
     const drive = this.#drives.get(name);
-    const node = this.#nodes.get(drive ? drive.nodeName ?? "" : name);
+    const node = this.#nodeOf(name, drive);
     const now = ownGroupOf(name, drive, node);
     if (group !== undefined && group !== now) {
       throw new Error(`The throttle group of '${id ?? device}' is '${now}': it cannot change`);
@@ -411,6 +411,11 @@ export class BlockSet implements Keeper {
     const nodes = backingNodes(config, readFormat(child), child.filename);
     for (const node of nodes) this.#open(node, inheritance, successor);
     return this.#nodes.get(nodes.at(-1)?.nodeName ?? "");
+  }
+
+  /** The first node of a disk, by its drive or its own name; undefined for an empty drive. */
+  #nodeOf(name: string, drive: DriveConfig | undefined): BlockNode | undefined {
+    return this.#nodes.get(drive ? drive.nodeName ?? "" : name);
   }
 
   #parts(which: Images): BlockNode[] {

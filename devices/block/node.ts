@@ -6,6 +6,7 @@
 import { OsError } from "../../ffi/errno.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type {
+  BlockNodeCommon,
   BlockNodeConfig,
   FileNodeConfig,
   NullNodeConfig,
@@ -303,6 +304,22 @@ export class NullNode extends BaseNode {
   close(): void {}
 }
 
+/** The disk behind a node that passes requests on to another one: both have a say. */
+export function describeAbove(
+  { nodeName, readOnly, discard, detectZeroes, cache }: BlockNodeCommon,
+  child: BlockNode,
+): DiskDescription {
+  const { description } = child;
+  return {
+    ...description,
+    nodeName,
+    readOnly: readOnly || child.readOnly,
+    discard: discard === "unmap" ? description.discard : "ignore",
+    detectZeroes: detectZeroes === "off" ? description.detectZeroes : detectZeroes,
+    noFlush: cache.noFlush || description.noFlush,
+  };
+}
+
 /** `raw` */
 export class RawNode implements BlockNode {
   readonly config: RawNodeConfig;
@@ -313,19 +330,9 @@ export class RawNode implements BlockNode {
     this.config = config;
     this.child = child;
     checkPart(config, diskSize(child.description));
-    const { description } = child;
-    const { nodeName, discard, detectZeroes, cache, offset, size = remaining(child, offset) } =
-      config;
-    this.description = {
-      ...description,
-      nodeName,
-      readOnly: this.readOnly,
-      discard: discard === "unmap" ? description.discard : "ignore",
-      detectZeroes: detectZeroes === "off" ? description.detectZeroes : detectZeroes,
-      offset: description.offset + offset,
-      size,
-      noFlush: cache.noFlush || description.noFlush,
-    };
+    const { offset, size = remaining(child, offset) } = config;
+    const description = describeAbove(config, child);
+    this.description = { ...description, offset: description.offset + offset, size };
   }
 
   get readOnly(): boolean {

@@ -5,7 +5,7 @@
  */
 import type { ThrottleNodeConfig } from "./config.ts";
 import type { DiskDescription } from "./disk.ts";
-import { type BaseNode, type BlockNode, jsonName } from "./node.ts";
+import { type BaseNode, type BlockNode, describeAbove, jsonName } from "./node.ts";
 
 /**
  * The node that a disk with such limits has. They are its device's to keep, so that it is the first
@@ -20,16 +20,7 @@ export class ThrottleNode implements BlockNode {
   constructor(config: ThrottleNodeConfig, child: BlockNode) {
     this.config = config;
     this.child = child;
-    const { description } = child;
-    const { nodeName, discard, detectZeroes, cache } = config;
-    this.description = {
-      ...description,
-      nodeName,
-      readOnly: this.readOnly,
-      discard: discard === "unmap" ? description.discard : "ignore",
-      detectZeroes: detectZeroes === "off" ? description.detectZeroes : detectZeroes,
-      noFlush: cache.noFlush || description.noFlush,
-    };
+    this.description = describeAbove(config, child);
   }
 
   get readOnly(): boolean {

@@ -314,3 +314,19 @@ export async function assertSteady(qmp: Qmp, cpus: number): Promise<void> {
   }
   await assertUnharmed(qmp);
 }
+
+/** Updates by one mode after the other, each of which finds the guest counting in `layout.counter`. */
+export async function goThrough(chain: Chain, modes: readonly Mode[]): Promise<void> {
+  for (const mode of modes) {
+    await assertCounts(chain.qmp, layout.counter);
+    await chain.update(mode);
+  }
+}
+
+/** Stops a guest; fails unless it has counted to the end, and neither found nor told of an error. */
+export async function endUnharmed({ lab, qmp }: Chain): Promise<void> {
+  await assertCounts(qmp, layout.counter);
+  await qmp.execute("stop");
+  await assertUnharmed(qmp);
+  assert.equal(lab.serialText.includes("FAIL"), false, lab.serialText);
+}

@@ -14,6 +14,7 @@ import {
   SIGCONT,
   Survivor,
 } from "./faults.ts";
+import type { Fault } from "./faulty_vmm.ts";
 import { before, exec, Faults, forEach, start, transfer } from "./modes.ts";
 
 /** VMMs with such a disk. */
@@ -115,28 +116,36 @@ kvmTest(
   },
 );
 
+/** Goes through faults of a cpr-exec, each of which leaves guest and image in the process. */
+async function stays(
+  relay: "on" | "off",
+  list: (possible: Faults) => Fault[],
+  reason = (_fault: Fault) => "",
+): Promise<void> {
+  const possible = await Faults.of(relay === "on" ? "relay" : "exec");
+  const { faults, image } = await openLab();
+  await using _faults = faults;
+  const { vmm, qmp, memory } = await start(faults);
+  using _memory = memory;
+  const { pid } = vmm.child;
+  let monitor = qmp;
+  await forEach(list(possible), async (fault) => {
+    await exec(faults, { vmm, qmp: monitor }, relay, fault);
+    if (fault.role === "new") monitor = await answering(faults.lab, vmm, "running");
+    await assertFailed(monitor, reason(fault));
+    await assertRunsIn(monitor, memory);
+    assertHeld(image);
+    await faults.onlyLeft(pid);
+  });
+}
+
 kvmTest(
   "cpr=off, cpr-exec: a failure at any step leaves guest and image in the process",
-  async () => {
-    const possible = await Faults.of("exec");
-    const { faults, image } = await openLab();
-    await using _faults = faults;
-    const { vmm, qmp, memory } = await start(faults);
-    using _memory = memory;
-    const { pid } = vmm.child;
-    let monitor = qmp;
-    await forEach([
+  () =>
+    stays("off", (possible) => [
       ...possible.at("old", "throw", (step) => !before(step, "saved")),
       ...possible.at("new", "throw", isNear),
-    ], async (fault) => {
-      await exec(faults, { vmm, qmp: monitor }, "off", fault);
-      if (fault.role === "new") monitor = await answering(faults.lab, vmm, "running");
-      await assertFailed(monitor, `fault of ${fault.role} at ${fault.step}`);
-      await assertRunsIn(monitor, memory);
-      assertHeld(image);
-      await faults.onlyLeft(pid);
-    });
-  },
+    ], (fault) => `fault of ${fault.role} at ${fault.step}`),
 );
 
 kvmTest(
@@ -166,26 +175,12 @@ kvmTest(
 
 kvmTest(
   "cpr=off, relayed cpr-exec: who has claimed the image and fails gives it back",
-  async () => {
-    const possible = await Faults.of("relay");
-    const { faults, image } = await openLab();
-    await using _faults = faults;
-    const { vmm, qmp, memory } = await start(faults);
-    using _memory = memory;
-    const { pid } = vmm.child;
-    let monitor = qmp;
+  () => {
     const isLoaded = (step: string) => step === "loaded";
-    await forEach([
+    return stays("on", (possible) => [
       ...possible.at("helper-takes", "kill", isLoaded),
       ...possible.at("helper-takes", "stop", isLoaded),
       ...possible.at("new", "throw", isLoaded),
-    ], async (fault) => {
-      await exec(faults, { vmm, qmp: monitor }, "on", fault);
-      if (fault.role === "new") monitor = await answering(faults.lab, vmm, "running");
-      await assertFailed(monitor);
-      await assertRunsIn(monitor, memory);
-      assertHeld(image);
-      await faults.onlyLeft(pid);
-    });
+    ]);
   },
 );

@@ -176,6 +176,12 @@ kvmTest(
   !await canMount(),
 );
 
+/** How many reads and writes of the first disk have been made. */
+function operationsOf(view: MachineView): number {
+  const { rd, wr } = view.blockDevices[0].statistics.counts;
+  return rd.operations + wr.operations;
+}
+
 kvmTest("a disk with limits waits, and goes on at once when they are lifted", async () => {
   using image = makeImage();
   await using test = await TestVm.start({ program: "virtio_blk", ...diskOn(image.path) });
@@ -186,10 +192,7 @@ kvmTest("a disk with limits waits, and goes on at once when they are lifted", as
   view.blockSetIoThrottle({ id: "vd0" }, { ...noLimits, "bps-total": limit });
   const [{ throttle }] = view.blockDevices;
   assert.deepEqual(throttle, { group: "disk", limits: { ...noLimits, "bps-total": limit } });
-  const operations = () => {
-    const { rd, wr } = view.blockDevices[0].statistics.counts;
-    return rd.operations + wr.operations;
-  };
+  const operations = () => operationsOf(view);
   // One may be made, and one may have been on its way.
   const before = operations();
   await test.assertStandsStill([layout.counter]);
@@ -219,10 +222,7 @@ kvmTest("limits of a throttle group are read and set by qom-get and qom-set", as
   const limits = view.qomGet("/objects/tg", "limits") as Record<string, number>;
   assert.deepEqual([limits["bps-total"], limits["bps-total-max-length"]], [1, 1]);
   // One request may be made, and one may have been on its way: then it waits.
-  const operations = () => {
-    const { rd, wr } = view.blockDevices[0].statistics.counts;
-    return rd.operations + wr.operations;
-  };
+  const operations = () => operationsOf(view);
   const before = operations();
   await test.assertStandsStill([layout.counter]);
   test.vm.cont();

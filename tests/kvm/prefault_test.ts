@@ -9,6 +9,7 @@ import { KvmAccelerator } from "../../vmm/accel/kvm/system.ts";
 import { GuestMemory, openBackend } from "../../vmm/machine/guest_memory.ts";
 import { prefault, prefaultGuest } from "../../vmm/machine/prefault.ts";
 import { noKvm, onlyKvmTest } from "../needs_kvm.ts";
+import { backendConfig } from "../vmm/memory_backends.ts";
 
 /** KVM_GET_STATS_FD (linux/kvm.h). */
 const GET_STATS_FD = 0xaece;
@@ -44,11 +45,7 @@ function canPrefault(): boolean {
 
 onlyKvmTest("KVM has the pages that memory has in its tables before the guest runs", () => {
   installKick();
-  const backend = openBackend({
-    qomType: "memory-backend-memfd",
-    ...{ id: "ram0", size: SIZE, share: true, prealloc: false },
-    ...{ hugetlb: false, readonly: false, seal: true },
-  });
+  const backend = openBackend(backendConfig({ size: SIZE }));
   using elsewhere = mapShared(backend.fd!.fd, SIZE);
   for (const page of PAGES) elsewhere.write(page * 4096, Uint8Array.of(1));
   using accelerator = new KvmAccelerator();

@@ -4,43 +4,12 @@ import { Errno, OsError } from "../../ffi/errno.ts";
 import { dataRanges, O, openFile, readAt } from "../../ffi/fd.ts";
 import { mapShared } from "../../ffi/memory.ts";
 import type { AcceleratorVm } from "../../vmm/accel/accelerator.ts";
-import type { MemoryBackendConfig } from "../../vmm/config.ts";
-import { GuestMemory, type MemoryBackend, openBackend } from "../../vmm/machine/guest_memory.ts";
+import { GuestMemory } from "../../vmm/machine/guest_memory.ts";
 import { HIGH_RAM_START, LOW_RAM_LIMIT } from "../../vmm/machine/microvm.ts";
 import { prefault, prefaultGuest } from "../../vmm/machine/prefault.ts";
+import { BACKEND_SIZE, withBackend, withFolder } from "./memory_backends.ts";
 
-const SIZE = 1 << 20;
 const word = Uint8Array.of(1, 2, 3, 4);
-
-/** Opens a backend for the length of a test. */
-function withBackend(options: Partial<MemoryBackendConfig>, run: (b: MemoryBackend) => void): void {
-  const backend = openBackend({
-    qomType: "memory-backend-memfd",
-    id: "ram0",
-    size: SIZE,
-    share: true,
-    prealloc: false,
-    hugetlb: false,
-    readonly: false,
-    seal: true,
-    ...options,
-  });
-  try {
-    run(backend);
-  } finally {
-    backend.mapping.close();
-    backend.fd?.close();
-  }
-}
-
-async function withFolder(run: (folder: string) => void): Promise<void> {
-  const folder = await Deno.makeTempDir({ prefix: "denovo-memory-" });
-  try {
-    run(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 /** Which pages of a mapping are in this process's page tables (proc(5), /proc/PID/pagemap). */
 function mappedPages(address: number, count: number): number[] {
@@ -53,10 +22,10 @@ function mappedPages(address: number, count: number): number[] {
 Deno.test("prefault() maps the pages that memory has, and makes no new ones", () => {
   withBackend({}, (backend) => {
     const fd = backend.fd!.fd;
-    using elsewhere = mapShared(fd, SIZE);
+    using elsewhere = mapShared(fd, BACKEND_SIZE);
     for (const page of [3, 4, 100]) elsewhere.write(page * 4096, word);
-    const pages = () => mappedPages(backend.mapping.address, SIZE / 4096);
-    const has = () => [...dataRanges(fd, 0, SIZE)];
+    const pages = () => mappedPages(backend.mapping.address, BACKEND_SIZE / 4096);
+    const has = () => [...dataRanges(fd, 0, BACKEND_SIZE)];
     const before = has();
     assert.deepEqual(pages(), []);
     prefault(backend, 60_000);
@@ -68,12 +37,12 @@ Deno.test("prefault() maps the pages that memory has, and makes no new ones", ()
 Deno.test("prefault() leaves memory alone that cannot say what it has, and ends in time", async () => {
   withBackend({ qomType: "memory-backend-ram", share: false }, (backend) => {
     prefault(backend, 60_000);
-    assert.deepEqual(mappedPages(backend.mapping.address, SIZE / 4096), []);
+    assert.deepEqual(mappedPages(backend.mapping.address, BACKEND_SIZE / 4096), []);
   });
   await withFolder((folder) =>
     withBackend({ qomType: "memory-backend-file", memPath: `${folder}/ram` }, (backend) => {
       prefault(backend, 60_000);
-      assert.deepEqual([...dataRanges(backend.fd!.fd, 0, SIZE)], []);
+      assert.deepEqual([...dataRanges(backend.fd!.fd, 0, BACKEND_SIZE)], []);
     })
   );
   const size = 64 << 20;
@@ -96,8 +65,8 @@ function recorder(offers: boolean) {
 }
 
 Deno.test("prefaultGuest() maps what memory has at the guest's addresses, below and above 4 GiB", () => {
-  withBackend({ size: LOW_RAM_LIMIT + SIZE }, (backend) => {
-    using elsewhere = mapShared(backend.fd!.fd, LOW_RAM_LIMIT + SIZE);
+  withBackend({ size: LOW_RAM_LIMIT + BACKEND_SIZE }, (backend) => {
+    using elsewhere = mapShared(backend.fd!.fd, LOW_RAM_LIMIT + BACKEND_SIZE);
     for (const at of [0x3000, LOW_RAM_LIMIT - 4096, LOW_RAM_LIMIT]) elsewhere.write(at, word);
     const { asked, vm } = recorder(true);
     prefaultGuest(new GuestMemory(backend), vm, 60_000);
@@ -111,7 +80,7 @@ Deno.test("prefaultGuest() maps what memory has at the guest's addresses, below 
 
 Deno.test("prefaultGuest() leaves the rest when a page cannot be mapped", () => {
   withBackend({}, (backend) => {
-    using elsewhere = mapShared(backend.fd!.fd, SIZE);
+    using elsewhere = mapShared(backend.fd!.fd, BACKEND_SIZE);
     for (const page of [3, 5]) elsewhere.write(page * 4096, word);
     let calls = 0;
     const prefault = () => {
