@@ -187,21 +187,30 @@ export class ThrottleGroup {
     if (!this.active) return 0;
     return this.#locked(() => {
       this.#leak(Number(nowNs));
-      const direction = isWrite ? 2 : 1;
-      const indexes = [0, direction, 3, 3 + direction];
-      const wait = Math.max(...indexes.map((index) => this.#wait(bucket(index))));
+      const wait = Math.max(...bucketsOf(isWrite).map((index) => this.#wait(bucket(index))));
       if (wait > 0) return Math.ceil(wait);
-      const size = this.#words[IOPS_SIZE];
-      const requests = size > 0 && bytes > size ? bytes / size : 1;
-      for (const index of indexes) {
-        const units = index < 3 ? bytes : requests;
-        this.#words[bucket(index) + LEVEL] += units;
-        if (this.#words[bucket(index) + BURST_LENGTH] > 1) {
-          this.#words[bucket(index) + BURST_LEVEL] += units;
-        }
-      }
+      this.#fill(isWrite, bytes, 1);
       return 0;
     });
+  }
+
+  /** A request that was admitted is made again later, and asks then: it does not count. */
+  takeBack(isWrite: boolean, bytes: number): void {
+    if (this.active) this.#locked(() => this.#fill(isWrite, bytes, -1));
+  }
+
+  #fill(isWrite: boolean, bytes: number, sign: 1 | -1): void {
+    const size = this.#words[IOPS_SIZE];
+    const requests = size > 0 && bytes > size ? bytes / size : 1;
+    for (const index of bucketsOf(isWrite)) {
+      const units = sign * (index < 3 ? bytes : requests);
+      const add = (part: number) => {
+        // Some of what is taken back has leaked since.
+        this.#words[bucket(index) + part] = Math.max(0, this.#words[bucket(index) + part] + units);
+      };
+      add(LEVEL);
+      if (this.#words[bucket(index) + BURST_LENGTH] > 1) add(BURST_LEVEL);
+    }
   }
 
   #leak(now: number): void {
@@ -237,6 +246,12 @@ export class ThrottleGroup {
       unlock(this.#mutex, 0);
     }
   }
+}
+
+/** Those that a request counts in: all of both kinds, and the ones of its direction. */
+function bucketsOf(isWrite: boolean): number[] {
+  const direction = isWrite ? 2 : 1;
+  return [0, direction, 3, 3 + direction];
 }
 
 function bucket(index: number): number {

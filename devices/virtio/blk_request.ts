@@ -212,7 +212,13 @@ export class BlkRequests {
       const { isWrite, result } = request;
       const error = isWrite && result === 0 ? kept ??= this.#keep() : result;
       const outcome = this.#settle(request, isWrite ? "wr" : "rd", request.length, error);
-      if (outcome === "later") return false;
+      if (outcome === "later") {
+        // All of them are made again, and count then.
+        for (const one of this.#requests.slice(i, end)) {
+          this.#throttle.takeBack(one.isWrite, one.length);
+        }
+        return false;
+      }
       this.#finish(taken, request, outcome);
     }
     return true;
@@ -263,7 +269,9 @@ export class BlkRequests {
     if (!zero) return this.#settle(request, kind, length, this.#disk.discard(offset, length));
     if (this.#waits(true, length, request.startNs)) return "later";
     const error = this.#disk.writeZeroes(offset, length, (flags & UNMAP) !== 0);
-    return this.#settle(request, kind, 0, error === 0 ? this.#keep() : error);
+    const outcome = this.#settle(request, kind, 0, error === 0 ? this.#keep() : error);
+    if (outcome === "later") this.#throttle.takeBack(true, length);
+    return outcome;
   }
 
   /** Whether a request has to wait, since its disk has done enough: all are looked at again then. */

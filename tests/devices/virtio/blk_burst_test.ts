@@ -112,7 +112,11 @@ burstTest("what one of many cannot do is its own affair", (how) => {
 
 burstTest("of a burst, what stopped the guest and all behind it is done when it goes on", (how) => {
   using disk = new DiskRig({ ...how, properties: { ...how.properties, werror: "stop" } });
-  const { rig, statistics, drivers: [driver] } = disk;
+  const { rig, statistics, throttle, drivers: [driver] } = disk;
+  const iops = { average: 1000, max: 2000, burstLength: 2 };
+  throttle.limits = { ...noLimits, "iops-total": iops };
+  /** How many requests its buckets have counted: no time passes here. */
+  const counted = () => throttle.levels.slice(7, 9);
   const undo = replaceFile(disk, disk.path, O.RDONLY);
   const read = { type: IN, sector: 2, data: 512 };
   const writes = [5, 6].map((sector) => ({ type: OUT, sector, data: pattern(512, sector) }));
@@ -125,10 +129,12 @@ burstTest("of a burst, what stopped the guest and all behind it is done when it 
   assert.equal(statistics.ioStatus, "failed");
   const told = [{ operation: "write", action: "stop", errno: Errno.EBADF }];
   assert.deepEqual(statistics.takeErrors(), told);
+  assert.deepEqual(counted(), [2, 2]);
   undo();
   statistics.setOk();
   rig.call((device) => device.rung!(0));
   assert.equal(driver.take().length, 3);
+  assert.deepEqual(counted(), [5, 5]);
   assert.deepEqual([2, 3, 4].map((i) => disk.answer(i).status), [OK, OK, OK]);
   for (const { sector, data } of writes) assert.deepEqual(sectors(disk.file, sector, 1), data);
   assert.equal(statistics.count("rd", "operations"), 3);

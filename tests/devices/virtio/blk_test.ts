@@ -367,6 +367,22 @@ Deno.test("a request beyond the disk's limits waits, and those behind it, until 
   }
 });
 
+Deno.test("zeros that could not be written count in the disk's limits when they are", () => {
+  using disk = new DiskRig({ properties: { werror: "stop" } });
+  const { rig, throttle } = disk;
+  throttle.limits = { ...noLimits, "bps-write": { average: 1 << 20, max: 0, burstLength: 1 } };
+  /** Bytes that its bucket has counted: no time passes here. */
+  const counted = () => throttle.levels[5];
+  const undo = replaceFile(disk, disk.path, O.RDONLY);
+  assert.equal(disk.range(WRITE_ZEROES, 8, 3), NOTHING);
+  assert.equal(counted(), 0);
+  undo();
+  disk.statistics.setOk();
+  rig.call((device) => device.rung!(0));
+  assert.equal(rig.ram.get(STATUS, 1)[0], OK);
+  assert.equal(counted(), 3 * 512);
+});
+
 Deno.test("properties that make no sense are refused in QEMU's words", () => {
   const cases: [Properties, string][] = [
     [{ "num-queues": 0 }, "num-queues property must be larger than 0"],
