@@ -50,6 +50,8 @@ export interface Timer {
 
 /** Wakes the thread that works on a device's queues: it calls {@linkcode Device.rung}. */
 export interface Doorbell {
+  /** The eventfd that it is: KVM, or the thread that takes the driver's write, adds one to it. */
+  readonly fd: number;
   /** Rings; however often before the thread comes, it is called once. */
   ring(): void;
 }
@@ -70,6 +72,8 @@ export interface DescriptorWatcher {
    * @param ready called again and again while there are events: it does away with them, or with the watch
    */
   watch(fd: number, events: number, ready: (events: number) => void): DescriptorWatch;
+  /** Leaves a descriptor that is watched, whoever it was that did so, to somebody else, or takes it again. */
+  leave(fd: number, isLeft: boolean): void;
 }
 
 /** A lock that all threads share. Whoever holds one does nothing that waits for something else. */
@@ -106,8 +110,20 @@ export interface CharacterSink {
   sendBreak(): void;
 }
 
+/** Where RAM that devices may write is. */
+export interface MemoryRange {
+  /** First guest physical address. */
+  readonly gpa: number;
+  /** Bytes. */
+  readonly size: number;
+  /** Address of the first byte in this process. */
+  readonly address: number;
+}
+
 /** Guest RAM, for devices that read and write it themselves. Addresses may be anything. */
 export interface DeviceMemory {
+  /** Where all of it is, for the kernel, which reads and writes it for a device. */
+  readonly ranges: readonly MemoryRange[];
   /** Copies RAM out; undefined if it is not RAM throughout. */
   read(gpa: number, length: number): Uint8Array<ArrayBuffer> | undefined;
   /** Copies bytes into RAM; false, and nothing is written, if it is not RAM throughout. */
@@ -233,6 +249,11 @@ export interface Device {
    * without the device's lock, on no other thread than that one.
    */
   rung?(doorbell: number): void;
+  /**
+   * The thread that works on queues stands still from now on: nobody else must work on them either. Called
+   * on that thread, without the device's lock; afterwards all doorbells ring, here or in a successor.
+   */
+  rest?(): void;
   /** How many input bytes the device takes now (character frontends). */
   inputRoom?(): number;
   /** Input from the character backend, at most `inputRoom()` bytes. */

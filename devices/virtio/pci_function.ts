@@ -107,6 +107,7 @@ export class PciFunction {
     });
     this.place();
     virtio.driveInterrupt();
+    if (couldUseMemory && !config.isMaster) virtio.halt();
     // What the driver has made available before is found now.
     if (!couldUseMemory && config.isMaster) {
       for (const doorbell of virtio.parts.doorbells) doorbell.ring();

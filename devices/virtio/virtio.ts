@@ -34,6 +34,8 @@ export interface VirtioParts {
   readonly line: Lock;
   /** Whether the device may read and write memory; always unless given. */
   mayUseMemory?(): boolean;
+  /** See {@linkcode VirtioBackend.halt}. */
+  halt(): void;
   /** Whether this thread shall park, or is not the one that works on queues. */
   isParking(): boolean;
   /** Tells the user. */
@@ -268,6 +270,11 @@ export class Virtio {
     }
   }
 
+  /** Sees to it that nobody works on queues, here or elsewhere. */
+  halt(): void {
+    this.locked(() => this.parts.halt());
+  }
+
   /**
    * Interrupts the driver.
    *
@@ -344,6 +351,7 @@ export class Virtio {
   reset(): void {
     const { state, line, work, queues, queueSizes, interrupt } = this.parts;
     work.lock();
+    this.parts.halt();
     queues.forEach((queue, i) => resetQueue(queue, queueSizes[i]));
     line.lock();
     Object.assign(state, { driver_features_low: 0, driver_features_high: 0, status: 0 });
@@ -357,6 +365,7 @@ export class Virtio {
   change(index: number, action: (queue: QueueState) => void): void {
     const { work, queues } = this.parts;
     work.lock();
+    this.parts.halt();
     action(queues[index]);
     work.unlock();
   }
@@ -388,6 +397,7 @@ export class Virtio {
   #needsReset(reason: string): void {
     const { state, line, name } = this.parts;
     this.parts.warn(`${name}: ${reason}`);
+    this.parts.halt();
     for (const queue of this.queues) queue.forget();
     line.lock();
     state.status |= Status.NEEDS_RESET;

@@ -32,6 +32,14 @@ export interface VirtioBackend extends Partial<ConfigSpace> {
   readonly balloon?: Balloon;
   /** There are requests in a queue. Called on the I/O thread, while nobody else works on queues. */
   handleQueue(index: number): void;
+  /**
+   * Nobody beside the I/O thread, such as the kernel, must work on queues when this returns. Called on any
+   * thread, while nobody on this side works on them, before the driver has one back; it may go on
+   * when a doorbell rings.
+   */
+  halt?(): void;
+  /** See {@linkcode Device.rest}. */
+  rest?(): void;
   /** Puts the device's own state back to how a driver finds it. */
   reset?(): void;
   /** See {@linkcode Device.timer}. */
@@ -145,13 +153,14 @@ export function makeVirtio<F extends Fields>(parts: TransportParts<F>): VirtioPa
     interrupt,
     messages,
     mayUseMemory: parts.mayUseMemory,
+    halt: () => backend.halt?.(),
     doorbells: context.doorbells,
     work: context.locks[WORK],
     line: context.locks[LINE],
     isParking: () => context.isParking(),
     warn: (text) => context.warn(text),
   });
-  const backend = kind.create(state.device, virtio, context, properties);
+  const backend: VirtioBackend = kind.create(state.device, virtio, context, properties);
   return {
     virtio,
     backend,
@@ -167,6 +176,7 @@ export function makeVirtio<F extends Fields>(parts: TransportParts<F>): VirtioPa
       provides: backend.provides,
       balloon: backend.balloon,
       rung: (index) => virtio.work(() => backend.handleQueue(index)),
+      rest: () => backend.rest?.(),
       resized: () => virtio.configChanged(),
       timer: (index, nowNs) => backend.timer?.(index, nowNs),
       limitsChanged: () => backend.limitsChanged?.(),

@@ -18,6 +18,7 @@ import {
   type Interrupt,
   layoutFor,
   type Lock,
+  type MemoryRange,
   type Properties,
   type Timer,
   withDefaults,
@@ -30,6 +31,9 @@ import { IoUring } from "../../ffi/io_uring.ts";
 import type { IoVector } from "../../ffi/iovec.ts";
 import { addressOf, viewMemory } from "../../ffi/memory.ts";
 import type { Fields, Struct } from "../../ffi/struct.ts";
+
+/** The descriptors of a fake device's doorbells, which there are not. */
+export const FIRST_DOORBELL = 1_000_000;
 
 /** A host side of a character device that takes as many bytes as the test allows. */
 export class FakeSink implements CharacterSink {
@@ -67,6 +71,7 @@ export class FakeSink implements CharacterSink {
 /** RAM from an address on. */
 export class FakeMemory implements DeviceMemory {
   readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly ranges: readonly MemoryRange[];
   /** How often a device has said that it has written. */
   changes = 0;
   /** What was given back: addresses and bytes. */
@@ -76,6 +81,7 @@ export class FakeMemory implements DeviceMemory {
 
   constructor(readonly base = 0x1000, size = 0x1000) {
     this.bytes = new Uint8Array(size);
+    this.ranges = [{ gpa: base, size, address: this.#address(base) }];
   }
 
   read(gpa: number, length: number): Uint8Array<ArrayBuffer> | undefined {
@@ -141,6 +147,8 @@ export class FakeContext implements DeviceContext {
     number,
     { events: number; readonly ready: (events: number) => void }
   >();
+  /** What it has left to somebody else. */
+  readonly left = new Set<number>();
   readonly watcher: DescriptorWatcher = {
     watch: (fd, events, ready) => {
       const watch = { events, ready };
@@ -151,6 +159,10 @@ export class FakeContext implements DeviceContext {
           if (wanted === 0) this.watched.delete(fd);
         },
       };
+    },
+    leave: (fd, isLeft) => {
+      if (isLeft) this.left.add(fd);
+      else this.left.delete(fd);
     },
   };
   /** Present level of each interrupt line. */
@@ -204,7 +216,7 @@ export class FakeContext implements DeviceContext {
     this.uring = disk && needsIoUring(disk) ? new IoUring(MOST_TRANSFERS) : undefined;
     this.doorbells = Array.from(
       { length: doorbells },
-      (_, i) => ({ ring: () => this.rung.add(i) }),
+      (_, i) => ({ fd: FIRST_DOORBELL + i, ring: () => this.rung.add(i) }),
     );
     this.locks = Array.from({ length: locks }, (_, i) => ({
       lock: () => {

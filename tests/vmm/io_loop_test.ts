@@ -7,7 +7,7 @@ import {
   ThreadPhase,
   Wanted,
 } from "../../vmm/threads/control_block.ts";
-import { IoWatcher } from "../../vmm/threads/io_loop.ts";
+import { ioLoop, IoWatcher } from "../../vmm/threads/io_loop.ts";
 import { MachineThread, parkAll, parkServants } from "../../vmm/threads/machine_thread.ts";
 
 function makeControl(wanted: number): ThreadControl {
@@ -35,6 +35,44 @@ Deno.test("a watcher tells of a descriptor again and again, until it is not watc
   watch.set(Epoll.IN);
   watcher.wait();
   assert.deepEqual(seen.sort(), ["event 1", "other"]);
+});
+
+Deno.test("a watcher tells nothing of a descriptor that is left to somebody else", () => {
+  using watcher = new IoWatcher(makeControl(Wanted.RUN));
+  using event = makeEventfd();
+  using other = makeEventfd();
+  const seen: string[] = [];
+  const watch = watcher.watch(event.fd, Epoll.IN, () => seen.push("event"));
+  watcher.watch(other.fd, Epoll.IN, () => seen.push("other"));
+  signalEventfd(event.fd);
+  signalEventfd(other.fd);
+  watcher.leave(event.fd, true);
+  watch.set(Epoll.IN | Epoll.OUT);
+  watcher.wait();
+  assert.deepEqual(seen.splice(0), ["other"]);
+  watcher.leave(event.fd, false);
+  watcher.wait();
+  assert.deepEqual(seen.sort(), ["event", "other"]);
+});
+
+Deno.test("the I/O loop says that it stands still each time, before it does", () => {
+  const control = makeControl(Wanted.RUN);
+  using watcher = new IoWatcher(control);
+  using kick = makeEventfd();
+  const seen: string[] = [];
+  // Park, go on, end: each is wanted when the one before was answered.
+  const orders = [Wanted.PARK, Wanted.EXIT];
+  const answer = () => {
+    seen.push("answered");
+    control.wanted = orders.shift()!;
+  };
+  const rest = () => {
+    seen.push(`rests, phase ${control.phase}`);
+    if (orders.length > 0) control.wanted = Wanted.RUN;
+  };
+  ioLoop({ control, watcher, kickFd: kick.fd, doorbells: [{ fd: kick.fd, answer }], rest });
+  const rests = `rests, phase ${ThreadPhase.RUNNING}`;
+  assert.deepEqual(seen, ["answered", rests, "answered", rests]);
 });
 
 Deno.test("a watcher whose thread shall park tells of nothing", () => {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { DeviceMemory } from "../../devices/device.ts";
+import type { DeviceMemory, MemoryRange } from "../../devices/device.ts";
 import { OsError } from "../../ffi/errno.ts";
 import type { IoVector } from "../../ffi/iovec.ts";
 import { MappedRegion, MemoryLost, viewMemory } from "../../ffi/memory.ts";
@@ -11,13 +11,7 @@ import { MappedRegion, MemoryLost, viewMemory } from "../../ffi/memory.ts";
 const PAGE = 4096;
 
 /** Where a range of guest RAM is mapped: plain data. */
-export interface RamRange {
-  /** First guest physical address. */
-  readonly gpa: number;
-  /** Bytes. */
-  readonly size: number;
-  /** The host address of the first byte. */
-  readonly address: number;
+export interface RamRange extends MemoryRange {
   /** Whose it is, for messages. */
   readonly name: string;
   /** Whether the guest cannot write it: devices do not for it either. */
@@ -29,6 +23,7 @@ export interface RamRange {
 /** Guest RAM on this thread. */
 export class GuestRam implements DeviceMemory {
   readonly changed: () => void;
+  readonly ranges: readonly MemoryRange[];
   readonly #ranges: readonly {
     readonly gpa: number;
     readonly mapping: MappedRegion;
@@ -42,6 +37,8 @@ export class GuestRam implements DeviceMemory {
    */
   constructor(ranges: readonly RamRange[], changed: () => void = () => {}) {
     this.changed = changed;
+    this.ranges = ranges.filter(({ readonly }) => !readonly)
+      .map(({ gpa, size, address }) => ({ gpa, size, address }));
     this.#ranges = ranges.map(({ gpa, size, address, name, readonly, pages }) => {
       const mapping = new MappedRegion(address, size);
       mapping.name = name;

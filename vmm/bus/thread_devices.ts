@@ -175,6 +175,11 @@ export class ThreadDevices {
     this.#devices.get(id)!.device.rung?.(doorbell);
   }
 
+  /** The thread that works on a device's queues stands still from now on. Its mutex is not held. */
+  rest(id: string): void {
+    this.#devices.get(id)!.device.rest?.();
+  }
+
   /** Calls a device with its mutex held. */
   with<T>(id: string, action: (device: Device) => T): T {
     const { device, mutex } = this.#devices.get(id)!;
@@ -223,7 +228,7 @@ function makeContext(
   return {
     interrupts,
     timers: entry.timerFds.map((fd) => ({ arm: (deadlineNs) => armTimerfd(fd, deadlineNs) })),
-    doorbells: entry.doorbellFds.map((fd) => ({ ring: () => signalEventfd(fd) })),
+    doorbells: entry.doorbellFds.map((fd) => ({ fd, ring: () => signalEventfd(fd) })),
     locks: entry.locks.map((index) => ({
       lock: () => lock(mutexes, index),
       unlock: () => unlock(mutexes, index),

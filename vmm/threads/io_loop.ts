@@ -7,10 +7,20 @@ import type { DescriptorWatch, DescriptorWatcher } from "../../devices/device.ts
 import { drainEvent, Epoll, EpollFd } from "../../ffi/event.ts";
 import { awaitOrders, type ThreadControl, ThreadPhase, Wanted } from "./control_block.ts";
 
+/** A descriptor, and who is told of it. */
+interface Watched {
+  readonly ready: (events: number) => void;
+  /** `Epoll` bits that the watch is for. */
+  wanted: number;
+  /** Those that the epoll instance has. */
+  present: number;
+  isLeft: boolean;
+}
+
 /** What the thread waits for. */
 export class IoWatcher implements DescriptorWatcher, Disposable {
   readonly #epoll = new EpollFd();
-  readonly #handlers = new Map<number, (events: number) => void>();
+  readonly #watched = new Map<number, Watched>();
   readonly #control: ThreadControl;
 
   /** @param control the thread's; handlers are called while it shall run */
@@ -19,20 +29,33 @@ export class IoWatcher implements DescriptorWatcher, Disposable {
   }
 
   watch(fd: number, events: number, ready: (events: number) => void): DescriptorWatch {
-    let watched = 0;
-    const set = (wanted: number) => {
-      if (wanted === watched) return;
-      // Without events a descriptor would still be reported for what it cannot be asked not to.
-      if (wanted === 0) this.#epoll.remove(fd);
-      else if (watched === 0) this.#epoll.add(fd, wanted);
-      else this.#epoll.modify(fd, wanted);
-      watched = wanted;
-    };
     // Who has watched the descriptor before does so no more.
-    if (this.#handlers.has(fd)) this.#epoll.remove(fd);
-    this.#handlers.set(fd, ready);
-    set(events);
-    return { set };
+    const before = this.#watched.get(fd);
+    if (before) this.#apply(fd, before, 0);
+    const watched: Watched = { ready, wanted: events, present: 0, isLeft: false };
+    this.#watched.set(fd, watched);
+    this.#apply(fd, watched, events);
+    return {
+      set: (wanted) => {
+        watched.wanted = wanted;
+        if (!watched.isLeft) this.#apply(fd, watched, wanted);
+      },
+    };
+  }
+
+  leave(fd: number, isLeft: boolean): void {
+    const watched = this.#watched.get(fd)!;
+    watched.isLeft = isLeft;
+    this.#apply(fd, watched, isLeft ? 0 : watched.wanted);
+  }
+
+  #apply(fd: number, watched: Watched, events: number): void {
+    if (events === watched.present) return;
+    // Without events a descriptor would still be reported for what it cannot be asked not to.
+    if (events === 0) this.#epoll.remove(fd);
+    else if (watched.present === 0) this.#epoll.add(fd, events);
+    else this.#epoll.modify(fd, events);
+    watched.present = events;
   }
 
   /** Waits until something happens, and lets it be handled. */
@@ -47,7 +70,7 @@ export class IoWatcher implements DescriptorWatcher, Disposable {
 
   /** What is left out now because the thread shall park comes again. */
   readonly #dispatch = (fd: number, events: number): void => {
-    if (this.#control.wanted === Wanted.RUN) this.#handlers.get(fd)?.(events);
+    if (this.#control.wanted === Wanted.RUN) this.#watched.get(fd)?.ready(events);
   };
 }
 
@@ -66,10 +89,12 @@ export interface IoThreadParts {
   /** An eventfd: the thread has orders. */
   readonly kickFd: number;
   readonly doorbells: readonly IoDoorbell[];
+  /** The thread stands still from now on, or ends. */
+  rest(): void;
 }
 
 /** Works for the devices until the thread is told to exit. */
-export function ioLoop({ control, watcher, kickFd, doorbells }: IoThreadParts): void {
+export function ioLoop({ control, watcher, kickFd, doorbells, rest }: IoThreadParts): void {
   watcher.watch(kickFd, Epoll.IN, () => drainEvent(kickFd));
   for (const { fd, answer } of doorbells) {
     watcher.watch(fd, Epoll.IN, () => {
@@ -81,6 +106,7 @@ export function ioLoop({ control, watcher, kickFd, doorbells }: IoThreadParts): 
     // What came while nobody waited, or was there when the guest was somewhere else.
     for (const { answer } of doorbells) if (control.wanted === Wanted.RUN) answer();
     while (control.wanted === Wanted.RUN) watcher.wait();
+    rest();
   }
   control.phase = ThreadPhase.EXITED;
 }

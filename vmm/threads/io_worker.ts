@@ -58,7 +58,8 @@ function runIo(data: IoThreadDescription, accelerator: AcceleratorThread): void 
     const doorbells = served.flatMap(({ id, doorbellFds }) =>
       doorbellFds.map((fd, index): IoDoorbell => ({ fd, answer: () => devices.rung(id, index) }))
     );
-    ioLoop({ control, watcher, kickFd: data.kickFd, doorbells });
+    const rest = () => served.forEach(({ id }) => devices.rest(id));
+    ioLoop({ control, watcher, kickFd: data.kickFd, doorbells, rest });
   } catch (error) {
     threadFailed(data.title, error, control, () => signalEventfd(data.devices.eventFd));
   }
