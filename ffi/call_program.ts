@@ -45,7 +45,7 @@ export interface SystemCall {
 /** A constant, so that the compiler can call it directly. */
 const { bsearch } = libc;
 
-let code: number | undefined;
+let code: bigint | undefined;
 
 /** The machine code. */
 export function callProgramCode(): Uint8Array<ArrayBuffer> {
@@ -74,7 +74,7 @@ export class CallProgram {
     this.#words = words;
     this.#bytes = new Uint8Array(words.buffer);
     this.#halves = new Int32Array(words.buffer);
-    code ??= mapCode(callProgramCode()).address;
+    code ??= BigInt(mapCode(callProgramCode()).address);
   }
 
   /**
@@ -85,7 +85,7 @@ export class CallProgram {
   run(): number {
     // void *bsearch(const void *key, const void *base, size_t count, size_t size, int (*)(…)): one
     // element, anywhere, is compared once, with the program.
-    bsearch(this.#bytes, code!, 1, 1, code!);
+    bsearch(this.#bytes, code!, 1n, 1n, code!);
     return this.#halves[2 * DONE];
   }
 

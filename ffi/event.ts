@@ -23,12 +23,12 @@ export function makeEventfd(): OwnedFd {
 
 /** Adds one to an eventfd, which makes it readable. Safe on any thread. */
 export function signalEventfd(fd: number): void {
-  libc.write(fd, one, 8);
+  libc.write(fd, one, 8n);
 }
 
 /** Sets an eventfd or timerfd back; returns whether it had fired. */
 export function drainEvent(fd: number): boolean {
-  return libc.read(fd, drained, 8) === 8;
+  return libc.read(fd, drained, 8n) === 8;
 }
 
 /** Makes a non-blocking timerfd on CLOCK_MONOTONIC. */

@@ -255,7 +255,7 @@ export function makePipe(flags = 0): [OwnedFd, OwnedFd] {
  * @throws {OsError}
  */
 export function readFd(fd: number, buffer: Uint8Array<ArrayBuffer>): number {
-  const n = retry(() => libc.read(fd, buffer, buffer.length));
+  const n = retry(() => libc.read(fd, buffer, BigInt(buffer.length)));
   if (n === -1 && errno() !== Errno.EAGAIN) throw new OsError("read", errno(), `${fd}`);
   return n;
 }
@@ -267,7 +267,7 @@ export function readFd(fd: number, buffer: Uint8Array<ArrayBuffer>): number {
  * @throws {OsError}
  */
 export function writeFd(fd: number, data: Uint8Array<ArrayBuffer>): number {
-  const n = retry(() => libc.write(fd, data, data.length));
+  const n = retry(() => libc.write(fd, data, BigInt(data.length)));
   if (n === -1 && errno() !== Errno.EAGAIN) throw new OsError("write", errno(), `${fd}`);
   return n;
 }
@@ -351,6 +351,6 @@ const pollfd = new Int32Array(2);
 export function pollFd(fd: number, events: number, timeoutMs: number): number {
   pollfd[0] = fd;
   pollfd[1] = events;
-  const n = check(retry(() => libc.poll(pollfd, 1, timeoutMs)), "poll", `${fd}`);
+  const n = check(retry(() => libc.poll(pollfd, 1n, timeoutMs)), "poll", `${fd}`);
   return n === 0 ? 0 : pollfd[1] >>> 16;
 }

@@ -14,7 +14,7 @@ import { addressOf, type MappedRegion, mapShared } from "./memory.ts";
 import { array, i32, struct, u16, u32, u64, u8 } from "./struct.ts";
 
 const SYS_IO_URING_SETUP = 425;
-const SYS_IO_URING_ENTER = 426;
+const SYS_IO_URING_ENTER = 426n;
 const GETEVENTS = 1;
 /** One mapping has both rings; since Linux 5.4. */
 const FEAT_SINGLE_MMAP = 1;
@@ -185,7 +185,7 @@ export class IoUring implements Disposable {
     while (left + underWay > 0) {
       const taken = libc.io_uring_enter(
         SYS_IO_URING_ENTER,
-        ...[this.#fd.fd, left, left + underWay, GETEVENTS, 0, 0] as const,
+        ...[this.#fd.fd, left, left + underWay, GETEVENTS, 0n, 0n] as const,
       );
       if (taken >= 0) {
         left -= taken;
@@ -233,7 +233,7 @@ export class IoUring implements Disposable {
     entry.opcode = opcode;
     entry.fd = fd;
     entry.off = BigInt(offset);
-    entry.addr = BigInt(vector.address);
+    entry.addr = vector.address;
     entry.len = vector.pieces;
     entry.user_data = BigInt(number);
     Atomics.store(this.#words, this.#sqTail, tail + 1);

@@ -76,8 +76,8 @@ export class IoVector {
   }
 
   /** Where the struct iovec of the first piece is. */
-  get address(): number {
-    return this.#base + this.#first * WORDS * 4;
+  get address(): bigint {
+    return BigInt(this.#base + this.#first * WORDS * 4);
   }
 
   /** Whether each piece begins and ends at a multiple of `alignment` bytes, a power of two. */
@@ -174,7 +174,7 @@ export class IoVector {
 
   /** Reads from an offset in a file. @returns bytes, 0 at its end, or a negative errno */
   readFromAt(fd: number, offset: number): number {
-    return result(() => libc.preadv(fd, this.address, this.pieces, offset));
+    return result(() => libc.preadv(fd, this.address, this.pieces, BigInt(offset)));
   }
 
   /** Writes the pieces. @returns bytes, or a negative errno */
@@ -191,14 +191,14 @@ export class IoVector {
   sendTo(fd: number, to?: Uint8Array<ArrayBuffer>): number {
     message[NAME] = to ? addressOf(to) : 0n;
     message[NAME_LENGTH] = BigInt(to?.length ?? 0);
-    message[PIECES] = BigInt(this.address);
+    message[PIECES] = this.address;
     message[PIECE_COUNT] = BigInt(this.pieces);
     return result(() => libc.sendmsg_at(fd, messageAddress, MSG_DONTWAIT | MSG_NOSIGNAL));
   }
 
   /** Writes the pieces at an offset in a file. @returns bytes, or a negative errno */
   writeToAt(fd: number, offset: number): number {
-    return result(() => libc.pwritev(fd, this.address, this.pieces, offset));
+    return result(() => libc.pwritev(fd, this.address, this.pieces, BigInt(offset)));
   }
 
   /**
@@ -230,7 +230,7 @@ export class IoVector {
     own[0] = address % TWO_32;
     own[1] = address / TWO_32;
     own[2] = length;
-    const n = result(() => call(pid, ownAddress, 1, this.address, this.pieces, 0));
+    const n = result(() => call(pid, ownAddress, 1n, this.address, BigInt(this.pieces), 0n));
     // Not allowed, not there: nothing that the guest or a file could cause.
     if (n < 0 && n !== -Errno.EFAULT) check(-1, name);
     // A page that is not there ends the copy; what was copied before it does not help anyone.

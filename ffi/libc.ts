@@ -1,8 +1,10 @@
 /**
  * The C library: every function that Denovo calls, in one typed table.
  *
- * Addresses travel as `usize` (number or BigInt), byte buffers as `buffer`. Counts that stay below
- * 2 GiB come back as `i32`, because 64-bit results would be BigInt on every call.
+ * Addresses and lengths travel as `usize`, byte buffers as `buffer`. What is hot takes 64 bits as BigInt
+ * only: V8's optimized calls know nothing else, and where they meet a number they are thrown away and
+ * compiled again, for ever. Counts that stay below 2 GiB come back as `i32`, because 64-bit results
+ * would be BigInt on every call.
  *
  * @module
  */
@@ -232,19 +234,12 @@ type Loose<A extends readonly unknown[]> = {
   [I in keyof A]: A[I] extends bigint ? bigint | number : A[I];
 };
 
-/** The functions of {@linkcode libc}. */
-export type Libc = {
-  readonly [K in keyof Symbols]: Symbols[K] extends (...args: infer A) => infer R
-    ? (...args: Loose<A>) => R
-    : never;
-};
-
 /**
  * What is called in the vCPU loop, within the pause, for each page of RAM, request or event. The
  * runtime compiles a trampoline for such a function, which takes most of a millisecond, and then calls
  * it in a fraction of a microsecond; all others are called by their address, which takes two.
  */
-const hot: ReadonlySet<keyof Symbols> = new Set([
+const hot = [
   "read",
   "write",
   "readv",
@@ -264,7 +259,16 @@ const hot: ReadonlySet<keyof Symbols> = new Set([
   "clock_gettime",
   "bsearch",
   "tgkill",
-]);
+] as const satisfies readonly (keyof Symbols)[];
+
+const isHot: ReadonlySet<keyof Symbols> = new Set(hot);
+
+/** The functions of {@linkcode libc}. */
+export type Libc = {
+  readonly [K in keyof Symbols]: K extends (typeof hot)[number] ? Symbols[K]
+    : Symbols[K] extends (...args: infer A) => infer R ? (...args: Loose<A>) => R
+    : never;
+};
 
 let dlsym: ((handle: null, name: Uint8Array<ArrayBuffer>) => Deno.PointerValue) | undefined;
 
@@ -280,7 +284,7 @@ function symbolAddress(name: string): Deno.PointerObject {
 
 function open<K extends keyof Symbols>(name: K): unknown {
   try {
-    if (hot.has(name)) return Deno.dlopen("libc.so.6", { [name]: table[name] }).symbols[name];
+    if (isHot.has(name)) return Deno.dlopen("libc.so.6", { [name]: table[name] }).symbols[name];
     const definition: Deno.ForeignFunction & { readonly name?: string } = table[name];
     const address = symbolAddress(definition.name ?? name) as Deno.PointerObject<typeof definition>;
     const pointer = new Deno.UnsafeFnPointer(address, definition);

@@ -212,7 +212,7 @@ export class MappedRegion implements Disposable {
       local[0] = addressOf(data) + BigInt(done);
       remote[0] = BigInt(address + done);
       local[1] = remote[1] = step;
-      done += this.#check(retry(() => call(pid, localAddress, 1, remoteAddress, 1, 0)), name);
+      done += this.#check(retry(() => call(pid, localAddress, 1n, remoteAddress, 1n, 0n)), name);
     }
   }
 

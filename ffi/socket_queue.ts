@@ -32,7 +32,7 @@ const nowhere = addressOf(nothing);
 export function peekLength(fd: number): number {
   const flags = MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC;
   // What nobody mentions any more is freed.
-  return retried(() => libc.recv_at(fd, nowhere, nothing.length, flags));
+  return retried(() => libc.recv_at(fd, nowhere, BigInt(nothing.length), flags));
 }
 
 function retried(receive: () => number): number {

@@ -103,5 +103,5 @@ export function setTapHeaderSize(fd: number, size: number): void {
  * @returns false if this host cannot do some of it
  */
 export function setTapOffload(fd: number, offload: number): boolean {
-  return libc.ioctl(fd, TUNSETOFFLOAD, offload) === 0;
+  return libc.ioctl(fd, TUNSETOFFLOAD, BigInt(offload)) === 0;
 }

@@ -29,17 +29,17 @@ const CODE = [
 /** A constant, so that the compiler can call it directly. */
 const { bsearch } = libc;
 
-let code: number | undefined;
+let code: bigint | undefined;
 
 /** Looks on each side of a sample; the closest pair counts. */
 const LOOKS = 8;
 
 /** Reads the counter into 8 bytes. */
 export function readTsc(into: Uint8Array<ArrayBuffer> | Uint32Array<ArrayBuffer>): void {
-  code ??= mapCode(Uint8Array.from(CODE)).address;
+  code ??= BigInt(mapCode(Uint8Array.from(CODE)).address);
   // void *bsearch(const void *key, const void *base, size_t count, size_t size, int (*)(…)): one
   // element, anywhere, is compared once.
-  bsearch(into, code, 1, 1, code);
+  bsearch(into, code, 1n, 1n, code);
 }
 
 const counter = new Uint32Array(2);

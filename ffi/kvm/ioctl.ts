@@ -107,8 +107,8 @@ export function requestName(request: number): string {
 const { ioctl_buffer } = libc;
 
 /** ioctl with a plain value. @throws {OsError} named after the request */
-export function ioctlValue(fd: number, request: number, value: number | bigint = 0): number {
-  const result = retry(() => libc.ioctl(fd, request, value));
+export function ioctlValue(fd: number, request: number, value: bigint | number = 0n): number {
+  const result = retry(() => libc.ioctl(fd, request, BigInt(value)));
   return result === -1 ? check(result, requestName(request)) : result;
 }
 

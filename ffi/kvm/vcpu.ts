@@ -26,7 +26,7 @@ const { ioctl } = libc;
  * @throws {OsError}
  */
 export function runVcpu(fd: number): number {
-  if (ioctl(fd, KVM.RUN, 0) === 0) return RunResult.EXIT;
+  if (ioctl(fd, KVM.RUN, 0n) === 0) return RunResult.EXIT;
   const error = errno();
   if (error === Errno.EINTR) return RunResult.INTERRUPTED;
   if (error === Errno.EAGAIN) return RunResult.AGAIN;
@@ -103,7 +103,7 @@ export class KvmVcpu implements Disposable {
   /** Tells the guest that it was paused, so that its watchdogs hold still; no-op without kvmclock. */
   noteKvmclockPause(): void {
     // EINVAL where the guest has not set up a kvmclock.
-    libc.ioctl(this.fd.fd, KVM.KVMCLOCK_CTRL, 0);
+    libc.ioctl(this.fd.fd, KVM.KVMCLOCK_CTRL, 0n);
   }
 
   /**

@@ -13,6 +13,6 @@ scope.onmessage = ({ data: { fd, words } }) => {
   const buffer = new Uint8Array(1);
   nameThread("a name that is far too long");
   Atomics.store(shared, 0, threadId());
-  const result = libc.read(fd, buffer, 1);
+  const result = libc.read(fd, buffer, 1n);
   Atomics.store(shared, 1, result === -1 && errno() === Errno.EINTR ? 1 : 2);
 };
