@@ -95,7 +95,9 @@ export type GuestRequest =
   /** Somebody in the guest has opened or closed a serial port; the ports' states say which. */
   | { kind: "port-change" }
   /** The guest has given memory back, or taken some; the balloon's state says how much. */
-  | { kind: "balloon-change" };
+  | { kind: "balloon-change" }
+  /** The guest has given up what was in a slot; the slots say which. */
+  | { kind: "slot-change" };
 
 /** The outside of a character device: bytes towards the host. All calls are synchronous. */
 export interface CharacterSink {

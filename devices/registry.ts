@@ -12,6 +12,7 @@ import type { DeviceType } from "./device.ts";
 import { i8042 } from "./isa/i8042.ts";
 import { pciConfig } from "./isa/pci_config.ts";
 import { hostBridge } from "./pci/host_bridge.ts";
+import { rootPort } from "./pci/root_port.ts";
 import { port92 } from "./isa/port92.ts";
 import { mc146818rtc } from "./isa/rtc.ts";
 import { isaSerial } from "./isa/serial.ts";
@@ -35,6 +36,7 @@ export const deviceTypes: readonly DeviceType[] = [
   isaSerial,
   mc146818rtc,
   pciConfig,
+  rootPort,
   port92,
   virtioBalloon,
   virtioBalloon.pci,

@@ -1,6 +1,7 @@
 /**
- * The configuration space of a PCI function: the header of type 0, base addresses and capabilities
- * (PCI Local Bus Specification 3.0, chapter 6).
+ * The configuration space of a PCI function: the header of type 0, or of type 1 for a bridge, base
+ * addresses and capabilities (PCI Local Bus Specification 3.0, chapter 6; PCI-to-PCI Bridge Architecture
+ * Specification 1.2, chapter 3).
  *
  * What a driver cannot write is made of the function's description, on every thread and in every version;
  * what it can is all that is state. So no saved state can make a function another one.
@@ -23,6 +24,7 @@ export const Register = {
   REVISION: 0x08,
   CLASS: 0x09,
   CACHE_LINE_SIZE: 0x0c,
+  HEADER_TYPE: 0x0e,
   BAR0: 0x10,
   SUBSYSTEM_VENDOR_ID: 0x2c,
   SUBSYSTEM_ID: 0x2e,
@@ -31,6 +33,20 @@ export const Register = {
   INTERRUPT_PIN: 0x3d,
   /** Behind the header. */
   FIRST_CAPABILITY: 0x40,
+} as const;
+
+/** Offsets that only a bridge has (PCI-to-PCI Bridge 1.2, 3.2). */
+export const BridgeRegister = {
+  PRIMARY_BUS: 0x18,
+  SECONDARY_BUS: 0x19,
+  SUBORDINATE_BUS: 0x1a,
+  MEMORY_BASE: 0x20,
+  MEMORY_LIMIT: 0x22,
+  PREFETCHABLE_BASE: 0x24,
+  PREFETCHABLE_LIMIT: 0x26,
+  PREFETCHABLE_BASE_HIGH: 0x28,
+  PREFETCHABLE_LIMIT_HIGH: 0x2c,
+  CONTROL: 0x3e,
 } as const;
 
 /** Bits of the command register (6.2.2). */
@@ -47,6 +63,11 @@ const Status = { INTERRUPT: 1 << 3, CAPABILITIES: 1 << 4 } as const;
 
 /** Bits of a base address register that are not of the address (6.2.5.1). */
 const Bar = { WIDE: 4, PREFETCHABLE: 8 } as const;
+
+/** The bit of a bridge's prefetchable window that says that its addresses have 64 bits (3.2.5.9). */
+const WIDE_WINDOW = 1;
+/** Bits of a bridge's control register (3.2.5.18). */
+const Control = { PARITY: 1 << 0, SERR: 1 << 1 } as const;
 
 /** Memory that a driver gives an address to. */
 export interface BarDescription {
@@ -76,6 +97,8 @@ export interface FunctionDescription {
   readonly classCode: number;
   readonly subsystemVendorId: number;
   readonly subsystemId: number;
+  /** Whether it is a bridge: then its capabilities have the subsystem, and it passes memory accesses on. */
+  readonly isBridge?: true;
   /** Whether it has an interrupt line, which is pin A then. */
   readonly hasInterrupt: boolean;
   readonly bars: readonly BarDescription[];
@@ -109,8 +132,11 @@ export class ConfigLayout {
     fixed.setUint16(Register.DEVICE_ID, description.deviceId, true);
     // The class takes the three bytes behind the revision.
     fixed.setUint32(Register.REVISION, description.revision + description.classCode * 256, true);
-    fixed.setUint16(Register.SUBSYSTEM_VENDOR_ID, description.subsystemVendorId, true);
-    fixed.setUint16(Register.SUBSYSTEM_ID, description.subsystemId, true);
+    if (description.isBridge) layBridgeOut(fixed, writable);
+    else {
+      fixed.setUint16(Register.SUBSYSTEM_VENDOR_ID, description.subsystemVendorId, true);
+      fixed.setUint16(Register.SUBSYSTEM_ID, description.subsystemId, true);
+    }
     let command = Command.MASTER | Command.PARITY | Command.SERR;
     if (this.bars.length > 0) command |= Command.MEMORY;
     if (description.hasInterrupt) {
@@ -140,6 +166,24 @@ export class ConfigLayout {
       return at;
     });
   }
+}
+
+/** The header of type 1. There are no I/O ports behind a bridge, so it has no window for them. */
+function layBridgeOut(fixed: DataView, writable: DataView): void {
+  fixed.setUint8(Register.HEADER_TYPE, 1);
+  for (const name of ["PRIMARY_BUS", "SECONDARY_BUS", "SUBORDINATE_BUS"] as const) {
+    writable.setUint8(BridgeRegister[name], 0xff);
+  }
+  for (const name of ["MEMORY_BASE", "MEMORY_LIMIT"] as const) {
+    writable.setUint16(BridgeRegister[name], 0xfff0, true);
+  }
+  for (const name of ["PREFETCHABLE_BASE", "PREFETCHABLE_LIMIT"] as const) {
+    fixed.setUint16(BridgeRegister[name], WIDE_WINDOW, true);
+    writable.setUint16(BridgeRegister[name], 0xfff0, true);
+  }
+  writable.setUint32(BridgeRegister.PREFETCHABLE_BASE_HIGH, 0xffff_ffff, true);
+  writable.setUint32(BridgeRegister.PREFETCHABLE_LIMIT_HIGH, 0xffff_ffff, true);
+  writable.setUint16(BridgeRegister.CONTROL, Control.PARITY | Control.SERR, true);
 }
 
 /** The bits below the size are zeros, by which a driver finds it. */

@@ -4,7 +4,14 @@
  * @module
  */
 import { array, type Fields, struct } from "../../ffi/struct.ts";
-import { defineDevice, type DeviceType, type Properties, withDefaults } from "../device.ts";
+import {
+  defineDevice,
+  type DeviceType,
+  type Properties,
+  type RangeDeclaration,
+  withDefaults,
+} from "../device.ts";
+import { busOf } from "../pci/bridge.ts";
 import { ConfigLayout, ConfigSpace, configState, ECAM_SIZE } from "../pci/config_space.ts";
 import { MAX_VECTORS, Msix, msixCapability, msixPlaces, msixState } from "../pci/msix.ts";
 import {
@@ -35,7 +42,7 @@ const pciProperties = {
     help: "slot on the bus, in hexadecimal; the first one that is free without",
     unseen: true,
   },
-  bus: { type: "string", help: "bus that it is on, pcie.0", unseen: true },
+  bus: { type: "string", help: "bus that it is on: pcie.0, or a port's by its id", unseen: true },
   vectors: { type: "uint32", help: "interrupt messages; one a queue and one more without" },
   "disable-legacy": {
     type: "string",
@@ -45,7 +52,7 @@ const pciProperties = {
   },
   "disable-modern": { type: "bool", default: false, help: "off: virtio 1", unseen: true },
   romfile: { type: "string", default: "", help: "there are no option ROMs", unseen: true },
-  // Where the machine has put it, which no user says.
+  // Where the machine has put it, which no user says; a port in front of it says where that is.
   "config-base": { type: "uint32", internal: true, help: "address of its configuration space" },
   irq: { type: "uint32", internal: true, help: "interrupt of its wire" },
 } as const;
@@ -73,6 +80,11 @@ function checkPci(kind: VirtioDeviceType<Fields>, properties: Properties): void 
 function vectorsOf(kind: VirtioDeviceType<Fields>, properties: Properties): number {
   const usual = kind.pciVectors ?? kind.queueSizes(properties).length + 1;
   return Number(properties.vectors ?? usual);
+}
+
+function configRange({ "config-base": base }: Properties): RangeDeclaration {
+  const range = { space: "mmio", size: ECAM_SIZE, name: "pcie-ecam" } as const;
+  return base === undefined ? range : { ...range, base: Number(base) };
 }
 
 function configLayout(kind: VirtioDeviceType<Fields>, vectors: number): ConfigLayout {
@@ -131,12 +143,7 @@ export function behindPci<F extends Fields>(given: VirtioDeviceType<F>): DeviceT
       checkPci(kind, properties);
     },
     ranges: (properties) => [
-      {
-        space: "mmio",
-        base: Number(properties["config-base"]),
-        size: ECAM_SIZE,
-        name: "pcie-ecam",
-      },
+      configRange(properties),
       { space: "mmio", size: REGISTERS_SIZE, name },
       ...vectorsOf(kind, properties) === 0 ? [] : [{
         space: "mmio",
@@ -182,7 +189,8 @@ export function behindPci<F extends Fields>(given: VirtioDeviceType<F>): DeviceT
       const transport: PciTransport = new PciTransport({
         ...{ state: state.transport, virtio, vectors, config: made.config, resetDevice },
       });
-      const device = new PciFunction({ layout, config, context, virtio, transport, msix });
+      const bus = busOf(context.parent?.provides);
+      const device = new PciFunction({ layout, config, context, virtio, transport, msix, bus });
       return {
         ...made.calls,
         read: (range, offset, size) => device.read(range, offset, size),

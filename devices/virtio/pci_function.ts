@@ -4,6 +4,7 @@
  * @module
  */
 import type { DeviceContext, Interrupt } from "../device.ts";
+import type { SecondaryBus } from "../pci/bridge.ts";
 import type { ConfigLayout, ConfigSpace } from "../pci/config_space.ts";
 import type { Msix } from "../pci/msix.ts";
 import { CapabilityField, type PciTransport } from "./pci.ts";
@@ -22,6 +23,8 @@ export interface PciFunctionParts {
   readonly virtio: Virtio;
   readonly transport: PciTransport;
   readonly msix: Msix | undefined;
+  /** The bus that it is on; undefined for the root bus. */
+  readonly bus: SecondaryBus | undefined;
 }
 
 /** The interrupt line as far as configuration space lets the device have it. */
@@ -49,6 +52,7 @@ export class PciFunction {
   constructor(parts: PciFunctionParts) {
     this.#parts = parts;
     this.#window = parts.layout.capabilities.at(-1)!;
+    parts.bus?.attach(() => this.place());
   }
 
   /** Reads one of its ranges. */
@@ -75,13 +79,21 @@ export class PciFunction {
     this.place();
   }
 
-  /** Puts the memories where the base address registers say. */
+  /**
+   * Puts the memories where the base address registers say, as far as accesses get there. The port in
+   * front of it may do so on another thread: what the last one finds under the lock stays.
+   */
   place(): void {
-    const { layout, config, context } = this.#parts;
-    for (const bar of layout.bars) {
-      const range = bar.bar === BarNumber.REGISTERS ? Range.REGISTERS : Range.MSIX;
-      context.moveRange(range, config.base(bar));
-    }
+    const { layout, config, context, bus } = this.#parts;
+    this.#locked(() => {
+      if (bus) context.moveRange(Range.CONFIG, bus.configBase);
+      for (const bar of layout.bars) {
+        const range = bar.bar === BarNumber.REGISTERS ? Range.REGISTERS : Range.MSIX;
+        const base = config.base(bar);
+        const isReached = base !== undefined && (bus?.passes(base, bar.size) ?? true);
+        context.moveRange(range, isReached ? base : undefined);
+      }
+    });
   }
 
   #readConfig(offset: number, size: number): number {

@@ -301,6 +301,7 @@ export class Rig {
     memory?: FakeMemory,
     disk?: AttachedDisk,
     netdev?: NetPort,
+    parent?: Device,
   ) {
     const isPort = type.bus === "virtio-serial-bus";
     this.#properties = withDefaults(type, { ...(isPort && { nr: 1 }), ...properties });
@@ -314,7 +315,7 @@ export class Rig {
     );
     this.context.content = content;
     this.context.netdev = netdev;
-    if (isPort) this.context.parent = new Rig(virtioSerial).device;
+    this.context.parent = isPort ? new Rig(virtioSerial).device : parent;
     this.#layout = layoutFor(type, this.#properties).state;
     this.#type = type;
     this.#mode = mode;

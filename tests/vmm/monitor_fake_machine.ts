@@ -187,14 +187,14 @@ export class FakeMachine implements MachineControl {
   };
   readonly pciFunctions = [
     {
-      ...{ slot: 0, id: "", regions: [] },
+      ...{ bus: 0, slot: 0, id: "", regions: [] },
       config: {
         ...{ vendorId: 0x1b36, deviceId: 8, class: 0x600, subsystemVendorId: 0x1af4 },
         ...{ subsystemId: 0x1100, interruptLine: 0, interruptPin: 0 },
       },
     },
     {
-      ...{ slot: 17, id: "r0" },
+      ...{ bus: 0, slot: 17, id: "r0" },
       regions: [
         { bar: 1, address: 0xc000_1000, size: 0x1000, wide: false },
         { bar: 4, size: 0x4000, wide: true },

@@ -78,9 +78,40 @@ const refusals: [line: string, message: string][] = [
     `-device ${driver}: No '${bus}' bus found for device '${driver}': say virtio-${here}-device`,
   ])),
   [
-    "-machine pcie=on -device pcie-root-port,id=p",
-    "-device pcie-root-port,id=p: 'pcie-root-port' is not a valid device model name: there are no" +
-    " bridges, pcie.0 is the only bus",
+    "-machine pcie=on -device ioh3420,id=p",
+    "-device ioh3420,id=p: 'ioh3420' is not a valid device model name: the only bridges are of" +
+    " pcie-root-port",
+  ],
+  [
+    "-device pcie-root-port,id=p",
+    "-device pcie-root-port,id=p: No 'PCI' bus found for device 'pcie-root-port': say -machine pcie=on",
+  ],
+  ...([
+    [
+      "-device pcie-root-port,id=q",
+      "Can't add chassis slot, error -16: slot 0 of chassis 0 is another port's",
+    ],
+    [
+      "-device pcie-root-port,id=q,slot=1,bus=p",
+      "Device 'pcie-root-port' can't go on bus 'p': root ports are on pcie.0",
+    ],
+    [
+      "-device pcie-root-port,slot=8192",
+      "Property 'slot' does not accept value '8192': at most 8191",
+    ],
+    [
+      "-device virtio-rng-pci,bus=p,addr=3",
+      "PCI: slot 3 is not valid for virtio-rng-pci, parent device only allows plugging into slot 0.",
+    ],
+    ["-device virtio-rng-pci,bus=q", "Bus 'q' not found"],
+  ].map(([device, message]): [string, string] => [
+    `-machine pcie=on -device pcie-root-port,id=p ${device}`,
+    `${device}: ${message}`,
+  ])),
+  [
+    "-machine pcie=on -device pcie-root-port,id=p -device virtio-rng-pci,bus=p -device virtio-net-pci,bus=p",
+    "-device virtio-net-pci,bus=p: PCI: no slot/function available for virtio-net-pci, all in use or" +
+    " reserved",
   ],
   ["-device virtio-gpu", "-device virtio-gpu: 'virtio-gpu' is not a valid device model name"],
   ["-device toString", "-device toString: 'toString' is not a valid device model name"],

@@ -106,6 +106,7 @@ const requestEvents: Record<GuestRequest["kind"], number | undefined> = {
   "disk-error": GuestEvent.DISK_ERROR,
   "port-change": undefined,
   "balloon-change": undefined,
+  "slot-change": undefined,
 };
 
 /** The devices on this thread. */

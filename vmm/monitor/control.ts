@@ -236,6 +236,8 @@ export interface PciRegionInfo {
 
 /** A function on the PCI bus. */
 export interface PciFunctionInfo {
+  /** The bus's number. */
+  readonly bus: number;
   readonly slot: number;
   /** The device's id. */
   readonly id: string;
@@ -252,6 +254,20 @@ export interface PciFunctionInfo {
     readonly interruptPin: number;
   };
   readonly regions: readonly PciRegionInfo[];
+  /** What is behind it, if it is a bridge. */
+  readonly bridge?: PciBridgeInfo;
+}
+
+/** A bridge as its configuration space says. */
+export interface PciBridgeInfo {
+  /** Numbers of buses: the one before it, the one behind it, the last one that can be reached. */
+  readonly primary: number;
+  readonly secondary: number;
+  readonly subordinate: number;
+  /** Addresses that are passed on, both ends included. */
+  readonly memory: { readonly base: number; readonly limit: number };
+  readonly prefetchable: { readonly base: number; readonly limit: number };
+  readonly functions: readonly PciFunctionInfo[];
 }
 
 /** The VM as monitor commands see it. */

@@ -104,13 +104,13 @@ function elsewhere(
   if (isCard) return { bus: otherCards[driver], model: driver, here: "virtio-net-device" };
 }
 
-/** QEMU's bridges to further buses. */
-const bridges = ["pcie-root-port", "ioh3420", "pcie-pci-bridge", "pci-bridge", "pxb-pcie"];
+/** QEMU's other bridges to further buses. */
+const bridges = ["ioh3420", "pcie-pci-bridge", "pci-bridge", "pxb-pcie"];
 
 function unknownDriver(driver: string, types: readonly DeviceType[]): OptionError {
   if (bridges.includes(driver)) {
     return new OptionError(
-      `'${driver}' is not a valid device model name: there are no bridges, pcie.0 is the only bus`,
+      `'${driver}' is not a valid device model name: the only bridges are of pcie-root-port`,
     );
   }
   if (driver.endsWith("-pci-transitional")) {

@@ -23,7 +23,9 @@ import type {
   MemoryRegionInfo,
   RamBlockInfo,
 } from "../monitor/control.ts";
+import { ROOT_PORT } from "../machine/pci.ts";
 import type { VirtualMachine } from "../virtual_machine.ts";
+import { functionsBehind } from "./pci_view.ts";
 import { virtioTree, withPorts } from "./virtio_tree.ts";
 
 const MAX_ADDRESS = 0xffff_ffff_ffff_ffffn;
@@ -137,12 +139,28 @@ export function deviceTree(machine: Machine): BusInfo {
 }
 
 function rootBus(machine: Machine, describe: (device: DeviceInstance) => DeviceInfo): BusInfo {
-  const functions = machine.devices.devices.filter(({ type }) => type.bus === "PCI");
+  const functions = machine.devices.devices.filter(({ type, properties }) =>
+    type.bus === "PCI" && properties["config-base"] !== undefined
+  );
   return {
     name: PCIE_ID,
     type: "PCIE",
-    devices: functions.map((device) => withPorts(machine, device, describe)),
+    devices: functions.map((device) =>
+      device.type.name === ROOT_PORT
+        ? { ...describe(device), buses: [busBehind(machine, device, describe)] }
+        : withPorts(machine, device, describe)
+    ),
   };
+}
+
+function busBehind(
+  machine: Machine,
+  { id }: DeviceInstance,
+  describe: (device: DeviceInstance) => DeviceInfo,
+): BusInfo {
+  const functions = functionsBehind(machine, id);
+  const devices = functions.map((device) => withPorts(machine, device, describe));
+  return { name: id, type: "PCIE", devices };
 }
 
 function describeDevice(

@@ -145,6 +145,7 @@ Deno.test("the DSDT tells of the PCI Express bus by the bytes of QEMU's own", ()
     "configuration space": `8a2b00000c01${zeros(8)}000000e000000000ffffffef00000000${zeros(8)}` +
       "0000001000000000",
     "pin B of device 2": `040cffff020001${text("GSI3")}00`,
+    "what control of the bus is asked for by": "5b4ddb33f71f1c4096577441c03dd766",
     "the fourth wire": "890600010113000000",
   };
   const [without, dsdt, lowIrqs] = [

@@ -31,9 +31,13 @@ const Op = {
   ADD: 0x72,
   SHIFT_LEFT: 0x79,
   AND: 0x7b,
+  OR: 0x7d,
   NOTIFY: 0x86,
+  CREATE_DWORD_FIELD: 0x8a,
+  NOT: 0x92,
   LEQUAL: 0x93,
   IF: 0xa0,
+  ELSE: 0xa1,
   RETURN: 0xa4,
 } as const;
 
@@ -208,9 +212,19 @@ export function store(source: Aml, target: Aml): Aml {
   return join(Uint8Array.of(Op.STORE), source, target);
 }
 
-/** `And (a, b)` */
-export function and(a: Aml, b: Aml): Aml {
-  return join(Uint8Array.of(Op.AND), a, b, Uint8Array.of(Op.ZERO));
+/** `And (a, b, target)` */
+export function and(a: Aml, b: Aml, target: Aml = Uint8Array.of(Op.ZERO)): Aml {
+  return join(Uint8Array.of(Op.AND), a, b, target);
+}
+
+/** `Or (a, b, target)` */
+export function or(a: Aml, b: Aml, target: Aml): Aml {
+  return join(Uint8Array.of(Op.OR), a, b, target);
+}
+
+/** `LNot (value)` */
+export function not(value: Aml): Aml {
+  return join(Uint8Array.of(Op.NOT), value);
 }
 
 /** `LEqual (a, b)` */
@@ -221,6 +235,30 @@ export function equal(a: Aml, b: Aml): Aml {
 /** `If (condition) { … }` */
 export function when(condition: Aml, ...terms: readonly Aml[]): Aml {
   return sized([Op.IF], condition, ...terms);
+}
+
+/** `Else { … }`, right behind an `If` */
+export function otherwise(...terms: readonly Aml[]): Aml {
+  return sized([Op.ELSE], ...terms);
+}
+
+/** `Return (value)` */
+export function returned(value: Aml): Aml {
+  return join(Uint8Array.of(Op.RETURN), value);
+}
+
+/** `CreateDWordField (buffer, offset, NAME)` */
+export function bufferDword(source: Aml, offset: number, text: string): Aml {
+  return join(Uint8Array.of(Op.CREATE_DWORD_FIELD), source, integer(offset), path(text));
+}
+
+/**
+ * `ToUUID ("aabbccdd-eeff-gghh-iijj-kkllmmnnoopp")`: a buffer, the first three groups little-endian
+ * (ACPI 6.5, 19.6.142).
+ */
+export function uuid(text: string): Aml {
+  const groups = text.split("-").map((group) => Uint8Array.fromHex(group));
+  return buffer(join(...groups.map((bytes, i) => i < 3 ? bytes.reverse() : bytes)));
 }
 
 /** `Notify (object, value)` */

@@ -6,14 +6,26 @@
 import type { Window } from "../../machine/microvm.ts";
 import {
   type Aml,
+  and,
+  argument,
+  bufferDword,
   device,
   eisaId,
+  equal,
   integer,
+  local,
   method,
   name,
+  not,
+  or,
+  otherwise,
   packageOf,
   path,
+  returned,
+  store,
   unicode,
+  uuid,
+  when,
 } from "./aml.ts";
 import { busNumbers, interrupt, memory32, memory64, resources } from "./resources.ts";
 
@@ -53,6 +65,7 @@ export function rootBus({ ecam, window32, window64, irqs }: PciOptions): Aml[] {
         memory64(window64.base, window64.size),
       ),
     ),
+    control(),
     // Nobody else may use the addresses of configuration space.
     device(
       "RES0",
@@ -61,6 +74,35 @@ export function rootBus({ ecam, window32, window64, irqs }: PciOptions): Aml[] {
     ),
   );
   return [...irqs.map(link), bus];
+}
+
+/** What `_OSC` of a PCI Express root bus is asked by (PCI Firmware 3.3, 4.5.1). */
+const PCI_UUID = "33db4d5b-1ff7-401c-9657-7441c03dd766";
+/** Native hot-plug, SHPC hot-plug, power management events, error reporting, capability structures. */
+const GRANTED = 0x1f;
+/** Bits of the first word that is returned (ACPI 6.5, 6.2.12). */
+const Osc = { UNKNOWN_UUID: 1 << 2, UNKNOWN_REVISION: 1 << 3, MASKED: 1 << 4 } as const;
+
+/** `_OSC`: the operating system has control of hot-plug, among others, as under QEMU. */
+function control(): Aml {
+  const [wanted, words] = [local(0), argument(3)];
+  const flag = (bit: number) => or(path("CDW1"), integer(bit), path("CDW1"));
+  return method(
+    "_OSC",
+    4,
+    bufferDword(words, 0, "CDW1"),
+    when(
+      equal(argument(0), uuid(PCI_UUID)),
+      bufferDword(words, 4, "CDW2"),
+      bufferDword(words, 8, "CDW3"),
+      and(path("CDW3"), integer(GRANTED), wanted),
+      when(not(equal(argument(1), integer(1))), flag(Osc.UNKNOWN_REVISION)),
+      when(not(equal(path("CDW3"), wanted)), flag(Osc.MASKED)),
+      store(wanted, path("CDW3")),
+    ),
+    otherwise(flag(Osc.UNKNOWN_UUID)),
+    returned(words),
+  );
 }
 
 /** What interrupt each pin of each device comes by (6.2.13): the next device's are turned by one. */

@@ -15,6 +15,22 @@ const region = z.strictObject({
   mem_type_64: z.boolean().optional(),
 });
 
+const range = z.strictObject({ base: z.int(), limit: z.int() });
+
+const bridge = z.strictObject({
+  bus: z.strictObject({
+    number: z.int(),
+    secondary: z.int(),
+    subordinate: z.int(),
+    io_range: range,
+    memory_range: range,
+    prefetchable_range: range,
+  }),
+  get devices() {
+    return z.array(pciDevice).optional();
+  },
+});
+
 const pciDevice = z.strictObject({
   bus: z.int(),
   slot: z.int(),
@@ -29,6 +45,7 @@ const pciDevice = z.strictObject({
   irq: z.int().optional(),
   irq_pin: z.int(),
   qdev_id: z.string(),
+  pci_bridge: bridge.optional(),
   regions: z.array(region),
 });
 
