@@ -29,6 +29,7 @@ import {
   type Inheritance,
   type Keeper,
 } from "./inheritance.ts";
+import { ThrottleSet } from "./throttle_set.ts";
 import { TapQueues } from "./tap_queues.ts";
 
 /** What backends hand over begins so; the id is the backend's. */
@@ -52,13 +53,16 @@ export interface NetdevHost {
 export class NetdevSet implements Keeper {
   readonly #reactor: Reactor;
   readonly #host: NetdevHost;
+  readonly #throttles: ThrottleSet;
   readonly #backends = new Map<string, Netdev>();
 
   /**
    * @param reactor watches listeners and the ends of connections
    * @param host what backends ask of the VMM
+   * @param throttles limits on what backends send and receive
    */
-  constructor(reactor: Reactor, host: NetdevHost) {
+  constructor(reactor: Reactor, host: NetdevHost, throttles: ThrottleSet = new ThrottleSet()) {
+    this.#throttles = throttles;
     this.#reactor = reactor;
     this.#host = host;
   }
@@ -81,6 +85,10 @@ export class NetdevSet implements Keeper {
     abort?: AbortSignal,
   ): Promise<void> {
     for (const config of configs) {
+      const { throttleGroup: group } = config;
+      if (group !== undefined && !this.#throttles.has(group)) {
+        throw new Error(`Throttle group '${group}' does not exist`);
+      }
       const backend = new Netdev(config, this.#reactor, this.#host);
       this.#backends.set(config.id, backend);
       if (inheritance?.shared) backend.hold(true);
@@ -118,7 +126,9 @@ export class NetdevSet implements Keeper {
   port(id: string): NetPortDescription {
     const backend = this.#backends.get(id);
     if (!backend) throw new Error(`Netdev '${id}' not found`);
-    return backend.port;
+    const { throttleGroup: group } = backend.config;
+    const limits = group !== undefined && { throttle: this.#throttles.group(group).shared };
+    return { ...backend.port, ...limits };
   }
 
   handOver(): Handover {

@@ -44,7 +44,7 @@ export class Resources {
   ) {
     // The program listens for signals itself and closes the VM: the terminal is put back then.
     this.chardevs = new ChardevSet(this.reactor, { notice, quit, terminate: () => {} });
-    this.netdevs = new NetdevSet(this.reactor, { notice, ...network });
+    this.netdevs = new NetdevSet(this.reactor, { notice, ...network }, this.blocks.throttles);
   }
 
   /** Those of them that have something to hand over. */

@@ -1,6 +1,7 @@
 /**
  * Limits on what a disk does in a second: leaky buckets that all disks of a group share (QEMU's
- * docs/throttle.txt and QAPI ThrottleLimits).
+ * docs/throttle.txt and QAPI ThrottleLimits), and all network backends of it: there a request is a frame,
+ * to read one is to receive it, and to write one to send it.
  *
  * Each bucket fills with what is done and leaks at the limit's rate. A request waits while a bucket that
  * it counts in is fuller than it may be: by a tenth of a second's worth, or by a burst's.
@@ -186,17 +187,36 @@ export class ThrottleGroup {
   admit(isWrite: boolean, bytes: number, nowNs: bigint): number {
     if (!this.active) return 0;
     return this.#locked(() => {
-      this.#leak(Number(nowNs));
-      const wait = Math.max(...bucketsOf(isWrite).map((index) => this.#wait(bucket(index))));
-      if (wait > 0) return Math.ceil(wait);
-      this.#fill(isWrite, bytes, 1);
-      return 0;
+      const wait = this.#waitFor(isWrite, nowNs);
+      if (wait === 0) this.#fill(isWrite, bytes, 1);
+      return wait;
     });
+  }
+
+  /**
+   * Asks whether a request may be made now, of which it is not known yet how large it is: it counts by
+   * {@linkcode count}.
+   *
+   * @param nowNs CLOCK_MONOTONIC
+   * @returns nanoseconds to wait before asking again; 0 if it may
+   */
+  wait(isWrite: boolean, nowNs: bigint): number {
+    return this.active ? this.#locked(() => this.#waitFor(isWrite, nowNs)) : 0;
+  }
+
+  /** Counts a request that has been made. */
+  count(isWrite: boolean, bytes: number): void {
+    if (this.active) this.#locked(() => this.#fill(isWrite, bytes, 1));
   }
 
   /** A request that was admitted is made again later, and asks then: it does not count. */
   takeBack(isWrite: boolean, bytes: number): void {
     if (this.active) this.#locked(() => this.#fill(isWrite, bytes, -1));
+  }
+
+  #waitFor(isWrite: boolean, nowNs: bigint): number {
+    this.#leak(Number(nowNs));
+    return Math.ceil(Math.max(...bucketsOf(isWrite).map((index) => this.#wait(bucket(index)))));
   }
 
   #fill(isWrite: boolean, bytes: number, sign: 1 | -1): void {

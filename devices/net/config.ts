@@ -10,6 +10,8 @@ export interface NetdevCommon {
   readonly id: string;
   /** Whether open descriptors stay open over CPR (on unless given). */
   readonly cpr?: boolean;
+  /** The throttle group that its frames count in. */
+  readonly throttleGroup?: string;
 }
 
 /** A place that sockets are bound or connected to. */

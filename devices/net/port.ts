@@ -13,6 +13,7 @@ import { IoVector } from "../../ffi/iovec.ts";
 import { addressOf } from "../../ffi/memory.ts";
 import { bytesWaiting, peek, peekLength } from "../../ffi/socket_queue.ts";
 import { setTapOffload, setTapQueue } from "../../ffi/tap.ts";
+import { ThrottleGroup } from "../block/throttle.ts";
 import { NetSlot } from "./slot.ts";
 
 /** The longest frame that anybody sends (QEMU's NET_BUFSIZE). */
@@ -33,6 +34,8 @@ export interface NetPortDescription {
   readonly destination?: Uint8Array<ArrayBuffer>;
   /** Whether the connection has come from a predecessor, which may have sent part of a frame. */
   readonly isInherited?: boolean;
+  /** The memory of the {@linkcode ThrottleGroup} that its frames count in. */
+  readonly throttle?: SharedArrayBuffer;
 }
 
 /** A backend on this thread. All calls return at once. */
@@ -45,6 +48,8 @@ export interface NetPort {
   readonly headerSize: number;
   /** Whether a frame of which a predecessor has sent part goes on where it was. */
   readonly isInherited?: boolean;
+  /** The group that its frames count in, those of its further queues as well. */
+  readonly throttle?: ThrottleGroup;
   /**
    * Looks for a frame, and leaves it.
    *
@@ -82,6 +87,14 @@ export interface NetPort {
 
 /** Opens a backend on this thread. */
 export function openPort(description: NetPortDescription): NetPort {
+  const { throttle } = description;
+  return Object.assign(
+    openKind(description),
+    throttle && { throttle: new ThrottleGroup(throttle) },
+  );
+}
+
+function openKind(description: NetPortDescription): NetPort {
   const slot = new NetSlot(description.slot);
   const ended = () => {
     slot.fd = undefined;

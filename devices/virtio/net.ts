@@ -8,6 +8,7 @@ import { TapOffload } from "../../ffi/tap.ts";
 import type { DescriptorWatch, DeviceContext, Properties, PropertyDeclaration } from "../device.ts";
 import type { NetPort } from "../net/port.ts";
 import { guestOffloads, NetControl } from "./net_control.ts";
+import { NetLimits } from "./net_limits.ts";
 import { NetReceiver } from "./net_receiver.ts";
 import { NetSender } from "./net_sender.ts";
 import { FurtherPair, NetFeature, type NetState, netState, Queue } from "./net_state.ts";
@@ -48,6 +49,10 @@ const NAME = "virtio-net-device";
 const CONFIG_SIZE = 12;
 const CONTROL_SIZE = 64;
 
+/** Timers by number: how long a driver is waited for, then the limits of the two directions. */
+const PATIENCE = 0;
+const LIMITS = 1;
+
 const bit = (feature: number) => 1n << BigInt(feature);
 
 /** A pair of queues, and what is at the other end of it. */
@@ -87,13 +92,16 @@ class NetDevice implements VirtioBackend {
     this.#control = new NetControl(state, virtio, this.#count);
     const { netdev } = context;
     const ports = netdev ? [netdev, ...netdev.more ?? []].slice(0, this.#count) : [];
+    const limits = [Queue.RX, Queue.TX].map((queue) =>
+      new NetLimits(netdev?.throttle, queue === Queue.TX, context, context.timers[LIMITS + queue])
+    );
     this.#pairs = ports.map((port, i) => {
       const own = i === 0 ? state : new FurtherPair(state, i);
       const [rx, tx] = [2 * i + Queue.RX, 2 * i + Queue.TX];
       return {
         port,
-        receiver: new NetReceiver(own, virtio, port, context, rx),
-        sender: new NetSender(own, virtio, port, tx),
+        receiver: new NetReceiver(own, virtio, port, limits[Queue.RX], context, rx),
+        sender: new NetSender(own, virtio, port, limits[Queue.TX], tx),
       };
     });
   }
@@ -148,8 +156,18 @@ class NetDevice implements VirtioBackend {
     if (s.tx_sent !== 0) s.tx_abandoned = 1;
   }
 
+  timer(index: number): void {
+    if (index === PATIENCE) this.#hurry();
+    else this.#ring(index === LIMITS + Queue.RX ? Queue.RX : Queue.TX);
+  }
+
+  /** What waits may go on by now. */
+  limitsChanged(): void {
+    for (const queue of [Queue.RX, Queue.TX]) this.#ring(queue);
+  }
+
   /** The driver has given no more room: frames that fit are better than none. */
-  timer(): void {
+  #hurry(): void {
     this.#state.rx_hasty = 1;
     this.#state.more_hasty = 0xffff;
     this.#ring(Queue.RX);
@@ -262,7 +280,7 @@ export const virtioNet = defineVirtioDevice({
   pciClass: 0x02_0000,
   version: 1,
   state: netState,
-  timers: 1,
+  timers: LIMITS + 2,
   properties: {
     mac: {
       type: "string",

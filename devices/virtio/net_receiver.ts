@@ -10,6 +10,7 @@ import type { DeviceContext, Timer } from "../device.ts";
 import { MAX_FRAME, type NetPort } from "../net/port.ts";
 import { Chain, MalformedRing } from "./chain.ts";
 import { HEADER_SIZE, NetFeature, NUM_BUFFERS, type PairState } from "./net_state.ts";
+import type { NetLimits } from "./net_limits.ts";
 import type { VirtQueue } from "./ring.ts";
 import type { Virtio } from "./virtio.ts";
 
@@ -29,6 +30,7 @@ export class NetReceiver {
   readonly #state: PairState;
   readonly #virtio: Virtio;
   readonly #port: NetPort;
+  readonly #limits: NetLimits;
   readonly #clock: Pick<DeviceContext, "monotonicNs">;
   readonly #timer: Timer;
   /** The queue's number. */
@@ -53,16 +55,19 @@ export class NetReceiver {
    * @param state the pair's state
    * @param virtio the device
    * @param port where frames come from
-   * @param context the time, and a timer that is used for this alone
+   * @param limits how many, and how much of them
+   * @param context the time, and a timer that is used for patience alone, the first
    * @param index the queue's number
    */
   constructor(
     state: PairState,
     virtio: Virtio,
     port: NetPort,
+    limits: NetLimits,
     context: DeviceContext,
     index: number,
   ) {
+    this.#limits = limits;
     this.#index = index;
     this.#state = state;
     this.#virtio = virtio;
@@ -92,7 +97,10 @@ export class NetReceiver {
         parts.doorbells[this.#index].ring();
         return true;
       }
-      const outcome = this.#state.link_down ? this.#discard() : this.#receive(ring);
+      const isDown = this.#state.link_down;
+      // What has to wait does so where it is.
+      if (!isDown && this.#limits.waits()) return true;
+      const outcome = isDown ? this.#discard() : this.#receive(ring);
       if (outcome === "ended") return false;
       if (outcome !== "received") return true;
       queue.flush(ring);
@@ -143,6 +151,7 @@ export class NetReceiver {
       putBack(0);
       return outcomeOf(result);
     }
+    this.#limits.count(result - this.#port.headerSize);
     const total = own + result;
     this.#wanted = Math.max(total, this.#wanted - (this.#wanted >> 3));
     const before = room;

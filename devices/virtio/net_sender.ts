@@ -7,6 +7,7 @@ import { IoVector, MAX_PIECES } from "../../ffi/iovec.ts";
 import { addressOf } from "../../ffi/memory.ts";
 import { MAX_FRAME, type NetPort } from "../net/port.ts";
 import { type Chain, MalformedRing } from "./chain.ts";
+import type { NetLimits } from "./net_limits.ts";
 import { HEADER_SIZE, type PairState } from "./net_state.ts";
 import type { Virtio } from "./virtio.ts";
 
@@ -15,6 +16,7 @@ export class NetSender {
   readonly #state: PairState;
   readonly #virtio: Virtio;
   readonly #port: NetPort;
+  readonly #limits: NetLimits;
   /** The queue's number. */
   readonly #index: number;
   readonly #frame = new IoVector(MAX_PIECES - 1);
@@ -25,9 +27,17 @@ export class NetSender {
    * @param state the pair's state
    * @param virtio the device
    * @param port where frames go
+   * @param limits how many, and how much of them
    * @param index the queue's number
    */
-  constructor(state: PairState, virtio: Virtio, port: NetPort, index: number) {
+  constructor(
+    state: PairState,
+    virtio: Virtio,
+    port: NetPort,
+    limits: NetLimits,
+    index: number,
+  ) {
+    this.#limits = limits;
     this.#index = index;
     this.#state = state;
     this.#virtio = virtio;
@@ -44,6 +54,8 @@ export class NetSender {
     if (this.#state.tx_abandoned && !this.#finishAbandoned()) return true;
     let isWaiting = false;
     this.#virtio.queues[this.#index].serve((chain) => {
+      // The timer rings then, and not the backend.
+      if (this.#state.tx_sent === 0 && this.#limits.waits()) return undefined;
       isWaiting = !this.#send(chain);
       return isWaiting ? undefined : 0;
     });
@@ -78,7 +90,9 @@ export class NetSender {
 
   #go(frame: IoVector, size: number): boolean {
     const s = this.#state;
+    const { length } = frame;
     const done = this.#port.send(frame, s.tx_sent);
+    if (s.tx_sent === 0 && done > 0) this.#limits.count(length - this.#port.headerSize);
     s.tx_sent = done < size ? done : 0;
     s.tx_length = size;
     return done >= size;

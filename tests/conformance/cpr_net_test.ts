@@ -87,12 +87,19 @@ for (const packed of ["off", "on"]) {
     await using lab = await Laboratory.open();
     using listener = listenUnix(lab.path("net"), { nonblocking: true });
     const options = [
-      ...["-netdev", `stream,id=n,server=off,addr.type=unix,addr.path=${lab.path("net")}`],
+      ...["-object", "throttle-group,id=tg"],
+      "-netdev",
+      `stream,id=n,server=off,addr.type=unix,addr.path=${lab.path("net")},throttle-group=tg`,
       ...["-device", `virtio-net-device,netdev=n,packed=${packed}`],
     ];
     const chain = await Chain.start(lab, { guest: "virtio_net", options });
     await lab.printed("net 52540123456 at irq");
     let connection = await accepted(listener);
+    // More than there are, which count all the same.
+    const limits = { path: "tg", property: "limits" };
+    const limit = () =>
+      chain.qmp.execute("qom-set", { ...limits, value: { "iops-total": 1_000_000 } });
+    await limit();
     const peer = new NetPeer(connection.fd, true);
     const traffic = new Traffic(peer, lab);
     try {
@@ -109,6 +116,10 @@ for (const packed of ["off", "on"]) {
             traffic.resume();
           }
           await traffic.returned(40);
+          const kept = await chain.qmp.execute("qom-get", limits) as Record<string, number>;
+          // A file has none of them.
+          assert.equal(kept["iops-total"], mode === "cpr-reboot" ? 0 : 1_000_000, mode);
+          await limit();
           assert.equal(
             accept(listener.fd, { nonblocking: true }),
             undefined,

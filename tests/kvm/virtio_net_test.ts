@@ -1,5 +1,6 @@
 /** The network card with a guest: frames go there and come back by every kind of backend. */
 import assert from "node:assert/strict";
+import { noLimits } from "../../devices/block/throttle.ts";
 import { bytesWaiting } from "../../ffi/socket_queue.ts";
 import { type OwnedFd, writeFd } from "../../ffi/fd.ts";
 import { socketPair, type SocketType } from "../../ffi/socket.ts";
@@ -96,6 +97,46 @@ kvmTest(
       view.setLink(name, true);
     }
     await exchange(test, peer, 20);
+    test.assertUnharmed();
+  },
+);
+
+kvmTest(
+  "frames count in their backend's throttle group, whose limits qom-set changes",
+  async () => {
+    const { netdev, ours, theirs } = pair("seqpacket");
+    using _theirs = theirs;
+    using end = ours;
+    await using test = await TestVm.start({
+      program: "virtio_net",
+      throttleGroups: [{ qomType: "throttle-group", id: "tg", limits: noLimits }],
+      devices: card(),
+      netdevs: [{ ...netdev, throttleGroup: "tg" }],
+    });
+    await test.printed("net 52540123456 at irq");
+    const view = new MachineView(test.vm);
+    assert.match(view.netClients[0].peer!.info, /,throttle-group=tg$/);
+    assert.throws(() => view.objectDel("tg"), {
+      message: "object 'tg' is in use, can not be deleted",
+    });
+    await assert.rejects(
+      async () => await view.netdevAdd("user,id=m,throttle-group=x"),
+      { message: "Throttle group 'x' does not exist" },
+    );
+    const peer = new NetPeer(end.fd, false, () => 1000);
+    await exchange(test, peer, 20);
+    await until(() => (peer.pump(false), peer.underWay === 0), () => "the last frame");
+    const received = () => test.word(layout.counter);
+    const wanted = received() + 1;
+    // One is begun, and the next one may come in a quarter of an hour.
+    view.qomSet("tg", "limits", { "bps-read": 1 });
+    peer.pump();
+    await until(() => received() === wanted, () => `frame ${wanted}, and not ${received()}`);
+    await sleep(20);
+    assert.equal(received(), wanted);
+    assert.ok(bytesWaiting(theirs.fd) > 0);
+    view.qomSet("tg", "limits", { "bps-read": 0 });
+    await exchange(test, peer, 50);
     test.assertUnharmed();
   },
 );

@@ -1,5 +1,6 @@
 /** Network backends: frames between two of them, what a successor takes over, what is refused. */
 import assert from "node:assert/strict";
+import { noLimits } from "../../devices/block/throttle.ts";
 import type { NetdevConfig, StreamConfig } from "../../devices/net/config.ts";
 import { MAX_FRAME, type NetPort, openPort } from "../../devices/net/port.ts";
 import { Errno } from "../../ffi/errno.ts";
@@ -13,6 +14,7 @@ import { localAddress } from "../../ffi/socket_address.ts";
 import { openTap, setTapOffload, setTapQueue, tapInfo, TapOffload } from "../../ffi/tap.ts";
 import { type HandedFd, Inheritance } from "../../vmm/inheritance.ts";
 import { NetdevSet } from "../../vmm/netdev_set.ts";
+import { ThrottleSet } from "../../vmm/throttle_set.ts";
 import { patience } from "../patience.ts";
 import { freePort } from "../ports.ts";
 import { noTap } from "../tap_peer.ts";
@@ -113,6 +115,26 @@ function inherit(fds: readonly HandedFd[], shared: boolean): Inheritance {
 
 const frame = (length: number, seed = 1) =>
   Uint8Array.from({ length }, (_, i) => (i * 7 + seed) & 0xff);
+
+Deno.test("a backend is of a throttle group that there is", async () => {
+  await using stage = new Stage();
+  const throttles = new ThrottleSet();
+  throttles.add({ qomType: "throttle-group", id: "tg", limits: noLimits });
+  const host = { notice: () => {}, event: () => {}, connected: () => {} };
+  const set = new NetdevSet(stage.reactor, host, throttles);
+  try {
+    await set.open([{ ...stage.server(), throttleGroup: "tg" }]);
+    assert.equal(set.port("s").throttle, throttles.group("tg").shared);
+    await assert.rejects(set.add({ ...stage.client(), throttleGroup: "other" }), {
+      message: "Throttle group 'other' does not exist",
+    });
+    assert.deepEqual([...set.backends.keys()], ["s"]);
+    await set.add(stage.client());
+    assert.equal(set.port("c").throttle, undefined);
+  } finally {
+    set.close();
+  }
+});
 
 Deno.test("frames go over a stream whole and in order, both ways, whatever their lengths", async () => {
   await using stage = new Stage();

@@ -6,6 +6,7 @@ import { assertOptionError, testDevices, words } from "./options_fixture.ts";
 Deno.test("`parseNetdev()` reads every kind of backend", () => {
   const cases: [string, unknown][] = [
     ["tap,id=n,ifname=tap0,script=no,downscript=no", { type: "tap", id: "n", ifname: "tap0" }],
+    ["user,id=n,throttle-group=g", { type: "user", id: "n", hostfwd: [], throttleGroup: "g" }],
     ["tap,id=n,fd=7,cpr=off", { type: "tap", id: "n", fd: 7, cpr: false }],
     ["tap,id=n,vnet_hdr=off,vhost=off,queues=4", {
       ...{ type: "tap", id: "n", vnetHdr: false, queues: 4 },

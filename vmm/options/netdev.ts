@@ -15,7 +15,10 @@ import { refuseOthers } from "./lacking.ts";
 import { compact, readOptions, type Schema, type Values } from "./schema.ts";
 import { parseEnum, parseInteger } from "./values.ts";
 
-const common = { type: "string", id: "id", cpr: "bool" } as const satisfies Schema;
+const common = {
+  ...{ type: "string", id: "id", cpr: "bool" },
+  "throttle-group": "string",
+} as const satisfies Schema;
 const ADDRESS_TYPES = ["inet", "unix", "fd"] as const;
 
 /** An address's parameters, below its own name. */
@@ -123,8 +126,8 @@ function missing(name: string): OptionError {
   return new OptionError(`Parameter '${name}' is missing`);
 }
 
-function commonOf({ id, cpr }: Common) {
-  return { id: id!, cpr };
+function commonOf({ id, cpr, "throttle-group": throttleGroup }: Common) {
+  return { id: id!, cpr, throttleGroup };
 }
 
 function descriptor(name: string, text: string): number {

@@ -30,8 +30,9 @@ export function netClients(vm: VirtualMachine): NetClientInfo[] {
 }
 
 function backendInfo(vm: VirtualMachine, id: string): NetClientInfo {
-  const { config: { type }, info } = vm.netdevs.backends.get(id)!;
-  return { name: id, info: `index=0,type=${type},${info}` };
+  const { config: { type, throttleGroup }, info } = vm.netdevs.backends.get(id)!;
+  const limits = throttleGroup === undefined ? "" : `,throttle-group=${throttleGroup}`;
+  return { name: id, info: `index=0,type=${type},${info}${limits}` };
 }
 
 function cardsOf(vm: VirtualMachine): DeviceInstance[] {

@@ -30,11 +30,15 @@ export function addObject(
 }
 
 /** Removes an object. @throws {QmpError} in QEMU's words if there is none, or it is in use */
-export function removeObject({ backends, blocks, config }: VirtualMachine, id: string): void {
+export function removeObject(vm: VirtualMachine, id: string): void {
+  const { backends, blocks, config, netdevs } = vm;
   const inUse = () => new QmpError(`object '${id}' is in use, can not be deleted`);
   if (blocks.throttles.object(id)) {
     const nodes = blocks.nodes.map((node) => node.config);
-    if (nodes.some((node) => node.driver === "throttle" && node.group === id)) throw inUse();
+    const networks = [...netdevs.backends.values()];
+    const isUsed = nodes.some((node) => node.driver === "throttle" && node.group === id) ||
+      networks.some((one) => one.config.throttleGroup === id);
+    if (isUsed) throw inUse();
     return blocks.throttles.remove(id);
   }
   const backend = backends.get(id);

@@ -11,11 +11,15 @@ export const setLink = { args: z.strictObject({ name: z.string(), up: z.boolean(
 
 const id = z.string();
 
+/** The throttle group that frames count in. */
+const limits = { "throttle-group": z.string().optional() };
+
 /** QAPI Netdev, as far as there are such backends. */
 const netdev = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("tap"),
     id,
+    ...limits,
     ifname: z.string().optional(),
     fd: z.string().optional(),
     script: z.string().optional(),
@@ -25,6 +29,7 @@ const netdev = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("stream"),
     id,
+    ...limits,
     addr: socketAddress,
     server: z.boolean().optional(),
     "reconnect-ms": z.int().min(0).optional(),
@@ -32,10 +37,11 @@ const netdev = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("dgram"),
     id,
+    ...limits,
     local: socketAddress.optional(),
     remote: socketAddress.optional(),
   }),
-  z.strictObject({ type: z.literal("user"), id }),
+  z.strictObject({ type: z.literal("user"), id, ...limits }),
 ]);
 
 /** `netdev_add` */

@@ -21,7 +21,10 @@ export const networkOptions: readonly Option[] = [
       "-netdev stream,id=id,addr.type=inet|unix|fd,addr...[,server=on|off][,reconnect-ms=ms]",
       "-netdev dgram,id=id,local.type=inet|unix|fd,local...[,remote.type=inet|unix,remote...]",
       "-netdev user,id=id[,hostfwd=tcp|udp:[hostaddr]:port-:port]",
-      line("        [,cpr=on|off] (all)", "configure a network backend; user runs passt"),
+      line(
+        "        [,cpr=on|off][,throttle-group=id] (all)",
+        "configure a network backend; user runs passt",
+      ),
     ].join("\n"),
     (argument, draft) => {
       if (asksForNetdevHelp(argument)) return { kind: "netdev-help", text: netdevHelp() };
