@@ -140,7 +140,7 @@ export class Outgoing {
     if (this.#ownership && this.#ownership.owner !== Owner.OLD) {
       return "The guest has moved to another VMM and runs there; it cannot run here again";
     }
-    const { runState, pidfile, blocks, netdevs } = this.#vm;
+    const { runState, pidfile, blocks, netdevs, vhostUsers } = this.#vm;
     if (runState === "finish-migrate") return "Migration is not finalized yet";
     if (runState === "postmigrate" && pidfile && !pidfile.hold()) {
       return "Another VMM has the pidfile of this one, and perhaps its guest: end it first";
@@ -152,6 +152,7 @@ export class Outgoing {
     if (runState === "postmigrate" && !netdevs.takeBack()) {
       return "Another process has a network backend of this VMM's, and perhaps its guest: end it first";
     }
+    if (runState === "postmigrate") vhostUsers.takeBack();
     return lack;
   }
 

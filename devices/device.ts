@@ -16,6 +16,7 @@ import type { IoVector } from "../ffi/iovec.ts";
 import type { Fields, Struct, View } from "../ffi/struct.ts";
 import type { NetPort } from "./net/port.ts";
 import type { SavedLayout, Subsection } from "./saved_state.ts";
+import type { VhostUserNeeds, VhostUserPort } from "./vhost_user/port.ts";
 
 /** A range of port or memory addresses that a device claims. */
 export interface AddressRange {
@@ -120,11 +121,13 @@ export interface MemoryRange {
   readonly size: number;
   /** Address of the first byte in this process. */
   readonly address: number;
+  /** The file that is mapped there, if others can map it too: its descriptor, and where in it. */
+  readonly file?: { readonly fd: number; readonly offset: number };
 }
 
 /** Guest RAM, for devices that read and write it themselves. Addresses may be anything. */
 export interface DeviceMemory {
-  /** Where all of it is, for the kernel, which reads and writes it for a device. */
+  /** Where all of it is, for whoever reads and writes it for a device, such as the kernel. */
   readonly ranges: readonly MemoryRange[];
   /** Copies RAM out; undefined if it is not RAM throughout. */
   read(gpa: number, length: number): Uint8Array<ArrayBuffer> | undefined;
@@ -181,6 +184,8 @@ export interface DeviceContext {
   readonly netdev?: NetPort;
   /** The disk bound to the device's `drive` property, if one is. */
   readonly disk?: AttachedDisk;
+  /** The back-end behind the device's `chardev`, if that works on its queues. */
+  readonly vhostUser?: VhostUserPort;
   readonly memory: DeviceMemory;
   /**
    * Sends an interrupt message to the local APICs (Intel SDM volume 3, 12.11).
@@ -292,10 +297,17 @@ export interface Device {
   wake?(): void;
   /** Its disk may do more in a second, or less, than so far. */
   limitsChanged?(): void;
-  /** The network backend has a connection that it had not. */
+  /** The backend has a connection that it had not. */
   connected?(): void;
   /** Plugs the network's cable in, or pulls it out. */
   setLink?(isUp: boolean): void;
+  /**
+   * The guest is stopped, and may go on from a copy of its memory: who works on the device's queues
+   * beside this VMM finishes what it is at, and does no more before the device's thread runs again.
+   *
+   * @throws {Error} if that cannot be had
+   */
+  quiesce?(): void;
   /** After saved state was loaded: sets interrupts, timers and places of ranges from the state. */
   restored?(): void;
 }
@@ -386,6 +398,8 @@ export interface DeviceType<F extends Fields = Fields> extends DeviceLayout<F> {
   readonly timers?: number;
   /** How many locks beside the one that is held around calls; none unless given. */
   readonly locks?: number;
+  /** What it asks of a back-end behind its `chardev`, if one works on its queues. */
+  vhostUser?(properties: Properties): VhostUserNeeds;
   /** Its doorbells, from its properties; none unless given. */
   doorbells?(properties: Properties): DoorbellDeclaration[];
   /** Builds the device on this thread over shared `state`. Must not change `state`. */

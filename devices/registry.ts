@@ -17,6 +17,7 @@ import { port92 } from "./isa/port92.ts";
 import { mc146818rtc } from "./isa/rtc.ts";
 import { isaSerial } from "./isa/serial.ts";
 import { fwCfg } from "./isa/fw_cfg.ts";
+import { vhostUserBlk } from "./virtio/vhost_user_blk.ts";
 import { virtioBalloon } from "./virtio/balloon.ts";
 import { virtioBlk } from "./virtio/blk.ts";
 import { virtioNet } from "./virtio/net.ts";
@@ -38,6 +39,8 @@ export const deviceTypes: readonly DeviceType[] = [
   pciConfig,
   rootPort,
   port92,
+  vhostUserBlk,
+  vhostUserBlk.pci,
   virtioBalloon,
   virtioBalloon.pci,
   virtioBlk,

@@ -297,6 +297,15 @@ export function readAt(fd: number, buffer: Uint8Array<ArrayBuffer>, offset: numb
   return done;
 }
 
+/** Writes all of the data at an offset. @throws {OsError} */
+export function writeAt(fd: number, data: Uint8Array<ArrayBuffer>, offset: number): void {
+  for (let done = 0; done < data.length;) {
+    const rest = data.subarray(done);
+    const n = retry(() => libc.pwrite(fd, rest, rest.length, BigInt(offset + done)));
+    done += check(n, "pwrite", `${fd}`);
+  }
+}
+
 /** Moves the file offset to an absolute position and returns it; `null` only asks for it. */
 export function seekFd(fd: number, position: number | null): number {
   const at = libc.lseek(fd, BigInt(position ?? 0), position === null ? 1 : 0);

@@ -284,8 +284,8 @@ export class ChardevSet implements Keeper {
    *   on its way stays in the host's buffers, for whoever has the guest afterwards
    */
   attachDevices(devices: DeviceSet, takesInput: () => boolean): void {
-    for (const { id, properties } of devices.devices) {
-      if (typeof properties.chardev === "string") {
+    for (const { type, id, properties } of devices.devices) {
+      if (typeof properties.chardev === "string" && !type.vhostUser) {
         this.attach(properties.chardev, new DeviceFrontend(devices, id, takesInput));
       }
     }

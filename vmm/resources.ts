@@ -11,6 +11,7 @@ import { Console } from "./console.ts";
 import type { Inheritance, Keeper } from "./inheritance.ts";
 import { MemorySet } from "./machine/memory_set.ts";
 import { type NetdevHost, NetdevSet } from "./netdev_set.ts";
+import { vhostUserConfigs, type VhostUserHost, VhostUserSet } from "./vhost_user_set.ts";
 
 /** The id of the character device behind `console`. */
 const CONSOLE_ID = "console";
@@ -25,6 +26,8 @@ export class Resources {
   readonly blocks: BlockSet = new BlockSet();
   /** The network backends. */
   readonly netdevs: NetdevSet;
+  /** The processes that work on devices' queues. */
+  readonly vhostUsers: VhostUserSet;
   /** All memory. */
   readonly memory: MemorySet = new MemorySet();
   /** The first serial port as streams, if no character device was named for it. */
@@ -36,20 +39,23 @@ export class Resources {
    * @param notice takes lines for the user
    * @param quit the user wants the VM to end
    * @param network is told of network backends
+   * @param vhostUser is told of vhost-user back-ends
    */
   constructor(
     notice: (text: string) => void,
     quit: () => void,
     network: Omit<NetdevHost, "notice">,
+    vhostUser: Omit<VhostUserHost, "notice">,
   ) {
     // The program listens for signals itself and closes the VM: the terminal is put back then.
     this.chardevs = new ChardevSet(this.reactor, { notice, quit, terminate: () => {} });
     this.netdevs = new NetdevSet(this.reactor, { notice, ...network }, this.blocks.throttles);
+    this.vhostUsers = new VhostUserSet(this.reactor, { notice, ...vhostUser });
   }
 
   /** Those of them that have something to hand over. */
   get keepers(): readonly Keeper[] {
-    return [this.memory, this.blocks, this.netdevs, this.chardevs];
+    return [this.memory, this.blocks, this.netdevs, this.vhostUsers, this.chardevs];
   }
 
   /** Gives a VM that has no serial port of its own one that code reads and writes. */
@@ -75,7 +81,16 @@ export class Resources {
     const { blockdevs, drives, throttleGroups } = config;
     this.blocks.open(blockdevs, drives, inheritance, options.successor, throttleGroups);
     await this.netdevs.open(config.netdevs, inheritance, options.abort);
-    await this.chardevs.open(config.chardevs, config.monitors, inheritance, options);
+    const backEnds = vhostUserConfigs(config);
+    if (backEnds.length > 0 && !this.memory.ram(config).config.share) {
+      throw new Error(
+        "Failed initializing vhost-user memory map, consider using -object memory-backend-file" +
+          " share=on",
+      );
+    }
+    await this.vhostUsers.open(backEnds, inheritance, options.abort);
+    const chardevs = config.chardevs.filter(({ id }) => !backEnds.some((one) => one.id === id));
+    await this.chardevs.open(chardevs, config.monitors, inheritance, options);
   }
 
   /** Closes everything. */
@@ -83,6 +98,7 @@ export class Resources {
     this.memory.close();
     this.blocks.close();
     this.netdevs.close();
+    this.vhostUsers.close();
     this.chardevs.close();
     this.console?.close();
     await this.reactor.close();

@@ -21,6 +21,7 @@ import { orphanWarnings } from "./machine/orphans.ts";
 import { PortEvents } from "./port_events.ts";
 import type { NetdevSet } from "./netdev_set.ts";
 import type { Pidfile } from "./pidfile.ts";
+import type { VhostUserSet } from "./vhost_user_set.ts";
 import { Resources } from "./resources.ts";
 import { inTransit } from "./run_state.ts";
 
@@ -68,6 +69,12 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
    * @internal
    */
   readonly netdevs: NetdevSet;
+  /**
+   * The processes that work on devices' queues.
+   *
+   * @internal
+   */
+  readonly vhostUsers: VhostUserSet;
   /**
    * Memory, vCPUs and devices.
    *
@@ -126,6 +133,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
     this.chardevs = parts.chardevs;
     this.blocks = parts.blocks;
     this.netdevs = parts.netdevs;
+    this.vhostUsers = parts.vhostUsers;
     this.backends = parts.memory.backends;
     this.actions = {
       ...config.actions,
@@ -141,6 +149,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
       rom: (size) => parts.memory.openRom(size),
       sink: (id) => this.chardevs.sink(id),
       netPort: (id) => this.netdevs.port(id),
+      vhostUser: (id) => this.vhostUsers.description(id),
       disk: (drive, user) => this.blocks.attach(drive, user),
       onEvent: (event) => guestEvents.handle(event),
       onSignal: () => this.#lookAtDevices(),
@@ -180,6 +189,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
         event: (name, data) => vm?.events.emit(name, data),
         connected: (id) => vm?.machine.devices.netdevConnected(id),
       },
+      { connected: (id) => vm?.machine.devices.vhostUserConnected(id) },
     );
     const full = config.serials
       ? { ...defaultConfig(), ...config }

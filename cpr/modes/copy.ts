@@ -44,6 +44,7 @@ export class CopyUpdate implements Update {
     const { migration, vm } = departure;
     const channel = this.#channel ?? await this.#open();
     departure.stop();
+    vm.machine.devices.quiesce();
     migration.activate();
     const writer = new SectionWriter((data) => this.#unsent.push(data));
     await this.#copyRam(channel, writer);
@@ -56,6 +57,7 @@ export class CopyUpdate implements Update {
     // Whoever has read the end takes the images.
     vm.blocks.letGo("all");
     vm.netdevs.letGo();
+    vm.vhostUsers.letGo();
     await this.#send(channel, vm.ending);
     await channel.finish(vm.reactor, vm.ending);
     departure.ownership.timeline.stamp("sent");
@@ -67,7 +69,8 @@ export class CopyUpdate implements Update {
 
   /** Nobody else runs a guest that was copied, unless it has the images, or the network. */
   takeBack(): boolean {
-    const { blocks, netdevs } = this.#departure.vm;
+    const { blocks, netdevs, vhostUsers } = this.#departure.vm;
+    vhostUsers.takeBack();
     return blocks.whyNotHeld() === undefined && netdevs.takeBack();
   }
 

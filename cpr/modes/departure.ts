@@ -104,6 +104,7 @@ export class Departure {
     this.vm.setRunState("postmigrate");
     this.vm.chardevs.releaseKept();
     this.vm.netdevs.releaseKept();
+    this.vm.vhostUsers.close();
     this.migration.complete();
     this.writeTrace();
   }
@@ -134,6 +135,7 @@ export class Departure {
     const { vm, guest } = this;
     vm.chardevs.hold("nothing");
     vm.netdevs.hold(false);
+    vm.vhostUsers.hold(false);
     if (vm.runState !== "finish-migrate") return;
     if (guest.wasRunning) goOn();
     else vm.setRunState(this.#stateBefore);

@@ -88,6 +88,7 @@ export class TransferUpdate implements Update {
     // A client that came from here on would not be in the table: it waits for the successor.
     vm.chardevs.hold("peers");
     vm.netdevs.hold(true);
+    vm.vhostUsers.hold(true);
     this.#cpr = this.#channels.cpr();
     ownership.timeline.stamp("descriptors-sent");
     return Promise.resolve();

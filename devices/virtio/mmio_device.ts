@@ -67,6 +67,7 @@ export function behindMmio<F extends Fields>(
       name: "virtio-mmio",
     }],
     irqs: (properties) => [Number(properties.irq)],
+    vhostUser: kind.vhostUser,
     doorbells: (properties) =>
       kind.queueSizes(properties).map((_, value) => ({ range: 0, offset: QUEUE_NOTIFY, value })),
     create(state, context, properties) {

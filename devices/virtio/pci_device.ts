@@ -152,6 +152,7 @@ export function behindPci<F extends Fields>(given: VirtioDeviceType<F>): DeviceT
       }] as const,
     ],
     irqs: (properties) => [Number(properties.irq)],
+    vhostUser: kind.vhostUser,
     doorbells: (properties) =>
       kind.queueSizes(properties).map((_, value) => ({
         range: 1,

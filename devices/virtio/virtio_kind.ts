@@ -12,6 +12,7 @@ import type {
   Properties,
   PropertyDeclaration,
 } from "../device.ts";
+import type { VhostUserNeeds } from "../vhost_user/port.ts";
 import type { QueueState } from "./ring.ts";
 import { type InterruptMessages, Virtio } from "./virtio.ts";
 import { Feature, type VirtioState } from "./virtio_state.ts";
@@ -40,6 +41,8 @@ export interface VirtioBackend extends Partial<ConfigSpace> {
   halt?(): void;
   /** See {@linkcode Device.rest}. */
   rest?(): void;
+  /** See {@linkcode Device.quiesce}. */
+  quiesce?(): void;
   /** Puts the device's own state back to how a driver finds it. */
   reset?(): void;
   /** See {@linkcode Device.timer}. */
@@ -77,6 +80,10 @@ export interface VirtioDeviceType<F extends Fields> {
   check?(properties: Properties): void;
   /** Feature bits of its kind. */
   features(properties: Properties): bigint;
+  /** What of all wanted features there is; all unless given. */
+  offered?(wanted: bigint, context: DeviceContext): bigint;
+  /** See {@linkcode DeviceType.vhostUser}. */
+  vhostUser?(properties: Properties): VhostUserNeeds;
   /** The size of each of its queues. */
   queueSizes(properties: Properties): readonly number[];
   /** Builds it on this thread. Must not change `state`. */
@@ -143,12 +150,13 @@ export interface VirtioParts {
 export function makeVirtio<F extends Fields>(parts: TransportParts<F>): VirtioParts {
   const { kind, state, context, properties, interrupt, messages } = parts;
   const queueSizes = kind.queueSizes(properties);
+  const wanted = commonFeatures(properties) | kind.features(properties);
   const virtio = new Virtio({
     name: kind.name,
     state: state.virtio,
     queues: queueSizes.map((_, i) => state.queues.at(i)),
     queueSizes,
-    features: commonFeatures(properties) | kind.features(properties),
+    features: kind.offered?.(wanted, context) ?? wanted,
     memory: context.memory,
     interrupt,
     messages,
@@ -181,6 +189,7 @@ export function makeVirtio<F extends Fields>(parts: TransportParts<F>): VirtioPa
       timer: (index, nowNs) => backend.timer?.(index, nowNs),
       limitsChanged: () => backend.limitsChanged?.(),
       connected: () => backend.connected?.(),
+      quiesce: () => backend.quiesce?.(),
       setLink: (isUp) => backend.setLink?.(isUp),
     },
   };

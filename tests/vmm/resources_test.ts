@@ -16,7 +16,7 @@ class Stage implements AsyncDisposable {
   readonly parts: Resources = new Resources(() => {}, () => {}, {
     event: () => {},
     connected: () => {},
-  });
+  }, { connected: () => {} });
 
   /** Everything that is handed over, as `NAME ID`. */
   get handed(): string[] {

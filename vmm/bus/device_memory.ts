@@ -38,7 +38,7 @@ export class GuestRam implements DeviceMemory {
   constructor(ranges: readonly RamRange[], changed: () => void = () => {}) {
     this.changed = changed;
     this.ranges = ranges.filter(({ readonly }) => !readonly)
-      .map(({ gpa, size, address }) => ({ gpa, size, address }));
+      .map(({ gpa, size, address, file }) => ({ gpa, size, address, ...file && { file } }));
     this.#ranges = ranges.map(({ gpa, size, address, name, readonly, pages }) => {
       const mapping = new MappedRegion(address, size);
       mapping.name = name;

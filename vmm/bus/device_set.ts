@@ -17,6 +17,7 @@ import {
 } from "../../devices/device.ts";
 import type { NetPortDescription } from "../../devices/net/port.ts";
 import { deviceTypes } from "../../devices/registry.ts";
+import type { VhostUserDescription } from "../../devices/vhost_user/port.ts";
 import { drainEvent, Epoll, makeEventfd, makeTimerfd, monotonicNs } from "../../ffi/event.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
@@ -50,6 +51,8 @@ export interface DeviceRequest {
   readonly netdev?: NetPortDescription;
   /** The disk that the device has. */
   readonly disk?: AttachedDisk;
+  /** The back-end that works on its queues. */
+  readonly vhostUser?: VhostUserDescription;
   /** What the device is given, and never changes. */
   readonly content?: Uint8Array<SharedArrayBuffer>;
 }
@@ -159,6 +162,7 @@ export class DeviceSet implements Disposable {
         chardev: requests[i].sink,
         netdev: requests[i].netdev,
         disk: requests[i].disk,
+        vhostUser: requests[i].vhostUser,
         content: requests[i].content,
       })),
     };
@@ -188,9 +192,22 @@ export class DeviceSet implements Disposable {
     if (device) this.with(device.id, (one) => one.connected?.());
   }
 
+  /** A back-end has a connection that it had not. */
+  vhostUserConnected(chardev: string): void {
+    const device = this.devices.find(({ type, properties }) =>
+      type.vhostUser && properties.chardev === chardev
+    );
+    if (device) this.with(device.id, (one) => one.connected?.());
+  }
+
   /** The device that uses a network backend. */
   netDevice(netdev: string): DeviceInstance | undefined {
     return this.devices.find(({ properties }) => properties.netdev === netdev);
+  }
+
+  /** Nobody works on devices' queues beside the parked threads any more. @throws {Error} if somebody does */
+  quiesce(): void {
+    for (const { id } of this.devices) this.with(id, (device) => device.quiesce?.());
   }
 
   /** Puts every device into its power-on state. */

@@ -18,6 +18,7 @@ import {
 import { type NetPortDescription, openPort } from "../../devices/net/port.ts";
 import { lock, unlock } from "../../devices/mutex.ts";
 import { deviceTypes } from "../../devices/registry.ts";
+import { type VhostUserDescription, VhostUserPort } from "../../devices/vhost_user/port.ts";
 import { armTimerfd, monotonicNs, realtimeNs, signalEventfd } from "../../ffi/event.ts";
 import type { IoUring } from "../../ffi/io_uring.ts";
 import type { InterruptLines, InterruptsDescription } from "../accel/accelerator.ts";
@@ -51,6 +52,7 @@ export interface DeviceDescription {
   readonly chardev?: SinkDescription;
   readonly netdev?: NetPortDescription;
   readonly disk?: AttachedDisk;
+  readonly vhostUser?: VhostUserDescription;
   readonly content?: Uint8Array<SharedArrayBuffer>;
 }
 
@@ -242,6 +244,7 @@ function makeContext(
     chardev: entry.chardev && openSink(entry.chardev),
     netdev: entry.netdev && openPort(entry.netdev),
     disk: entry.disk,
+    vhostUser: entry.vhostUser && new VhostUserPort(entry.vhostUser),
     realtimeNs,
     monotonicNs,
     moveRange(range, base) {

@@ -6,8 +6,9 @@
 import type { AttachedDisk } from "../../devices/block/disk.ts";
 import type { SinkDescription } from "../../devices/chardev/sink.ts";
 import type { NetPortDescription } from "../../devices/net/port.ts";
+import type { VhostUserDescription } from "../../devices/vhost_user/port.ts";
 import type { DiskUser } from "../block_set.ts";
-import type { DeviceRequest } from "../bus/device_set.ts";
+import { type DeviceRequest, findDeviceType } from "../bus/device_set.ts";
 import type { MachineConfig } from "../config.ts";
 import type { FirmwareItems } from "../firmware/firmware_items.ts";
 import { userDeviceId, withDisk } from "./disks.ts";
@@ -27,6 +28,8 @@ export interface DeviceParts {
   sink(chardev: string): SinkDescription;
   /** The network backend of an id. @throws {Error} if there is none */
   netPort(id: string): NetPortDescription;
+  /** The back-end behind a chardev id that works on a device's queues. */
+  vhostUser(chardev: string): VhostUserDescription;
   /** The disk behind a drive's id or a node's name. @throws {Error} if it cannot be had */
   disk(drive: string, user: DiskUser): AttachedDisk;
 }
@@ -44,7 +47,10 @@ export function deviceRequests(
     const disk = (name: string, user: DiskUser) => parts.disk(name, user);
     return {
       ...request,
-      ...(typeof chardev === "string" && { sink: parts.sink(chardev) }),
+      ...(typeof chardev === "string" &&
+        (findDeviceType(request.type).vhostUser
+          ? { vhostUser: parts.vhostUser(chardev) }
+          : { sink: parts.sink(chardev) })),
       ...(typeof drive === "string" && withDisk(request, drive, config, disk)),
     };
   });

@@ -327,10 +327,11 @@ function checkVcpuLimit(cpus: number, { maxVcpus: limit, title }: Accelerator): 
 
 /** Where guest RAM is mapped, for devices. */
 function ramRanges({ regions }: GuestMemory): RamRange[] {
-  return regions.map(({ gpa, size, mapping, offset, readonly, pages }) => ({
+  return regions.map(({ gpa, size, mapping, offset, file, readonly, pages }) => ({
     gpa,
     size,
     address: mapping.address + offset,
+    ...file && { file: { fd: file.fd.fd, offset: file.offset } },
     name: mapping.name,
     readonly,
     pages,
