@@ -8,7 +8,7 @@ import { addRun, summaryOf, type Sums } from "../sums.ts";
 import { LabGone } from "./client.ts";
 import { NoLab } from "./host.ts";
 import { Output, putTree, runCommand } from "./inside.ts";
-import { findAstray, watchGuests } from "./astray.ts";
+import { type GuestsSeen, lookForGuests, watchGuests } from "./astray.ts";
 import { makeLab } from "./recipe.ts";
 import { nameFilter } from "./slice.ts";
 import { LabVm } from "./vm.ts";
@@ -29,8 +29,8 @@ export interface Place extends AsyncDisposable {
   readonly port: number;
   /** What can be known of it where it stands still, in lines. */
   state(): Promise<string>;
-  /** What shows that its emulator has lost a guest; undefined if nothing does. */
-  astray(): Promise<string | undefined>;
+  /** What has been seen of its guests since this was last asked for. */
+  guests(): Promise<GuestsSeen>;
 }
 
 /** Labs that may stand still in one run: the emulator's fault, which is told, and not the tests'. */
@@ -107,7 +107,7 @@ async function bootWithTree(): Promise<Place> {
     return {
       port: vm.port,
       state: () => vm.state(),
-      astray: () => findAstray(vm.port),
+      guests: () => lookForGuests(vm.port),
       [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose](),
     };
   } catch (error) {
@@ -143,7 +143,9 @@ async function runFile(
       const place = await labs.place();
       const limit = names === undefined ? FILE_LIMIT_MS.whole : FILE_LIMIT_MS.slice;
       ({ text, status } = await runTests(place.port, argv, Math.min(deadline - start, limit)));
-      await assertNoneAstray(place, text, status);
+      const seen = await place.guests();
+      assertNoneAstray(seen, text, status);
+      if (status !== 0) tellEnds(seen);
     } catch (error) {
       if (!(error instanceof LabGone) && !(error instanceof NoLab)) throw error;
       if (await labs.failed(`${file}: ${error.message}`)) continue;
@@ -156,13 +158,17 @@ async function runFile(
 }
 
 /** @throws {LabGone} if tests have failed in a lab whose emulator has lost a guest meanwhile */
-async function assertNoneAstray(place: Place, text: string, status: number): Promise<void> {
-  const astray = await place.astray();
+function assertNoneAstray({ astray }: GuestsSeen, text: string, status: number): void {
   if (astray === undefined) return;
   const told = `the emulator has lost a guest, which has the lab's own state: ${astray}`;
   if (status === 0) return console.log(`lab: ${told}`);
   console.log(text.trimEnd());
   throw new LabGone(told);
+}
+
+/** Says how guests have ended beside a failure: one that started anew may have had a triple fault. */
+function tellEnds({ ends }: GuestsSeen): void {
+  if (ends.length > 0) console.log(`lab: guests have ended: ${ends.join("; ")}`);
 }
 
 /** Whoever renames a test renames it in the slice too: else a promise goes unproven. */

@@ -1,18 +1,21 @@
 /** Tests in labs that fail: fakes that speak the agent's language, here on the host. */
 import assert from "node:assert/strict";
 import type { Sums } from "../sums.ts";
+import type { GuestsSeen } from "./astray.ts";
 import { NoLab } from "./host.ts";
 import { type Place, runInLab } from "./run.ts";
 import { encodeFrame, encodeObject, FrameWriter, Kind, readFrames } from "./wire.ts";
 
 const PASSED = "ok | 1 passed | 0 failed (1s)\n";
 const FAILED = "FAILED | 0 passed | 1 failed (1s)\n";
+const NOTHING: GuestsSeen = { ends: [] };
+const LOST: GuestsSeen = { astray: "vcpu 0 reason npf", ends: [] };
 
 /** What a fake lab answers to a file's tests; it ends instead where there is nothing to say. */
 type Answers = (file: string) => string | undefined;
 
 /** A lab that answers, and counts itself among those that are up. */
-function fakeLab(answer: Answers, up: Set<Place>, astray?: string): Place {
+function fakeLab(answer: Answers, up: Set<Place>, seen: GuestsSeen = NOTHING): Place {
   const listener = Deno.listen({ port: 0 });
   const serve = async (connection: Deno.Conn) => {
     const writer = new FrameWriter(connection.writable);
@@ -32,7 +35,7 @@ function fakeLab(answer: Answers, up: Set<Place>, astray?: string): Place {
   const place: Place = {
     port: (listener.addr as Deno.NetAddr).port,
     state: () => Promise.resolve("Kernel panic"),
-    astray: () => Promise.resolve(astray),
+    guests: () => Promise.resolve(seen),
     async [Symbol.asyncDispose]() {
       listener.close();
       await served.catch(() => {});
@@ -44,7 +47,7 @@ function fakeLab(answer: Answers, up: Set<Place>, astray?: string): Place {
 }
 
 /** Runs files in labs of which each answers in its way. */
-async function runIn(labs: Answers[], files: string[], astray: readonly string[] = []) {
+async function runIn(labs: Answers[], files: string[], seen: readonly GuestsSeen[] = []) {
   const sums: Sums = { passed: 0, failed: 0, skipped: 0 };
   const up = new Set<Place>();
   let booted = 0;
@@ -52,7 +55,7 @@ async function runIn(labs: Answers[], files: string[], astray: readonly string[]
     assert.equal(up.size, 0, "one lab at a time");
     const answer = labs[booted++];
     if (!answer) return Promise.reject(new NoLab("The lab did not come up"));
-    return Promise.resolve(fakeLab(answer, up, astray[booted - 1]));
+    return Promise.resolve(fakeLab(answer, up, seen[booted - 1]));
   };
   const said: string[] = [];
   const { log } = console;
@@ -119,15 +122,24 @@ Deno.test("runInLab() skips where there can be no lab, and fails where the next 
 });
 
 Deno.test("runInLab() runs again what has failed where the emulator has lost a guest, and tells it", async () => {
-  const lost = await runIn([() => FAILED, passes], ["tests/a", "tests/b"], ["vcpu 0 reason npf"]);
+  const lost = await runIn([() => FAILED, passes], ["tests/a", "tests/b"], [LOST]);
   assert.deepEqual(lost.numbers, [2, 0, 0]);
   assert.equal(lost.booted, 2);
   assert.match(lost.said, /the emulator has lost a guest, .*: vcpu 0 reason npf/);
   // What has passed all the same has passed.
-  const passed = await runIn([passes], ["tests/a"], ["vcpu 0 reason npf"]);
+  const passed = await runIn([passes], ["tests/a"], [LOST]);
   assert.deepEqual([passed.numbers, passed.booted], [[1, 0, 0], 1]);
   assert.match(passed.said, /the emulator has lost a guest/);
   // And a lab that loses them all the time proves nothing.
-  const always = await runIn(Array(9).fill(() => FAILED), ["tests/a"], Array(9).fill("vcpu 0"));
+  const always = await runIn(Array(9).fill(() => FAILED), ["tests/a"], Array(9).fill(LOST));
   assert.deepEqual([always.numbers, always.booted], [[0, 1, 0], 3]);
+});
+
+Deno.test("runInLab() tells beside a failure how guests have ended meanwhile", async () => {
+  const end = "vcpu 0 reason shutdown rip 0x100dc8";
+  const failed = await runIn([() => FAILED], ["tests/a"], [{ ends: [end] }]);
+  assert.deepEqual([failed.numbers, failed.booted], [[0, 1, 0], 1]);
+  assert.match(failed.said, /lab: guests have ended: vcpu 0 reason shutdown rip 0x100dc8$/m);
+  const passed = await runIn([passes], ["tests/a"], [{ ends: [end] }]);
+  assert.doesNotMatch(passed.said, /have ended/);
 });
