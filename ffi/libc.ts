@@ -156,6 +156,8 @@ const table = {
 
   // int clock_gettime(clockid_t clock, struct timespec *ts)
   clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
+  // int getrusage(int who, struct rusage *usage)
+  getrusage: { parameters: ["i32", "buffer"], result: "i32" },
   // int sched_getaffinity(pid_t tid, size_t size, cpu_set_t *set)
   sched_getaffinity: { parameters: ["i32", "usize", "buffer"], result: "i32" },
   // int sched_setaffinity(pid_t tid, size_t size, const cpu_set_t *set)
@@ -257,6 +259,7 @@ const hot = [
   "epoll_wait",
   "epoll_wait_async",
   "clock_gettime",
+  "getrusage",
   "bsearch",
   "tgkill",
 ] as const satisfies readonly (keyof Symbols)[];

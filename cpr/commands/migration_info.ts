@@ -27,7 +27,12 @@ export function migrationInfo({ migration, pauseNs, blockers }: Cpr): MigrationI
       { "x-pause": Math.round(pauseNs / 1000) }),
     ...pausesInfo(migration),
     ...(status === "completed" && migration.timeline &&
-      { "x-timeline": timelineInfo(migration.timeline) }),
+      {
+        "x-timeline": timelineInfo(migration.timeline),
+        "x-pause-usage": migration.timeline.usage().map(({ process, pageFaults, preemptions }) => (
+          { process, "page-faults": pageFaults, preemptions }
+        )),
+      }),
   };
   if (migration.direction === "incoming" || !["active", "device", "completed"].includes(status)) {
     return info;
@@ -108,6 +113,9 @@ export function migrationText(cpr: Cpr, all: boolean): string {
   }
   if (all) {
     lines.push(...timelineLines(info["x-timeline"] ?? []));
+    for (const { process, "page-faults": faults, preemptions } of info["x-pause-usage"] ?? []) {
+      lines.push(`Pause, ${process}: \tpage-faults=${faults}, preemptions=${preemptions}`);
+    }
     lines.push("Globals:", "  store-global-state: on", "  only-migratable: off");
   }
   return lines.map((line) => line + "\n").join("");

@@ -158,6 +158,17 @@ export const queryMigrate = {
         vcpu: integer().optional(),
       }),
     ).optional(),
+    /**
+     * Denovo's own: what disturbed each process's half of a pause. Page faults are accesses to memory
+     * that was not mapped; preemptions, how often the host gave the processor to somebody else.
+     */
+    "x-pause-usage": z.array(
+      z.strictObject({
+        process: z.enum(updateProcesses),
+        "page-faults": integer(),
+        preemptions: integer(),
+      }),
+    ).optional(),
   }),
 };
 

@@ -9,6 +9,9 @@
  * u32 entries written   then for each: f64 nanoseconds  u16 step  u16 process  u32 vCPU
  * ```
  *
+ * In place of a step there may be what a process's half of the pause has used, with u16 page faults and
+ * u16 preemptions in place of the vCPU.
+ *
  * @module
  */
 import { monotonicNow } from "../../ffi/event.ts";
@@ -59,14 +62,35 @@ export interface TimelineEntry {
   readonly vcpu: number;
 }
 
+/** What a process's thread used in its half of a pause, which others can disturb. */
+export interface PauseUsage {
+  readonly process: UpdateProcess;
+  /** Accesses to memory that was not mapped. */
+  readonly pageFaults: number;
+  /** How often the host gave the thread's processor to somebody else. */
+  readonly preemptions: number;
+}
+
 /** A step as users read it. */
 export function stepLabel({ step, vcpu }: { readonly step: Step; readonly vcpu?: number }): string {
   return step === "entered" ? `${step} (CPU ${vcpu})` : step;
 }
 
+/** What the ring has of an entry. */
+interface Entry {
+  readonly step: number;
+  readonly process: UpdateProcess;
+  readonly ns: number;
+  /** The vCPU, or counts. */
+  readonly number: number;
+}
+
 const HEAD = 8;
 const ENTRY = 16;
 const numbers = new Map<Step, number>(steps.map((step, number) => [step, number]));
+/** A step's number for what is none. Who does not know it leaves the entry out. */
+const USAGE = 0x100;
+const MOST = 0xffff;
 
 let observer: ((step: Step) => void) | undefined;
 
@@ -98,18 +122,24 @@ export class Timeline {
 
   /** Notes that a step is done, now or at another time. A full ring takes no more. */
   stamp(step: Step, ns: number = monotonicNow(), vcpu = 0): void {
-    this.#put(step, ns, vcpu, this.process);
+    this.#put(numbers.get(step)!, ns, vcpu, this.process);
     if (this.observed) observer?.(step);
   }
 
-  #put(step: Step, ns: number, vcpu: number, process: UpdateProcess): void {
+  /** Notes what this process's half of the pause has used. */
+  noteUsage({ pageFaults, preemptions }: Omit<PauseUsage, "process">): void {
+    const counts = Math.min(pageFaults, MOST) | (Math.min(preemptions, MOST) << 16);
+    this.#put(USAGE, monotonicNow(), counts >>> 0, this.process);
+  }
+
+  #put(step: number, ns: number, number: number, process: UpdateProcess): void {
     const index = Atomics.add(this.#count, 0, 1);
     if (index < 0 || index >= this.#capacity) return;
     const at = index * ENTRY;
     this.#data.setFloat64(at, ns, true);
-    this.#data.setUint16(at + 8, numbers.get(step)!, true);
+    this.#data.setUint16(at + 8, step, true);
     this.#data.setUint16(at + 10, updateProcesses.indexOf(process), true);
-    this.#data.setUint32(at + 12, vcpu, true);
+    this.#data.setUint32(at + 12, number, true);
   }
 
   /** Forgets what was noted. */
@@ -119,24 +149,36 @@ export class Timeline {
 
   /** Takes over what another timeline has, with a process by the name that it has here. */
   continue(before: Timeline, process: UpdateProcess, name: UpdateProcess): void {
-    for (const entry of before.entries()) {
-      const who = entry.process === process ? name : entry.process;
-      this.#put(entry.step, entry.ns, entry.vcpu, who);
+    for (const { step, ns, number, process: who } of before.#all()) {
+      this.#put(step, ns, number, who === process ? name : who);
     }
   }
 
   /** What was noted so far by all processes, in the order of time; entries without sense left out. */
   entries(): TimelineEntry[] {
-    const count = Math.max(0, Math.min(Atomics.load(this.#count, 0), this.#capacity));
-    const all = Array.from({ length: count }, (_, i) => this.#entry(i * ENTRY));
-    return all.filter((entry) => entry !== undefined).sort((a, b) => a.ns - b.ns);
+    return this.#all().flatMap(({ step, process, ns, number }) =>
+      step < steps.length ? { step: steps[step], process, ns, vcpu: number } : []
+    );
   }
 
-  #entry(at: number): TimelineEntry | undefined {
-    const step = steps[this.#data.getUint16(at + 8, true)];
+  /** What each half of a pause has used, in the order of time. */
+  usage(): PauseUsage[] {
+    return this.#all().flatMap(({ step, process, number }) =>
+      step === USAGE ? { process, pageFaults: number & MOST, preemptions: number >>> 16 } : []
+    );
+  }
+
+  #all(): Entry[] {
+    const count = Math.max(0, Math.min(Atomics.load(this.#count, 0), this.#capacity));
+    return Array.from({ length: count }, (_, i) => this.#entry(i * ENTRY))
+      .filter((entry) => entry !== undefined).sort((a, b) => a.ns - b.ns);
+  }
+
+  #entry(at: number): Entry | undefined {
     const process = updateProcesses[this.#data.getUint16(at + 10, true)];
     const ns = this.#data.getFloat64(at, true);
-    if (step === undefined || process === undefined || !Number.isFinite(ns)) return undefined;
-    return { step, process, ns, vcpu: this.#data.getUint32(at + 12, true) };
+    if (process === undefined || !Number.isFinite(ns)) return undefined;
+    const step = this.#data.getUint16(at + 8, true);
+    return { step, process, ns, number: this.#data.getUint32(at + 12, true) };
   }
 }

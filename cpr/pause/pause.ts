@@ -8,6 +8,7 @@
  * @module
  */
 import { monotonicNow } from "../../ffi/event.ts";
+import { ThreadUsage } from "../../ffi/usage.ts";
 import type { Machine } from "../../vmm/machine/machine.ts";
 import { type MachineThread, parkAll, parkServants } from "../../vmm/threads/machine_thread.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
@@ -21,6 +22,8 @@ import {
   type ReadVm,
   readVm,
 } from "../state/vm_state.ts";
+
+const usage = new ThreadUsage();
 
 /** What the old VMM's half works with. */
 export interface Leaving {
@@ -50,6 +53,7 @@ export interface Leaving {
 export function leave(leaving: Leaving): { readonly sections: Section[]; readonly length: number } {
   const { ownership, channel, vm, image } = leaving;
   const { timeline } = ownership;
+  usage.begin();
   if (!leaving.guest) {
     parkServants(leaving.threads);
     const stoppedNs = monotonicNow();
@@ -69,6 +73,8 @@ export function leave(leaving: Leaving): { readonly sections: Section[]; readonl
   sendIfThere(channel, bytes);
   timeline.stamp("sent");
   awaitAnswer(channel);
+  usage.end();
+  timeline.noteUsage(usage);
   return { sections, length: bytes.length };
 }
 
@@ -123,6 +129,7 @@ export interface Entering {
  */
 export function enter(entering: Entering): { readonly state: ReadVm; readonly runs: boolean } {
   const { ownership: { timeline }, channel, machine, reading } = entering;
+  usage.begin();
   channel.awaitData();
   if (entering.wakesEarly) machine.makeReady();
   timeline.stamp("received");
@@ -142,6 +149,8 @@ export function enter(entering: Entering): { readonly state: ReadVm; readonly ru
   machine.forgetEvents();
   if (runs) machine.resume();
   timeline.stamp("resumed");
+  usage.end();
+  timeline.noteUsage(usage);
   return { state, runs };
 }
 

@@ -19,14 +19,32 @@ interface Entry {
   readonly vcpu?: number;
 }
 
+interface Usage {
+  readonly process: UpdateProcess;
+  readonly "page-faults": number;
+  readonly preemptions: number;
+}
+
 interface Info extends Pauses {
   readonly "x-timeline": readonly Entry[];
+  readonly "x-pause-usage": readonly Usage[];
 }
 
 /** The successor's `query-migrate`, once all vCPUs have gone on. */
 async function complete(qmp: Qmp): Promise<Info> {
   await qmp.reaches("running");
   return await pausesOf<Info>(qmp);
+}
+
+/** Fails unless halves of pauses are told of in these processes, each with what it has used. */
+function assertUsage(
+  { "x-pause-usage": usage }: Info,
+  ...processes: readonly UpdateProcess[]
+): void {
+  assert.deepEqual([...new Set(usage.map(({ process }) => process))].toSorted(), processes);
+  for (const { "page-faults": faults, preemptions } of usage) {
+    assert.ok(faults >= 0 && faults < 10_000 && preemptions >= 0 && preemptions < 10_000);
+  }
 }
 
 /** Fails unless these steps come one after the other. */
@@ -73,12 +91,14 @@ kvmTest("`query-migrate` breaks the pause of a cpr-transfer down, in both VMMs",
   await qmp.logged("MIGRATION completed");
   const old = await qmp.execute<Info>("query-migrate");
   assertOrder(old["x-timeline"], pause("old", "new").slice(0, -1));
+  assertUsage(old, "new", "old");
   const text = await next.qmp.hmp("info migrate -a");
   assert.match(text, /^Pause \(us\): \t\t\d+\r?$/m);
   for (const step of ["stop", "parked", "loaded"]) {
     assert.match(text, new RegExp(`^ +-?[\\d.]+ {2}(old|new) +${step}\\r?$`, "m"));
   }
   assert.match(text, /entered \(CPU 1\)/);
+  assert.match(text, /^Pause, new: \tpage-faults=\d+, preemptions=\d+\r?$/m);
   const { traceEvents } = JSON.parse(Deno.readTextFileSync(trace));
   for (const { ph, ts, dur, pid, tid } of traceEvents) {
     assert.ok((ph === "M" || (ph === "X" && dur >= 0)) && [ts, pid, tid].every(Number.isFinite));
@@ -101,6 +121,8 @@ kvmTest("`query-migrate` tells both pauses of a relayed cpr-exec", async () => {
     ...pause("helper", "new"),
   ]);
   assert.equal(info["x-pauses"]?.length, 2);
+  // The helper looks at its second half when the guest is gone.
+  assertUsage(info, "helper", "new", "old");
   assert.equal(info["x-pauses"]![1], info["x-pause"]);
   assert.match(await next.hmp("info migrate"), /^Pause \(us\): \t\t\d+, \d+\r?$/m);
 });

@@ -77,6 +77,23 @@ Deno.test("a timeline believes no number of a peer's", () => {
   }
 });
 
+Deno.test("`usage()` tells what halves of pauses have used, which are no steps", () => {
+  const memory = ring();
+  const [old, next] = [new Timeline(memory, "old"), new Timeline(memory, "new")];
+  old.stamp("stop");
+  next.noteUsage({ pageFaults: 3, preemptions: 0 });
+  old.noteUsage({ pageFaults: 0x12345, preemptions: 0xffff });
+  assert.deepEqual(old.entries().map(({ step }) => step), ["stop"]);
+  const used = [
+    { process: "new", pageFaults: 3, preemptions: 0 },
+    { process: "old", pageFaults: 0xffff, preemptions: 0xffff },
+  ] as const;
+  assert.deepEqual(old.usage(), used);
+  const later = new Timeline(ring(), "old");
+  later.continue(next, "new", "helper");
+  assert.deepEqual(later.usage(), [{ ...used[0], process: "helper" }, used[1]]);
+});
+
 Deno.test("steps are observed, but for those of a rehearsal", () => {
   const seen: Step[] = [];
   observeSteps((step) => seen.push(step));
