@@ -18,6 +18,7 @@ import { mc146818rtc } from "./isa/rtc.ts";
 import { isaSerial } from "./isa/serial.ts";
 import { fwCfg } from "./isa/fw_cfg.ts";
 import { vhostUserBlk } from "./virtio/vhost_user_blk.ts";
+import { vhostUserFs } from "./virtio/vhost_user_fs.ts";
 import { virtioBalloon } from "./virtio/balloon.ts";
 import { virtioBlk } from "./virtio/blk.ts";
 import { virtioNet } from "./virtio/net.ts";
@@ -41,6 +42,8 @@ export const deviceTypes: readonly DeviceType[] = [
   port92,
   vhostUserBlk,
   vhostUserBlk.pci,
+  vhostUserFs,
+  vhostUserFs.pci,
   virtioBalloon,
   virtioBalloon.pci,
   virtioBlk,
