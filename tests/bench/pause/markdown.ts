@@ -40,6 +40,7 @@ export function renderMarkdown(results: Results): string {
     floorSentence(results),
     table(results),
     columnNotes,
+    ...usageSentence(results),
     ...(results.host.accel === "tcg" ? [outsideNote] : []),
     ...comparison(results),
     ...failureSection(results),
@@ -82,6 +83,18 @@ export function floorSentence({ runs }: Results): string {
   const { median, p99, max, n } = summarize(floors);
   return `Noise floor over all ${n} windows without an update: median ${ms(median)} ms, ` +
     `p99 ${ms(p99)} ms, maximum ${ms(max)} ms.`;
+}
+
+/** What disturbed the pauses, in a sentence. */
+function usageSentence({ runs }: Results): string[] {
+  const faults = samples(runs, "pageFaults");
+  if (faults.length === 0) return [];
+  const { median, max, n } = summarize(faults);
+  const lost = samples(runs, "preemptions").filter((preemptions) => preemptions > 0).length;
+  return [
+    `In Denovo's halves of ${n} pauses: page faults ${median} (median; maximum ${max}); the host gave ` +
+    `the processor to somebody else in ${lost} of them.`,
+  ];
 }
 
 const head = [

@@ -11,7 +11,7 @@ const [base] = recorded.configurations;
 const [transfer] = recorded.subjects;
 
 /** The same measurement with some runs changed. */
-function changed(change: (run: Run) => Run): Results {
+function changed(change: (run: Run, index: number) => Run): Results {
   return { ...recorded, runs: recorded.runs.map(change) };
 }
 
@@ -118,6 +118,15 @@ Deno.test("the Markdown tells what ran the guests, and by which clock they were 
   assert.match(software, /^- guests run on the VMMs' software CPUs \(-accel tcg\)$/m);
   assert.match(software, /^- all processes of the measurement had the priority nice -10$/m);
   assert.match(software, /^The guests ran on .* stops the guest's TSC together with the guest/m);
+});
+
+Deno.test("the Markdown tells what disturbed the pauses, where the VMMs say it", () => {
+  assert.doesNotMatch(renderMarkdown(recorded), /page faults/);
+  const told = changed((run, i) => ({ ...run, pageFaults: i, preemptions: i % 2 }));
+  assert.match(
+    renderMarkdown(told),
+    /^In Denovo's halves of 18 pauses: page faults 8 \(median; maximum 17\); .* in 9 of them\.$/m,
+  );
 });
 
 Deno.test("a ratio is the medians', and spreads from quartile to quartile of the pairs", () => {

@@ -50,6 +50,9 @@ export const step = z.object({
   vcpu: z.int().optional(),
 });
 
+/** What `x-pause-usage` has of each half of a pause. */
+export const usage = z.array(z.object({ "page-faults": z.int(), preemptions: z.int() }));
+
 /** One update, or the attempt of one. */
 const run = z.object({
   configuration: z.string(),
@@ -89,6 +92,10 @@ const run = z.object({
   updateMs: z.number().optional(),
   /** What the VMM says that the pause was, in microseconds (Denovo's `x-pause`). */
   xPauseUs: z.number().optional(),
+  /** Page faults in both halves of the pause, by the VMMs' own account (Denovo's `x-pause-usage`). */
+  pageFaults: z.int().optional(),
+  /** How often the host gave the processor of either half to somebody else. */
+  preemptions: z.int().optional(),
   /** The VMM's own account of the pause (Denovo's `x-timeline`). */
   timeline: z.array(step).optional(),
 });
@@ -152,6 +159,8 @@ export type Quantity =
   | "atStopUs"
   | "afterUs"
   | "xPauseUs"
+  | "pageFaults"
+  | "preemptions"
   | "windowMs"
   | "updateMs";
 

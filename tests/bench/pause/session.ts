@@ -9,7 +9,7 @@ import { sleep } from "../program.ts";
 import { counterAddresses, GuestRam, ramPath } from "./guest_ram.ts";
 import { type Gap, gapAround, type Interval, lengthUs, lostUs, type Pace } from "./gaps.ts";
 import { type Observation, Observer } from "./observer_client.ts";
-import { type Configuration, type Run, step, type Subject } from "./results.ts";
+import { type Configuration, type Run, step, type Subject, usage } from "./results.ts";
 import { makeUpdate } from "./update.ts";
 import { type CommandContext, commandOf } from "./vmm.ts";
 import { until, VmmProcess } from "./vmm_process.ts";
@@ -107,6 +107,7 @@ export class Session implements AsyncDisposable {
     const idle = await this.#window(() => sleep(pause.windowMs));
     this.#ram.assertUnharmed();
     const steps = z.array(step).safeParse(info["x-timeline"]);
+    const used = usage.safeParse(info["x-pause-usage"]);
     return {
       generation,
       gapUs: pause.gapUs,
@@ -120,6 +121,10 @@ export class Session implements AsyncDisposable {
       ...(atStop && { atStopUs: lengthUs(atStop) }),
       ...(afterUs !== undefined && { afterUs }),
       ...(info["x-pause"] !== undefined && { xPauseUs: info["x-pause"] }),
+      ...(used.success && {
+        pageFaults: used.data.reduce((sum, half) => sum + half["page-faults"], 0),
+        preemptions: used.data.reduce((sum, half) => sum + half.preemptions, 0),
+      }),
       ...(steps.success && { timeline: steps.data }),
     };
   }

@@ -14,6 +14,7 @@ export interface MigrateInfo {
   readonly "error-desc"?: string;
   readonly "x-pause"?: number;
   readonly "x-timeline"?: unknown;
+  readonly "x-pause-usage"?: unknown;
 }
 
 /** Rejects if a promise takes too long. @param what names what was waited for */
