@@ -42,6 +42,31 @@ export interface SystemCall {
   readonly expected: number;
 }
 
+/** A system call as a program has it. */
+export interface EncodedCall {
+  readonly number: number;
+  /** At most six. */
+  readonly args: readonly (number | bigint)[];
+  readonly expected: number;
+}
+
+/** Bytes of a program of so many calls. */
+export function programSize(calls: number): number {
+  return (HEAD + calls * CALL) * 8;
+}
+
+/** Writes a program into memory of its size, aligned to 8 bytes. */
+export function encodeCalls(into: Uint8Array<ArrayBuffer>, calls: readonly EncodedCall[]): void {
+  const words = new BigInt64Array(into.buffer, into.byteOffset, HEAD + calls.length * CALL);
+  words[COUNT] = BigInt(calls.length);
+  calls.forEach(({ number, args, expected }, i) => {
+    const call = words.subarray(HEAD + i * CALL, HEAD + (i + 1) * CALL);
+    call[0] = BigInt(number);
+    args.forEach((arg, j) => call[FIRST_ARGUMENT + j] = BigInt(arg));
+    call[EXPECTED] = BigInt(expected);
+  });
+}
+
 /** A constant, so that the compiler can call it directly. */
 const { bsearch } = libc;
 
@@ -63,16 +88,11 @@ export class CallProgram {
   /** @param calls what to do */
   constructor(calls: readonly SystemCall[]) {
     this.calls = calls;
-    const words = new BigInt64Array(HEAD + calls.length * CALL);
-    words[COUNT] = BigInt(calls.length);
-    calls.forEach(({ number, args, expected }, i) => {
-      const call = words.subarray(HEAD + i * CALL, HEAD + (i + 1) * CALL);
-      call[0] = BigInt(number);
-      args.forEach((arg, j) => call[FIRST_ARGUMENT + j] = valueOf(arg));
-      call[EXPECTED] = BigInt(expected);
-    });
+    const bytes = new Uint8Array(programSize(calls.length));
+    encodeCalls(bytes, calls.map((call) => ({ ...call, args: call.args.map(valueOf) })));
+    const words = new BigInt64Array(bytes.buffer);
     this.#words = words;
-    this.#bytes = new Uint8Array(words.buffer);
+    this.#bytes = bytes;
     this.#halves = new Int32Array(words.buffer);
     code ??= BigInt(mapCode(callProgramCode()).address);
   }

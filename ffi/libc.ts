@@ -187,6 +187,9 @@ const table = {
     parameters: ["isize", "i32", "u32", "u32", "u32", "usize", "usize"],
     result: "i32",
   },
+  // the same for futex: long syscall(SYS_futex, uint32_t *word, int op, uint32_t value,
+  //                                  const struct timespec *timeout)
+  futex: { name: "syscall", parameters: ["isize", "usize", "i32", "u32", "buffer"], result: "i32" },
   // int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
   waitid: { parameters: ["i32", "u32", "buffer", "i32"], result: "i32" },
   // int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,

@@ -13,7 +13,7 @@ import { decodeText } from "./text.ts";
  * The signal that kicks a thread out of KVM_RUN or a blocking call: a real-time signal that neither
  * glibc (32, 33) nor Deno uses.
  */
-const KICK_SIGNAL = 40;
+export const KICK_SIGNAL = 40;
 const SA_SIZE = 152;
 /** glibc's sigset_t. */
 const SIGSET_SIZE = 128;
