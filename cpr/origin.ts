@@ -82,7 +82,10 @@ export class Origin {
   }
 
   async #received(incoming: IncomingOptions, abort: AbortSignal): Promise<Received | undefined> {
-    if (this.#exec) return { inheritance: this.#exec.inheritance, begun: this.#begun };
+    if (this.#exec) {
+      const { inheritance, anchored } = this.#exec;
+      return { inheritance, anchored, begun: this.#begun };
+    }
     if (this.#relay) {
       const { cpr, main } = this.#relay.link.ask();
       return { ...receiveOver(cpr), main, begun: this.#begun };
@@ -107,12 +110,14 @@ export class Origin {
     { main, argument }: IncomingOptions,
     onArrival?: () => void,
   ): Promise<void> {
-    if (this.#exec?.failure) {
-      return await cpr.incoming!.takeBack(this.#exec.failure.state, this.#exec.failure.reason);
+    const { failure, anchored } = this.#exec ?? {};
+    if (failure && !anchored) {
+      return await cpr.incoming!.takeBack(failure.state, failure.reason);
     }
-    if (this.#relay?.failure !== undefined) {
+    const reason = failure?.reason ?? this.#relay?.failure;
+    if (reason !== undefined) {
       await (await cpr.migrateIncoming(undefined, true))();
-      cpr.migration.failedBefore(this.#relay.failure);
+      cpr.migration.failedBefore(reason);
     } else if (main !== "defer") {
       const named = (cause: Error) => {
         throw new Error(`-incoming ${argument}: ${cause.message}`, { cause });
@@ -155,7 +160,9 @@ export class Origin {
 
   /** After a failure: becomes the program before this one again, if there is one and it is needed. */
   goBack(reason: string): void {
-    this.#exec?.wayBack?.go(reason);
+    const { anchored, wayBack } = this.#exec ?? {};
+    if (anchored?.hasEnded) return;
+    wayBack?.go(reason, anchored?.state);
     this.#relay?.goBack(reason);
   }
 }

@@ -10,6 +10,7 @@ import { placement, processorsOf, vcpuThreads } from "../vmm/threads/placement.t
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress, MigrationChannel } from "./channel/address.ts";
 import { checkNamed, openOutgoing } from "./channel/open.ts";
+import { AnchorUpdate, whyNotAnchored } from "./modes/anchor.ts";
 import { CopyUpdate } from "./modes/copy.ts";
 import { Departure, type Update } from "./modes/departure.ts";
 import { ExecUpdate } from "./modes/exec.ts";
@@ -233,15 +234,25 @@ function chooseUpdate(
   }
 }
 
+const NOT_WITH_WAIT = "it does not go with pause-before-switchover";
+
 /** cpr-exec goes by way of a helper unless that cannot be done, or the user does not want it. */
 async function chooseExec(departure: Departure, main: MigrationAddress): Promise<Update> {
   const { vm, migration: { parameters, capabilities }, waiting: { abort } } = departure;
   const { "cpr-exec-command": command, "x-cpr-exec-relay": relay } = parameters;
-  const knowsRelay = await preflight(vm, command, abort);
+  const isAnchored = relay === "anchor";
+  const knowsRelay = await preflight(vm, command, abort, isAnchored);
   const direct = () => new ExecUpdate(departure, command, main);
   if (relay === "off") return direct();
-  const obstacle = capabilities.has("pause-before-switchover")
-    ? "it does not go with pause-before-switchover"
+  const waits = capabilities.has("pause-before-switchover");
+  if (isAnchored) {
+    const obstacle = waits ? NOT_WITH_WAIT : whyNotAnchored(vm);
+    if (obstacle !== undefined) throw new Error(`Cannot use x-cpr-exec-relay=anchor: ${obstacle}`);
+    // A guest that does not run has nothing to do meanwhile.
+    return vm.running ? new AnchorUpdate(departure, command, main) : direct();
+  }
+  const obstacle = waits
+    ? NOT_WITH_WAIT
     : knowsRelay
     ? undefined
     : `${command[0]} does not know it`;

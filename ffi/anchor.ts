@@ -217,9 +217,10 @@ export class Anchor implements Disposable {
     return Atomics.load(this.#words, lineAt(index + 1) / 4 + Line.phase);
   }
 
-  /** A vCPU's exit has been served: it may be entered again. */
-  served(index: number): void {
-    Atomics.store(this.#words, lineAt(index + 1) / 4 + Line.phase, AnchorPhase.STOPPED);
+  /** Notes that a vCPU's exit has been served, so that it may be entered again; or that it waits. */
+  noteExit(index: number, waits: boolean): void {
+    const phase = waits ? AnchorPhase.EXITED : AnchorPhase.STOPPED;
+    Atomics.store(this.#words, lineAt(index + 1) / 4 + Line.phase, phase);
   }
 
   /** Whether the time is up: the vCPUs stand still, and are not to be let run here again. */

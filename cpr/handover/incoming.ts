@@ -18,16 +18,20 @@ import { type IncomingEnd, openIncoming } from "../channel/open.ts";
 import { awaitInput } from "../channel/peer.ts";
 import type { Migration } from "../migration/migration.ts";
 import type { Step } from "../migration/timeline.ts";
-import { readVm } from "../state/vm_state.ts";
+import { type ReadVm, readVm } from "../state/vm_state.ts";
 import { bufferSource } from "../stream/stream.ts";
 import { awaitImages } from "./images.ts";
 import { Owner, Ownership } from "./ownership.ts";
 import { nameOf } from "./receive.ts";
+import type { AnchoredGuest } from "./anchored_guest.ts";
 import type { Received } from "./received.ts";
 import { Taking } from "./taking.ts";
 
 /** How an incoming migration ended. */
 export type IncomingResult = { readonly ok: true } | { readonly ok: false; readonly error: Error };
+
+/** A guest that has been taken: when it stopped before, and what there is to do when it is here. */
+type TakenGuest = Pick<ReadVm, "stoppedNs" | "takeOver">;
 
 /** Drives the incoming migration of one VM. */
 export class Incoming {
@@ -40,6 +44,8 @@ export class Incoming {
   #connection: OwnedFd | undefined;
   #started = false;
   #main: OwnedFd | undefined;
+  /** The guest, where an anchor runs it. */
+  readonly #anchored: AnchoredGuest | undefined;
   readonly #taking: Taking;
   readonly #onArrival: (() => void) | undefined;
 
@@ -62,6 +68,7 @@ export class Incoming {
     this.#vm = vm;
     this.#migration = migration;
     this.#fds = fds;
+    this.#anchored = received?.anchored;
     this.#beside = received?.connection !== undefined;
     // From a file, without a predecessor that could come back, the guest is there for the taking.
     this.#ownership = received
@@ -94,50 +101,76 @@ export class Incoming {
       throw new Error("The incoming migration has already been started");
     }
     this.#migration.begin("incoming");
-    const end = await this.#open(address);
+    const anchored = this.#anchored;
+    const end = anchored ? await this.#checkFile(address) : await this.#open(address);
     this.#started = true;
-    this.#migration.socketAddress = end.kind === "listener" ? inetAddress(end.listener) : undefined;
-    if (this.#beside) await this.#taking.rehearse();
+    this.#migration.socketAddress = end?.kind === "listener"
+      ? inetAddress(end.listener)
+      : undefined;
+    if (this.#beside || anchored) await this.#taking.rehearse();
     // The old VMM reads the end of this connection as "the main channel listens".
     this.#connection?.close();
     this.#connection = undefined;
     this.#stamp("listening");
-    return async () => {
-      let channel: Channel | undefined;
-      const { reactor, ending } = this.#vm;
-      try {
-        channel = end.kind === "open" ? end.channel : await this.#accept(end.listener, address);
-        await channel.begun(reactor, ending);
-        this.#migration.status = "active";
-        this.#take(channel);
-        return { ok: true };
-      } catch (error) {
-        this.#migration.error = (error as Error).message;
-        this.#migration.status = "failed";
-        this.#started = false;
-        // What was loaded of a guest that is another VMM's is not to be worked on, should there be
-        // another try, which rehearses.
-        if (this.#vm.runState === "inmigrate") this.#vm.machine.devices.reset();
-        placement.restore(vcpuThreads(this.#vm));
-        return { ok: false, error: error as Error };
-      } finally {
-        if (channel) void letEnd(channel, reactor, ending);
-      }
-    };
+    return () => end ? this.#takeFrom(end, address) : this.#takeAnchored(anchored!);
+  }
+
+  /** Waits for the state, and takes the guest. */
+  async #takeFrom(
+    end: IncomingEnd,
+    address: MigrationAddress | undefined,
+  ): Promise<IncomingResult> {
+    let channel: Channel | undefined;
+    const { reactor, ending } = this.#vm;
+    try {
+      channel = end.kind === "open" ? end.channel : await this.#accept(end.listener, address);
+      await channel.begun(reactor, ending);
+      this.#migration.status = "active";
+      const [taking, beside, from] = [this.#taking, this.#beside, channel];
+      this.#take(() => beside ? taking.fromPeer(from) : taking.fromFile(from));
+      return { ok: true };
+    } catch (error) {
+      return this.#failed(error as Error);
+    } finally {
+      if (channel) void letEnd(channel, reactor, ending);
+    }
+  }
+
+  /** Takes the guest out of its anchor. */
+  #takeAnchored(guest: AnchoredGuest): Promise<IncomingResult> {
+    const { reactor } = this.#vm;
+    try {
+      this.#migration.status = "active";
+      this.#take(() => this.#taking.fromAnchor(guest));
+      this.#taking.afterwards(() => guest.left(reactor));
+      return Promise.resolve({ ok: true });
+    } catch (error) {
+      return Promise.resolve(this.#failed(error as Error));
+    }
+  }
+
+  #failed(error: Error): IncomingResult {
+    this.#migration.error = error.message;
+    this.#migration.status = "failed";
+    this.#started = false;
+    // What was loaded of a guest that is another VMM's is not to be worked on, should there be
+    // another try, which rehearses.
+    if (this.#vm.runState === "inmigrate") this.#vm.machine.devices.reset();
+    placement.restore(vcpuThreads(this.#vm));
+    return { ok: false, error };
   }
 
   /** Takes the guest. @throws {Error} if it is not taken */
-  #take(channel: Channel): void {
+  #take(take: () => TakenGuest): void {
     const vm = this.#vm;
     // Kept back until the monitors whose clients came along are there to hear of it.
     vm.events.hold();
     try {
-      const taking = this.#taking;
-      const state = this.#beside ? taking.fromPeer(channel) : taking.fromFile(channel);
-      vm.arrived(state.takeOver);
+      const { takeOver, stoppedNs } = take();
+      vm.arrived(takeOver);
       this.#onArrival?.();
       this.#migration.complete();
-      taking.settle(state.stoppedNs);
+      this.#taking.settle(stoppedNs);
     } finally {
       vm.events.release();
     }
@@ -166,13 +199,16 @@ export class Incoming {
   async #open(address: MigrationAddress | undefined): Promise<IncomingEnd> {
     const main = this.#main;
     if (!main) return await openIncoming(address!, this.#fds);
-    // The state comes from the helper; but a script that names the wrong file shall hear of it.
-    if (address?.transport === "file") {
-      const file = await openIncoming(address, this.#fds);
-      if (file.kind === "open") file.channel[Symbol.dispose]();
-    }
+    await this.#checkFile(address);
     this.#main = undefined;
     return { kind: "open", channel: new Channel(main) };
+  }
+
+  /** The state comes from elsewhere; but a script that names the wrong file shall hear of it. */
+  async #checkFile(address: MigrationAddress | undefined): Promise<undefined> {
+    if (address?.transport !== "file") return;
+    const file = await openIncoming(address, this.#fds);
+    if (file.kind === "open") file.channel[Symbol.dispose]();
   }
 
   async #accept(listener: OwnedFd, address: MigrationAddress | undefined): Promise<Channel> {

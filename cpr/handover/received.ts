@@ -5,6 +5,7 @@
  */
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { Inheritance } from "../../vmm/inheritance.ts";
+import type { AnchoredGuest } from "./anchored_guest.ts";
 
 /** When a process began, nanoseconds of CLOCK_MONOTONIC. */
 export interface Begun {
@@ -21,6 +22,8 @@ export interface Received {
   readonly connection?: OwnedFd;
   /** The main channel, where it is connected already. */
   readonly main?: OwnedFd;
+  /** The guest, where an anchor runs it until it is taken. */
+  readonly anchored?: AnchoredGuest;
   /** When this process began, where that is part of the update. */
   readonly begun?: Begun;
 }

@@ -13,12 +13,14 @@ import type { Channel } from "../channel/channel.ts";
 import type { Migration } from "../migration/migration.ts";
 import { enter, type Entering } from "../pause/pause.ts";
 import { EnteringRehearsal } from "../pause/rehearsal.ts";
-import { checkConstants } from "../state/machine_state.ts";
+import { checkConstants, constantSections } from "../state/machine_state.ts";
 import { SectionTable } from "../state/section_table.ts";
 import type { ReadVm } from "../state/vm_state.ts";
-import { readSections } from "../stream/stream.ts";
+import { bufferSource, readSections } from "../stream/stream.ts";
+import { unanchor, type Unanchored } from "../pause/anchored.ts";
+import { type AnchoredGuest, devicesStream } from "./anchored_guest.ts";
 import { Answer, answerDone, refuse } from "./answer.ts";
-import type { Ownership } from "./ownership.ts";
+import { Owner, type Ownership } from "./ownership.ts";
 
 /** Milliseconds for which RAM is mapped, here and in the accelerator, before the guest comes. */
 const PREFAULT_LIMIT_MS = 500;
@@ -92,6 +94,55 @@ export class Taking {
     return state;
   }
 
+  /**
+   * Takes the guest out of the anchor that has run it while this program came up.
+   *
+   * @throws {Error} if the guest is not taken; it goes on in the anchor, with the devices' state as
+   *   `guest.state` has it
+   */
+  fromAnchor(guest: AnchoredGuest): Unanchored {
+    const { machine, keepers } = this.#vm;
+    const { timeline } = this.#ownership;
+    const table = new SectionTable(readSections(bufferSource(guest.state)));
+    checkConstants(machine, table);
+    const { hardware, server, image } = guest.connect(machine);
+    const { devices } = image.machine;
+    devices.fill(table.takeLike(devices.sections), table);
+    table.checkEmpty();
+    timeline.stamp("machine-agreed");
+    placement.admit(vcpuThreads(this.#vm));
+    this.#rehearsal?.finish();
+    // The rehearsal has used the devices.
+    devices.apply();
+    let served = false;
+    try {
+      this.#readyNs = monotonicNow();
+      const taken = unanchor({
+        ownership: this.#ownership,
+        hardware,
+        server,
+        machine,
+        image,
+        target: this.#rehearsal!.target,
+        keepers,
+        mayRun: this.#vm.startsOnArrival,
+        wakesEarly: placement.tied,
+        onServing: () => served = true,
+      });
+      this.#arrived(taken.runs, true);
+      return taken;
+    } catch (error) {
+      if (this.#ownership.owner !== Owner.HANDED_OVER) throw error;
+      machine.park();
+      if (served) {
+        devices.save();
+        guest.state = devicesStream(constantSections(machine), devices);
+      }
+      hardware.resume();
+      throw error;
+    }
+  }
+
   /** @param agreed whether the constant sections have been compared before */
   #entering(channel: Channel, agreed: boolean): Entering {
     const vm = this.#vm;
@@ -117,20 +168,29 @@ export class Taking {
     // Behind the last rehearsal, in which the vCPUs' threads came by as well.
     this.#readyNs = monotonicNow();
     const { state, runs } = enter(entering);
-    if (runs) this.#vm.resumed();
-    else if (state.wasRunning && entering.mayRun) this.#vm.sleepOn();
-    else this.#vm.setRunState("paused");
+    this.#arrived(runs, state.wasRunning);
     return state;
+  }
+
+  #arrived(runs: boolean, wasRunning: boolean): void {
+    if (runs) this.#vm.resumed();
+    else if (wasRunning && this.#vm.startsOnArrival) this.#vm.sleepOn();
+    else this.#vm.setRunState("paused");
+  }
+
+  /** Has something done when the guest has been here for a while: what takes long. */
+  afterwards(action: () => void): void {
+    setTimeout(action, CLOSE_LATER_MS);
   }
 
   /** What is done once the guest is here, and need not be done within the pause. */
   settle(stoppedNs: number): void {
     const { epoch } = placement;
-    setTimeout(() => {
+    this.afterwards(() => {
       // First: to close a VM takes as long as the host's own threads are kept waiting.
       placement.restore(vcpuThreads(this.#vm), epoch);
       this.#rehearsal?.[Symbol.dispose]();
-    }, CLOSE_LATER_MS);
+    });
     if (this.#vm.running) {
       this.#noteEntries(stoppedNs).catch((error: Error) => this.#vm.notice(error.message));
     }

@@ -20,7 +20,7 @@ export const parameterChoices = {
   mode: migrationModes,
   "multifd-compression": ["none", "zlib"],
   "zero-page-detection": ["none", "legacy", "multifd"],
-  "x-cpr-exec-relay": ["on", "off", "auto"],
+  "x-cpr-exec-relay": ["on", "off", "auto", "anchor"],
 } as const;
 
 type Choice<Name extends keyof typeof parameterChoices> = typeof parameterChoices[Name][number];
@@ -59,7 +59,7 @@ export const defaultParameters = {
   "cpu-throttle-increment": 10,
   /** Denovo's own: where the timeline of an update is written, in the Chrome trace-event format. */
   "x-trace-file": "",
-  /** Denovo's own: whether cpr-exec goes by way of a helper process. */
+  /** Denovo's own: whether cpr-exec goes by way of a helper process, or of an anchor. */
   "x-cpr-exec-relay": "auto" as Choice<"x-cpr-exec-relay">,
 };
 

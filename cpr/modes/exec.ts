@@ -26,6 +26,7 @@ import type { Channel } from "../channel/channel.ts";
 import { openOutgoing } from "../channel/open.ts";
 import type { Departure, Update } from "./departure.ts";
 import { collectHandover, decodeHandover, encodeHandover } from "../handover/handover.ts";
+import { AnchoredGuest } from "../handover/anchored_guest.ts";
 import { Owner } from "../handover/ownership.ts";
 import { LeavingRehearsal } from "../pause/rehearsal.ts";
 import {
@@ -45,6 +46,8 @@ const MAX_TABLE = 32 << 20;
 const COMMAND = "exec/command";
 const STATE = "exec/state";
 const FAILED = "exec/failed";
+/** There where an anchor runs the guest: the state is that of the devices alone then. */
+const ANCHORED = "exec/anchored";
 
 /** One cpr-exec. */
 export class ExecUpdate implements Update {
@@ -72,8 +75,7 @@ export class ExecUpdate implements Update {
   async prepare(): Promise<void> {
     const { vm, fds } = this.#departure;
     this.#channel = await openOutgoing(this.#main, fds, this.#departure.waiting);
-    this.#state = makeMemfd("denovo-cpr-exec", 0);
-    this.#exec = new PreparedExec(this.#command, { [EXEC_STATE]: `${this.#state.fd}` });
+    ({ state: this.#state, exec: this.#exec } = prepareExec(this.#command));
     using rehearsal = new LeavingRehearsal(vm);
     rehearsal.begin();
     this.#image = rehearsal.image;
@@ -108,23 +110,17 @@ export class ExecUpdate implements Update {
     this.#channel!.finishNow();
     migration.complete();
     const handover = collectHandover(vm, ownership, "same process");
-    writeAll(
-      this.#state!.fd,
-      encodeStream([
-        ...encodeHandover(handover, (entry) => entry.fd),
-        ...wayBackSections(ownCommandLine(), bytes),
-      ]),
-    );
+    const state = this.#state!;
+    writeAll(state.fd, encodeTable(handover, bytes));
     timeline.stamp("sent");
-    this.#keep(handover, true);
+    keepOverExec(handover, state, true);
     try {
       ownership.swap(Owner.OLD, Owner.HANDED_OVER);
       timeline.stamp("exec");
       this.#exec!.exec();
     } catch (error) {
-      this.#keep(handover, false);
-      const reason = error instanceof OsError ? error.reason : String(error);
-      throw new Error(`execvp ${this.#command[0]} failed: ${reason}`, { cause: error });
+      keepOverExec(handover, state, false);
+      throw execFailure(this.#command, error);
     }
   }
 
@@ -139,21 +135,57 @@ export class ExecUpdate implements Update {
     this.#channel?.[Symbol.dispose]();
     this.#state?.close();
   }
-
-  /** CLOEXEC goes last and comes back first: no other child may inherit the guest. */
-  #keep({ fds }: Handover, on: boolean): void {
-    for (const { fd } of fds) setCloexec(fd, !on);
-    setCloexec(this.#state!.fd, !on);
-  }
 }
 
-/** What a new image needs to go back: the command line to exec, and the state to give it. */
+/** Makes what an exec needs: a memfd for the descriptor table, and the call. */
+export function prepareExec(command: readonly string[]): { state: OwnedFd; exec: PreparedExec } {
+  const state = makeMemfd("denovo-cpr-exec", 0);
+  return { state, exec: new PreparedExec(command, { [EXEC_STATE]: `${state.fd}` }) };
+}
+
+/** CLOEXEC goes last and comes back first: no other child may inherit the guest. */
+export function keepOverExec({ fds }: Handover, state: OwnedFd, on: boolean): void {
+  for (const { fd } of fds) setCloexec(fd, !on);
+  setCloexec(state.fd, !on);
+}
+
+/** Why a command was not executed. */
+export function execFailure(command: readonly string[], error: unknown): Error {
+  const reason = error instanceof OsError ? error.reason : String(error);
+  return new Error(`execvp ${command[0]} failed: ${reason}`, { cause: error });
+}
+
+/**
+ * The descriptor table of an exec, and what a new image needs to go back: the command line to exec, and
+ * the state to give it.
+ *
+ * @param anchored where an anchor runs the guest: what is said of it
+ */
+export function encodeTable(
+  handover: Handover,
+  state: Uint8Array<ArrayBuffer>,
+  anchored?: AnchoredExec,
+): Uint8Array<ArrayBuffer> {
+  return encodeStream([
+    ...encodeHandover(handover, (entry) => entry.fd),
+    ...wayBackSections(ownCommandLine(), state),
+    ...(anchored ? [jsonSection(ANCHORED, anchored)] : []),
+  ]);
+}
+
+/** What a new image is told of a guest that an anchor runs. */
+export interface AnchoredExec {
+  /** Where the process may run; it begins off the guest's processors. */
+  readonly processors: readonly number[];
+}
+
+function jsonSection(name: string, value: unknown): Section {
+  const data = new TextEncoder().encode(JSON.stringify(value));
+  return { name, id: "", version: 1, data };
+}
+
 function wayBackSections(command: readonly string[], state: Uint8Array<ArrayBuffer>): Section[] {
-  const data = new TextEncoder().encode(JSON.stringify(command));
-  return [
-    { name: COMMAND, id: "", version: 1, data },
-    { name: STATE, id: "", version: 1, data: state },
-  ];
+  return [jsonSection(COMMAND, command), { name: STATE, id: "", version: 1, data: state }];
 }
 
 /** What a new image finds. */
@@ -163,6 +195,8 @@ export interface ReceivedExec {
   readonly wayBack?: WayBack;
   /** In an image that was gone back to: why, and the guest's state. */
   readonly failure?: { readonly reason: string; readonly state: Uint8Array<ArrayBuffer> };
+  /** The guest, where an anchor runs it. */
+  readonly anchored?: AnchoredGuest;
 }
 
 /**
@@ -192,13 +226,20 @@ export class WayBack implements Disposable {
     this.#handover = { fds: fds.map((one, i) => ({ ...one, fd: this.#spare[i].fd })), values };
   }
 
-  /** Goes back. Returns only if there is no way back any more, or the exec fails. */
-  go(reason: string): void {
+  /**
+   * Goes back. Returns only if there is no way back any more, or the exec fails.
+   *
+   * @param changed the state, if it is no longer what it was
+   */
+  go(reason: string, changed?: Uint8Array<ArrayBuffer>): void {
     if (this.#gone) return;
     const failed = { name: FAILED, id: "", version: 1, data: new TextEncoder().encode(reason) };
     using state = makeMemfd("denovo-cpr-exec", 0);
     const table = encodeHandover(this.#handover, (entry) => entry.fd);
-    const sections = [...table, ...this.#sections, failed];
+    const own = this.#sections.map((one) =>
+      one.name === STATE && changed ? { ...one, data: changed } : one
+    );
+    const sections = [...table, ...own, failed];
     writeAll(state.fd, encodeStream(sections));
     const exec = new PreparedExec(this.#command, { [EXEC_STATE]: `${state.fd}` });
     for (const { fd } of [state, ...this.#spare]) setCloexec(fd, false);
@@ -235,7 +276,7 @@ export function receiveExec(): ReceivedExec | undefined {
   const sections = [...readSections(bufferSource(bytes))];
   const about = new Map(sections.map((section) => [section.name, section]));
   const inheritance = decodeHandover(
-    sections.filter(({ name }) => ![COMMAND, STATE, FAILED].includes(name)),
+    sections.filter(({ name }) => ![COMMAND, STATE, FAILED, ANCHORED].includes(name)),
     (number) => {
       if (number <= 2 || taken.has(number) || !isOpen(number)) return undefined;
       taken.add(number);
@@ -243,16 +284,41 @@ export function receiveExec(): ReceivedExec | undefined {
     },
     false,
   );
-  const [command, saved, failed] = [about.get(COMMAND), about.get(STATE), about.get(FAILED)];
+  const command = about.get(COMMAND);
+  const saved = about.get(STATE);
+  const failed = about.get(FAILED);
+  const anchoring = about.get(ANCHORED);
   if (!command || !saved) throw new StateError("Descriptor table lacks the way back");
-  if (failed) {
-    const reason = new TextDecoder().decode(failed.data);
-    return { inheritance, failure: { reason, state: saved.data } };
+  const further = [command, saved, ...(anchoring ? [anchoring] : [])];
+  // It duplicates all that is there: it comes before anything is taken.
+  const wayBack = failed ? undefined : new WayBack(inheritance, parseCommand(command), further);
+  const anchored = anchoring && takeAnchored(inheritance, anchoring, saved.data);
+  if (!failed) return { inheritance, wayBack, anchored };
+  const reason = new TextDecoder().decode(failed.data);
+  return { inheritance, failure: { reason, state: saved.data }, anchored };
+}
+
+/** @throws {StateError} if what is said of the guest makes no sense */
+function takeAnchored(
+  inheritance: Inheritance,
+  section: Section,
+  state: Uint8Array<ArrayBuffer>,
+): AnchoredGuest {
+  const { processors } = Object(parseJson(section)) as Partial<AnchoredExec>;
+  if (!Array.isArray(processors) || !processors.every(Number.isInteger)) {
+    throw new StateError(`Section '${ANCHORED}' names no processors`);
   }
-  return {
-    inheritance,
-    wayBack: new WayBack(inheritance, parseCommand(command), [command, saved]),
-  };
+  placement.inherit(processors);
+  return AnchoredGuest.takeOver(inheritance, state);
+}
+
+/** @throws {StateError} if it is none */
+function parseJson({ name, data }: Section): unknown {
+  try {
+    return JSON.parse(new TextDecoder().decode(data));
+  } catch {
+    throw new StateError(`Section '${name}' is not JSON`);
+  }
 }
 
 /** A command line, the program first. @throws {StateError} if it is none */

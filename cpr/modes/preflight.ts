@@ -14,6 +14,7 @@ import {
   readFd,
   writeAll,
 } from "../../ffi/fd.ts";
+import { ANCHOR_VERSION } from "../../ffi/anchor_layout.ts";
 import type { CpuidEntry } from "../../ffi/kvm/cpuid.ts";
 import { type ChildProcess, spawn } from "../../ffi/process.ts";
 import { openAccelerator } from "../../vmm/accel/open.ts";
@@ -46,6 +47,9 @@ const MAX_ANSWER = 4096;
 const CPUID = "CPUID";
 /** The name of its virtio devices; there only where it has some. */
 const DEVICES = "devices";
+/** There only where the guest shall run on under the exec: what the command must know and have. */
+const ANCHORED = "anchored exec";
+const ANCHORED_VALUE = `version ${ANCHOR_VERSION} with KVM`;
 /** What two machines must have in common, by the name that an error gives it. */
 type Layout = Record<string, string>;
 /** The same of a command: what it takes, its own first. Undefined is what need not be there. */
@@ -117,6 +121,7 @@ function acceptedBy(config: MachineConfig, cpuid: readonly (readonly CpuidEntry[
  * Asks the command whether it would take the guest. The guest runs on meanwhile.
  *
  * @param abort ends the wait for its answer
+ * @param isAnchored whether the command shall take the guest out of an anchor
  * @returns whether the command can take it by way of a helper; false as well if it cannot be started
  * @throws {Error} with the command's reason to refuse; not if the command cannot be started, which
  * is for the exec itself to report
@@ -125,8 +130,10 @@ export async function preflight(
   vm: VirtualMachine,
   command: readonly string[],
   abort: AbortSignal,
+  isAnchored = false,
 ): Promise<boolean> {
-  const layout = new TextEncoder().encode(JSON.stringify(guestLayout(vm)));
+  const guest = { ...guestLayout(vm), ...(isAnchored && { [ANCHORED]: ANCHORED_VALUE }) };
+  const layout = new TextEncoder().encode(JSON.stringify(guest));
   using question = makeMemfd("denovo-cpr-preflight", 0);
   writeAll(question.fd, layout);
   const [reader, writer] = makePipe();
@@ -227,7 +234,10 @@ async function judge(parse: () => MachineConfig | undefined, question: OwnedFd):
     readAt(question.fd, bytes, 0);
     using accelerator = await openAccelerator(config.accelerators);
     const tables = cpuTables(config, hostCpu(accelerator));
-    const own = acceptedBy(config, tables.identities.map((vcpu) => vcpu.cpuid));
+    const own: Accepted = {
+      ...acceptedBy(config, tables.identities.map((vcpu) => vcpu.cpuid)),
+      ...(accelerator.name === "kvm" && { [ANCHORED]: [undefined, ANCHORED_VALUE] }),
+    };
     const guest: Layout = JSON.parse(new TextDecoder().decode(bytes));
     const differs = differentCpu(tables, guest[CPUID], hostCpu(accelerator));
     return differs ?? difference(own, guest) ?? ACCEPTED;

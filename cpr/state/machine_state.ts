@@ -25,7 +25,7 @@ import type { Machine } from "../../vmm/machine/machine.ts";
 import { MACHINE_TYPE } from "../../vmm/machine/microvm.ts";
 import { crc32 } from "../stream/crc32.ts";
 import { deviceIdentities, differentDevice } from "./device_identity.ts";
-import { DeviceState } from "./device_state.ts";
+import { DevicesState } from "./devices_state.ts";
 import { SectionTable } from "./section_table.ts";
 import { StateSection } from "./state_section.ts";
 import { describeSection, type Section, StateError } from "../stream/stream.ts";
@@ -93,6 +93,9 @@ export function saveMachine(machine: Machine, hardware: Hardware = machine.hardw
   return [...constantSections(machine), ...state.sections, ...state.subsections()];
 }
 
+/** Hardware whose state can be read. */
+export type StateMaker = Pick<Hardware, "makeState">;
+
 /** A machine's state that has been read and checked, ready to be put into the machine. */
 export interface LoadedState {
   /**
@@ -130,38 +133,36 @@ export function checkConstants(machine: Machine, table: SectionTable): void {
 export class MachineState implements LoadedState {
   /** The sections that always come; `save` and `fill` fill their data. */
   readonly sections: readonly StateSection[];
+  /** The devices' part of it. */
+  readonly devices: DevicesState;
   readonly #machine: Machine;
   readonly #state: HardwareState;
   readonly #chips: readonly StateSection[];
-  readonly #devices: readonly DeviceState[];
 
   /**
    * Makes buffers.
    *
    * @param machine the machine
-   * @param hardware where vCPUs and chips are; a rehearsal has others than the machine's
+   * @param hardware where vCPUs and chips are; a rehearsal has others than the machine's, and so has who
+   *   takes a guest out of an anchor
    */
-  constructor(machine: Machine, hardware: Hardware = machine.hardware) {
+  constructor(machine: Machine, hardware: StateMaker = machine.hardware) {
     this.#machine = machine;
     this.#state = hardware.makeState();
     this.#chips = hardwareSections(this.#state);
-    this.#devices = machine.devices.devices.map((device) => new DeviceState(device));
-    const fixed = this.#devices.filter(({ isFixed }) => isFixed);
-    this.sections = [...this.#chips, ...fixed.map(({ section }) => section)];
+    this.devices = new DevicesState(machine.devices);
+    this.sections = [...this.#chips, ...this.devices.sections];
   }
 
   /** Reads the state of a machine whose vCPUs are parked. @throws {OsError} */
   save(): void {
     this.#state.save();
-    for (const device of this.#devices) device.save();
+    this.devices.save();
   }
 
   /** The sections that come only when they are needed, of what was saved. */
   subsections(): StateSection[] {
-    return this.#devices.flatMap((device) => {
-      const subsections = device.subsections().map(({ section }) => section);
-      return !device.isFixed && device.isNeeded ? [device.section, ...subsections] : subsections;
-    });
+    return this.devices.subsections();
   }
 
   /**
@@ -176,10 +177,7 @@ export class MachineState implements LoadedState {
       checkChip(own.data, sections[i]);
       own.unpack(this.#translate(own, sections[i]));
     });
-    let next = this.#chips.length;
-    for (const device of this.#devices) {
-      device.fill(device.isFixed ? sections[next++] : others?.takeIfThere(device.section), others);
-    }
+    this.devices.fill(sections.slice(this.#chips.length), others);
   }
 
   /**
@@ -211,9 +209,7 @@ export class MachineState implements LoadedState {
     } catch (error) {
       throw refused(this.#machine.accelerator.title, this.#state, error);
     }
-    const { devices } = this.#machine;
-    for (const { device, bytes } of this.#devices) devices.restore(device, bytes);
-    devices.restored();
+    this.devices.apply();
   }
 }
 

@@ -6,10 +6,14 @@
  */
 import type { SavedLayout } from "../../devices/saved_state.ts";
 import { struct, u64, u8 } from "../../ffi/struct.ts";
-import type { Hardware } from "../../vmm/accel/hardware.ts";
 import type { Keeper } from "../../vmm/inheritance.ts";
 import type { Machine } from "../../vmm/machine/machine.ts";
-import { checkConstants, type LoadedState, MachineState } from "./machine_state.ts";
+import {
+  checkConstants,
+  type LoadedState,
+  MachineState,
+  type StateMaker,
+} from "./machine_state.ts";
 import { valueSection } from "../handover/handover.ts";
 import { RamLoader } from "./ram.ts";
 import { SectionTable } from "./section_table.ts";
@@ -75,7 +79,7 @@ export class VmImage {
    * @param machine the machine
    * @param hardware where vCPUs and chips are read from; a rehearsal has others than the machine's
    */
-  constructor(machine: Machine, hardware: Hardware = machine.hardware) {
+  constructor(machine: Machine, hardware: StateMaker = machine.hardware) {
     this.machine = new MachineState(machine, hardware);
     const { bytes, view } = this.#run;
     this.#global = layoutSection(GLOBAL_STATE, "", globalState, bytes, view);

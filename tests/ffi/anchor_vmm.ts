@@ -129,13 +129,13 @@ async function next(
   anchor.resume(pages);
   anchor.stop(pages);
   console.log(JSON.stringify({ phase: anchor.phase(0), port: page.ioPort }));
-  anchor.served(0);
+  anchor.noteExit(0, false);
   console.log(JSON.stringify({ finished: finish.run() }));
   anchor.resume(pages);
   await until(() => anchor.phase(0) === AnchorPhase.EXITED);
   console.log(JSON.stringify({ port: page.ioPort, out: page.ioIsWrite }));
   page.ioPut(0, 1, 0x77);
-  anchor.served(0);
+  anchor.noteExit(0, false);
   anchor.stop(pages);
   console.log(JSON.stringify({ finished: finish.run() }));
   const [turn, back]: readonly AnchorProgram[] = anchor.prepareTurn(0);

@@ -11,7 +11,7 @@ import type {
   VcpuStateLayout,
   VmOptions,
 } from "./accelerator.ts";
-import { VcpuState } from "./vcpu_state.ts";
+import { VcpuState, type VcpuStateSource } from "./vcpu_state.ts";
 
 /** The interrupt chips by their KVM_IRQCHIP_* numbers. */
 export const irqchips = ["pic_master", "pic_slave", "ioapic"] as const;
@@ -133,6 +133,18 @@ const MP_STATE_UNINITIALIZED = 1;
 /** KVM_CLOCK_REALTIME: the clock struct carries the wall-clock time it was read at. */
 const CLOCK_REALTIME = 4;
 
+/** What a state is read from. */
+export interface StateSource {
+  readonly vcpus: readonly VcpuStateSource[];
+  readonly vm: Pick<AcceleratorVm, "read">;
+  /** What can be saved of a vCPU. */
+  readonly layout: VcpuStateLayout;
+  /** Whether there is a PIT. */
+  readonly hasPit: boolean;
+  /** Reads kvmclock. */
+  readClock(into: Uint8Array<ArrayBuffer>): void;
+}
+
 /** State of vCPUs, interrupt chips, PIT and kvmclock. */
 export class HardwareState {
   readonly vcpus: readonly VcpuState[];
@@ -143,7 +155,7 @@ export class HardwareState {
   /** struct kvm_clock_data. */
   readonly clock: Uint8Array<ArrayBuffer> = new Uint8Array(kvmClockData.size);
 
-  readonly #from: Hardware;
+  readonly #from: StateSource;
   readonly #to: Hardware;
 
   /**
@@ -152,7 +164,7 @@ export class HardwareState {
    * @param from whose state is read
    * @param to where it is written
    */
-  constructor(from: Hardware, to: Hardware) {
+  constructor(from: StateSource, to: Hardware) {
     this.#from = from;
     this.#to = to;
     this.vcpus = from.vcpus.map((vcpu, i) => new VcpuState(from.layout, vcpu, to.vcpus[i]));

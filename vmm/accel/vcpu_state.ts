@@ -67,6 +67,9 @@ export class PartRefused extends Error {
   }
 }
 
+/** What a vCPU's state is read from. */
+export type VcpuStateSource = Pick<AcceleratorVcpu, "prepareRead" | "settleTimer">;
+
 /** One vCPU's state in buffers that are made once and filled again and again. */
 export class VcpuState {
   /** The bytes of each part, as the kernel's structs lay them out. */
@@ -76,7 +79,7 @@ export class VcpuState {
   readonly #lapic: DataView;
   readonly #events: View<typeof kvmVcpuEvents.fields>;
   readonly #mpState: View<typeof kvmMpState.fields>;
-  readonly #from: AcceleratorVcpu;
+  readonly #from: VcpuStateSource;
   readonly #to: AcceleratorVcpu;
   readonly #read: PreparedTransfer;
   readonly #write: PreparedTransfer;
@@ -91,7 +94,7 @@ export class VcpuState {
    * @param from whose state is read
    * @param to where it is written
    */
-  constructor(layout: VcpuStateLayout, from: AcceleratorVcpu, to: AcceleratorVcpu) {
+  constructor(layout: VcpuStateLayout, from: VcpuStateSource, to: AcceleratorVcpu) {
     this.#from = from;
     this.#to = to;
     this.parts = {

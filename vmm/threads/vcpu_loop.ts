@@ -97,8 +97,13 @@ function finishPendingAccess(vcpu: VcpuThread): void {
   run.immediateExit = false;
 }
 
+/** What it takes to serve an exit. */
+export interface ExitParts extends Pick<VcpuThread, "bus" | "control" | "notify"> {
+  readonly runner: Pick<VcpuRunner, "run">;
+}
+
 /** Serves the exit that the run page tells of. */
-export function handleExit(vcpu: VcpuThread): void {
+export function handleExit(vcpu: ExitParts): void {
   const { run } = vcpu.runner;
   switch (run.exitReason) {
     case Exit.IO:
@@ -131,7 +136,7 @@ const systemEvents: Record<number, number> = {
 };
 
 /** Leaves the decision to the main thread, and runs no guest code until it is made. */
-function report(vcpu: VcpuThread, event: number, argument = 0): void {
+function report(vcpu: ExitParts, event: number, argument = 0): void {
   vcpu.control.requestPark();
   vcpu.control.post(event, argument);
   vcpu.notify();

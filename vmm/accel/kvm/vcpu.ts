@@ -3,8 +3,7 @@
  *
  * @module
  */
-import { OsError } from "../../../ffi/errno.ts";
-import { Capability, GuestDebug, KVM, requestName } from "../../../ffi/kvm/ioctl.ts";
+import { Capability, GuestDebug, KVM } from "../../../ffi/kvm/ioctl.ts";
 import type { PreparedIoctl } from "../../../ffi/kvm/ioctl_program.ts";
 import type { RunPage } from "../../../ffi/kvm/run.ts";
 import { kvmGuestDebug, kvmXsave } from "../../../ffi/kvm/structs.ts";
@@ -21,28 +20,14 @@ import type {
   VcpuTransfer,
 } from "../accelerator.ts";
 import { debugControlRegister } from "../debug_points.ts";
-import { msrCount, msrError } from "../msrs.ts";
-
-type Direction = "get" | "set";
-
-const requests: Record<MovedPart, Readonly<Record<Direction, number>>> = {
-  mp_state: { get: KVM.GET_MP_STATE, set: KVM.SET_MP_STATE },
-  regs: { get: KVM.GET_REGS, set: KVM.SET_REGS },
-  sregs: { get: KVM.GET_SREGS, set: KVM.SET_SREGS },
-  xsave: { get: KVM.GET_XSAVE, set: KVM.SET_XSAVE },
-  xcrs: { get: KVM.GET_XCRS, set: KVM.SET_XCRS },
-  debugregs: { get: KVM.GET_DEBUGREGS, set: KVM.SET_DEBUGREGS },
-  lapic: { get: KVM.GET_LAPIC, set: KVM.SET_LAPIC },
-  msrs: { get: KVM.GET_MSRS, set: KVM.SET_MSRS },
-  vcpu_events: { get: KVM.GET_VCPU_EVENTS, set: KVM.SET_VCPU_EVENTS },
-  tsc_offset: { get: KVM.GET_DEVICE_ATTR, set: KVM.SET_DEVICE_ATTR },
-};
+import { type Direction, expectedResult, stateRequests, transferFailure } from "./state_ioctls.ts";
 
 /** A vCPU; its ioctls work on any thread while it is parked. */
 export class KvmAcceleratorVcpu implements AcceleratorVcpu {
   readonly run: RunPage;
   readonly description: RunnerDescription;
-  readonly #getXsave: number;
+  /** The request that gets all of the XSAVE state. */
+  readonly getXsave: number;
   /** GuestDebug bits for a single step. */
   readonly #singleStep: number;
 
@@ -61,7 +46,7 @@ export class KvmAcceleratorVcpu implements AcceleratorVcpu {
     const isLarge = system.capability(Capability.XSAVE2) > kvmXsave.size;
     const known = system.capability(Capability.SET_GUEST_DEBUG2);
     this.#singleStep = GuestDebug.SINGLESTEP | (known & GuestDebug.BLOCKIRQ);
-    this.#getXsave = isLarge ? KVM.GET_XSAVE2 : KVM.GET_XSAVE;
+    this.getXsave = isLarge ? KVM.GET_XSAVE2 : KVM.GET_XSAVE;
   }
 
   get tscKhz(): number {
@@ -85,22 +70,19 @@ export class KvmAcceleratorVcpu implements AcceleratorVcpu {
   }
 
   #request(part: MovedPart, direction: Direction): number {
-    return part === "xsave" && direction === "get" ? this.#getXsave : requests[part][direction];
+    return part === "xsave" && direction === "get" ? this.getXsave : stateRequests[part][direction];
   }
 
   #prepare(transfer: VcpuTransfer, direction: Direction): PreparedTransfer {
     const program = this.kvm.prepare(transfer.map(([part, buffer]): PreparedIoctl => ({
       request: this.#request(part, direction),
       buffer: part === "tsc_offset" ? tscOffsetAttribute(buffer) : buffer,
-      expected: part === "msrs" ? msrCount(buffer) : 0,
+      expected: expectedResult(part, buffer),
     })));
     return () => {
       const failure = program.run();
       if (!failure) return undefined;
-      const { index, result } = failure;
-      const [part, buffer] = transfer[index];
-      if (result instanceof OsError) return { part, error: result };
-      return { part, error: msrError(buffer, result, requestName(requests.msrs[direction])) };
+      return transferFailure(transfer, failure.index, failure.result, direction);
     };
   }
 

@@ -22,7 +22,8 @@ import { stateLayout } from "./state_layout.ts";
 import { KvmInterruptLines } from "./thread.ts";
 import { KvmAcceleratorVcpu } from "./vcpu.ts";
 
-const requests: Record<VmPart, { get: number; set: number }> = {
+/** The requests that move a VM's state. */
+export const vmRequests: Record<VmPart, { get: number; set: number }> = {
   irqchip: { get: KVM.GET_IRQCHIP, set: KVM.SET_IRQCHIP },
   pit: { get: KVM.GET_PIT2, set: KVM.SET_PIT2 },
   clock: { get: KVM.GET_CLOCK, set: KVM.SET_CLOCK },
@@ -108,11 +109,11 @@ export class KvmAcceleratorVm implements AcceleratorVm {
   }
 
   read(part: VmPart, into: Uint8Array<ArrayBuffer>): void {
-    this.#vm.transfer(requests[part].get, into);
+    this.#vm.transfer(vmRequests[part].get, into);
   }
 
   write(part: VmPart, from: Uint8Array<ArrayBuffer>): void {
-    this.#vm.transfer(requests[part].set, from);
+    this.#vm.transfer(vmRequests[part].set, from);
   }
 
   close(): void {
