@@ -58,6 +58,7 @@ export function unanchor(work: Unanchoring): Unanchored {
   // What vCPUs ran into as they rehearsed is not the guest's doing; what they exit with is.
   machine.forgetEvents();
   serveWaiting(work);
+  hardware.readAhead();
   const saved = image.save({ wasRunning: true, stoppedNs });
   timeline.stamp("checked");
   const { length } = image.sections;

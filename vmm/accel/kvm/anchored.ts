@@ -7,6 +7,7 @@
 import { affinityOf, setAffinity } from "../../../ffi/affinity.ts";
 import { Anchor, AnchorPhase } from "../../../ffi/anchor.ts";
 import { type AnchorProgram, ioctlCall } from "../../../ffi/anchor_program.ts";
+import type { EncodedCall } from "../../../ffi/call_program.ts";
 import { Errno, OsError } from "../../../ffi/errno.ts";
 import { KVM, requestName } from "../../../ffi/kvm/ioctl.ts";
 import type { RunPage } from "../../../ffi/kvm/run.ts";
@@ -27,7 +28,7 @@ import type {
   VcpuTransfer,
   VmPart,
 } from "../accelerator.ts";
-import { type Hardware, HardwareState, type StateSource } from "../hardware.ts";
+import { type Hardware, HardwareState, irqchips, type StateSource } from "../hardware.ts";
 import type { VcpuStateSource } from "../vcpu_state.ts";
 import { expectedResult, stateRequests, transferFailure } from "./state_ioctls.ts";
 import { KvmAcceleratorVcpu } from "./vcpu.ts";
@@ -61,6 +62,23 @@ export function startAnchor(
 
 /** The leader's line in the mailbox; those of the vCPUs follow. */
 const LEADER = 0;
+/** Calls of a program that reads everything: 40 KiB of the leader's arena. */
+const MAX_AHEAD = 640;
+
+/** What is read of the VM, in the mailbox. */
+interface Reading {
+  /** The calls that read it. */
+  readonly calls: readonly EncodedCall[];
+  /** Whether it has been read already. */
+  isFresh: boolean;
+}
+
+/** How everything is read in one go. */
+interface Ahead {
+  readonly program: AnchorProgram | undefined;
+  readonly parts: readonly Reading[];
+  readonly calls: number;
+}
 
 /** VM, chips and vCPUs in an anchor. The vCPUs are stopped for everything but `resume` and `stop`. */
 export class AnchoredHardware implements StateSource {
@@ -68,11 +86,12 @@ export class AnchoredHardware implements StateSource {
   readonly layout: VcpuStateLayout;
   readonly hasPit: boolean;
   readonly vcpus: readonly AnchoredVcpu[];
-  readonly vm: Pick<AcceleratorVm, "read">;
+  readonly vm: AnchoredVm;
   /** The lines and messages of its chips. */
   readonly interrupts: InterruptLines;
   readonly #pages: readonly RunPage[];
   readonly #own: Hardware;
+  #ahead: Ahead | undefined;
 
   /**
    * @param anchor the anchor
@@ -92,13 +111,33 @@ export class AnchoredHardware implements StateSource {
       }
       throw new Error("A guest that an anchor runs can only be taken by a VMM with -accel kvm");
     });
-    this.vm = new AnchoredVm(anchor);
+    this.vm = new AnchoredVm(anchor, own.hasPit);
     this.interrupts = new AnchoredLines(anchor);
   }
 
   /** Buffers for the whole state, to be read. */
   makeState(): HardwareState {
     return new HardwareState(this, this.#own);
+  }
+
+  /**
+   * Reads all of the state in one go, so that the next reading of each part finds it: an order to the
+   * anchor takes as long as it takes to wake a thread, and all of the reading.
+   */
+  readAhead(): void {
+    this.#ahead ??= this.#prepareAhead();
+    const { program, parts } = this.#ahead;
+    // Where something fails, or the guest has more vCPUs than go into one program, each part is read
+    // by itself, and says what is wrong.
+    if (!program || program.run() < this.#ahead.calls) return;
+    for (const part of parts) part.isFresh = true;
+  }
+
+  #prepareAhead(): Ahead {
+    const parts = [...this.vcpus.flatMap(({ readings }) => readings), ...this.vm.readings];
+    const calls = parts.flatMap((part) => part.calls);
+    const program = calls.length <= MAX_AHEAD ? this.anchor.prepare(LEADER, calls) : undefined;
+    return { program, parts, calls: calls.length };
   }
 
   readClock(into: Uint8Array<ArrayBuffer>): void {
@@ -126,6 +165,8 @@ export class AnchoredVcpu implements VcpuStateSource {
   /** Why the guest stopped. */
   readonly run: RunPage;
   readonly index: number;
+  /** What has been prepared to be read. */
+  readonly readings: Reading[] = [];
   readonly #anchor: Anchor;
   readonly #getXsave: number;
   readonly #enter: AnchorProgram;
@@ -176,21 +217,22 @@ export class AnchoredVcpu implements VcpuStateSource {
       place.bytes.set(buffer);
       return place;
     });
-    const program = anchor.prepare(
-      line,
-      transfer.map(([part, buffer], i) => {
-        const request = part === "xsave" ? this.#getXsave : stateRequests[part].get;
-        let { address } = places[i];
-        if (part === "tsc_offset") {
-          const attribute = anchor.allocate(line, kvmDeviceAttr.size);
-          attribute.bytes.set(kvmDeviceAttr.alloc({ addr: BigInt(address) }).bytes);
-          address = attribute.address;
-        }
-        return ioctlCall(fd, request, address, expectedResult(part, buffer));
-      }),
-    );
+    const calls = transfer.map(([part, buffer], i) => {
+      const request = part === "xsave" ? this.#getXsave : stateRequests[part].get;
+      let { address } = places[i];
+      if (part === "tsc_offset") {
+        const attribute = anchor.allocate(line, kvmDeviceAttr.size);
+        attribute.bytes.set(kvmDeviceAttr.alloc({ addr: BigInt(address) }).bytes);
+        address = attribute.address;
+      }
+      return ioctlCall(fd, request, address, expectedResult(part, buffer));
+    });
+    const program = anchor.prepare(line, calls);
+    const reading: Reading = { calls, isFresh: false };
+    this.readings.push(reading);
     return () => {
-      const done = program.run();
+      const done = reading.isFresh ? transfer.length : program.run();
+      reading.isFresh = false;
       for (let i = 0; i < done; i++) transfer[i][1].set(places[i].bytes);
       if (done === transfer.length) return undefined;
       return transferFailure(transfer, done, program.result, "get");
@@ -209,30 +251,58 @@ export class AnchoredVcpu implements VcpuStateSource {
   }
 }
 
-const vmParts: Record<VmPart, number> = {
-  irqchip: kvmIrqchip.size,
-  pit: kvmPitState2.size,
-  clock: kvmClockData.size,
-};
+/** A part of a VM's own state, in the mailbox. */
+class AnchoredPart implements Reading {
+  readonly calls: readonly EncodedCall[];
+  isFresh = false;
+  readonly #bytes: Uint8Array<ArrayBuffer>;
+  readonly #program: AnchorProgram;
+  readonly #request: number;
+
+  /** @param initial says which chip it is, where there are several */
+  constructor(anchor: Anchor, part: VmPart, initial: Uint8Array<ArrayBuffer>) {
+    const { bytes, address } = anchor.allocate(LEADER, initial.length);
+    bytes.set(initial);
+    this.#request = vmRequests[part].get;
+    this.calls = [ioctlCall(anchor.vmFd, this.#request, address)];
+    this.#program = anchor.prepare(LEADER, this.calls);
+    this.#bytes = bytes;
+  }
+
+  /** @throws {OsError} */
+  read(into: Uint8Array<ArrayBuffer>): void {
+    if (!this.isFresh) runOne(this.#program, this.#request);
+    this.isFresh = false;
+    into.set(this.#bytes);
+  }
+}
 
 /** The VM itself. */
 class AnchoredVm implements Pick<AcceleratorVm, "read"> {
-  readonly #parts: Record<VmPart, { bytes: Uint8Array<ArrayBuffer>; program: AnchorProgram }>;
+  readonly #chips: readonly AnchoredPart[];
+  readonly #pit: AnchoredPart;
+  readonly #clock: AnchoredPart;
 
-  constructor(anchor: Anchor) {
-    const prepare = (part: VmPart) => {
-      const { bytes, address } = anchor.allocate(LEADER, vmParts[part]);
-      const call = ioctlCall(anchor.vmFd, vmRequests[part].get, address);
-      return { bytes, program: anchor.prepare(LEADER, [call]) };
-    };
-    this.#parts = { irqchip: prepare("irqchip"), pit: prepare("pit"), clock: prepare("clock") };
+  constructor(anchor: Anchor, hasPit: boolean) {
+    this.#chips = irqchips.map((_, chip_id) =>
+      new AnchoredPart(anchor, "irqchip", kvmIrqchip.alloc({ chip_id }).bytes)
+    );
+    this.#pit = new AnchoredPart(anchor, "pit", kvmPitState2.alloc().bytes);
+    this.#clock = new AnchoredPart(anchor, "clock", kvmClockData.alloc().bytes);
+    this.readings = [...this.#chips, ...(hasPit ? [this.#pit] : []), this.#clock];
   }
 
+  /** What there is to be read. */
+  readonly readings: readonly Reading[];
+
   read(part: VmPart, into: Uint8Array<ArrayBuffer>): void {
-    const { bytes, program } = this.#parts[part];
-    bytes.set(into);
-    runOne(program, vmRequests[part].get);
-    into.set(bytes);
+    this.#find(part, into).read(into);
+  }
+
+  #find(part: VmPart, { buffer, byteOffset }: Uint8Array<ArrayBuffer>): AnchoredPart {
+    if (part === "pit") return this.#pit;
+    if (part === "clock") return this.#clock;
+    return this.#chips[kvmIrqchip.view(buffer, byteOffset).chip_id];
   }
 }
 
