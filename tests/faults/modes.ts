@@ -19,7 +19,7 @@ import { answering, FaultLab, faultyProgram, GuestMemory } from "./faults.ts";
 import type { Action, Fault, Role } from "./faulty_vmm.ts";
 
 /** The ways in which a guest moves from one VMM to the next. */
-export const modes = ["transfer", "exec", "relay", "reboot"] as const;
+export const modes = ["transfer", "exec", "relay", "anchor", "reboot"] as const;
 
 /** One of them. */
 export type Mode = typeof modes[number];
@@ -63,11 +63,14 @@ export async function transfer(faults: FaultLab, qmp: Qmp, fault?: Fault): Promi
   return successor;
 }
 
-/** Begins a cpr-exec, directly or by way of a helper, and waits for its fault. */
+/** What `x-cpr-exec-relay` has to be for each mode of cpr-exec. */
+const relays = { exec: "off", relay: "on", anchor: "anchor" } as const;
+
+/** Begins a cpr-exec, directly, by way of a helper or of an anchor, and waits for its fault. */
 export async function exec(
   faults: FaultLab,
   { vmm, qmp }: { readonly vmm: Vmm; readonly qmp: Qmp },
-  relay: "on" | "off",
+  relay: typeof relays[keyof typeof relays],
   fault?: Fault,
 ): Promise<void> {
   const uri = `file:${faults.lab.path("state")}`;
@@ -125,7 +128,7 @@ export async function record(mode: Mode): Promise<Map<Role, Step[]>> {
       return byRole([...before, ...await entered(faults)]);
     }
     default:
-      await exec(faults, { vmm, qmp }, mode === "relay" ? "on" : "off");
+      await exec(faults, { vmm, qmp }, relays[mode]);
       await answering(faults.lab, vmm, "running");
   }
   return byRole(await entered(faults));
