@@ -240,17 +240,17 @@ const NOT_WITH_WAIT = "it does not go with pause-before-switchover";
 async function chooseExec(departure: Departure, main: MigrationAddress): Promise<Update> {
   const { vm, migration: { parameters, capabilities }, waiting: { abort } } = departure;
   const { "cpr-exec-command": command, "x-cpr-exec-relay": relay } = parameters;
-  const isAnchored = relay === "anchor";
+  const waits = capabilities.has("pause-before-switchover");
+  // A guest that does not run has nothing to do meanwhile: it goes directly.
+  const isAnchored = relay === "anchor" && vm.running;
+  const refusal = waits ? NOT_WITH_WAIT : whyNotAnchored(vm);
+  if (isAnchored && refusal !== undefined) {
+    throw new Error(`Cannot use x-cpr-exec-relay=anchor: ${refusal}`);
+  }
   const knowsRelay = await preflight(vm, command, abort, isAnchored);
   const direct = () => new ExecUpdate(departure, command, main);
-  if (relay === "off") return direct();
-  const waits = capabilities.has("pause-before-switchover");
-  if (isAnchored) {
-    const obstacle = waits ? NOT_WITH_WAIT : whyNotAnchored(vm);
-    if (obstacle !== undefined) throw new Error(`Cannot use x-cpr-exec-relay=anchor: ${obstacle}`);
-    // A guest that does not run has nothing to do meanwhile.
-    return vm.running ? new AnchorUpdate(departure, command, main) : direct();
-  }
+  if (isAnchored) return new AnchorUpdate(departure, command, main);
+  if (relay === "off" || relay === "anchor") return direct();
   const obstacle = waits
     ? NOT_WITH_WAIT
     : knowsRelay

@@ -102,3 +102,8 @@ export function killTree(pid: number): void {
   }
   tree.forEach(kill);
 }
+
+/** Whether a process is stopped by a signal: proc(5), the third field of `stat`. */
+export function isStopped(pid: number): boolean {
+  return / T /.test(procFile(pid, "stat") ?? "");
+}

@@ -105,6 +105,7 @@ export class AnchorUpdate implements Update {
     const departure = this.#departure;
     const { vm, vm: { machine }, ownership } = departure;
     const { timeline } = ownership;
+    if (!vm.running) throw new Error("The guest has been stopped meanwhile: try again");
     vm.events.hold();
     let stoppedNs: number | undefined;
     try {

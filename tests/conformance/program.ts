@@ -316,6 +316,12 @@ function acceleratorOptions(accel?: AcceleratorName): string[] {
   return ["-accel", accel ?? testAccelerator];
 }
 
+/** `DENOVO_TEST_EXEC` has all updates by cpr-exec take one way, where a test does not say which. */
+function execOptions(): string[] {
+  const way = Deno.env.get("DENOVO_TEST_EXEC");
+  return way === undefined ? [] : ["-global", `migration.x-cpr-exec-relay=${way}`];
+}
+
 /** The processes whose command lines name a laboratory's folder, in ascending order. */
 export function processesOf({ folder }: Laboratory): number[] {
   return processesNaming(folder);
@@ -357,6 +363,7 @@ export class Laboratory implements AsyncDisposable {
     return [
       ...["-kernel", image, "-m", `${memory}`, "-serial", serial],
       ...acceleratorOptions(special.accel),
+      ...execOptions(),
       ...["-device", "isa-debug-exit,iobase=0x501,iosize=2"],
       ...["-qmp", `unix:${this.path(`${special.qmp ?? name}.qmp`)},server=on,wait=off`],
       ...(special.options ?? []),

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { kvmTest, type Qmp, until, type Vmm } from "../conformance/program.ts";
 import { kill } from "../processes.ts";
+import { isStopped } from "../processes.ts";
 import {
   answering,
   assertFailed,
@@ -163,7 +164,7 @@ kvmTest("relayed cpr-exec: the guest runs in the helper while the VMM stalls", a
       const going = exec(faults, { vmm, qmp }, "on", fault);
       await faults.happened({ role: "helper-takes", step: "entered" });
       await memory.assertRuns();
-      await until(() => stopped(vmm.child.pid), () => "the VMM to stall");
+      await until(() => isStopped(vmm.child.pid), () => "the VMM to stall");
       vmm.child.kill(SIGCONT);
       await going;
       await assertRunsIn(await answering(faults.lab, vmm, "running"), memory);
@@ -172,8 +173,3 @@ kvmTest("relayed cpr-exec: the guest runs in the helper while the VMM stalls", a
     },
   );
 });
-
-/** Whether a process is stopped: proc(5), the third field of `stat`. */
-function stopped(pid: number): boolean {
-  return / T /.test(Deno.readTextFileSync(`/proc/${pid}/stat`));
-}

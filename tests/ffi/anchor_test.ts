@@ -3,7 +3,9 @@ import { Anchor, anchorCode } from "../../ffi/anchor.ts";
 import { mailboxSize } from "../../ffi/anchor_layout.ts";
 import { makeMemfd } from "../../ffi/memory.ts";
 import { assembleImage, haveBinutils } from "../guests/build.ts";
+import { until } from "../conformance/program.ts";
 import { onlyKvmTest } from "../needs_kvm.ts";
+import { isAlive } from "../processes.ts";
 
 const binutils = await haveBinutils();
 if (!binutils) console.warn("SKIPPED: anchor.s is not assembled: no `as` or `ld` here");
@@ -46,21 +48,11 @@ onlyKvmTest("an anchor runs a guest while its process executes another program",
   ]);
 });
 
-/** Whether a process is there, and is not a dead one that nobody has waited for. */
-function lives(pid: number): boolean {
-  try {
-    return !/^State:\s+[ZX]/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
-
 onlyKvmTest(
   "an anchor ends with the process that has made it, whatever that is by then",
   async () => {
     const [{ anchor }] = await run("die");
-    while (lives(anchor as number)) await new Promise((resolve) => setTimeout(resolve, 1));
+    await until(() => !isAlive(anchor as number), () => "the anchor to end");
   },
 );
 

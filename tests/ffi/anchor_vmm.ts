@@ -3,7 +3,7 @@
  * on; the second image prints what it finds. The argument is what it does then.
  */
 import { Anchor, AnchorPhase } from "../../ffi/anchor.ts";
-import { AnchorProgram, ioctlCall } from "../../ffi/anchor_program.ts";
+import { type AnchorProgram, ioctlCall } from "../../ffi/anchor_program.ts";
 import { OsError } from "../../ffi/errno.ts";
 import { OwnedFd, setCloexec } from "../../ffi/fd.ts";
 import { ioctlBuffer, KVM } from "../../ffi/kvm/ioctl.ts";
