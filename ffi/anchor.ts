@@ -162,7 +162,8 @@ export class Anchor implements Disposable {
       return anchor;
     } catch (error) {
       anchor?.end();
-      (anchor ?? { [Symbol.dispose]: () => memory.close() })[Symbol.dispose]();
+      if (anchor) anchor[Symbol.dispose]();
+      else memory.close();
       throw error;
     }
   }
@@ -403,7 +404,11 @@ export class Anchor implements Disposable {
     if (pid < 0) throw new OsError("clone", -pid);
     this.#words[Head.pid] = pid;
     this.#process = new ChildProcess(pid);
-    this.#awaitChange(lineAt(0) / 4 + Line.done, 0, `Process ${pid}`);
+    try {
+      this.#awaitChange(lineAt(0) / 4 + Line.done, 0, `Process ${pid}`);
+    } catch (cause) {
+      throw new Error("The process that would keep the guest has not come up", { cause });
+    }
   }
 
   #run(line: number, address: number): void {

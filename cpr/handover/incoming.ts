@@ -138,11 +138,12 @@ export class Incoming {
 
   /** Takes the guest out of its anchor. */
   #takeAnchored(guest: AnchoredGuest): Promise<IncomingResult> {
-    const { reactor } = this.#vm;
+    const { reactor, ending } = this.#vm;
     try {
       this.#migration.status = "active";
       this.#take(() => this.#taking.fromAnchor(guest));
-      this.#taking.afterwards(() => guest.left(reactor));
+      // With the process ends the anchor, too.
+      this.#taking.afterwards(() => ending.aborted || guest.left(reactor));
       return Promise.resolve({ ok: true });
     } catch (error) {
       return Promise.resolve(this.#failed(error as Error));
