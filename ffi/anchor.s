@@ -34,7 +34,6 @@
 .equ IDLE, 0
 .equ RUN, 1
 .equ CALLS, 2
-.equ EXIT, 3
 
 .equ STOPPED, 0
 .equ RUNNING, 1
@@ -148,10 +147,7 @@ all_there:
         call    tell_done
         lea     r15, [rbx + DEADLINE]
 lead:
-        mov     eax, [rbp + ORDER]
-        cmp     eax, EXIT
-        je      leave
-        cmp     eax, CALLS
+        cmp     dword ptr [rbp + ORDER], CALLS
         jne     watch
         call    make_calls
         call    tell_done
@@ -291,9 +287,5 @@ wake:
 
 give_up:
         mov     edi, 1
-        jmp     end
-leave:
-        xor     edi, edi
-end:
         mov     eax, SYS_EXIT_GROUP
         syscall

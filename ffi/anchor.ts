@@ -43,27 +43,27 @@ import { Errno, OsError } from "./errno.ts";
 import { monotonicNow } from "./event.ts";
 import { fileStatus, type OwnedFd } from "./fd.ts";
 import { KVM } from "./kvm/ioctl.ts";
-import type { RunPage } from "./kvm/run.ts";
+import { Exit, type RunPage } from "./kvm/run.ts";
 import { libc } from "./libc.ts";
 import { addSeals, makeMemfd, mapCode, type MappedRegion, mapShared, Seal } from "./memory.ts";
-import { ChildProcess, hasEnded, KICK_SIGNAL } from "./process.ts";
+import { ChildProcess, endChild, hasEnded, KICK_SIGNAL } from "./process.ts";
 
 /** `anchor.s`, base64: `as --64`, then `ld -Ttext=0 --oformat=binary`; a test does the same. */
 const CODE: string =
-  "6xUAAAAAAADDAAAAAAAAALgPAAAADwVTQVRBVUiJ+0iNczBIjVNA6DcAAAC4OAAAAL8RAQAASIuzsAAAADHSRTHSRTHADwVI" +
-  "hcB0KkmJxEiNc0Ax0ugJAAAATIngQV1BXFvDuA4AAAC/AgAAAEG6CAAAAA8Fw0iNq4AAAADofwEAAE07Jg+F5gEAAEUx/0yN" +
-  "ZUBEO3sMczS4OAAAAL8ADxUASYt0JDBJjVQkDEUx0kUxwA8FSIXAD4SiAAAAD4iuAQAASYPEQEH/x+vG6HYBAABMjXsgi0UA" +
-  "g/gDD4SXAQAAg/gCdQzoFgEAAOhXAQAA6+O4ygAAAEiJ774JAAAAMdJNifpFMcBBuf////8PBUiD+JJ1wEUx/8dDHAEAAABF" +
-  "Me1MjWVARDtrDHOpSYtEJCjGQAEBuAEAAAAx0vBBD7EUJLjqAAAAi3sYQYt0JAy6KAAAAA8FSYPEQEH/xevHTInlSI1zODHS" +
-  "6Pb+//+LRQCD+AF0J4P4AnUM6IIAAADowwAAAOvnuMoAAABIie++AAAAADHSRTHSDwXr0bgBAAAAh0UE6z+4EAAAAEiLfSC+" +
-  "gK4AADHSDwVIiUUQSIP4/HQjSIP49XQduQIAAABIhcB0BbkDAAAAuAEAAAAx0vAPsVUA6wuDfQABdLu5AAAAAIdNBEiNfQTo" +
-  "YwAAAOls////TIt1GE2NbhhFMeTrL0mLRQBJi30ISYt1EEmLVRhNi1UgTYtFKE2LTTAPBUmJRhBJO0U4dQxJg8VASf/ETTsm" +
-  "csxNiWYIw7gCAAAAMdLwD7FVALgBAAAAh0UISI19CLjKAAAAvgEAAAC6AQAAAA8Fw78BAAAA6wIx/7jnAAAADwU=";
+  "6xUAAAAAAADDAAAAAAAAALgPAAAADwVTQVRBVUiJ+0iNczBIjVNA6DcAAAC4OAAAAL8RAQAASIuzsAAAADHSRTHSRTHADwVIhcB0" +
+  "KkmJxEiNc0Ax0ugJAAAATIngQV1BXFvDuA4AAAC/AgAAAEG6CAAAAA8Fw0iNq4AAAADodAEAAE07Jg+F2wEAAEUx/0yNZUBEO3sM" +
+  "czS4OAAAAL8ADxUASYt0JDBJjVQkDEUx0kUxwA8FSIXAD4SXAAAAD4ijAQAASYPEQEH/x+vG6GsBAABMjXsgg30AAnUM6BYBAADo" +
+  "VwEAAOvuuMoAAABIie++CQAAADHSTYn6RTHAQbn/////DwVIg/iSdctFMf/HQxwBAAAARTHtTI1lQEQ7awxztEmLRCQoxkABAbgB" +
+  "AAAAMdLwQQ+xFCS46gAAAIt7GEGLdCQMuigAAAAPBUmDxEBB/8Xrx0yJ5UiNczgx0ugB////i0UAg/gBdCeD+AJ1DOiCAAAA6MMA" +
+  "AADr57jKAAAASInvvgAAAAAx0kUx0g8F69G4AQAAAIdFBOs/uBAAAABIi30gvoCuAAAx0g8FSIlFEEiD+Px0I0iD+PV0HbkCAAAA" +
+  "SIXAdAW5AwAAALgBAAAAMdLwD7FVAOsLg30AAXS7uQAAAACHTQRIjX0E6GMAAADpbP///0yLdRhNjW4YRTHk6y9Ji0UASYt9CEmL" +
+  "dRBJi1UYTYtVIE2LRShNi00wDwVJiUYQSTtFOHUMSYPFQEn/xE07JnLMTYlmCMO4AgAAADHS8A+xVQC4AQAAAIdFCEiNfQi4ygAA" +
+  "AL4BAAAAugEAAAAPBcO/AQAAALjnAAAADwU=";
 /** Where the kick signal's handler is in it, and where it returns to. */
 const HANDLER = 8;
 const RESTORER = 16;
 
-const Order = { IDLE: 0, RUN: 1, CALLS: 2, EXIT: 3 } as const;
+const Order = { IDLE: 0, RUN: 1, CALLS: 2 } as const;
 /** What a vCPU of the anchor does; EXITED is to wait for its exit to be served. */
 export const AnchorPhase = { STOPPED: 0, RUNNING: 1, EXITED: 2, FAILED: 3 } as const;
 
@@ -148,9 +148,13 @@ export class Anchor implements Disposable {
    * @param vmFd the VM's descriptor
    * @param vcpus its vCPUs
    * @param limitMs milliseconds until the vCPUs are stopped if nobody has taken the guest
-   * @throws {OsError} if it cannot be made; nothing is left of it
+   * @throws {RangeError} if these are too many vCPUs
+   * @throws {Error} if it cannot be made; nothing is left of it
    */
   static start(vmFd: number, vcpus: readonly VcpuToAnchor[], limitMs: number): Anchor {
+    if (vcpus.length > MAX_VCPUS) {
+      throw new RangeError(`An anchor has at most ${MAX_VCPUS} vCPUs, not ${vcpus.length}`);
+    }
     const size = mailboxSize(vcpus.length);
     const memory = makeMemfd("denovo-anchor", size, { sealing: true });
     let anchor: Anchor | undefined;
@@ -229,9 +233,18 @@ export class Anchor implements Disposable {
     return Atomics.load(this.#words, Head.expired) !== 0;
   }
 
-  /** The process has ended, and the guest with it. */
+  /** The process has ended or been dismissed: it has no guest. */
   get hasEnded(): boolean {
-    return hasEnded(this.#process!.pidfd.fd);
+    return this.#process === undefined || hasEnded(this.#process.pidfd.fd);
+  }
+
+  /**
+   * Whether a vCPU that does not run has an exit to be served; of a process that has ended only its
+   * run page tells.
+   */
+  waits(index: number, page: RunPage): boolean {
+    if (this.phase(index) !== AnchorPhase.RUNNING) return this.phase(index) === AnchorPhase.EXITED;
+    return page.exitReason !== Exit.UNKNOWN && page.exitReason !== Exit.INTR;
   }
 
   /**
@@ -243,9 +256,13 @@ export class Anchor implements Disposable {
     if (this.expired) return;
     pages.forEach((page, i) => {
       if (this.phase(i) === AnchorPhase.EXITED) return;
+      // What it stopped with before has been served: `waits` must not find it.
+      page.exitReason = Exit.UNKNOWN;
       page.immediateExit = false;
       this.#order(i + 1, Order.RUN);
     });
+    // The leader may have stopped them meanwhile: it does not see an order that comes behind its look.
+    if (this.expired) this.stop(pages);
   }
 
   /**
@@ -403,10 +420,12 @@ export class Anchor implements Disposable {
     const pid = call.call(BigInt(this.#mapping.address));
     if (pid < 0) throw new OsError("clone", -pid);
     this.#words[Head.pid] = pid;
-    this.#process = new ChildProcess(pid);
     try {
+      this.#process = new ChildProcess(pid);
       this.#awaitChange(lineAt(0) / 4 + Line.done, 0, `Process ${pid}`);
     } catch (cause) {
+      // It must not outlive its mailbox, which is in its memory as well.
+      if (!this.#process) endChild(pid);
       throw new Error("The process that would keep the guest has not come up", { cause });
     }
   }

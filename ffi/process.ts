@@ -20,9 +20,12 @@ const SIGSET_SIZE = 128;
 const SIG_BLOCK = 0;
 const SIG_UNBLOCK = 1;
 const SYS_PIDFD_OPEN = 434;
+const P_PID = 1;
 const P_PIDFD = 3;
 const WEXITED = 4;
 const WNOHANG = 1;
+const SIGKILL = 9;
+const SIGINFO_WORDS = 32;
 const POSIX_SPAWN_SETSID = 0x80;
 const PR_SET_NAME = 15;
 
@@ -219,6 +222,13 @@ export function hasEnded(pidfd: number): boolean {
   return (pollFd(pidfd, POLLIN, 0) & POLLIN) !== 0;
 }
 
+/** Kills a child for which there is no pidfd to be had, and waits until it has ended. @throws {OsError} */
+export function endChild(pid: number): void {
+  libc.kill(pid, SIGKILL);
+  const info = new Int32Array(SIGINFO_WORDS);
+  check(retry(() => libc.waitid(P_PID, pid, info, WEXITED)), "waitid", `${pid}`);
+}
+
 /** A child of this process. */
 export class ChildProcess implements Disposable {
   /** Readable once the child has ended. */
@@ -252,7 +262,7 @@ export class ChildProcess implements Disposable {
 
   #wait(options: number): ExitStatus | undefined {
     // siginfo_t: si_signo, si_errno, si_code, pad, si_pid, si_uid, si_status
-    const info = new Int32Array(32);
+    const info = new Int32Array(SIGINFO_WORDS);
     check(retry(() => libc.waitid(P_PIDFD, this.pidfd.fd, info, options)), "waitid", `${this.pid}`);
     if (info[0] === 0) return undefined;
     return info[2] === 1 ? { code: info[6] } : { signal: info[6] };

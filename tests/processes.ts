@@ -86,6 +86,11 @@ export function isStopped(pid: number): boolean {
   return /^State:\s+T/m.test(procFile(pid, "status") ?? "");
 }
 
+/** Whether a process has ended and nobody has waited for it. */
+export function isZombie(pid: number): boolean {
+  return /^State:\s+Z/m.test(procFile(pid, "status") ?? "");
+}
+
 /** Ends a process, if it is there. */
 export function kill(pid: number): void {
   ifThere(() => Deno.kill(pid, "SIGKILL"));
@@ -101,9 +106,4 @@ export function killTree(pid: number): void {
     tree.push(...childrenOf(parent));
   }
   tree.forEach(kill);
-}
-
-/** Whether a process is stopped by a signal: proc(5), the third field of `stat`. */
-export function isStopped(pid: number): boolean {
-  return / T /.test(procFile(pid, "stat") ?? "");
 }

@@ -11,6 +11,7 @@ import { EventHub } from "./events.ts";
 import { GED_ID } from "./machine/devices.ts";
 import type { Machine } from "./machine/machine.ts";
 import { needsReset, type RunState } from "./run_state.ts";
+import type { Vcpu } from "./threads/vcpu.ts";
 import { registersAtReset } from "./view/vcpu_failure.ts";
 
 /** The run state of a VM, and all that changes it. */
@@ -102,7 +103,8 @@ export abstract class GuestControl {
   }
 
   /**
-   * Lets the vCPUs run, whatever the run state; for those who have checked it.
+   * Lets the vCPUs run, whatever the run state; for those who have checked it. One that somebody has to
+   * decide on first runs no guest code until it is done.
    *
    * @param held indices of vCPUs that a debugger wants to stand still meanwhile
    */
@@ -110,7 +112,8 @@ export abstract class GuestControl {
     const { machine } = this;
     if (machine.isAsleep) return this.sleepOn();
     this.blocks.clearErrors();
-    machine.resume(new Set(machine.vcpus.filter(({ index }) => held.has(index))));
+    const isHeld = ({ index, control }: Vcpu) => held.has(index) || control.hasEvent;
+    machine.resume(new Set(machine.vcpus.filter(isHeld)));
     this.resumed();
   }
 

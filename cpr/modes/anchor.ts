@@ -24,14 +24,15 @@
  *
  * @module
  */
-import { type Anchor, AnchorPhase } from "../../ffi/anchor.ts";
+import type { Anchor } from "../../ffi/anchor.ts";
 import { monotonicNow } from "../../ffi/event.ts";
-import { type OwnedFd, writeAll } from "../../ffi/fd.ts";
+import { duplicate, makePipe, type OwnedFd, writeAll } from "../../ffi/fd.ts";
 import type { PreparedExec } from "../../ffi/process.ts";
 import { startAnchor } from "../../vmm/accel/kvm/anchored.ts";
 import { ExitServer } from "../../vmm/threads/exit_server.ts";
 import { parkAll, parkServants } from "../../vmm/threads/machine_thread.ts";
 import { placement, vcpuThreads } from "../../vmm/threads/placement.ts";
+import { vhostUserConfigs } from "../../vmm/vhost_user_set.ts";
 import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import type { MigrationAddress } from "../channel/address.ts";
 import type { Channel } from "../channel/channel.ts";
@@ -51,10 +52,31 @@ import { encodeTable, execFailure, keepOverExec, prepareExec } from "./exec.ts";
  */
 export const ANCHOR_LIMIT_MS = 60_000;
 
+/** How many files a VM and its runtime open beyond those that are counted, and some more. */
+const ROOM = 32;
+
 /** Why a guest cannot be anchored, if so; one that does not run needs no anchor. */
-export function whyNotAnchored({ config, machine }: VirtualMachine): string | undefined {
+export function whyNotAnchored(
+  { config, machine, blocks }: VirtualMachine,
+): string | undefined {
   if (machine.accelerator.name !== "kvm") return `it needs KVM, not ${machine.accelerator.title}`;
+  if (machine.hasPcie) return "it does not go with -machine pcie=on";
+  if (vhostUserConfigs(config).length > 0) return "it does not go with vhost-user devices";
+  if (blocks.leavesFiles) return "it does not go with disk images that have cpr=off";
   return config.machine.xPauseClock ? "it does not go with x-pause-clock" : undefined;
+}
+
+/**
+ * The next program has open what this one has, all of it twice as long as there is a way back, the anchor,
+ * and what it rehearses on. It is better to fail for that here than there.
+ *
+ * @throws {OsError} if this process may not open as many files
+ */
+function checkRoom(vcpus: number): void {
+  const open = [...Deno.readDirSync("/proc/self/fd")];
+  using files = new DisposableStack();
+  const [one] = makePipe().map((end) => files.use(end));
+  for (let i = 0; i < open.length + 3 * vcpus + ROOM; i++) files.use(duplicate(one.fd));
 }
 
 /** One cpr-exec under which the guest runs on. */
@@ -89,6 +111,7 @@ export class AnchorUpdate implements Update {
     ({ state: this.#state, exec: this.#exec } = prepareExec(this.#command));
     this.#opened.adopt(this.#state, (state) => state.close());
     this.#devices = new DevicesState(machine.devices);
+    checkRoom(machine.vcpus.length);
     this.#anchor = startAnchor(machine.hardware, vcpuThreads(vm), ANCHOR_LIMIT_MS);
     this.#departure.ownership.timeline.stamp("rehearsed");
   }
@@ -117,7 +140,7 @@ export class AnchorUpdate implements Update {
       checkUndecided(machine.threads);
       timeline.stamp("parked");
       // From here on only the winner of the next swap may stop or run the guest.
-      ownership.swap(Owner.OLD, Owner.HANDED_OVER);
+      if (!ownership.swap(Owner.OLD, Owner.HANDED_OVER)) throw new Error("The guest is not here");
       this.#anchor!.resume(machine.vcpus.map(({ hardware }) => hardware.run));
       timeline.stamp("handed-over");
     } finally {
@@ -163,10 +186,15 @@ export class AnchorUpdate implements Update {
     const anchor = this.#anchor;
     if (!anchor || ownership.owner === Owner.OLD) return true;
     const pages = machine.vcpus.map(({ hardware }) => hardware.run);
-    anchor.stop(pages);
+    try {
+      anchor.stop(pages);
+    } catch {
+      // The VM is this process's own, and all of the guest is in it: the anchor need not be there.
+      anchor.end();
+    }
     const server = new ExitServer(machine, machine.hardware.vm.interrupts);
     // Their own threads complete the accesses when they enter the guest.
-    pages.forEach((page, i) => anchor.phase(i) === AnchorPhase.EXITED && server.serve(i, page));
+    pages.forEach((page, i) => anchor.waits(i, page) && server.serve(i, page));
     return ownership.swap(Owner.HANDED_OVER, Owner.OLD);
   }
 

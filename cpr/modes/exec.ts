@@ -205,7 +205,7 @@ export interface ReceivedExec {
  */
 export class WayBack implements Disposable {
   readonly #handover: Handover;
-  readonly #spare: readonly OwnedFd[];
+  readonly #spare: OwnedFd[] = [];
   readonly #sections: readonly Section[];
   readonly #command: readonly string[];
   #gone = false;
@@ -214,16 +214,29 @@ export class WayBack implements Disposable {
    * @param inheritance what was handed over, before anybody has taken it
    * @param command the predecessor's command line
    * @param sections those that a further image needs to know the same
+   * @throws {OsError} if the process may not open as many files, and cannot go back either
    */
-  constructor(
-    { fds, values }: Inheritance,
-    command: readonly string[],
-    sections: readonly Section[],
-  ) {
+  constructor(inheritance: Inheritance, command: readonly string[], sections: readonly Section[]) {
+    const { fds, values } = inheritance;
     this.#command = command;
     this.#sections = sections;
-    this.#spare = fds.map(({ fd }) => duplicate(fd));
-    this.#handover = { fds: fds.map((one, i) => ({ ...one, fd: this.#spare[i].fd })), values };
+    this.#handover = {
+      fds: fds.map((one) => ({ ...one, fd: this.#keep(one.fd, inheritance) })),
+      values,
+    };
+  }
+
+  /** Duplicates a descriptor; goes back at once, with what was handed over itself, if it cannot be. */
+  #keep(fd: number, { fds, values }: Inheritance): number {
+    try {
+      const spare = duplicate(fd);
+      this.#spare.push(spare);
+      return spare.fd;
+    } catch (error) {
+      for (const spare of this.#spare) spare.close();
+      this.#exec({ fds, values }, (error as Error).message);
+      throw error;
+    }
   }
 
   /**
@@ -232,18 +245,32 @@ export class WayBack implements Disposable {
    * @param changed the state, if it is no longer what it was
    */
   go(reason: string, changed?: Uint8Array<ArrayBuffer>): void {
-    if (this.#gone) return;
+    if (!this.#gone) this.#exec(this.#handover, reason, changed);
+  }
+
+  /** @throws {OsError} if that cannot be done */
+  #exec(handover: Handover, reason: string, changed?: Uint8Array<ArrayBuffer>): void {
     const failed = { name: FAILED, id: "", version: 1, data: new TextEncoder().encode(reason) };
     using state = makeMemfd("denovo-cpr-exec", 0);
-    const table = encodeHandover(this.#handover, (entry) => entry.fd);
+    const table = encodeHandover(handover, (entry) => entry.fd);
     const own = this.#sections.map((one) =>
       one.name === STATE && changed ? { ...one, data: changed } : one
     );
     const sections = [...table, ...own, failed];
     writeAll(state.fd, encodeStream(sections));
     const exec = new PreparedExec(this.#command, { [EXEC_STATE]: `${state.fd}` });
-    for (const { fd } of [state, ...this.#spare]) setCloexec(fd, false);
+    for (const { fd } of [state, ...handover.fds]) setCloexec(fd, false);
     exec.exec();
+  }
+
+  /** Does something, and goes back if that fails. @throws {Error} if there is no way back either */
+  unless<T>(action: () => T): T {
+    try {
+      return action();
+    } catch (error) {
+      this.go((error as Error).message);
+      throw error;
+    }
   }
 
   /** The guest has arrived: closes the duplicates. */
@@ -292,7 +319,8 @@ export function receiveExec(): ReceivedExec | undefined {
   const further = [command, saved, ...(anchoring ? [anchoring] : [])];
   // It duplicates all that is there: it comes before anything is taken.
   const wayBack = failed ? undefined : new WayBack(inheritance, parseCommand(command), further);
-  const anchored = anchoring && takeAnchored(inheritance, anchoring, saved.data);
+  const take = () => anchoring && takeAnchored(inheritance, anchoring, saved.data);
+  const anchored = wayBack ? wayBack.unless(take) : take();
   if (!failed) return { inheritance, wayBack, anchored };
   const reason = new TextDecoder().decode(failed.data);
   return { inheritance, failure: { reason, state: saved.data }, anchored };

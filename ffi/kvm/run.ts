@@ -53,6 +53,7 @@ export const exitReasons = [
 
 /** The exit numbers that the vCPU loop compares with. */
 export const Exit = {
+  UNKNOWN: 0,
   IO: 2,
   DEBUG: 4,
   HLT: 5,

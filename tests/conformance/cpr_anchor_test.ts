@@ -29,8 +29,22 @@ kvmTest("x-cpr-exec-relay=anchor is refused on the software CPU", async () => {
 });
 
 onlyKvmTest(
-  "x-cpr-exec-relay=anchor goes with neither x-pause-clock nor pause-before-switchover",
+  "x-cpr-exec-relay=anchor says what it does not go with",
   async () => {
+    const image = await Deno.makeTempFile({ prefix: "denovo-anchor-" });
+    try {
+      const drive = `file=${image},format=raw,if=none,id=d,cpr=off`;
+      assert.equal(
+        await refusal({ options: ["-drive", drive, "-device", "virtio-blk-device,drive=d"] }),
+        `${sentence} does not go with disk images that have cpr=off`,
+      );
+    } finally {
+      await Deno.remove(image);
+    }
+    assert.equal(
+      await refusal({ options: ["-machine", "microvm,pcie=on"] }),
+      `${sentence} does not go with -machine pcie=on`,
+    );
     assert.equal(
       await refusal({ options: ["-machine", "microvm,x-pause-clock=on"] }),
       `${sentence} does not go with x-pause-clock`,

@@ -1,8 +1,17 @@
 /** Devices of vhost-user back-ends over live updates: the back-end works on, and nothing is lost. */
+import assert from "node:assert/strict";
 import { layout } from "../guests/programs.ts";
 import { noStorageDaemon, StorageDaemon } from "../storage_daemon.ts";
 import { assertRecords } from "./disk_records.ts";
-import { beginTransfer, kvmTest, Laboratory, startSuccessor, type VmmOptions } from "./program.ts";
+import { noKvm } from "../needs_kvm.ts";
+import {
+  beginTransfer,
+  kvmTest,
+  Laboratory,
+  setExec,
+  startSuccessor,
+  type VmmOptions,
+} from "./program.ts";
 import { assertCounts, Chain, endUnharmed, goThrough, modes } from "./updates.ts";
 
 /** A back-end with an image of 1 MiB, and a VMM with a disk of it. */
@@ -26,6 +35,14 @@ kvmTest(
     const chain = await Chain.start(lab, special);
     await lab.printed("2048 sectors\n");
     for (let round = 0; round < 3; round++) await goThrough(chain, modes);
+    if (noKvm === undefined) {
+      await setExec(chain.qmp, ["nothing"]);
+      await chain.qmp.execute("migrate-set-parameters", { "x-cpr-exec-relay": "anchor" });
+      assert.equal(
+        await chain.qmp.refusal("migrate", { uri: `file:${lab.path("state")}` }),
+        "Cannot use x-cpr-exec-relay=anchor: it does not go with vhost-user devices",
+      );
+    }
     await endUnharmed(chain);
     await assertRecords(image, chain.qmp);
   },

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { type Qmp, setExec, sleep, until } from "../conformance/program.ts";
 import { layout } from "../guests/programs.ts";
 import { onlyKvmTest } from "../needs_kvm.ts";
-import { isStopped } from "../processes.ts";
+import { childrenOf, isStopped, isZombie } from "../processes.ts";
 import {
   answering,
   assertFailed,
@@ -96,6 +96,58 @@ onlyKvmTest(
     await assertPrintedAll(faults);
     await faults.onlyLeft(vmm.child.pid);
     await assertRunsIn(qmp, memory);
+  },
+);
+
+onlyKvmTest(
+  "an anchor that is killed before the exec leaves the guest, and what it waits for, to its process",
+  async () => {
+    await using faults = await FaultLab.open();
+    const { vmm, qmp, memory } = await start(faults);
+    using _memory = memory;
+    const { pid } = vmm.child;
+    // In the guest as in an access that waits.
+    for (const prepare of [() => Promise.resolve(), () => waitsForItsDevice(memory)]) {
+      const fault: Fault = { role: "old", step: "sent", action: "stop" };
+      await beginNowhere(faults, qmp, fault);
+      await until(() => isStopped(pid), () => "the process to stall");
+      await prepare();
+      const [anchor] = childrenOf(pid);
+      Deno.kill(anchor, "SIGKILL");
+      await until(() => isZombie(anchor), () => "the anchor's end");
+      vmm.child.kill(SIGCONT);
+      await assertFailed(qmp, "execvp /nonexistent failed: No such file or directory");
+      await assertPrintedAll(faults);
+      await faults.onlyLeft(pid);
+      await assertRunsIn(qmp, memory);
+    }
+  },
+);
+
+onlyKvmTest(
+  "what a guest has asked for in the anchor is not lost on the way back",
+  async () => {
+    // With isa-debug-exit at the port that the guest writes to as soon as it is told to.
+    const options = ["-device", `isa-debug-exit,iobase=${layout.unclaimedPort},iosize=1`];
+    await using faults = await FaultLab.open(() => ({ guest: "exits", options }));
+    const { vmm, qmp, memory } = await start(faults);
+    using _memory = memory;
+    memory.poke(layout.mode, "h".charCodeAt(0));
+    await memory.assertRuns();
+    const fault: Fault = { role: "new", step: "machine-built", action: "stop" };
+    const going = exec(faults, { vmm, qmp }, "anchor", fault);
+    await faults.happened(fault);
+    await until(() => isStopped(vmm.child.pid), () => "the process to stall");
+    memory.poke(layout.mode, "p".charCodeAt(0));
+    await waitsForItsDevice(memory);
+    const next: Fault = { role: "new", step: "loaded", action: "throw" };
+    faults.arm(next);
+    vmm.child.kill(SIGCONT);
+    await going;
+    await faults.happened(next);
+    const status = await vmm.ended();
+    assert.ok("code" in status && status.code % 2 === 1, JSON.stringify(status));
+    await faults.onlyLeft();
   },
 );
 

@@ -6,7 +6,7 @@
  */
 import assert from "node:assert/strict";
 import type { Step } from "../../cpr/migration/timeline.ts";
-import { O, openFile, type OwnedFd, readAt } from "../../ffi/fd.ts";
+import { O, openFile, type OwnedFd, readAt, seekFd, writeAll } from "../../ffi/fd.ts";
 import {
   Laboratory,
   processesOf,
@@ -44,7 +44,7 @@ export class GuestMemory implements Disposable {
     const ram = [...Deno.readDirSync(folder)].map(({ name }) => `${folder}/${name}`)
       .find((path) => linkOf(path)?.startsWith("/memfd:memory-backend-memfd"));
     assert.ok(ram, `Process ${pid} has no guest memory`);
-    return new GuestMemory(openFile(ram, O.RDONLY));
+    return new GuestMemory(openFile(ram, O.RDWR));
   }
 
   /** One of the words of {@linkcode layout}. */
@@ -52,6 +52,12 @@ export class GuestMemory implements Disposable {
     const bytes = new Uint8Array(8);
     assert.equal(readAt(this.#fd.fd, bytes, address), 8);
     return new BigUint64Array(bytes.buffer)[0];
+  }
+
+  /** Writes a byte of the guest's. */
+  poke(address: number, byte: number): void {
+    seekFd(this.#fd.fd, address);
+    writeAll(this.#fd.fd, Uint8Array.of(byte));
   }
 
   /** Fails unless the guest counts, and has found no error in itself. */

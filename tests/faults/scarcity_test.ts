@@ -10,13 +10,15 @@ import {
   processesOf,
   program,
   type Qmp,
+  QmpError,
   setExec,
   startSuccessor,
   transferUpdate,
   until,
 } from "../conformance/program.ts";
+import { onlyKvmTest } from "../needs_kvm.ts";
 import { childrenOf, openFiles } from "../processes.ts";
-import { assertFailed, assertRunsIn, GuestMemory } from "./faults.ts";
+import { answering, assertFailed, assertRunsIn, GuestMemory } from "./faults.ts";
 
 /** What the kernel's view of the limits calls them: prlimit(1). */
 type Limit = "as" | "fsize" | "nofile";
@@ -147,6 +149,39 @@ kvmTest("a VMM that may open no more files says so, and the guest goes on", asyn
   await qmp.execute("migrate-set-parameters", { mode: "cpr-exec" });
   await assertRunsIn(await execUpdate(lab, vmm, qmp), memory);
 });
+
+onlyKvmTest(
+  "anchored cpr-exec: a process that may open few files more keeps its guest",
+  async () => {
+    await using lab = await Laboratory.open();
+    const { vmm, qmp } = await lab.run("vmm");
+    const { pid } = vmm.child;
+    using memory = GuestMemory.of(pid);
+    let monitor = qmp;
+    const outcomes = new Set<string>();
+    // Its runtime and its own VM need none of them: those are as many as before.
+    for (const room of [2, 40, 60, 80, 100, 140]) {
+      const uri = `file:${lab.path("state")}`;
+      await setExec(monitor, [...program, ...vmm.options, "-incoming", uri]);
+      await monitor.execute("migrate-set-parameters", { "x-cpr-exec-relay": "anchor" });
+      await limit(pid, "nofile", limitForRoom(pid, room));
+      try {
+        await monitor.execute("migrate", { uri });
+        await monitor.closed();
+        monitor = await answering(lab, vmm, "running");
+        assert.equal((await monitor.migration()).status, "completed", `room for ${room}`);
+        outcomes.add("completed");
+      } catch (error) {
+        if (!(error instanceof QmpError)) throw error;
+        assert.match(error.message, /Too many open files|EMFILE/);
+        outcomes.add("refused");
+      }
+      await limit(pid, "nofile", 4096);
+      await assertRunsIn(monitor, memory);
+    }
+    assert.deepEqual([...outcomes], ["refused", "completed"]);
+  },
+);
 
 /** The number of the kick signal, and its bit in the masks of proc(5). */
 const KICK = 40;

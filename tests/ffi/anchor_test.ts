@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Anchor, anchorCode } from "../../ffi/anchor.ts";
-import { mailboxSize } from "../../ffi/anchor_layout.ts";
+import { mailboxSize, MAX_VCPUS } from "../../ffi/anchor_layout.ts";
 import { makeMemfd } from "../../ffi/memory.ts";
 import { assembleImage, haveBinutils } from "../guests/build.ts";
 import { until } from "../conformance/program.ts";
@@ -44,7 +44,7 @@ onlyKvmTest("an anchor runs a guest while its process executes another program",
     { finished: 1 },
     { turn: 4, back: 2 },
     { answer: 0x77 },
-    { signal: 9 },
+    { signal: 9, ended: true },
   ]);
 });
 
@@ -63,6 +63,23 @@ onlyKvmTest(
     assert.deepEqual(found, { phase: 0, count: 0 });
   },
 );
+
+onlyKvmTest("an anchor that expires while it is told to let the guest run does not", async () => {
+  const [, found] = await run("race");
+  assert.deepEqual(found, { phase: 0, stands: true });
+});
+
+onlyKvmTest("an anchor for whose process there is no pidfd to be had is ended", async () => {
+  const [found] = await run("scarce");
+  const refusal = "The process that would keep the guest has not come up";
+  assert.deepEqual(found, { refusal, children: "" });
+});
+
+Deno.test("`start()` refuses more vCPUs than the next program takes over", () => {
+  const vcpus = Array.from({ length: MAX_VCPUS + 1 }, () => ({ fd: -1, runAddress: 0 }));
+  const message = `An anchor has at most ${MAX_VCPUS} vCPUs, not ${MAX_VCPUS + 1}`;
+  assert.throws(() => Anchor.start(-1, vcpus, 1000), new RangeError(message));
+});
 
 Deno.test("`takeOver()` refuses what is no mailbox", () => {
   for (const size of [0, 4096, mailboxSize(2)]) {

@@ -3,6 +3,7 @@
  * on; the second image prints what it finds. The argument is what it does then.
  */
 import { Anchor, AnchorPhase } from "../../ffi/anchor.ts";
+import { Head, mailboxSize } from "../../ffi/anchor_layout.ts";
 import { type AnchorProgram, ioctlCall } from "../../ffi/anchor_program.ts";
 import { OsError } from "../../ffi/errno.ts";
 import { OwnedFd, setCloexec } from "../../ffi/fd.ts";
@@ -59,17 +60,37 @@ function first(what: string): void {
   vcpu.transfer(KVM.SET_SREGS, bytes);
   const regs = kvmRegs.alloc({ rip: BigInt(START), rflags: 2n, rsp: 0xf000n });
   vcpu.transfer(KVM.SET_REGS, regs.bytes);
-  const anchor = Anchor.start(
-    vm.fd.fd,
-    vcpus.map(({ fd, runMapping }) => ({ fd: fd.fd, runAddress: runMapping.address })),
-    what === "late" ? 1 : 60_000,
-  );
+  const toAnchor = vcpus.map(({ fd, runMapping }) => ({
+    fd: fd.fd,
+    runAddress: runMapping.address,
+  }));
+  if (what === "scarce") return scarce(vm.fd.fd, toAnchor);
+  const anchor = Anchor.start(vm.fd.fd, toAnchor, what === "late" ? 1 : 60_000);
   if (what !== "late") anchor.resume(vcpus.map(({ run }) => run));
   const fds = [ram.fd, anchor.memory.fd, ...vcpus.map(({ fd }) => fd.fd)];
   for (const fd of fds) setCloexec(fd, false);
   const program = new URL(import.meta.url).pathname;
   const argv = [Deno.execPath(), "run", "-A", "--no-check", "--no-lock", program, "next", what];
   new PreparedExec([...argv, `${Deno.pid}`, `${size}`, ...fds.map(String)], {}).exec();
+}
+
+/** Tries to make an anchor where only its mailbox may be opened. */
+function scarce(vmFd: number, vcpus: Parameters<typeof Anchor.start>[1]): void {
+  const files: OwnedFd[] = [];
+  try {
+    for (;;) files.push(makeMemfd("full", 0));
+  } catch {
+    files.pop()!.close();
+  }
+  let refusal = "none";
+  try {
+    Anchor.start(vmFd, vcpus, 60_000);
+  } catch (error) {
+    refusal = (error as Error).message;
+  }
+  for (const file of files) file.close();
+  const children = Deno.readTextFileSync(`/proc/self/task/${Deno.pid}/children`);
+  console.log(JSON.stringify({ refusal, children }));
 }
 
 /** Waits until something is so. */
@@ -98,6 +119,25 @@ async function next(
     return anchor.end();
   }
   await grows();
+  if (what === "race") {
+    anchor.stop(pages);
+    // What the leader does when the time is up, at the worst moment.
+    const words = new Uint32Array(mapShared(mailbox, mailboxSize(vcpuCount)).bytes.buffer);
+    class Expiring extends RunPage {
+      override get immediateExit(): boolean {
+        return super.immediateExit;
+      }
+      override set immediateExit(on: boolean) {
+        super.immediateExit = on;
+        if (!on) words[Head.expired] = 1;
+      }
+    }
+    anchor.resume(vcpuFds.map((fd) => new Expiring(mapShared(fd, size).address, size)));
+    const before = count();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    console.log(JSON.stringify({ phase: anchor.phase(0), stands: count() === before }));
+    return anchor.end();
+  }
   // The anchor ends with its maker, who is this process still.
   if (what === "die") return Deno.exit(0);
 
@@ -145,7 +185,7 @@ async function next(
   await grows();
   console.log(JSON.stringify({ answer: words.getUint8(ANSWER) }));
   const child = anchor.dismiss();
-  console.log(JSON.stringify(child.wait()));
+  console.log(JSON.stringify({ ...child.wait(), ended: anchor.hasEnded }));
 }
 
 function getRegs(fd: number): number {

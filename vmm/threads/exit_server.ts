@@ -16,6 +16,7 @@ import { handleExit } from "./vcpu_loop.ts";
 export class ExitServer {
   readonly #machine: Machine;
   readonly #devices: ThreadDevices;
+  readonly #control: ThreadControl;
 
   /**
    * @param machine the machine whose devices are accessed
@@ -25,22 +26,25 @@ export class ExitServer {
     this.#machine = machine;
     const { controlBlock } = machine.vcpus[0];
     // What devices ask for is not a vCPU's own affair, and is found with the main thread's words.
-    const control = new ThreadControl(controlBlock, machine.threads.length);
-    this.#devices = new ThreadDevices(machine.devices.description, control, lines);
+    this.#control = new ThreadControl(controlBlock, machine.threads.length);
+    this.#devices = new ThreadDevices(machine.devices.description, this.#control, lines);
   }
 
   /**
    * Serves the exit that a run page tells of. What somebody has to decide on is left as an event.
    *
    * @param index the vCPU
+   * @returns whether there is such an event
    */
-  serve(index: number, run: RunPage): void {
+  serve(index: number, run: RunPage): boolean {
     const { eventFd } = this.#machine.devices.description;
+    const { control } = this.#machine.vcpus[index];
     handleExit({
       runner: { run },
       bus: this.#devices.bus,
-      control: this.#machine.vcpus[index].control,
+      control,
       notify: () => signalEventfd(eventFd),
     });
+    return control.hasEvent || this.#control.hasEvent;
   }
 }

@@ -41,8 +41,7 @@ import { KvmAcceleratorVm, vmRequests } from "./vm.ts";
  * @param hardware the machine's
  * @param threads the threads that run the vCPUs now
  * @param limitMs milliseconds for which the guest may run without a VMM
- * @throws {Error} if the accelerator is not KVM
- * @throws {OsError} if it cannot be made
+ * @throws {Error} if the accelerator is not KVM, or it cannot be made
  */
 export function startAnchor(
   hardware: Hardware,
@@ -56,8 +55,14 @@ export function startAnchor(
     vcpus.map(({ description }) => description as KvmRunnerDescription),
     limitMs,
   );
-  threads.forEach((tid, i) => setAffinity(anchor.threadId(i), affinityOf(tid)));
-  return anchor;
+  try {
+    threads.forEach((tid, i) => setAffinity(anchor.threadId(i), affinityOf(tid)));
+    return anchor;
+  } catch (error) {
+    anchor.end();
+    anchor[Symbol.dispose]();
+    throw error;
+  }
 }
 
 /** The leader's line in the mailbox; those of the vCPUs follow. */
@@ -127,6 +132,8 @@ export class AnchoredHardware implements StateSource {
   readAhead(): void {
     this.#ahead ??= this.#prepareAhead();
     const { program, parts } = this.#ahead;
+    // A reading that failed in its middle has left some of what was read before it.
+    for (const part of parts) part.isFresh = false;
     // Where something fails, or the guest has more vCPUs than go into one program, each part is read
     // by itself, and says what is wrong.
     if (!program || program.run() < this.#ahead.calls) return;
@@ -146,6 +153,7 @@ export class AnchoredHardware implements StateSource {
 
   /** Lets the guest go on in the anchor. */
   resume(): void {
+    for (const vcpu of this.vcpus) vcpu.askAgain();
     this.anchor.resume(this.#pages);
   }
 
@@ -171,6 +179,7 @@ export class AnchoredVcpu implements VcpuStateSource {
   readonly #getXsave: number;
   readonly #enter: AnchorProgram;
   readonly #turn: readonly [AnchorProgram, AnchorProgram];
+  #asked = false;
 
   /**
    * @param index which one it is
@@ -196,16 +205,25 @@ export class AnchoredVcpu implements VcpuStateSource {
   /**
    * Serves the exit, and those that follow from it: an access in several pieces exits once for each.
    *
-   * @param serve serves the exit that the run page tells of
+   * @param serve serves the exit that the run page tells of; whether somebody has to decide on it
    */
-  finish(serve: () => void): void {
+  finish(serve: () => boolean): void {
     for (let waits = true; waits;) {
-      serve();
+      this.#asked ||= serve();
       this.run.immediateExit = true;
       this.#anchor.noteExit(this.index, false);
       waits = this.#enter.run() === 0 && this.#enter.result === 0;
       this.#anchor.noteExit(this.index, waits);
     }
+  }
+
+  /**
+   * Nobody has decided on what the exit asked for, a reset or the like: it is there again for the next
+   * who comes, and the vCPU does not run before.
+   */
+  askAgain(): void {
+    if (this.#asked) this.#anchor.noteExit(this.index, true);
+    this.#asked = false;
   }
 
   prepareRead(transfer: VcpuTransfer): PreparedTransfer {
@@ -332,6 +350,12 @@ class AnchoredLines implements InterruptLines {
 
   /** The processor sees to it. */
   ramWritten(): void {}
+
+  /** A write that exits rings as well, and the guest is about to leave this VM. */
+  connectDoorbell(): void {}
+
+  /** There is none: the VM has doorbells that move only with `pcie=on`, which is not anchored. */
+  disconnectDoorbell(): void {}
 
   sendMsi(address: number, data: number): void {
     this.#msi.address_lo = address;
