@@ -36,6 +36,7 @@ export class Cpr {
     this.migration = new Migration(vm.events);
     applyGlobals(this.migration, vm.config.globals);
     this.#outgoing = new Outgoing(vm, this.migration, fds);
+    vm.hotplug.isFrozen = () => this.migration.inProgress;
     if (vm.runState === "inmigrate") {
       this.incoming = new Incoming(vm, this.migration, fds, received, onArrival);
     }

@@ -237,10 +237,28 @@ export interface Balloon {
   readonly statistics: GuestStatistics;
 }
 
+/** A slot whose device comes and goes while the guest runs. */
+export interface Slot {
+  /** Whether there is a device in it that the guest has not given up. */
+  readonly isOccupied: boolean;
+  /** Whether the guest is about to switch it on or off. */
+  readonly isBusy: boolean;
+  /** Whether the guest has switched it off, so that a device can be taken out without asking. */
+  readonly isOff: boolean;
+  /** A device was put into it: tells the guest. */
+  fill(): void;
+  /** Asks the guest to give its device up. */
+  pressButton(): void;
+  /** Its device was taken out. */
+  empty(): void;
+}
+
 /** A device at work on one thread. Calls come with the device's lock held. */
 export interface Device {
   /** What the devices on its bus work with, if it has one. */
   readonly provides?: object;
+  /** Present in a port with a slot. */
+  readonly slot?: Slot;
   /** Present in a memory balloon. */
   readonly balloon?: Balloon;
   /** Reads `size` (1, 2, 4 or 8) bytes at `offset` in range number `range`; little-endian. */
@@ -308,6 +326,8 @@ export interface Device {
    * @throws {Error} if that cannot be had
    */
   quiesce?(): void;
+  /** The device is taken out of the machine: nothing that others have of it may stay. */
+  unplugged?(): void;
   /** After saved state was loaded: sets interrupts, timers and places of ranges from the state. */
   restored?(): void;
 }

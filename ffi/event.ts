@@ -113,6 +113,15 @@ export class EpollFd implements Disposable {
     this.#control(EPOLL_CTL_DEL, fd, 0);
   }
 
+  /** Stops watching a descriptor, unless it is closed already: then nobody watches it any more. */
+  forget(fd: number): void {
+    try {
+      this.remove(fd);
+    } catch (error) {
+      if (!(error instanceof OsError) || error.errno !== Errno.EBADF) throw error;
+    }
+  }
+
   /** Waits without blocking the event loop and calls `visit` for each descriptor with events. */
   async wait(visit: (fd: number, events: number) => void): Promise<void> {
     const n = await libc.epoll_wait_async(this.#fd.fd, this.#events, MAX_EVENTS, -1);

@@ -212,6 +212,17 @@ export class BlockSet implements Keeper {
     return disk;
   }
 
+  /** Whether there is a drive of an id, or a node of a name. */
+  has(name: string): boolean {
+    return this.#drives.has(name) || this.#nodes.has(name);
+  }
+
+  /** A device has its disk no more. */
+  detach(name: string): void {
+    this.#attached.delete(name);
+    this.#nodeOf(name, this.#drives.get(name))?.base.setUser(describeUser(name), noPermissions);
+  }
+
   /**
    * Changes a disk's limits, and so those of all disks of its group.
    *

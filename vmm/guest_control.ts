@@ -16,8 +16,7 @@ import { registersAtReset } from "./view/vcpu_failure.ts";
 
 /** The run state of a VM, and all that changes it. */
 export abstract class GuestControl {
-  /** What the VM is made of. */
-  readonly config: MachineConfig;
+  #config: MachineConfig;
   /** Events with QEMU's names and data. */
   readonly events: EventHub = new EventHub();
   /** Takes a line for the user. */
@@ -56,10 +55,24 @@ export abstract class GuestControl {
     config: MachineConfig,
     options: { readonly incoming?: boolean; readonly notice?: (text: string) => void },
   ) {
-    this.config = config;
+    this.#config = config;
     this.notice = options.notice ?? ((text) => console.error(text));
     this.#runState = options.incoming ? "inmigrate" : "prelaunch";
     this.#startOnArrival = !config.startPaused;
+  }
+
+  /** What the VM is made of now. */
+  get config(): MachineConfig {
+    return this.#config;
+  }
+
+  /**
+   * A device has come or gone.
+   *
+   * @internal
+   */
+  setDevices(devices: MachineConfig["devices"]): void {
+    this.#config = { ...this.#config, devices };
   }
 
   /** The run state, with QEMU's names. */

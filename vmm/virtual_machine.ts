@@ -18,6 +18,7 @@ import { checkMachine } from "./machine/check.ts";
 import { Machine, type MachineParts } from "./machine/machine.ts";
 import { OldVm } from "./machine/old_vm.ts";
 import { orphanWarnings } from "./machine/orphans.ts";
+import { Hotplug } from "./hotplug.ts";
 import { PortEvents } from "./port_events.ts";
 import type { NetdevSet } from "./netdev_set.ts";
 import type { Pidfile } from "./pidfile.ts";
@@ -87,6 +88,12 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
    * @internal
    */
   readonly backends: Map<string, MemoryBackend>;
+  /**
+   * Devices that come and go.
+   *
+   * @internal
+   */
+  readonly hotplug: Hotplug;
   /** Resolves with the exit status when the VM has ended: by the guest, by `quit` or by `close`. */
   readonly exited: Promise<number>;
   /**
@@ -158,6 +165,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
       this.events.emit("VSERPORT_CHANGE", { ...data });
     });
     this.#balloon = this.#watchBalloon();
+    this.hotplug = new Hotplug(this);
     this.#oldVm = new OldVm(this.machine, options.inheritance);
     const { cpus, firmware } = this.machine;
     const warnings = [
@@ -282,6 +290,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
     this.pidfile?.[Symbol.dispose]();
     this.#balloon?.[Symbol.dispose]();
     await this.machine.close();
+    this.hotplug.close();
     this.#oldVm.close();
     await this.#parts.close();
   }
@@ -296,6 +305,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
     if (inTransit.has(this.runState)) return;
     this.#ports.look();
     this.#balloon?.look();
+    this.hotplug.look();
   }
 
   #watchBalloon(): BalloonEvents | undefined {

@@ -78,7 +78,7 @@ export class SecondaryBus {
     this.#places.add(place);
   }
 
-  /** Takes a function from the bus. */
+  /** Takes a function from the bus again. */
   detach(place: () => void): void {
     this.#places.delete(place);
   }

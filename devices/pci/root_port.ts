@@ -11,6 +11,7 @@ import {
   type DeviceContext,
   type DeviceType,
   type Properties,
+  type Slot,
 } from "../device.ts";
 import { SecondaryBus } from "./bridge.ts";
 import {
@@ -74,7 +75,8 @@ function configLayout({ port, slot, hotplug }: Properties): ConfigLayout {
 
 class RootPort implements Device {
   readonly provides: SecondaryBus;
-  readonly slot: HotplugSlot;
+  readonly slot: Slot;
+  readonly #slot: HotplugSlot;
   readonly #state: View<typeof fields>;
   readonly #context: DeviceContext;
   readonly #layout: ConfigLayout;
@@ -90,9 +92,10 @@ class RootPort implements Device {
     this.#msix = new Msix(state.msix, this.#config, msix, (address, data) => {
       if (this.#config.isMaster) context.sendMsi(address, data);
     });
-    this.slot = new HotplugSlot(state, this.#config, slot);
+    this.#slot = new HotplugSlot(state, this.#config, slot);
+    this.slot = this.#tellingSlot();
     const ecam = Number(properties["ecam-base"]);
-    this.provides = new SecondaryBus(this.#config, ecam, () => this.slot.isPowered);
+    this.provides = new SecondaryBus(this.#config, ecam, () => this.#slot.isPowered);
   }
 
   read(range: number, offset: number, size: number): number {
@@ -104,12 +107,12 @@ class RootPort implements Device {
 
   write(range: number, offset: number, size: number, value: number): void {
     if (range === Range.MSIX) return this.#msix.write(offset, size, value);
-    const isGivenUp = this.slot.written(offset, size, value, () => {
+    const isGivenUp = this.#slot.written(offset, size, value, () => {
       this.#config.write(offset, size, value);
     });
     this.#msix.flush();
     this.#place();
-    this.slotChanged();
+    this.#slotChanged();
     // The main thread takes it out, and tells the user.
     if (isGivenUp) this.#context.request({ kind: "slot-change" });
   }
@@ -118,10 +121,10 @@ class RootPort implements Device {
     this.#config.reset();
     this.#config.write(BridgeRegister.MEMORY_BASE, 2, CLOSED);
     this.#config.write(BridgeRegister.PREFETCHABLE_BASE, 2, CLOSED);
-    this.slot.reset(this.provides.functions > 0);
+    this.#slot.reset(this.provides.functions > 0);
     this.#msix.reset();
     this.#place();
-    this.slotChanged();
+    this.#slotChanged();
   }
 
   restored(): void {
@@ -130,12 +133,36 @@ class RootPort implements Device {
   }
 
   /** Tells the driver of what has happened to the slot, if it wants to know: a message is sent once for it. */
-  slotChanged(): void {
+  #slotChanged(): void {
     const before = this.#state.interrupt !== 0;
-    const now = this.slot.wantsInterrupt;
+    const now = this.#slot.wantsInterrupt;
     this.#state.interrupt = now ? 1 : 0;
     if (now && !before && this.#msix.isEnabled) this.#msix.notify(0);
     this.#driveLine();
+  }
+
+  /** The slot as the machine has it: the driver is told of what happens to it. */
+  #tellingSlot(): Slot {
+    const slot = this.#slot;
+    const told = (action: () => void) => {
+      action();
+      this.#place();
+      this.#slotChanged();
+    };
+    return {
+      get isOccupied() {
+        return slot.isOccupied;
+      },
+      get isBusy() {
+        return slot.isBusy;
+      },
+      get isOff() {
+        return slot.isOff;
+      },
+      fill: () => told(() => slot.fill()),
+      pressButton: () => told(() => slot.pressButton()),
+      empty: () => told(() => slot.empty()),
+    };
   }
 
   #driveLine(): void {
@@ -151,7 +178,7 @@ class RootPort implements Device {
 
   #readByte(offset: number): number {
     const isHigh = this.#state.interrupt !== 0;
-    return this.slot.read(offset) ?? this.#config.read(offset, 1, isHigh);
+    return this.#slot.read(offset) ?? this.#config.read(offset, 1, isHigh);
   }
 }
 

@@ -200,6 +200,7 @@ export function behindPci<F extends Fields>(given: VirtioDeviceType<F>): DeviceT
           resetDevice();
           device.reset();
         },
+        unplugged: () => device.unplugged(),
         restored() {
           device.place();
           virtio.driveInterrupt();

@@ -52,7 +52,14 @@ export class PciFunction {
   constructor(parts: PciFunctionParts) {
     this.#parts = parts;
     this.#window = parts.layout.capabilities.at(-1)!;
-    parts.bus?.attach(() => this.place());
+    parts.bus?.attach(this.#placeAnew);
+  }
+
+  readonly #placeAnew = () => this.place();
+
+  /** The function leaves its bus. */
+  unplugged(): void {
+    this.#parts.bus?.detach(this.#placeAnew);
   }
 
   /** Reads one of its ranges. */

@@ -33,15 +33,23 @@ kvmTest("a successor has no monitor before descriptors have come, and then at on
 
 kvmTest("with -incoming defer, parts are added before migrate-incoming", async () => {
   await using lab = await Laboratory.open();
-  const { qmp } = await lab.run("old");
-  const { vmm, channels } = await startSuccessor(lab, "new", { incoming: "defer" });
+  const pcie = ["-machine", "pcie=on"];
+  const port = { driver: "pcie-root-port", id: "rp" };
+  const entropy = { driver: "virtio-rng-pci", id: "r", bus: "rp" };
+  const options = [port, entropy].flatMap((one) => ["-device", JSON.stringify(one)]);
+  const { qmp } = await lab.run("old", { options: [...pcie, ...options] });
+  const { vmm, channels } = await startSuccessor(lab, "new", {
+    ...{ incoming: "defer", options: pcie },
+  });
   await beginTransfer(qmp, channels);
   await listens(vmm.qmpPath);
   const next = await lab.monitor(vmm);
+  for (const one of [port, entropy]) await next.execute("device_add", one);
+  assert.equal(await next.refusal("device_add", port), "Duplicate device ID 'rp'");
   const memory = { "qom-type": "memory-backend-memfd", id: "extra", size: 1 << 20, share: true };
   await next.execute("object-add", memory);
   await next.execute("chardev-add", { id: "log", backend: { type: "null", data: {} } });
-  // All devices are ISA's, and QEMU has the same to say of them.
+  // Of ISA's devices QEMU has the same to say.
   const device = { driver: "isa-debugcon", iobase: 0x402, chardev: "log", id: "debug" };
   assert.equal(
     await next.refusal("device_add", device),
@@ -50,6 +58,10 @@ kvmTest("with -incoming defer, parts are added before migrate-incoming", async (
   await next.execute("migrate-incoming", { channels: [channels[0]] });
   await next.reaches("running");
   await next.assertGuestRuns();
+  assert.equal(
+    await next.refusal("device_add", { driver: "pcie-root-port", slot: 1 }),
+    "Bus 'pcie.0' does not support hotplugging",
+  );
   assert.deepEqual(
     (await next.execute<{ id: string }[]>("query-memdev")).map(({ id }) => id).toSorted(),
     ["extra", "microvm.ram"],

@@ -14,7 +14,7 @@ import { Reactor } from "../../ffi/reactor.ts";
 import type { AcceleratorVm } from "../../vmm/accel/accelerator.ts";
 import { type DeviceRequest, DeviceSet } from "../../vmm/bus/device_set.ts";
 import { IOAPIC2_ID } from "../../vmm/machine/microvm.ts";
-import { ThreadDevices } from "../../vmm/bus/thread_devices.ts";
+import { type DeviceNews, ThreadDevices } from "../../vmm/bus/thread_devices.ts";
 import { controlBlockSize, ThreadControl } from "../../vmm/threads/control_block.ts";
 import { patience } from "../patience.ts";
 
@@ -114,6 +114,7 @@ class Stage implements Disposable {
       -1,
       this.#control,
       this.#reactor,
+      [20, 21],
     );
   }
 
@@ -165,6 +166,56 @@ Deno.test("interrupts from 24 on go to the second I/O APIC, which sends messages
   other.interrupts[0].set(false);
   own.interrupts[1].set(true);
   assert.deepEqual(stage.lines, ["other 0xfee00000 0x55", "0xfee00000 0x55", "17 true"]);
+});
+
+Deno.test("a device that comes is on every thread, and is nowhere when it has gone", () => {
+  using stage = new Stage();
+  const place = { "config-base": 0xe000_8000, "ecam-base": 0xe000_0000, irq: 20 };
+  const threads = [stage.thread()];
+  const tell = (news: DeviceNews) => threads.forEach((thread) => thread.learn(news));
+  const vendors = (address: number) => threads.map(({ bus }) => bus.readMemory(address, 2));
+  tell(stage.set.plug({ type: "pcie-root-port", id: "p", properties: place }));
+  threads.push(stage.thread());
+  assert.deepEqual(vendors(0xe000_8000), [0x1b36, 0x1b36]);
+  const { devices, bases } = stage.set.description;
+  for (let round = 0; round < 100; round++) {
+    const behind = { parent: "p", properties: { irq: 20 } };
+    tell(stage.set.plug({ type: "virtio-rng-pci", id: `r${round}`, ...behind }));
+    stage.set.with("p", (port) => port.reset());
+    threads[0].bus.writeMemory(0xe000_8018, 4, 0x0003_0300);
+    assert.deepEqual(vendors(0xe030_0000), [0x1af4, 0x1af4]);
+    tell(stage.set.unplug(`r${round}`));
+    assert.deepEqual(vendors(0xe030_0000), [0xffff, 0xffff]);
+    threads[1].bus.writeMemory(0xe000_8018, 4, 0x0004_0400);
+    assert.deepEqual(vendors(0xe040_0000), [0xffff, 0xffff]);
+  }
+  assert.deepEqual(stage.set.devices.map(({ id }) => id), ["p"]);
+  assert.deepEqual(stage.set.description.devices, devices);
+  assert.equal(stage.set.description.bases, bases);
+  assert.deepEqual(stage.set.description.sharedLines.lines.get(20)!.ids, ["p", ""]);
+});
+
+Deno.test("a device that comes shares its line with those that are there", () => {
+  using stage = new Stage();
+  const port = (slot: number) => ({ "config-base": 0xe000_0000 + slot * 0x8000, "ecam-base": 0 });
+  const plug = (slot: number) =>
+    stage.set.plug({
+      type: "pcie-root-port",
+      id: `p${slot}`,
+      properties: { ...port(slot), irq: 20 },
+    });
+  for (const slot of [1, 2]) plug(slot);
+  const { bus } = stage.thread();
+  // A command of the slot's is completed, which interrupts.
+  const press = (slot: number) => bus.writeMemory(0xe000_006c + slot * 0x8000, 2, 0x30);
+  press(1);
+  assert.deepEqual(stage.lines.splice(0), ["other 20"]);
+  press(2);
+  stage.set.unplug("p1");
+  assert.deepEqual(stage.lines.splice(0), [], "the other one holds it");
+  plug(3);
+  stage.set.unplug("p2");
+  assert.deepEqual(stage.lines, ["20 false"]);
 });
 
 Deno.test("a device without a chardev is given none", () => {

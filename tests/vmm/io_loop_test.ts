@@ -70,7 +70,8 @@ Deno.test("the I/O loop says that it stands still each time, before it does", ()
     seen.push(`rests, phase ${control.phase}`);
     if (orders.length > 0) control.wanted = Wanted.RUN;
   };
-  ioLoop({ control, watcher, kickFd: kick.fd, doorbells: [{ fd: kick.fd, answer }], rest });
+  const doorbells = () => [{ fd: kick.fd, answer }];
+  ioLoop({ control, watcher, kickFd: kick.fd, doorbells, learn: () => false, rest });
   const rests = `rests, phase ${ThreadPhase.RUNNING}`;
   assert.deepEqual(seen, ["answered", rests, "answered", rests]);
 });

@@ -25,9 +25,11 @@ function makeThreads() {
   }));
   const words = MovingDoorbells.allocate();
   const buffer = RangeBases.allocate(2);
-  const [one, other] = [0, 1].map(() =>
-    new MovingDoorbells(words, devices, new RangeBases(buffer), lines)
-  );
+  const [one, other] = [0, 1].map(() => {
+    const doorbells = new MovingDoorbells(words, new RangeBases(buffer), lines);
+    doorbells.change(devices);
+    return doorbells;
+  });
   return { one, other, taken: () => calls.splice(0), bases: new RangeBases(buffer) };
 }
 

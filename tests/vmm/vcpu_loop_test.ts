@@ -59,7 +59,8 @@ for (const [what, enter, writePort, errno] of failures) {
       wantedAtNotice.push(control.wanted);
       control.wanted = Wanted.EXIT;
     };
-    const vcpu = { runner, bus: { writePort }, control, all: [control], notify };
+    const parts = { runner, bus: { writePort }, control, all: [control] };
+    const vcpu = { ...parts, notify, learn: () => {} };
     vcpuLoop(vcpu as unknown as VcpuThread);
     assert.deepEqual(control.take(), { event: GuestEvent.RUN_FAILED, argument: errno });
     assert.deepEqual(wantedAtNotice, [Wanted.PARK]);

@@ -80,7 +80,7 @@ function overlap(a: AddressRange, b: AddressRange): boolean {
 /** One thread's view of the port and memory space. */
 export class Bus {
   readonly #mutexes: Int32Array<SharedArrayBuffer>;
-  readonly #claims: readonly Claim[];
+  #claims: readonly Claim[];
   readonly #bases: RangeBases;
   /** Of the bases that the tables were made for. */
   #generation: number;
@@ -106,6 +106,12 @@ export class Bus {
     this.#claims = claims;
     this.#bases = bases;
     this.#generation = bases.generation;
+    this.#place();
+  }
+
+  /** Takes other claims: a device has come or gone. */
+  claim(claims: readonly Claim[]): void {
+    this.#claims = claims;
     this.#place();
   }
 

@@ -23,15 +23,16 @@ import type { OwnedFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import type { AcceleratorVm } from "../accel/accelerator.ts";
 import { RangeBases } from "./bases.ts";
-import { SHARED_LINE_WORDS } from "./shared_line.ts";
+import { Room } from "./room.ts";
+import { type LineUser, shareLines, withoutUser, withUser } from "./shared_lines.ts";
 import { checkOverlap, type PlacedRange, placeRanges } from "./bus.ts";
 import type { ThreadControl } from "../threads/control_block.ts";
 import { MovingDoorbells } from "./moving_doorbells.ts";
 import type { RamRange } from "./device_memory.ts";
 import {
   type DeviceDescription,
+  type DeviceNews,
   type DeviceSetDescription,
-  type SharedLines,
   ThreadDevices,
 } from "./thread_devices.ts";
 
@@ -93,24 +94,40 @@ export function checkDevices(requests: readonly DeviceRequest[]): void {
   );
 }
 
-/** Whether there are devices that want work done beside the vCPUs, and name no thread for it. */
-export function needIoThread(requests: readonly DeviceRequest[]): boolean {
-  return requests.some(({ type, properties }) =>
-    findDeviceType(type).doorbells !== undefined && properties.iothread === undefined
-  );
+/**
+ * Whether there are devices that want work done beside the vCPUs, and name no thread for it.
+ *
+ * @param isPluggable whether such devices may come while the guest runs
+ */
+export function needIoThread(requests: readonly DeviceRequest[], isPluggable: boolean): boolean {
+  return isPluggable ||
+    requests.some(({ type, properties }) =>
+      findDeviceType(type).doorbells !== undefined && properties.iothread === undefined
+    );
+}
+
+/** How many devices can have come while the guest runs. */
+const MOST_PLUGGED = 64;
+/** How many mutexes, and ranges that move, each may have. */
+const MOST_LOCKS = 3;
+const MOST_RANGES = 3;
+
+/** A device's descriptors. */
+interface DeviceFds {
+  readonly timers: readonly OwnedFd[];
+  readonly doorbells: readonly OwnedFd[];
 }
 
 /** All devices, as the main thread sees them. */
 export class DeviceSet implements Disposable {
-  readonly devices: readonly DeviceInstance[];
-  /** Plain data from which any thread builds its own devices. */
-  readonly description: DeviceSetDescription;
-  /** Of each device. */
-  readonly #timers: readonly (readonly OwnedFd[])[];
-  /** Of each device. */
-  readonly #doorbells: readonly (readonly OwnedFd[])[];
+  readonly #devices: DeviceInstance[];
+  #description: DeviceSetDescription;
+  readonly #fds = new Map<string, DeviceFds>();
   readonly #reactor: Reactor;
+  readonly #vm: AcceleratorVm;
   readonly #own: ThreadDevices;
+  readonly #mutexRoom: Room;
+  readonly #rangeRoom: Room;
 
   /**
    * Makes the devices, in their power-on state.
@@ -121,6 +138,7 @@ export class DeviceSet implements Disposable {
    * @param eventFd readable on the main thread when a device asks for something
    * @param control the main thread's mailbox
    * @param reactor runs the devices' timers
+   * @param wires interrupts (GSIs) of devices that may come while the guest runs; none if none may
    * @throws {Error} when two devices claim one address
    */
   constructor(
@@ -130,48 +148,131 @@ export class DeviceSet implements Disposable {
     eventFd: number,
     control: ThreadControl,
     reactor: Reactor,
+    wires: readonly number[] = [],
   ) {
     checkDevices(requests);
     const { devices, offsets, state } = placeStates(requests);
-    this.devices = devices;
-    this.#timers = devices.map(({ type }) => Array.from({ length: type.timers ?? 0 }, makeTimerfd));
-    this.#doorbells = devices.map((device) => connectDoorbells(device, vm));
+    this.#devices = devices;
     this.#reactor = reactor;
+    this.#vm = vm;
+    const fds = devices.map((device) => this.#open(device));
     const { locks, words } = numberLocks(devices);
     const { ranges, slots } = numberRanges(devices);
-    this.description = {
+    const room = wires.length > 0 ? MOST_PLUGGED : 0;
+    this.#mutexRoom = new Room("lock", words, room * MOST_LOCKS);
+    this.#rangeRoom = new Room("range of addresses", slots, room * MOST_RANGES);
+    this.#description = {
       interrupts: vm.interruptsDescription,
       eventFd,
       ram,
       state,
-      mutexes: new SharedArrayBuffer(4 * Math.max(1, words)),
-      bases: RangeBases.allocate(slots),
+      mutexes: new SharedArrayBuffer(4 * Math.max(1, words + room * MOST_LOCKS)),
+      bases: RangeBases.allocate(slots + room * MOST_RANGES),
       movingDoorbells: MovingDoorbells.allocate(),
-      sharedLines: shareLines(devices),
+      sharedLines: shareLines(devices.flatMap(linesOf), wires),
+      isPluggable: wires.length > 0,
       devices: devices.map((device, i): DeviceDescription => ({
-        type: device.type.name,
-        id: device.id,
-        properties: device.properties,
+        ...describe(requests[i], device, fds[i]),
         ranges: ranges[i],
         stateOffset: offsets[i],
         mutex: i,
-        timerFds: this.#timers[i].map(({ fd }) => fd),
-        doorbellFds: this.#doorbells[i].map(({ fd }) => fd),
         locks: locks[i],
-        parent: requests[i].parent,
-        chardev: requests[i].sink,
-        netdev: requests[i].netdev,
-        disk: requests[i].disk,
-        vhostUser: requests[i].vhostUser,
-        content: requests[i].content,
       })),
     };
-    this.#own = new ThreadDevices(this.description, control, vm.interrupts);
-    this.#timers.forEach((timers, i) =>
-      timers.forEach(({ fd }, index) =>
-        reactor.add(fd, Epoll.IN, () => this.#timerExpired(fd, index, devices[i].id))
-      )
+    this.#own = new ThreadDevices(this.#description, control, vm.interrupts);
+    for (const device of devices) this.#watchTimers(device);
+  }
+
+  /** The devices that there are now. */
+  get devices(): readonly DeviceInstance[] {
+    return this.#devices;
+  }
+
+  /** Plain data from which any thread builds its own devices. */
+  get description(): DeviceSetDescription {
+    return this.#description;
+  }
+
+  /**
+   * Makes one more device, in its power-on state. All threads are parked.
+   *
+   * @returns what the other threads are to be told
+   * @throws {Error} if there is no room for it
+   */
+  plug(request: DeviceRequest): DeviceNews {
+    checkDevices([...this.#description.devices, request]);
+    const { devices: [device], state } = placeStates([request]);
+    const ranges = device.type.ranges(device.properties).map((range): PlacedRange =>
+      range.base === undefined ? { ...range, slot: this.#rangeRoom.take() } : range
     );
+    const lines = withUser(this.#description.sharedLines.lines, linesOf(device));
+    const added: DeviceDescription = {
+      ...describe(request, device, this.#open(device)),
+      ...{ ranges, state, stateOffset: 0, mutex: this.#mutexRoom.take() },
+      locks: Array.from({ length: device.type.locks ?? 0 }, () => this.#mutexRoom.take()),
+    };
+    const { sharedLines, devices } = this.#description;
+    this.#description = {
+      ...this.#description,
+      sharedLines: { ...sharedLines, lines },
+      devices: [...devices, added],
+    };
+    this.#devices.push(device);
+    const news: DeviceNews = { added, lines };
+    this.#own.learn(news);
+    this.#watchTimers(device);
+    this.with(device.id, (one) => one.reset());
+    return news;
+  }
+
+  /**
+   * Takes a device out. All threads are parked, and nobody drives anything of it.
+   *
+   * @returns what the other threads are to be told
+   */
+  unplug(id: string): DeviceNews {
+    const entry = this.#description.devices.find((device) => device.id === id)!;
+    // It lets go of its lines, and nobody finds it at an address.
+    this.with(id, (device) => device.reset());
+    this.#own.clear(id);
+    const news: DeviceNews = { removed: id };
+    this.#own.learn(news);
+    const { sharedLines, devices } = this.#description;
+    this.#description = {
+      ...this.#description,
+      sharedLines: { ...sharedLines, lines: withoutUser(sharedLines.lines, id) },
+      devices: devices.filter((device) => device !== entry),
+    };
+    this.#devices.splice(this.#devices.findIndex((device) => device.id === id), 1);
+    this.#closeFds(id);
+    this.#mutexRoom.giveBack([entry.mutex, ...entry.locks]);
+    this.#rangeRoom.giveBack(entry.ranges.flatMap(({ slot }) => slot === undefined ? [] : [slot]));
+    return news;
+  }
+
+  #open(device: DeviceInstance): DeviceFds {
+    const fds = {
+      timers: Array.from({ length: device.type.timers ?? 0 }, makeTimerfd),
+      doorbells: connectDoorbells(device, this.#vm),
+    };
+    this.#fds.set(device.id, fds);
+    return fds;
+  }
+
+  #watchTimers({ id }: DeviceInstance): void {
+    this.#fds.get(id)!.timers.forEach(({ fd }, index) =>
+      this.#reactor.add(fd, Epoll.IN, () => this.#timerExpired(fd, index, id))
+    );
+  }
+
+  #closeFds(id: string): void {
+    const { timers, doorbells } = this.#fds.get(id)!;
+    this.#fds.delete(id);
+    for (const doorbell of doorbells) doorbell.close();
+    for (const timer of timers) {
+      this.#reactor.remove(timer.fd);
+      timer.close();
+    }
   }
 
   /** Where the devices' ranges are now, by device: those that are somewhere. */
@@ -236,11 +337,7 @@ export class DeviceSet implements Disposable {
 
   /** Ends the timers, and closes doorbells. */
   close(): void {
-    for (const doorbell of this.#doorbells.flat()) doorbell.close();
-    for (const timer of this.#timers.flat()) {
-      this.#reactor.remove(timer.fd);
-      timer.close();
-    }
+    for (const id of [...this.#fds.keys()]) this.#closeFds(id);
   }
 
   /** Ends the timers at the end of a `using` scope. */
@@ -274,6 +371,23 @@ function placeStates(requests: readonly DeviceRequest[]) {
   return { devices, offsets, state };
 }
 
+/** What a description says of a device, but for its places in shared memory. */
+function describe(
+  { parent, sink, netdev, disk, vhostUser, content }: DeviceRequest,
+  { type, id, properties }: DeviceInstance,
+  { timers, doorbells }: DeviceFds,
+) {
+  return {
+    type: type.name,
+    id,
+    properties,
+    timerFds: timers.map(({ fd }) => fd),
+    doorbellFds: doorbells.map(({ fd }) => fd),
+    ...{ parent, netdev, disk, vhostUser, content },
+    chardev: sink,
+  };
+}
+
 /** Makes a device's doorbells. */
 function connectDoorbells({ type, properties }: DeviceInstance, vm: AcceleratorVm): OwnedFd[] {
   const ranges = type.ranges(properties);
@@ -295,17 +409,9 @@ function numberLocks(devices: readonly DeviceInstance[]) {
   return { locks, words };
 }
 
-/** The lines that several devices drive. */
-function shareLines(devices: readonly DeviceInstance[]): SharedLines {
-  const all = devices.flatMap(({ type, id, properties }) =>
-    type.irqs(properties).map((gsi) => ({ gsi, id }))
-  );
-  const shared = [...Map.groupBy(all, ({ gsi }) => gsi)].filter(([, users]) => users.length > 1);
-  const lines = shared.map(([gsi, users], i) =>
-    [gsi, { at: SHARED_LINE_WORDS * i, ids: users.map(({ id }) => id) }] as const
-  );
-  const words = new SharedArrayBuffer(4 * SHARED_LINE_WORDS * Math.max(1, lines.length));
-  return { words, lines: new Map(lines) };
+/** The lines that a device drives. */
+function linesOf({ type, id, properties }: DeviceInstance): LineUser[] {
+  return type.irqs(properties).map((gsi) => ({ gsi, id }));
 }
 
 /** The devices' ranges, those that move with their slots, and how many slots there are. */

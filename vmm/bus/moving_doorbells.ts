@@ -38,24 +38,21 @@ interface BellRange extends PlacedRange {
 export class MovingDoorbells {
   readonly #words: Int32Array<SharedArrayBuffer>;
   /** All ranges, for whether they are in each other's way. */
-  readonly #ranges: readonly BellRange[];
+  #ranges: readonly BellRange[] = [];
   readonly #bases: RangeBases;
   readonly #lines: InterruptLines;
 
   /**
    * @param words of {@linkcode MovingDoorbells.allocate}
-   * @param devices all devices
    * @param bases where ranges are
    * @param lines connects
    */
   constructor(
     words: SharedArrayBuffer,
-    devices: readonly BellDevice[],
     bases: RangeBases,
     lines: InterruptLines,
   ) {
     this.#words = new Int32Array(words);
-    this.#ranges = devices.flatMap(bellRanges);
     this.#bases = bases;
     this.#lines = lines;
   }
@@ -63,6 +60,11 @@ export class MovingDoorbells {
   /** Memory that all threads share. */
   static allocate(): SharedArrayBuffer {
     return new SharedArrayBuffer(4 * WORDS);
+  }
+
+  /** Takes other devices. Those that go are nowhere before, so nothing of them is connected. */
+  change(devices: readonly BellDevice[]): void {
+    this.#ranges = devices.flatMap(bellRanges);
   }
 
   /** Moves a range. */

@@ -37,7 +37,8 @@ export interface DeviceDescription {
   readonly id: string;
   readonly properties: Properties;
   readonly ranges: readonly PlacedRange[];
-  /** Byte offset of its state in the shared state buffer. */
+  /** The memory that its state is in, unless it is the one of all, and the offset there. */
+  readonly state?: SharedArrayBuffer;
   readonly stateOffset: number;
   /** Index of its mutex among the mutex words. */
   readonly mutex: number;
@@ -80,13 +81,18 @@ export interface DeviceSetDescription {
   /** The lines that several devices drive. */
   readonly sharedLines: SharedLines;
   readonly devices: readonly DeviceDescription[];
+  /** Whether devices can come and go. */
+  readonly isPluggable: boolean;
 }
 
 /** An I/O thread, as the devices see it that it works for. */
 export interface IoService {
   /** The id of the object that it is; undefined for the machine's own. */
   readonly ioThread?: string;
-  readonly watcher: DescriptorWatcher;
+  readonly watcher: DescriptorWatcher & {
+    /** Watches a descriptor no more, which may be closed. */
+    unwatch(fd: number): void;
+  };
   /** For its disks that make requests at once, if it has any. */
   readonly uring?: IoUring;
 }
@@ -111,13 +117,28 @@ const requestEvents: Record<GuestRequest["kind"], number | undefined> = {
   "slot-change": undefined,
 };
 
+/** What threads are told while the machine stands still: a device has come, or gone. */
+export type DeviceNews =
+  | { readonly added: DeviceDescription; readonly lines: SharedLines["lines"] }
+  | { readonly removed: string };
+
+/** A device on this thread. */
+interface ThreadDevice {
+  readonly device: Device;
+  readonly entry: DeviceDescription;
+  /** Descriptors that it watches. */
+  readonly watches: Set<number>;
+}
+
 /** The devices on this thread. */
 export class ThreadDevices {
   /** Address decoding over the devices. */
   readonly bus: Bus;
-  readonly #devices = new Map<string, { device: Device; mutex: number }>();
+  readonly #devices = new Map<string, ThreadDevice>();
   readonly #mutexes: Int32Array<SharedArrayBuffer>;
   readonly #doorbells: MovingDoorbells;
+  readonly #description: DeviceSetDescription;
+  readonly #surroundings: Surroundings;
 
   /**
    * Builds the devices.
@@ -134,16 +155,11 @@ export class ThreadDevices {
     service?: IoService,
   ) {
     this.#mutexes = new Int32Array(description.mutexes);
-    const claims: Claim[] = [];
+    this.#description = description;
     const bases = new RangeBases(description.bases);
-    const doorbells = new MovingDoorbells(
-      description.movingDoorbells,
-      description.devices,
-      bases,
-      lines,
-    );
+    const doorbells = new MovingDoorbells(description.movingDoorbells, bases, lines);
     this.#doorbells = doorbells;
-    const surroundings: Surroundings = {
+    this.#surroundings = {
       eventFd: description.eventFd,
       memory: new GuestRam(description.ram, () => lines.ramWritten()),
       control,
@@ -152,24 +168,59 @@ export class ThreadDevices {
       mutexes: this.#mutexes,
       service,
     };
-    for (const entry of description.devices) {
-      const type = deviceTypes.find((type) => type.name === entry.type)!;
-      const interrupts = type.irqs(entry.properties).map((gsi) =>
-        shareLine(description.sharedLines, gsi, entry.id, this.#interrupt(gsi, lines))
-      );
-      const parent = entry.parent === undefined
-        ? undefined
-        : this.#devices.get(entry.parent)?.device;
-      const context = { ...makeContext(surroundings, entry, interrupts), parent };
-      const { state } = layoutFor(type, entry.properties);
-      const view = state.view(description.state, entry.stateOffset);
-      const device = type.create(view, context, entry.properties);
-      this.#devices.set(entry.id, { device, mutex: entry.mutex });
-      entry.ranges.forEach((range, number) =>
-        claims.push({ ...range, range: number, device, mutex: entry.mutex })
-      );
+    for (const entry of description.devices) this.#create(entry, description.sharedLines);
+    this.#doorbells.change(this.entries);
+    this.bus = new Bus(this.#claims, this.#mutexes, bases);
+  }
+
+  /** Learns of a device that has come or gone. Nobody else uses the devices meanwhile. */
+  learn(news: DeviceNews): void {
+    if ("added" in news) {
+      const { words } = this.#description.sharedLines;
+      this.#create(news.added, { words, lines: news.lines });
+    } else this.#remove(news.removed);
+    this.#doorbells.change(this.entries);
+    this.bus.claim(this.#claims);
+  }
+
+  /** Puts a device's ranges nowhere, those that move. */
+  clear(id: string): void {
+    for (const { slot } of this.#devices.get(id)!.entry.ranges) {
+      if (slot !== undefined) this.#doorbells.move(slot, undefined);
     }
-    this.bus = new Bus(claims, this.#mutexes, bases);
+  }
+
+  #create(entry: DeviceDescription, sharedLines: SharedLines): void {
+    const type = deviceTypes.find((type) => type.name === entry.type)!;
+    const { lines } = this.#surroundings;
+    const interrupts = type.irqs(entry.properties).map((gsi) =>
+      shareLine(sharedLines, gsi, entry.id, this.#interrupt(gsi, lines))
+    );
+    const parent = entry.parent === undefined ? undefined : this.#devices.get(entry.parent)?.device;
+    const watches = new Set<number>();
+    const context = { ...makeContext(this.#surroundings, entry, interrupts, watches), parent };
+    const { state } = layoutFor(type, entry.properties);
+    const view = state.view(entry.state ?? this.#description.state, entry.stateOffset);
+    const device = type.create(view, context, entry.properties);
+    this.#devices.set(entry.id, { device, entry, watches });
+  }
+
+  #remove(id: string): void {
+    const { device, watches } = this.#devices.get(id)!;
+    device.unplugged?.();
+    for (const fd of watches) this.#surroundings.service?.watcher.unwatch(fd);
+    this.#devices.delete(id);
+  }
+
+  /** The devices that there are now. */
+  get entries(): DeviceDescription[] {
+    return Array.from(this.#devices.values(), ({ entry }) => entry);
+  }
+
+  get #claims(): Claim[] {
+    return [...this.#devices.values()].flatMap(({ device, entry: { ranges, mutex } }) =>
+      ranges.map((range, number) => ({ ...range, range: number, device, mutex }))
+    );
   }
 
   /** Lets a device look for work that one of its doorbells tells of. Its mutex is not held. */
@@ -185,7 +236,7 @@ export class ThreadDevices {
 
   /** Calls a device with its mutex held. */
   with<T>(id: string, action: (device: Device) => T): T {
-    const { device, mutex } = this.#devices.get(id)!;
+    const { device, entry: { mutex } } = this.#devices.get(id)!;
     lock(this.#mutexes, mutex);
     try {
       return action(device);
@@ -222,10 +273,22 @@ interface Surroundings {
   readonly service?: IoService;
 }
 
+/** Notes what a device watches. */
+function noteWatches(watcher: DescriptorWatcher, watches: Set<number>): DescriptorWatcher {
+  return {
+    watch(fd, events, ready) {
+      watches.add(fd);
+      return watcher.watch(fd, events, ready);
+    },
+    leave: (fd, isLeft) => watcher.leave(fd, isLeft),
+  };
+}
+
 function makeContext(
   { eventFd, memory, control, lines, doorbells, mutexes, service }: Surroundings,
   entry: DeviceDescription,
   interrupts: readonly Interrupt[],
+  watches: Set<number>,
 ): DeviceContext {
   const served = service && isServedBy(entry, service.ioThread) ? service : undefined;
   return {
@@ -236,7 +299,7 @@ function makeContext(
       lock: () => lock(mutexes, index),
       unlock: () => unlock(mutexes, index),
     })),
-    watcher: served?.watcher,
+    watcher: served && noteWatches(served.watcher, watches),
     uring: served?.uring,
     memory,
     sendMsi: (address, data) => lines.sendMsi(address, data),

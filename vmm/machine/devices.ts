@@ -40,21 +40,29 @@ export function deviceRequests(
   parts: DeviceParts,
   firmware: FirmwareItems,
 ): DeviceRequest[] {
-  const requests = machineDevices(config).map((request): DeviceRequest => {
+  return machineDevices(config).map((request): DeviceRequest => {
     if (request.type === "fw_cfg") return { ...request, content: firmware.content };
     if (request.type === "vmgenid") return { ...request, content: generationOf(request) };
-    const { chardev, drive } = request.properties;
-    const disk = (name: string, user: DiskUser) => parts.disk(name, user);
-    return {
-      ...request,
-      ...(typeof chardev === "string" &&
-        (findDeviceType(request.type).vhostUser
-          ? { vhostUser: parts.vhostUser(chardev) }
-          : { sink: parts.sink(chardev) })),
-      ...(typeof drive === "string" && withDisk(request, drive, config, disk)),
-    };
+    return withBackends(request, config, parts);
   });
-  return connectNetwork(requests, (id) => parts.netPort(id));
+}
+
+/** Gives a device what is behind it. @throws {Error} if it cannot be had */
+export function withBackends(
+  request: DeviceRequest,
+  config: MachineConfig,
+  parts: DeviceParts,
+): DeviceRequest {
+  const { chardev, drive } = request.properties;
+  const disk = (name: string, user: DiskUser) => parts.disk(name, user);
+  return connectNetwork({
+    ...request,
+    ...(typeof chardev === "string" &&
+      (findDeviceType(request.type).vhostUser
+        ? { vhostUser: parts.vhostUser(chardev) }
+        : { sink: parts.sink(chardev) })),
+    ...(typeof drive === "string" && withDisk(request, drive, config, disk)),
+  }, (id) => parts.netPort(id));
 }
 
 /** The devices that a configuration asks for: the machine's own, then the user's. */

@@ -37,6 +37,12 @@ export function withDisk(
   };
 }
 
+/** A device's path among QEMU's objects. */
+export function qomPath(id: string, config: MachineConfig): string {
+  const name = qomName(id, config);
+  return name.startsWith("/") ? name : `/machine/peripheral/${name}`;
+}
+
 /** What QEMU calls a device: its id, or its place among those without one. */
 function qomName(id: string, { devices }: MachineConfig): string {
   const anonymous = devices.filter((device) => device.id === undefined);

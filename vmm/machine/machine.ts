@@ -11,10 +11,10 @@ import type { Reactor } from "../../ffi/reactor.ts";
 import type { Accelerator } from "../accel/accelerator.ts";
 import { Hardware } from "../accel/hardware.ts";
 import type { MachineConfig } from "../config.ts";
-import { controlBlockSize, ThreadControl, ThreadPhase } from "../threads/control_block.ts";
+import { controlBlockSize, ThreadControl, ThreadPhase, Wanted } from "../threads/control_block.ts";
 import { findCpuid } from "../cpu/features.ts";
 import { type CpuTables, cpuTables, hostCpu, physicalBitsOf } from "../cpu/tables.ts";
-import { DeviceSet, needIoThread } from "../bus/device_set.ts";
+import { type DeviceRequest, DeviceSet, needIoThread } from "../bus/device_set.ts";
 import type { RamRange } from "../bus/device_memory.ts";
 import type { AcpiOptions } from "../firmware/acpi/acpi.ts";
 import { acpiOptions } from "../firmware/acpi/options.ts";
@@ -23,7 +23,7 @@ import { type DeviceParts, deviceRequests, GED_ID, machineDevices } from "./devi
 import { openEntropy } from "./entropy.ts";
 import { GuestMemory, type MemoryBackend } from "./guest_memory.ts";
 import { BootImages, type LoadedImage, startVcpu } from "./power_on.ts";
-import { type VirtioTransport, virtioTransports } from "./microvm.ts";
+import { pcieIrqs, type VirtioTransport, virtioTransports } from "./microvm.ts";
 import { virtioCmdline } from "./virtio.ts";
 import {
   type MachineThread,
@@ -124,7 +124,7 @@ export class Machine {
         this.#cleanup,
       );
       const ids = [
-        ...needIoThread(requests) ? [undefined] : [],
+        ...needIoThread(requests, this.hasPcie) ? [undefined] : [],
         ...config.iothreads.map(({ id }) => id),
       ];
       const threads = config.smp.cpus + ids.length;
@@ -144,6 +144,7 @@ export class Machine {
           this.#event.fd,
           this.#control,
           parts.reactor,
+          this.hasPcie ? pcieIrqs(config.machine) : [],
         ),
       );
       this.#powerOn();
@@ -257,6 +258,34 @@ export class Machine {
   /** Stops all threads. */
   park(): void {
     parkAll(this.threads);
+  }
+
+  /** Makes one more device, in its power-on state. The threads stand still. @throws {Error} */
+  plug(request: DeviceRequest): void {
+    const news = this.devices.plug(request);
+    for (const thread of this.threads) thread.tell(news);
+  }
+
+  /** Takes a device out. The threads stand still. */
+  unplug(id: string): void {
+    const news = this.devices.unplug(id);
+    for (const thread of this.threads) thread.tell(news);
+  }
+
+  /**
+   * Has all threads stand still for a moment, which the guest does not notice.
+   *
+   * @throws {Error} if one does not stop; what ran goes on
+   */
+  whileStill<T>(action: () => T): T {
+    const ran = this.threads.filter(({ control }) => control.wanted === Wanted.RUN);
+    this.park();
+    try {
+      return action();
+    } finally {
+      // Who has left an event has asked to be parked until it is answered.
+      for (const thread of ran) if (!thread.control.hasEvent) thread.resume();
+    }
   }
 
   /** Ends all threads and closes everything. */

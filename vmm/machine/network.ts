@@ -28,21 +28,18 @@ export function addressCards(
 }
 
 /**
- * Connects network cards to their backends.
+ * Connects a device to its network backend, if it has one.
  *
- * @param requests all devices
  * @param port finds a backend; throws if there is none
  */
 export function connectNetwork(
-  requests: readonly DeviceRequest[],
+  request: DeviceRequest,
   port: (id: string) => NetPortDescription,
-): DeviceRequest[] {
-  return requests.map((request) => {
-    const { properties } = request;
-    if (typeof properties.netdev !== "string") return request;
-    const netdev = port(properties.netdev);
-    return { ...request, netdev, properties: { ...properties, "vnet-hdr": netdev.headerSize > 0 } };
-  });
+): DeviceRequest {
+  const { properties } = request;
+  if (typeof properties.netdev !== "string") return request;
+  const netdev = port(properties.netdev);
+  return { ...request, netdev, properties: { ...properties, "vnet-hdr": netdev.headerSize > 0 } };
 }
 
 function macOf(index: number): string {

@@ -49,6 +49,11 @@ export class IoWatcher implements DescriptorWatcher, Disposable {
     this.#apply(fd, watched, isLeft ? 0 : watched.wanted);
   }
 
+  unwatch(fd: number): void {
+    if ((this.#watched.get(fd)?.present ?? 0) !== 0) this.#epoll.forget(fd);
+    this.#watched.delete(fd);
+  }
+
   #apply(fd: number, watched: Watched, events: number): void {
     if (events === watched.present) return;
     // Without events a descriptor would still be reported for what it cannot be asked not to.
@@ -88,25 +93,39 @@ export interface IoThreadParts {
   readonly watcher: IoWatcher;
   /** An eventfd: the thread has orders. */
   readonly kickFd: number;
-  readonly doorbells: readonly IoDoorbell[];
+  /** Those that there are now. */
+  doorbells(): readonly IoDoorbell[];
+  /** Learns of devices that have come or gone while the thread was parked; whether there were any. */
+  learn(): boolean;
   /** The thread stands still from now on, or ends. */
   rest(): void;
 }
 
 /** Works for the devices until the thread is told to exit. */
-export function ioLoop({ control, watcher, kickFd, doorbells, rest }: IoThreadParts): void {
+export function ioLoop(parts: IoThreadParts): void {
+  const { control, watcher, kickFd } = parts;
   watcher.watch(kickFd, Epoll.IN, () => drainEvent(kickFd));
-  for (const { fd, answer } of doorbells) {
+  let doorbells = watchDoorbells(parts);
+  while (awaitOrders(control)) {
+    if (parts.learn()) {
+      for (const { fd } of doorbells) watcher.unwatch(fd);
+      doorbells = watchDoorbells(parts);
+    }
+    // What came while nobody waited, or was there when the guest was somewhere else.
+    for (const { answer } of doorbells) if (control.wanted === Wanted.RUN) answer();
+    while (control.wanted === Wanted.RUN) watcher.wait();
+    parts.rest();
+  }
+  control.phase = ThreadPhase.EXITED;
+}
+
+function watchDoorbells({ watcher, doorbells }: IoThreadParts): readonly IoDoorbell[] {
+  const all = doorbells();
+  for (const { fd, answer } of all) {
     watcher.watch(fd, Epoll.IN, () => {
       drainEvent(fd);
       answer();
     });
   }
-  while (awaitOrders(control)) {
-    // What came while nobody waited, or was there when the guest was somewhere else.
-    for (const { answer } of doorbells) if (control.wanted === Wanted.RUN) answer();
-    while (control.wanted === Wanted.RUN) watcher.wait();
-    rest();
-  }
-  control.phase = ThreadPhase.EXITED;
+  return all;
 }

@@ -42,7 +42,8 @@ export class IoThread extends MachineThread implements Disposable {
       control: this.controlBlock,
       devices,
     };
-    this.start(new Worker(workerUrl, { type: "module" }), description, onFailure);
+    const worker = new Worker(workerUrl, { type: "module" });
+    this.start(worker, { ...description }, onFailure, devices.isPluggable);
   }
 
   override allow(): void {

@@ -10,9 +10,16 @@ import { IoUring } from "../../ffi/io_uring.ts";
 import { nameThread, threadId } from "../../ffi/process.ts";
 import type { AcceleratorThread } from "../accel/accelerator.ts";
 import { loadAcceleratorThread } from "../accel/open.ts";
-import { type DeviceSetDescription, isServedBy, ThreadDevices } from "../bus/thread_devices.ts";
+import {
+  type DeviceDescription,
+  type DeviceSetDescription,
+  type IoService,
+  isServedBy,
+  ThreadDevices,
+} from "../bus/thread_devices.ts";
 import { ThreadControl } from "./control_block.ts";
 import { type IoDoorbell, ioLoop, IoWatcher } from "./io_loop.ts";
+import { type NewsReader, type NewsSource, openNews } from "./news.ts";
 import { threadFailed } from "./thread_failure.ts";
 
 /** What the main thread sends to an I/O thread, once. */
@@ -26,6 +33,7 @@ export interface IoThreadDescription {
   /** An eventfd that tells of orders. */
   readonly kickFd: number;
   readonly control: SharedArrayBuffer;
+  readonly news?: NewsSource;
   readonly devices: DeviceSetDescription;
 }
 
@@ -38,28 +46,55 @@ interface WorkerScope {
 const scope = globalThis as unknown as WorkerScope;
 
 scope.onmessage = async ({ data }) => {
-  runIo(data, await loadAcceleratorThread(data.devices.interrupts.accelerator));
+  const accelerator = await loadAcceleratorThread(data.devices.interrupts.accelerator);
+  runIo(data, accelerator, await openNews(data.news));
   scope.close();
 };
 
-function runIo(data: IoThreadDescription, accelerator: AcceleratorThread): void {
+/** What the thread has for devices. */
+class Service implements IoService {
+  uring: IoUring | undefined;
+
+  constructor(
+    readonly ioThread: string | undefined,
+    readonly watcher: IoWatcher,
+    readonly rings: DisposableStack,
+  ) {}
+
+  /** Makes the ring, if one of the devices needs it and it is not there yet. */
+  prepare(devices: readonly DeviceDescription[]): void {
+    if (this.uring || !devices.some(({ disk }) => disk && needsIoUring(disk))) return;
+    this.uring = this.rings.use(new IoUring(MOST_TRANSFERS));
+  }
+}
+
+function runIo(
+  data: IoThreadDescription,
+  accelerator: AcceleratorThread,
+  news: NewsReader | undefined,
+): void {
   const control = new ThreadControl(data.control, data.line);
   control.threadId = threadId();
   nameThread(data.id === undefined ? "IO" : `IO ${data.id}`);
   try {
     using watcher = new IoWatcher(control);
     const lines = accelerator.openInterrupts(data.devices.interrupts);
-    const served = data.devices.devices.filter((device) => isServedBy(device, data.id));
-    using uring = served.some(({ disk }) => disk && needsIoUring(disk))
-      ? new IoUring(MOST_TRANSFERS)
-      : undefined;
-    const service = { ioThread: data.id, watcher, uring };
+    using rings = new DisposableStack();
+    const isServed = (device: DeviceDescription) => isServedBy(device, data.id);
+    const service = new Service(data.id, watcher, rings);
+    service.prepare(data.devices.devices.filter(isServed));
     const devices = new ThreadDevices(data.devices, control, lines, service);
-    const doorbells = served.flatMap(({ id, doorbellFds }) =>
-      doorbellFds.map((fd, index): IoDoorbell => ({ fd, answer: () => devices.rung(id, index) }))
-    );
-    const rest = () => served.forEach(({ id }) => devices.rest(id));
-    ioLoop({ control, watcher, kickFd: data.kickFd, doorbells, rest });
+    const doorbells = () =>
+      devices.entries.filter(isServed).flatMap(({ id, doorbellFds }) =>
+        doorbellFds.map((fd, index): IoDoorbell => ({ fd, answer: () => devices.rung(id, index) }))
+      );
+    const learn = () =>
+      news?.take((one) => {
+        if ("added" in one && isServed(one.added)) service.prepare([one.added]);
+        devices.learn(one);
+      }) ?? false;
+    const rest = () => devices.entries.filter(isServed).forEach(({ id }) => devices.rest(id));
+    ioLoop({ control, watcher, kickFd: data.kickFd, doorbells, learn, rest });
   } catch (error) {
     threadFailed(data.title, error, control, () => signalEventfd(data.devices.eventFd));
   }

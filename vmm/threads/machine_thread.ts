@@ -7,6 +7,8 @@
  *
  * @module
  */
+import type { DeviceNews } from "../bus/thread_devices.ts";
+import { NewsSender } from "./news.ts";
 import { GuestEvent, ThreadControl, ThreadPhase, Wanted } from "./control_block.ts";
 
 /** Milliseconds after which a kick is repeated: only a safety net, one kick is enough. */
@@ -93,6 +95,7 @@ export abstract class MachineThread {
   /** Whether it only does what the guest asks for, and is no part of the guest itself. */
   readonly servesGuest: boolean = false;
   #worker: Worker | undefined;
+  #news: NewsSender | undefined;
 
   /**
    * @param title its name in messages
@@ -125,15 +128,31 @@ export abstract class MachineThread {
    * @param worker runs the thread's module
    * @param description what the module is told, once
    * @param onFailure called with what the module threw
+   * @param hasNews whether devices can come and go while the thread is there
    */
-  protected start(worker: Worker, description: unknown, onFailure: (reason: string) => void): void {
+  protected start(
+    worker: Worker,
+    description: Record<string, unknown>,
+    onFailure: (reason: string) => void,
+    hasNews: boolean,
+  ): void {
     worker.onerror = (event) => {
       event.preventDefault();
       this.control.post(GuestEvent.THREAD_FAILED);
       onFailure(event.message);
     };
-    worker.postMessage(description);
+    this.#news = hasNews ? new NewsSender() : undefined;
+    const news = this.#news?.source;
+    worker.postMessage({ ...description, ...news && { news } }, news ? [news.port] : []);
     this.#worker = worker;
+  }
+
+  /**
+   * Tells the thread, which is parked, that a device has come or gone. One that is still to be started
+   * finds what there is.
+   */
+  tell(news: DeviceNews): void {
+    this.#news?.send(news);
   }
 
   /** Lets the thread run. */
@@ -171,5 +190,7 @@ export abstract class MachineThread {
       }
     }
     this.#worker = undefined;
+    this.#news?.[Symbol.dispose]();
+    this.#news = undefined;
   }
 }

@@ -60,7 +60,8 @@ export class Vcpu extends MachineThread {
       control: this.controlBlock,
       devices,
     };
-    this.start(spare.shift() ?? new Worker(workerUrl, { type: "module" }), description, onFailure);
+    const worker = spare.shift() ?? new Worker(workerUrl, { type: "module" });
+    this.start(worker, { ...description }, onFailure, devices.isPluggable);
   }
 
   override allow(): void {

@@ -24,6 +24,8 @@ export interface VcpuThread {
   readonly control: ThreadControl;
   /** The control words of all vCPUs. */
   readonly all: readonly ThreadControl[];
+  /** Learns of devices that have come or gone while the thread was parked. */
+  learn(): void;
   /** Tells the main thread that this thread's mailbox holds an event. */
   notify(): void;
 }
@@ -36,6 +38,7 @@ export function vcpuLoop(vcpu: VcpuThread): void {
   warmUp(vcpu);
   awaitAllStarted(vcpu);
   while (awaitOrders(vcpu.control)) {
+    vcpu.learn();
     let result: number = RunResult.INTERRUPTED;
     while (vcpu.control.wanted === Wanted.RUN) {
       result = step(vcpu);

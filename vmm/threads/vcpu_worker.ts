@@ -9,6 +9,7 @@ import type { AcceleratorThread, RunnerDescription } from "../accel/accelerator.
 import { loadAcceleratorThread } from "../accel/open.ts";
 import { ThreadControl, vcpuControls } from "./control_block.ts";
 import { type DeviceSetDescription, ThreadDevices } from "../bus/thread_devices.ts";
+import { type NewsReader, type NewsSource, openNews } from "./news.ts";
 import { threadFailed } from "./thread_failure.ts";
 import { handleExit, vcpuLoop, type VcpuThread } from "./vcpu_loop.ts";
 
@@ -19,6 +20,7 @@ export interface VcpuThreadDescription {
   readonly vcpuCount: number;
   readonly runner: RunnerDescription;
   readonly control: SharedArrayBuffer;
+  readonly news?: NewsSource;
   readonly devices: DeviceSetDescription;
 }
 
@@ -31,20 +33,29 @@ interface WorkerScope {
 const scope = globalThis as unknown as WorkerScope;
 
 scope.onmessage = async ({ data }) => {
-  if (data) runThread(data, await loadAcceleratorThread(data.runner.accelerator));
+  if (data) {
+    const accelerator = await loadAcceleratorThread(data.runner.accelerator);
+    runThread(data, accelerator, await openNews(data.news));
+  }
   scope.close();
 };
 
-function runThread(data: VcpuThreadDescription, accelerator: AcceleratorThread): void {
+function runThread(
+  data: VcpuThreadDescription,
+  accelerator: AcceleratorThread,
+  news: NewsReader | undefined,
+): void {
   const control = new ThreadControl(data.control, data.index);
   const notify = () => signalEventfd(data.devices.eventFd);
   control.threadId = threadId();
   nameThread(`CPU ${data.index}/KVM`);
   try {
     const interrupts = accelerator.openInterrupts(data.devices.interrupts);
+    const devices = new ThreadDevices(data.devices, control, interrupts);
     const vcpu: VcpuThread = {
       runner: accelerator.openRunner(data.runner, () => handleExit(vcpu)),
-      bus: new ThreadDevices(data.devices, control, interrupts).bus,
+      bus: devices.bus,
+      learn: () => news?.take((one) => devices.learn(one)),
       control,
       all: vcpuControls(data.control, data.vcpuCount),
       notify,

@@ -1,22 +1,40 @@
 /**
- * Why devices come and go with the machine only.
+ * Devices that come and go while the guest runs, and why others do so with the machine only.
  *
  * @module
  */
 import { isSerialBus } from "../../devices/virtio/serial.ts";
 import { type DeviceInstance, findDeviceType } from "../bus/device_set.ts";
 import { PCIE_ID } from "../machine/microvm.ts";
-import { QmpError } from "../monitor/errors.ts";
+import type { DeviceConfig } from "../config.ts";
+import { deviceNotFound, QmpError } from "../monitor/errors.ts";
 import type { VirtualMachine } from "../virtual_machine.ts";
 
+/** Plugs a device in. @throws {Error} in QEMU's words if it cannot be */
+export function addDevice(vm: VirtualMachine, device: DeviceConfig): void {
+  const type = findDeviceType(device.driver);
+  if (type.bus !== "PCI" || !vm.machine.hasPcie) refuseHotplug(vm, device.driver);
+  vm.hotplug.add(device);
+}
+
+/** Asks the guest to give a device up. @throws {QmpError} in QEMU's words if it cannot be taken out */
+export function removeDevice(vm: VirtualMachine, id: string): void {
+  const { devices, description } = vm.machine.devices;
+  const device = devices.find((one) => one.id === id);
+  if (!device) throw deviceNotFound(id);
+  const port = description.devices.find((one) => one.id === id)?.parent;
+  if (device.type.bus !== "PCI" || port === undefined) refuseHotplug(vm, device.type.name, device);
+  vm.hotplug.remove(device, port);
+}
+
 /**
- * Refuses to plug a device in or to unplug it: none of the machine's buses can do that.
+ * Refuses to plug a device in or to unplug it where its bus cannot do that.
  *
  * @param driver the device's type
  * @param device the device, if it is there
  * @throws {QmpError} in QEMU's words, which name the bus
  */
-export function refuseHotplug(vm: VirtualMachine, driver: string, device?: DeviceInstance): never {
+function refuseHotplug(vm: VirtualMachine, driver: string, device?: DeviceInstance): never {
   const { bus = "isa-bus" } = findDeviceType(driver);
   const name = busName(vm, bus, device);
   throw new QmpError(

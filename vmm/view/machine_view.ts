@@ -8,7 +8,7 @@ import type { AcceleratorVcpu } from "../accel/accelerator.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { guestMemory, setBalloon } from "./balloon_view.ts";
 import { blockInfos, blockNodeInfos } from "./block_view.ts";
-import { refuseHotplug } from "./hotplug.ts";
+import { addDevice, removeDevice } from "./hotplug.ts";
 import { dumpInterruptControllers, dumpLocalApic } from "./interrupts.ts";
 import { dumpRegisters, readRegister } from "./registers.ts";
 import type { EventHub } from "../events.ts";
@@ -38,7 +38,6 @@ import { netClients, removeNetdev, setLink } from "./network_view.ts";
 import { addObject, removeObject } from "./objects_view.ts";
 import { pciFunctions } from "./pci_view.ts";
 import { qomGet, qomSet, qomSetText } from "./qom_view.ts";
-import { deviceNotFound } from "../monitor/errors.ts";
 import { FdRegistry } from "../monitor/fd_registry.ts";
 import { GDB_CHARDEV, parseGdbDevice } from "../options/chardev.ts";
 import { parseBlockdev } from "../options/blockdev.ts";
@@ -305,17 +304,15 @@ export class MachineView implements MachineControl {
   }
 
   deviceAdd(options: DeviceOptions): void {
-    refuseHotplug(this.#vm, parseDevice({ ...options }, deviceTypes).driver);
+    addDevice(this.#vm, parseDevice({ ...options }, deviceTypes));
   }
 
   deviceAddOptions(text: string): void {
-    refuseHotplug(this.#vm, parseDevice(text, deviceTypes).driver);
+    addDevice(this.#vm, parseDevice(text, deviceTypes));
   }
 
   deviceDel(id: string): void {
-    const device = this.#vm.machine.devices.devices.find((device) => device.id === id);
-    if (!device) throw deviceNotFound(id);
-    refuseHotplug(this.#vm, device.type.name, device);
+    removeDevice(this.#vm, id);
   }
 
   async gdbserver(device: string): Promise<void> {
