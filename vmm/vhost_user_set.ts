@@ -329,23 +329,25 @@ class BackEnd {
   }
 
   async #agree(fd: number, abort?: AbortSignal): Promise<void> {
-    const waiting = {
-      reactor: this.#reactor,
-      abort: AbortSignal.any([
-        this.#closing.signal,
-        AbortSignal.timeout(REPLY_LIMIT_MS),
-        ...abort ? [abort] : [],
-      ]),
-    };
-    const { features, config, inflight } = await negotiate(
-      fd,
-      this.#config.needs,
-      this.#agreed,
-      waiting,
-    );
-    this.#space.set(config);
-    // What the guest was offered stays, whatever more another back-end has.
-    this.#agreed ??= { features, inflight };
+    const limit = new AbortController();
+    const late = new Error(`it does not answer within ${REPLY_LIMIT_MS / 1000} s`);
+    const timer = setTimeout(() => limit.abort(late), REPLY_LIMIT_MS);
+    try {
+      const { features, config, inflight } = await negotiate(
+        fd,
+        this.#config.needs,
+        this.#agreed,
+        {
+          reactor: this.#reactor,
+          abort: AbortSignal.any([this.#closing.signal, limit.signal, ...abort ? [abort] : []]),
+        },
+      );
+      this.#space.set(config);
+      // What the guest was offered stays, whatever more another back-end has.
+      this.#agreed ??= { features, inflight };
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** The thread that used the connection does so no more. */

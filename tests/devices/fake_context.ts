@@ -26,6 +26,7 @@ import {
 import { type AttachedDisk, needsIoUring } from "../../devices/block/disk.ts";
 import { MOST_TRANSFERS } from "../../devices/block/transfers.ts";
 import type { NetPort } from "../../devices/net/port.ts";
+import type { VhostUserPort } from "../../devices/vhost_user/port.ts";
 import { virtioSerial } from "../../devices/virtio/serial.ts";
 import { IoUring } from "../../ffi/io_uring.ts";
 import type { IoVector } from "../../ffi/iovec.ts";
@@ -142,6 +143,8 @@ export class FakeContext implements DeviceContext {
   content: Uint8Array = new Uint8Array();
   /** Set by a test before it makes its rig's device. */
   netdev: NetPort | undefined;
+  /** Set by a test before it makes its rig's device. */
+  vhostUser: VhostUserPort | undefined;
   /** What the device waits for, by descriptor. */
   readonly watched = new Map<
     number,
@@ -302,6 +305,7 @@ export class Rig {
     disk?: AttachedDisk,
     netdev?: NetPort,
     parent?: Device,
+    vhostUser?: VhostUserPort,
   ) {
     const isPort = type.bus === "virtio-serial-bus";
     this.#properties = withDefaults(type, { ...(isPort && { nr: 1 }), ...properties });
@@ -315,6 +319,7 @@ export class Rig {
     );
     this.context.content = content;
     this.context.netdev = netdev;
+    this.context.vhostUser = vhostUser;
     this.context.parent = isPort ? new Rig(virtioSerial).device : parent;
     this.#layout = layoutFor(type, this.#properties).state;
     this.#type = type;

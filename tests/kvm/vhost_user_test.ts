@@ -21,30 +21,33 @@ const chardev = (path: string, reconnectMs?: number): ChardevConfig => ({
   ...reconnectMs !== undefined && { reconnectMs },
 });
 
-kvmTest(
-  "a guest keeps its records on a disk of qemu-storage-daemon, over stops and a reset",
-  async () => {
-    using folder = makeFolder();
-    await using _daemon = await StorageDaemon.start(folder.image, folder.socket);
-    await using test = await TestVm.start({
-      program: "virtio_blk",
-      chardevs: [chardev(folder.socket)],
-      devices: [{ driver: "vhost-user-blk-device", properties: { chardev: "c" } }],
-    });
-    await test.printed("2048 sectors\n");
-    await test.grown(layout.counter, 300);
-    for (let stop = 0; stop < 3; stop++) {
-      await test.assertStandsStill([layout.counter]);
-      test.vm.cont();
-      await test.grown(layout.counter);
-    }
-    test.vm.reset();
-    await test.printed("2048 sectors\n", 2);
-    await test.grown(layout.counter, 300);
-    test.assertUnharmed();
-  },
-  noStorageDaemon,
-);
+for (const bus of ["device", "pci"] as const) {
+  kvmTest(
+    `a guest keeps its records on a vhost-user-blk-${bus}, over stops and a reset`,
+    async () => {
+      using folder = makeFolder();
+      await using _daemon = await StorageDaemon.start(folder.image, folder.socket);
+      await using test = await TestVm.start({
+        program: "virtio_blk",
+        ...bus === "pci" && { append: "pci", machine: { pcie: true } },
+        chardevs: [chardev(folder.socket)],
+        devices: [{ driver: `vhost-user-blk-${bus}`, properties: { chardev: "c" } }],
+      });
+      await test.printed("2048 sectors\n");
+      await test.grown(layout.counter, 300);
+      for (let stop = 0; stop < 3; stop++) {
+        await test.assertStandsStill([layout.counter]);
+        test.vm.cont();
+        await test.grown(layout.counter);
+      }
+      test.vm.reset();
+      await test.printed("2048 sectors\n", 2);
+      await test.grown(layout.counter, 300);
+      test.assertUnharmed();
+    },
+    noStorageDaemon,
+  );
+}
 
 kvmTest(
   "a back-end that ends is connected to again, and the guest goes on",

@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import type { AttachedDisk } from "../../../devices/block/disk.ts";
 import type { DeviceType, Properties } from "../../../devices/device.ts";
 import type { NetPort } from "../../../devices/net/port.ts";
+import type { VhostUserPort } from "../../../devices/vhost_user/port.ts";
 import { Feature, Status } from "../../../devices/virtio/virtio_state.ts";
 import { Rig, type RigMode } from "../fake_context.ts";
 import {
@@ -34,10 +35,21 @@ export class VirtioRig extends Rig {
     properties: Properties = {},
     disk?: AttachedDisk,
     netdev?: NetPort,
+    vhostUser?: VhostUserPort,
   ) {
     const memory = new TestMemory();
     const place = { "mmio-base": 0xfeb0_0e00, irq: 12 };
-    super(type, mode, { ...properties, ...place }, undefined, memory, disk, netdev);
+    super(
+      type,
+      mode,
+      { ...properties, ...place },
+      undefined,
+      memory,
+      disk,
+      netdev,
+      undefined,
+      vhostUser,
+    );
     this.ram = memory;
   }
 
