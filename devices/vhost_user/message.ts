@@ -36,8 +36,6 @@ export const ProtocolFeature = { MQ: 0, CONFIG: 9, INFLIGHT_SHMFD: 12 } as const
 export const HEADER = 12;
 /** The largest payload that a back-end may send: configuration space, which has 256 bytes at most. */
 export const MAX_PAYLOAD = 1024;
-/** How many regions of memory one message describes. */
-export const MAX_REGIONS = 8;
 
 const VERSION = 1;
 const VERSION_MASK = 3;
@@ -106,7 +104,7 @@ export interface SharedRange {
   readonly file?: { readonly offset: number };
 }
 
-/** Guest memory; the descriptors of its regions go with the message. */
+/** Guest memory, of which there are at most 8 ranges; the descriptors of its regions go with the message. */
 export function memoryTable(regions: readonly SharedRange[]): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(8 + 32 * regions.length);
   const view = new DataView(bytes.buffer);

@@ -20,7 +20,6 @@ import {
   configRange,
   F_PROTOCOL_FEATURES,
   inflightRegion,
-  MAX_REGIONS,
   memoryTable,
   readRingNumber,
   Request,
@@ -142,6 +141,8 @@ export class VhostUserDevice implements VirtioBackend {
       if (!wasStarted && !this.#virtio.isRunning) return;
       const { fd } = port;
       if (fd === undefined || !wasStarted) {
+        this.#state.started = 0;
+        if (this.#isIdle) return;
         throw new Error(`${name}: the vhost-user back-end is not there; try again when it is`);
       }
       if (!this.#finishes(port, REPLY_LIMIT_MS)) {
@@ -176,7 +177,7 @@ export class VhostUserDevice implements VirtioBackend {
     const { driver_features_low: low, driver_features_high: high } = this.#virtio.parts.state;
     const protocol = features & 1n << BigInt(F_PROTOCOL_FEATURES);
     const rings = this.#rings();
-    const regions = this.#context.memory.ranges.filter(({ file }) => file).slice(0, MAX_REGIONS);
+    const regions = this.#context.memory.ranges.filter(({ file }) => file);
     const files = regions.map(({ file }) => file!.fd);
     const isSetUp = this.#attempt(fd, () => {
       const accepted = BigInt(low) | BigInt(high) << 32n | protocol;

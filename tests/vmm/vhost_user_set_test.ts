@@ -232,6 +232,47 @@ Deno.test("one that comes in a back-end's place is told of what was noted, and b
   assert.equal(byte[0], 0x77);
 });
 
+Deno.test("before a copy a back-end is stopped, and what it notes is left", async () => {
+  await using stage = new Stage();
+  using file = makeMemfd("ram", 0x10_0000);
+  const rig = makeRig(await stage.open(), file);
+  // No driver is there.
+  rig.device.quiesce!();
+  rig.negotiate(0n);
+  rig.setUp(0, 8);
+  rig.start();
+  await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings");
+  writeAt(stage.peer.inflight.fd, new Uint8Array(8192).fill(1), 0);
+  stage.peer.write(encodeReply(Request.GET_VRING_BASE, ringNumber(0, 0)));
+  rig.device.quiesce!();
+  await until(() => stage.peer.requests.includes(Request.GET_VRING_BASE), "the end of the ring");
+  const noted = new Uint8Array(1);
+  readAt(stage.peer.inflight.fd, noted, 5000);
+  assert.equal(noted[0], 1);
+  // Where there was no copy after all, it goes on.
+  stage.peer.heard.length = 0;
+  rig.notify(0);
+  await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings again");
+});
+
+Deno.test("there is no copy while a back-end that has requests is gone", async () => {
+  await using stage = new Stage();
+  using file = makeMemfd("ram", 0x10_0000);
+  const set = await stage.open();
+  const rig = makeRig(set, file);
+  rig.negotiate(0n);
+  rig.setUp(0, 8);
+  rig.start();
+  const { fd } = new VhostUserPort(set.description("c"));
+  set.hold(true);
+  rig.context.watched.get(fd!)!.ready(Epoll.HUP);
+  rig.device.quiesce!();
+  rig.ram.data.setUint16(DRIVER + 2 - rig.ram.base, 1, true);
+  assert.throws(() => rig.device.quiesce!(), {
+    message: "vhost-user-blk-device: the vhost-user back-end is not there; try again when it is",
+  });
+});
+
 Deno.test("a ring that is not in memory is the driver's fault, and the back-end hears nothing of it", async () => {
   await using stage = new Stage();
   using file = makeMemfd("ram", 0x10_0000);
