@@ -143,24 +143,29 @@ kvmTest("with -incoming defer the guest runs in the helper until migrate-incomin
   await alone(lab, vmm);
 });
 
-kvmTest("the relay keeps -pidfile, and works in the background of -daemonize", async () => {
-  await using lab = await Laboratory.open();
-  const pidfile = lab.path("pid");
-  const starter = lab.start("vmm", { options: ["-daemonize", "-pidfile", pidfile] });
-  const qmp = await lab.monitor(starter);
-  await qmp.reaches("running");
-  assert.deepEqual(await starter.ended(), { code: 0 }, starter.output);
-  const pid = Number(Deno.readTextFileSync(pidfile));
-  using memory = GuestMemory.of(pid);
-  await choose(qmp, "on");
-  const next = await execUpdate(lab, starter, qmp);
-  await assertRunsIn(next, memory);
-  assert.equal(Deno.readTextFileSync(pidfile), `${pid}\n`);
-  await until(() => processesOf(lab).join() === `${pid}`, () => "the helper's end");
-  await next.execute("quit");
-  await until(() => processesOf(lab).length === 0, () => "the end of all processes");
-  assert.throws(() => Deno.statSync(pidfile), Deno.errors.NotFound);
-});
+for (const relay of ways) {
+  kvmTest(
+    `x-cpr-exec-relay=${relay} keeps -pidfile, and works in the background of -daemonize`,
+    async () => {
+      await using lab = await Laboratory.open();
+      const pidfile = lab.path("pid");
+      const starter = lab.start("vmm", { options: ["-daemonize", "-pidfile", pidfile] });
+      const qmp = await lab.monitor(starter);
+      await qmp.reaches("running");
+      assert.deepEqual(await starter.ended(), { code: 0 }, starter.output);
+      const pid = Number(Deno.readTextFileSync(pidfile));
+      using memory = GuestMemory.of(pid);
+      await choose(qmp, relay);
+      const next = await execUpdate(lab, starter, qmp);
+      await assertRunsIn(next, memory);
+      assert.equal(Deno.readTextFileSync(pidfile), `${pid}\n`);
+      await until(() => processesOf(lab).join() === `${pid}`, () => "the helper's end");
+      await next.execute("quit");
+      await until(() => processesOf(lab).length === 0, () => "the end of all processes");
+      assert.throws(() => Deno.statSync(pidfile), Deno.errors.NotFound);
+    },
+  );
+}
 
 /** A command that passes the preflight, and then does something else in a shell. */
 function falseCommand(vmm: Vmm, script: string, incoming: string): string[] {
