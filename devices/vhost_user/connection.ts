@@ -14,7 +14,7 @@ import { receiveMessage, sendMessage } from "../../ffi/socket_message.ts";
 import { encode, HEADER, replySize } from "./message.ts";
 
 /** How long a back-end may take for a reply, or to read what it is sent: milliseconds. */
-export const REPLY_LIMIT_MS = 5_000;
+export const REPLY_LIMIT_MS = 10_000;
 
 /** A reply: its payload, and the descriptors that came with it, which are the caller's. */
 export interface Reply {

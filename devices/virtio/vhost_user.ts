@@ -50,6 +50,8 @@ export function offeredFeatures(wanted: bigint, { vhostUser }: DeviceContext): b
 
 /** How long a back-end may take for requests that a reset finds: milliseconds. */
 const RESET_PATIENCE_MS = 1_000;
+/** The same before a copy, which fails otherwise. */
+const COPY_PATIENCE_MS = 30_000;
 
 /** A ring as the driver has set it up. */
 interface PlacedRing extends RingAddresses {
@@ -145,7 +147,7 @@ export class VhostUserDevice implements VirtioBackend {
         if (this.#isIdle) return;
         throw new Error(`${name}: the vhost-user back-end is not there; try again when it is`);
       }
-      if (!this.#finishes(port, REPLY_LIMIT_MS)) {
+      if (!this.#finishes(port, COPY_PATIENCE_MS)) {
         throw new Error(`${name}: the vhost-user back-end does not finish the guest's requests`);
       }
       this.#state.started = 0;

@@ -492,7 +492,7 @@ Deno.test("a back-end that hangs up is refused, and one that says nothing in the
     message: "vhost-user back-end 'c': it has closed the connection",
   });
   await assert.rejects(stage.open(), {
-    message: "vhost-user back-end 'c': it does not answer within 5 s",
+    message: "vhost-user back-end 'c': it does not answer within 10 s",
   });
 });
 
