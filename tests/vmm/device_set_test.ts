@@ -195,6 +195,39 @@ Deno.test("a device that comes is on every thread, and is nowhere when it has go
   assert.deepEqual(stage.set.description.sharedLines.lines.get(20)!.ids, ["p", ""]);
 });
 
+Deno.test("devices for which there is no room leave nothing behind", () => {
+  using stage = new Stage();
+  const place = { "config-base": 0xe000_8000, "ecam-base": 0xe000_0000, irq: 20 };
+  const port = (number: number) => ({
+    ...{ type: "pcie-root-port", id: `p${number}` },
+    properties: { ...place, "config-base": 0xe000_0000 + 0x8000 * (1 + number), irq: 20 + number },
+  });
+  for (const number of [0, 1]) stage.set.plug(port(number));
+  const rng = (number: number) => ({
+    ...{ type: "virtio-rng-pci", id: `r${number}`, parent: `p${number % 2}` },
+    properties: { irq: 20 + number % 2 },
+  });
+  let fit = 0;
+  const fill = () => {
+    for (; fit < 1000; fit++) stage.set.plug(rng(fit));
+  };
+  const refusal = {
+    message: /^The machine has no .* left for a device$|^An interrupt line cannot/,
+  };
+  assert.throws(fill, refusal);
+  const countFiles = () => [...Deno.readDirSync("/proc/self/fd")].length;
+  const before = countFiles();
+  for (let i = 0; i < 100; i++) assert.throws(() => stage.set.plug(rng(fit)), refusal);
+  // Others may open and close some meanwhile; each of these has several.
+  assert.ok(countFiles() < before + 50);
+  assert.equal(stage.set.devices.length, 2 + fit);
+  assert.equal(stage.set.description.devices.length, 2 + fit);
+  // For one that goes there comes another.
+  stage.set.unplug("r0");
+  stage.set.plug({ ...rng(0), id: "another" });
+  assert.throws(() => stage.set.plug(rng(fit)), refusal);
+});
+
 Deno.test("a device that comes shares its line with those that are there", () => {
   using stage = new Stage();
   const port = (slot: number) => ({ "config-base": 0xe000_0000 + slot * 0x8000, "ecam-base": 0 });

@@ -202,15 +202,27 @@ export class DeviceSet implements Disposable {
   plug(request: DeviceRequest): DeviceNews {
     checkDevices([...this.#description.devices, request]);
     const { devices: [device], state } = placeStates([request]);
+    // What was taken for a device that does not come is not lost.
+    using undo = new DisposableStack();
+    const take = (room: Room) => undo.adopt(room.take(), (number) => room.giveBack([number]));
     const ranges = device.type.ranges(device.properties).map((range): PlacedRange =>
-      range.base === undefined ? { ...range, slot: this.#rangeRoom.take() } : range
+      range.base === undefined ? { ...range, slot: take(this.#rangeRoom) } : range
     );
     const lines = withUser(this.#description.sharedLines.lines, linesOf(device));
+    const [mutex, ...locks] = Array.from(
+      { length: 1 + (device.type.locks ?? 0) },
+      () => take(this.#mutexRoom),
+    );
+    const fds = this.#open(device);
+    undo.defer(() => this.#closeFds(device.id));
+    this.#watchTimers(device);
     const added: DeviceDescription = {
-      ...describe(request, device, this.#open(device)),
-      ...{ ranges, state, stateOffset: 0, mutex: this.#mutexRoom.take() },
-      locks: Array.from({ length: device.type.locks ?? 0 }, () => this.#mutexRoom.take()),
+      ...describe(request, device, fds),
+      ...{ ranges, state, stateOffset: 0, mutex, locks },
     };
+    const news: DeviceNews = { added, lines };
+    this.#own.learn(news);
+    undo.move();
     const { sharedLines, devices } = this.#description;
     this.#description = {
       ...this.#description,
@@ -218,9 +230,6 @@ export class DeviceSet implements Disposable {
       devices: [...devices, added],
     };
     this.#devices.push(device);
-    const news: DeviceNews = { added, lines };
-    this.#own.learn(news);
-    this.#watchTimers(device);
     this.with(device.id, (one) => one.reset());
     return news;
   }
@@ -251,11 +260,11 @@ export class DeviceSet implements Disposable {
   }
 
   #open(device: DeviceInstance): DeviceFds {
-    const fds = {
-      timers: Array.from({ length: device.type.timers ?? 0 }, makeTimerfd),
-      doorbells: connectDoorbells(device, this.#vm),
-    };
+    using opened = new DisposableStack();
+    const timers = Array.from({ length: device.type.timers ?? 0 }, () => opened.use(makeTimerfd()));
+    const fds = { timers, doorbells: connectDoorbells(device, this.#vm, opened) };
     this.#fds.set(device.id, fds);
+    opened.move();
     return fds;
   }
 
@@ -389,14 +398,18 @@ function describe(
 }
 
 /** Makes a device's doorbells. */
-function connectDoorbells({ type, properties }: DeviceInstance, vm: AcceleratorVm): OwnedFd[] {
+function connectDoorbells(
+  { type, properties }: DeviceInstance,
+  vm: AcceleratorVm,
+  opened: DisposableStack,
+): OwnedFd[] {
   const ranges = type.ranges(properties);
   return (type.doorbells?.(properties) ?? []).map(({ range, offset, value }) => {
     const { space, base, name } = ranges[range];
     if (space !== "mmio") {
       throw new RangeError(`Range '${name}' of a '${type.name}' cannot have doorbells`);
     }
-    const event = makeEventfd();
+    const event = opened.use(makeEventfd());
     if (base !== undefined) vm.connectDoorbell({ address: base + offset, value, fd: event.fd });
     return event;
   });

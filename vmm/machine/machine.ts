@@ -159,11 +159,10 @@ export class Machine {
   /** Starts the threads, parked; returns at once. */
   startThreads(): void {
     const { length } = this.vcpus;
-    const { description } = this.devices;
-    const start = (vcpu: Vcpu) => vcpu.startThread(length, description, () => this.#takeEvents());
-    for (const thread of this.ioThreads) {
-      thread.startThread(description, () => this.#takeEvents());
-    }
+    const onFailure = () => this.#takeEvents();
+    // One that is started later finds the devices that there are then.
+    const start = (vcpu: Vcpu) => vcpu.startThread(length, this.devices.description, onFailure);
+    for (const thread of this.ioThreads) thread.startThread(this.devices.description, onFailure);
     void startGradually(this.vcpus, start, threadsAtATime, this.#closing.signal);
   }
 
@@ -283,8 +282,11 @@ export class Machine {
     try {
       return action();
     } finally {
-      // Who has left an event has asked to be parked until it is answered.
-      for (const thread of ran) if (!thread.control.hasEvent) thread.resume();
+      // A vCPU that has left an event has asked to be parked until it is answered; who serves the guest
+      // goes on meanwhile.
+      for (const thread of ran) {
+        if (thread.servesGuest || !thread.control.hasEvent) thread.resume();
+      }
     }
   }
 
