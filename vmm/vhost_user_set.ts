@@ -197,7 +197,6 @@ class BackEnd {
     const connection = inheritance.takeFd(SOCKET, id, { kind: "socket", listening: false });
     this.#isInherited = connection !== undefined;
     this.#connection = connection;
-    const inflight = inheritance.takeFd(INFLIGHT, id, { kind: "file" });
     if (value.length !== handed.size) {
       throw new Error(`vhost-user back-end '${id}' is described by ${value.length} bytes`);
     }
@@ -213,6 +212,7 @@ class BackEnd {
     this.#space.set(view.config.subarray(0, configSize));
     const size = Number(view.inflight_size);
     const offset = Number(view.inflight_offset);
+    const inflight = inheritance.takeFd(INFLIGHT, id, { kind: "file", bytes: offset + size });
     this.#agreed = {
       features: view.features,
       ...inflight && { inflight: { fd: inflight, size, offset, queues, queueSize } },

@@ -339,6 +339,21 @@ Deno.test("a successor whose device is another is refused", async () => {
   });
 });
 
+Deno.test("a successor refuses a region for requests in flight that is not in its file", async () => {
+  await using stage = new Stage();
+  const set = await stage.open();
+  using inheritance = new Inheritance(true);
+  const { fds, values } = set.handOver();
+  for (const { name, id, fd } of fds) inheritance.addFd(name, id, duplicate(fd));
+  const [{ name, id, data }] = values;
+  // The size is behind the features.
+  new DataView(data.buffer).setBigUint64(8, 8192n, true);
+  inheritance.addValue(name, id, data);
+  await assert.rejects(stage.open(inheritance), {
+    message: "File descriptor 'vhost-user/inflight' c has 8192 bytes, expected 12288",
+  });
+});
+
 const wide = (value: bigint) => new Uint8Array(BigUint64Array.of(value).buffer);
 const region = (size: number, offset: number) =>
   inflightRegion({ size, offset, queues: 1, queueSize: 128 });
