@@ -83,6 +83,22 @@ Deno.test("HmpSession says what is wrong with a line", async () => {
   for (const [line, text] of cases) assert.equal(await type(line), text, line);
 });
 
+Deno.test("what HMP adds to the machine is listed by help, as on the command line, in any state", async () => {
+  const { machine, type } = connect();
+  machine.runState = "finish-migrate";
+  const cases: [line: string, text: RegExp][] = [
+    ["device_add help", /^name "isa-debug-exit", .*\nname "virtio-rng-pci", bus PCI, .*\n$/s],
+    ["device_add pcie-root-port,help", /^pcie-root-port options:\n.* slot=<uint16> .*\n$/s],
+    ["device_add nope,help", /^Error: 'nope' is not a valid device model name\n$/],
+    ["object_add help", /^List of user creatable objects:\n.* throttle-group\n$/s],
+    ["object_add throttle-group,help", /^throttle-group options:\n.* x-iops-size=<int> .*\n$/s],
+    ["netdev_add help", /^Available netdev backend types:\ntap\n.*user\n$/s],
+    ["chardev-add help", /^Available chardev backend types: \n.* socket\n.*\n$/s],
+  ];
+  for (const [line, text] of cases) assert.match(await type(line), text, line);
+  assert.deepEqual(machine.calls, []);
+});
+
 Deno.test("HmpSession shows the lines typed so far", async () => {
   const { type } = connect();
   await type("stop");

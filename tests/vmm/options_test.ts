@@ -287,6 +287,8 @@ Deno.test("parseCommandLine() asks for help instead of a machine", () => {
     ["-object help", "object-help"],
     ["-object memory-backend-file,help", "object-help"],
     ["-chardev help", "chardev-help"],
+    ["-blockdev help", "blockdev-help"],
+    ["-blockdev qcow2,help", "blockdev-help"],
     ["-d help", "log-help"],
   ];
   for (const [line, kind] of cases) {

@@ -188,7 +188,8 @@ Deno.test("-object throttle-group takes QEMU's names, as options and as JSON", (
     "iops-read": limit(3),
   });
   const refused: [options: string, message: RegExp][] = [
-    [`${GROUP},x-iops-total=x`, /Parameter 'iops-total' expects a number, not 'x'$/],
+    [`${GROUP},x-iops-total=x`, /Parameter 'x-iops-total' expects a number, not 'x'$/],
+    [`${GROUP},limits.bps-read=x`, /Parameter 'limits.bps-read' expects a number, not 'x'$/],
     [`${GROUP},x-iops-total=1,limits.iops-read=1`, /cannot be used at the same time$/],
     [`${GROUP},limits.iops=1`, /Invalid parameter 'limits.iops'$/],
     [`${GROUP},x-bps=1`, /Invalid parameter 'x-bps'$/],

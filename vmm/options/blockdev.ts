@@ -6,7 +6,7 @@
 import type { BlockNodeCommon, BlockNodeConfig } from "../../devices/block/config.ts";
 import type { Draft } from "./draft.ts";
 import { OptionError } from "./error.ts";
-import { parseJson, parseKeyval } from "./grammar.ts";
+import { parseJson, parseKeyval, parseKeyvalHelp } from "./grammar.ts";
 import { compact, readValue, type Schema, type Values } from "./schema.ts";
 import { throttleHint } from "./throttle.ts";
 
@@ -280,6 +280,12 @@ export function readDriveNodes(
       `Block format '${driver}' does not support the option '${name}'${throttleHint(name)}`,
     );
   return readNode({ entries, json: false, unknown }, "", root, {});
+}
+
+/** The help that `-blockdev help` asks for, if the text does. */
+export function blockdevHelp(text: string): string | undefined {
+  if (text.startsWith("{") || !parseKeyvalHelp(text, "driver").help) return undefined;
+  return ["Available block drivers:", ...Object.keys(DRIVERS)].join("\n");
 }
 
 /** `-blockdev` */

@@ -71,8 +71,9 @@ const BACKENDS: Readonly<Record<ChardevConfig["backend"], readonly string[]>> = 
   fd: ["fd"],
 };
 
-/** What `-chardev help` prints. */
-export function chardevHelp(): string {
+/** The help that `-chardev help` asks for, if the text does. */
+export function chardevHelp(text: string): string | undefined {
+  if (!parseOpts(text, "backend").help) return undefined;
   return ["Available chardev backend types: ", ...Object.keys(BACKENDS).map((name) => `  ${name}`)]
     .join("\n");
 }
@@ -202,11 +203,6 @@ function fromOptions(options: RawOptions): ChardevConfig {
   const stray = Object.keys(values).find((name) => !allowed.includes(name));
   if (stray !== undefined) throw new OptionError(`Invalid parameter '${stray}'`);
   return compact(build(label, values));
-}
-
-/** Whether the argument of `-chardev` asks for help. */
-export function asksForChardevHelp(text: string): boolean {
-  return parseOpts(text, "backend").help;
 }
 
 /**

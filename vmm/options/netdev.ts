@@ -69,14 +69,10 @@ const instead: Readonly<Record<string, string>> = {
   socket: "say stream or dgram",
 };
 
-/** What `-netdev help` prints. */
-export function netdevHelp(): string {
+/** The help that `-netdev help` asks for, if the text does. */
+export function netdevHelp(text: string): string | undefined {
+  if (text.startsWith("{") || !parseKeyvalHelp(text, "type").help) return undefined;
   return ["Available netdev backend types:", ...Object.keys(kinds)].join("\n");
-}
-
-/** Whether the argument asks for help. */
-export function asksForNetdevHelp(text: string): boolean {
-  return !text.startsWith("{") && parseKeyvalHelp(text, "type").help;
 }
 
 /**

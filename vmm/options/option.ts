@@ -17,6 +17,7 @@ export type Request =
       | "object-help"
       | "chardev-help"
       | "netdev-help"
+      | "blockdev-help"
       | "log-help";
     readonly text: string;
   };

@@ -89,19 +89,22 @@ export function groupLimits(limits: ThrottleLimits): Record<string, number> {
  * Changes some of a throttle group's limits.
  *
  * @param given by their names: numbers, or text
+ * @param typed what the user called them, where that differs
  * @throws OptionError in QEMU's words
  */
 export function changeLimits(
   before: ThrottleLimits,
   given: ReadonlyMap<string, unknown>,
+  typed: ReadonlyMap<string, string> = new Map(),
 ): ThrottleLimits {
   const old = groupLimits(before);
   const value = (name: string): number => {
     const one = given.get(name);
     if (one === undefined) return old[name];
-    if (typeof one === "string") return readNumber(name, one);
+    const called = typed.get(name) ?? name;
+    if (typeof one === "string") return readNumber(called, one);
     if (typeof one === "number" && Number.isSafeInteger(one)) return one;
-    throw new OptionError(`Invalid parameter type for '${name}', expected: integer`);
+    throw new OptionError(`Invalid parameter type for '${called}', expected: integer`);
   };
   const limits = limitNames.map((name) => [name, {
     average: value(name),

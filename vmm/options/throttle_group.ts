@@ -20,27 +20,36 @@ function isObject(value: unknown): value is Record<string, unknown> {
 /** The limits among an object's parameters: `x-NAME`, `limits.NAME`, and JSON's `limits`. */
 function takeLimits({ entries, json }: RawOptions): {
   readonly limits: ReadonlyMap<string, unknown>;
+  /** How each was called. */
+  readonly typed: ReadonlyMap<string, string>;
   readonly rest: ReadonlyMap<string, unknown>;
 } {
   const limits = new Map<string, unknown>();
+  const typed = new Map<string, string>();
   const rest = new Map<string, unknown>();
   for (const [key, value] of entries) {
     const name = groupLimitNames.find((one) => key === older(one) || key === `limits.${one}`);
-    if (name !== undefined) limits.set(name, value);
-    else if (key === "limits" && isObject(value)) {
+    if (name !== undefined) {
+      limits.set(name, value);
+      typed.set(name, key);
+    } else if (key === "limits" && isObject(value)) {
       for (const [name, one] of Object.entries(value)) {
         if (!groupLimitNames.includes(name)) throw invalidParameter(`limits.${name}`, json);
         limits.set(name, one);
       }
     } else rest.set(key, value);
   }
-  return { limits, rest };
+  return { limits, typed, rest };
 }
 
 function read(options: RawOptions): ThrottleGroupConfig {
-  const { limits, rest } = takeLimits(options);
+  const { limits, typed, rest } = takeLimits(options);
   const { id } = readOptions({ ...options, entries: rest }, objectProperties);
-  return { qomType: "throttle-group", id: String(id), limits: changeLimits(noLimits, limits) };
+  return {
+    qomType: "throttle-group",
+    id: String(id),
+    limits: changeLimits(noLimits, limits, typed),
+  };
 }
 
 /** The type of objects. */

@@ -5,7 +5,10 @@
  */
 import type { z } from "zod";
 import type { ChardevConfig, SocketEndpoint } from "../../../devices/chardev/config.ts";
-import { protocolOf, reconnectTime } from "../../options/chardev.ts";
+import { deviceTypes } from "../../../devices/registry.ts";
+import { chardevHelp, protocolOf, reconnectTime } from "../../options/chardev.ts";
+import { deviceHelp } from "../../options/device.ts";
+import { objectHelp } from "../../options/object.ts";
 import { defineCommand } from "../command.ts";
 import type { Command } from "../context.ts";
 import type { MachineControl, RunState } from "../control.ts";
@@ -46,6 +49,8 @@ export const hotplugCommands: readonly Command[] = [
       parameters: [{ name: "device", type: "rest", optional: true }],
       usage: "driver[,prop=value][,...]",
       run: ({ machine }, { device = "" }) => {
+        const help = deviceHelp(device, deviceTypes);
+        if (help !== undefined) return `${help}\n`;
         checkState(machine, "device_add");
         if (device === "") throw new QmpError("Parameter 'driver' is missing");
         return machine.deviceAddOptions(device);
@@ -71,6 +76,8 @@ export const hotplugCommands: readonly Command[] = [
       parameters: [{ name: "object", type: "rest" }],
       usage: "[qom-type=]type,id=str[,prop=value][,...]",
       run: ({ machine }, { object }) => {
+        const help = objectHelp(object);
+        if (help !== undefined) return `${help}\n`;
         checkState(machine, "object-add");
         return machine.objectAddOptions(object);
       },
@@ -95,6 +102,8 @@ export const hotplugCommands: readonly Command[] = [
       parameters: [{ name: "args", type: "rest" }],
       usage: "args",
       run: ({ machine }, { args }) => {
+        const help = chardevHelp(args);
+        if (help !== undefined) return `${help}\n`;
         checkState(machine, "chardev-add");
         return machine.chardevAddOptions(args);
       },

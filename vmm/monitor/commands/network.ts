@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { netdevHelp } from "../../options/netdev.ts";
 import { defineCommand } from "../command.ts";
 import type { Command } from "../context.ts";
 
@@ -34,7 +35,10 @@ export const networkCommands: readonly Command[] = [
       parameters: [{ name: "netdev", type: "rest" }],
       usage: "[user|tap|stream|dgram],id=str[,prop=value][,...]",
       help: "add host network device",
-      run: ({ machine }, { netdev }) => machine.netdevAdd(netdev),
+      run({ machine }, { netdev }) {
+        const help = netdevHelp(netdev);
+        return help === undefined ? machine.netdevAdd(netdev) : `${help}\n`;
+      },
     },
   }),
   defineCommand({

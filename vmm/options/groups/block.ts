@@ -3,20 +3,22 @@
  *
  * @module
  */
-import { blockdev } from "../blockdev.ts";
+import { blockdev, blockdevHelp } from "../blockdev.ts";
 import { drive } from "../drive.ts";
-import { line, type Option, reads } from "../option.ts";
+import { line, list, type Option, reads } from "../option.ts";
 
 /** The options, in the order of `-help`. */
 export const blockOptions: readonly Option[] = [
   reads(
     "blockdev",
     [
+      "-blockdev help",
       "-blockdev [driver=]file,node-name=N,filename=path[,locking=on|off|auto]\n" +
       "          [,aio=threads|native|io_uring][,cpr=on|off]",
       "-blockdev [driver=]host_device,node-name=N,filename=path (the same)",
       "-blockdev [driver=]raw,node-name=N,file=N[,offset=bytes][,size=bytes]",
       "-blockdev [driver=]qcow2,node-name=N,file=N[,backing=N]",
+      "-blockdev [driver=]throttle,node-name=N,file=N,throttle-group=id (see -object)",
       "-blockdev [driver=]null-co,node-name=N[,size=bytes][,read-zeroes=on|off]",
       line(
         "          [,read-only=on|off][,auto-read-only=on|off][,cache.direct=on|off]\n" +
@@ -25,7 +27,7 @@ export const blockOptions: readonly Option[] = [
         "configure a block backend",
       ),
     ].join("\n"),
-    blockdev,
+    (argument, draft) => list("blockdev-help", blockdevHelp(argument)) ?? blockdev(argument, draft),
   ),
   reads(
     "drive",

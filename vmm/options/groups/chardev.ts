@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { asksForChardevHelp, chardevHelp, parseChardev } from "../chardev.ts";
-import { type Option, reads } from "../option.ts";
+import { chardevHelp, parseChardev } from "../chardev.ts";
+import { list, type Option, reads } from "../option.ts";
 
 /** The options, in the order of `-help`. */
 export const chardevOptions: readonly Option[] = [
@@ -23,9 +23,7 @@ export const chardevOptions: readonly Option[] = [
       "-chardev fd,id=id,fd=fd",
       "         [,mux=on|off][,logfile=PATH][,logappend=on|off][,cpr=on|off] (all)",
     ].join("\n"),
-    (argument, draft) => {
-      if (asksForChardevHelp(argument)) return { kind: "chardev-help", text: chardevHelp() };
-      draft.addChardev(parseChardev(argument));
-    },
+    (argument, draft) =>
+      list("chardev-help", chardevHelp(argument)) ?? draft.addChardev(parseChardev(argument)),
   ),
 ];

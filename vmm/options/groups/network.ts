@@ -4,8 +4,8 @@
  * @module
  */
 import { onlyNone } from "../lacking.ts";
-import { asksForNetdevHelp, netdevHelp, parseNetdev } from "../netdev.ts";
-import { line, type Option, reads } from "../option.ts";
+import { netdevHelp, parseNetdev } from "../netdev.ts";
+import { line, list, type Option, reads } from "../option.ts";
 
 const noCard = onlyNone(
   "network card by this option",
@@ -17,6 +17,7 @@ export const networkOptions: readonly Option[] = [
   reads(
     "netdev",
     [
+      "-netdev help",
       "-netdev tap,id=id[,ifname=name|,fd=fd][,vnet_hdr=on|off][,script=no][,downscript=no]",
       "-netdev stream,id=id,addr.type=inet|unix|fd,addr...[,server=on|off][,reconnect-ms=ms]",
       "-netdev dgram,id=id,local.type=inet|unix|fd,local...[,remote.type=inet|unix,remote...]",
@@ -26,10 +27,8 @@ export const networkOptions: readonly Option[] = [
         "configure a network backend; user runs passt",
       ),
     ].join("\n"),
-    (argument, draft) => {
-      if (asksForNetdevHelp(argument)) return { kind: "netdev-help", text: netdevHelp() };
-      draft.addNetdev(parseNetdev(argument));
-    },
+    (argument, draft) =>
+      list("netdev-help", netdevHelp(argument)) ?? draft.addNetdev(parseNetdev(argument)),
   ),
   reads("nic", line("-nic none", "no network card by default, as it is"), noCard),
   reads("net", line("-net none", "no network card by default, as it is"), noCard),

@@ -12,7 +12,8 @@ export const objectOptions: readonly Option[] = [
     "object",
     line(
       "-object TYPENAME[,PROP1=VALUE1,...]",
-      "create a memory backend of type TYPENAME; the 'id' property must\n" +
+      "create an object of type TYPENAME: a memory backend, a throttle group,\n" +
+        "an I/O thread or a source of random numbers; the 'id' property must\n" +
         "be set ('-object help' for list, '-object TYPENAME,help' for properties)",
     ),
     (argument, draft) => list("object-help", objectHelp(argument)) ?? object(argument, draft),
