@@ -397,6 +397,23 @@ Deno.test("query-qmp-schema defines every type that it refers to", async () => {
   for (const name of references) assert.ok(names.has(name), name);
 });
 
+Deno.test("query-qmp-schema tells a type that has members of its own type once", async () => {
+  const entries = new Map<string, SchemaInfo>(
+    (await schemaInfo(builtinCommands())).map((entry) => [entry.name, entry]),
+  );
+  /** The type of a member, or of an array's elements for the name "". */
+  const typeOf = (name: string, member: string): string => {
+    const entry = entries.get(name);
+    if (entry?.["meta-type"] === "array" && member === "") return entry["element-type"];
+    assert.ok(entry?.["meta-type"] === "object", `${name} ${member}`);
+    return entry.members.find(({ name }) => name === member)!.type;
+  };
+  const command = entries.get("query-pci");
+  assert.ok(command?.["meta-type"] === "command");
+  const device = ["", "devices", ""].reduce(typeOf, command["ret-type"]);
+  assert.equal(["pci_bridge", "devices", ""].reduce(typeOf, device), device);
+});
+
 Deno.test("query-qmp-schema describes unions by their tag", async () => {
   const entries = new Map<string, SchemaInfo>(
     (await schemaInfo(builtinCommands())).map((entry) => [entry.name, entry]),

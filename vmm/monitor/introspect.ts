@@ -106,15 +106,18 @@ class TypeCollector {
       case "array":
         return this.#array(def.element);
       case "object":
-        return this.#object(def.shape);
+        return this.#object(def.shape, schema);
       case "union":
         return this.#union(def.options, (def as { discriminator?: string }).discriminator);
     }
     throw new TypeError(`Cannot describe a schema of type '${def.type}'`);
   }
 
-  #add(entry: Unnamed<SchemaInfo>): string {
-    const name = String(this.#next++);
+  #newName(): string {
+    return String(this.#next++);
+  }
+
+  #add(entry: Unnamed<SchemaInfo>, name = this.#newName()): string {
     this.entries.push({ name, ...entry } as SchemaInfo);
     return name;
   }
@@ -146,9 +149,12 @@ class TypeCollector {
     });
   }
 
-  #object(shape: Shape): string {
+  /** @param schema the schema that has this shape: it has its name first, as members may be of its type */
+  #object(shape: Shape, schema?: z.core.$ZodType): string {
     if (Object.keys(shape).length === 0) return emptyType;
-    return this.#add({ members: this.#members(shape), "meta-type": "object" });
+    const name = this.#newName();
+    if (schema) this.#names.set(schema, name);
+    return this.#add({ members: this.#members(shape), "meta-type": "object" }, name);
   }
 
   /**
