@@ -1,69 +1,8 @@
 /** `denovo img` beside Debian's qemu-img: the same words, the same images. */
 import assert from "node:assert/strict";
-import { imgCommand } from "../../vmm/img/cli.ts";
 import { ImgImage } from "../../vmm/img/image.ts";
-import {
-  hasQemuImg,
-  Model,
-  OpenImage,
-  qemuImg,
-  qemuImgOk,
-  withFolder,
-} from "../devices/qcow2/testing.ts";
-
-const MIB = 1 << 20;
-
-/** Runs `denovo img` in a folder. */
-function img(...args: string[]): { code: number; text: string } {
-  const { log, error } = console;
-  const lines: string[] = [];
-  console.log = console.error = (text: string) => lines.push(`${text}\n`);
-  try {
-    const code = imgCommand(args);
-    return { code, text: lines.join("") };
-  } finally {
-    Object.assign(console, { log, error });
-  }
-}
-
-function ok(...args: string[]): string {
-  const { code, text } = img(...args);
-  assert.equal(code, 0, `img ${args.join(" ")}: ${text}`);
-  return text;
-}
-
-/** How much a file takes on its file system may change at any time. */
-function withoutDiskSize(text: string): string {
-  return text.replaceAll(/^disk size: .*$/gm, "disk size").replaceAll(/"actual-size": \d+,?/g, "");
-}
-
-/** Fails unless both say the same, with the same status. */
-async function same(...args: string[]): Promise<void> {
-  const ours = img(...args);
-  const theirs = await qemuImg(...args);
-  const text = theirs.text.replaceAll("qemu-img: ", "denovo img: ");
-  assert.deepEqual(
-    { ...ours, text: withoutDiskSize(ours.text) },
-    { code: theirs.code, text: withoutDiskSize(text) },
-    `img ${args.join(" ")}`,
-  );
-}
-
-/** Other versions have other words. */
-const isKnown = hasQemuImg && (await qemuImg("--version")).text.includes("version 7.2");
-const oracleTest = (name: string, run: (folder: string) => Promise<void>) =>
-  Deno.test({ name, ignore: !isKnown, fn: () => withFolder(run) });
-
-/** A raw image with data and zeros. */
-function writeRaw(path: string): Model {
-  const model = new Model(4 * MIB, 11);
-  for (let i = 0; i < 10; i++) {
-    const { offset, length } = model.range(MIB);
-    model.bytes.set(model.data(length), offset);
-  }
-  Deno.writeFileSync(path, model.bytes);
-  return model;
-}
+import { Model, OpenImage, qemuImg, qemuImgOk, withFolder } from "../devices/qcow2/testing.ts";
+import { img, MIB, ok, oracleTest, same, withoutDiskSize, writeRaw } from "./img_testing.ts";
 
 oracleTest("img create makes what qemu-img makes, and says so", async (folder) => {
   const path = `${folder}/x`;

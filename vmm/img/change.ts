@@ -1,5 +1,5 @@
 /**
- * `denovo img resize`, `commit` and `snapshot`.
+ * `denovo img resize` and `commit`.
  *
  * @module
  */
@@ -7,7 +7,6 @@ import { backingPath } from "../../devices/block/qcow2/open.ts";
 import { Arguments, common, readSize } from "./arguments.ts";
 import { extents } from "./extents.ts";
 import { ImgImage, must } from "./image.ts";
-import { snapshotText } from "./info.ts";
 
 const SECTOR = 512;
 
@@ -68,15 +67,4 @@ function backingOf(filename: string, format: string | undefined) {
   if (!backing) throw new Error("Image does not have a backing file");
   if (backing.format === undefined) throw new Error("Backing file format was not specified");
   return { filename: backingPath(filename, backing.filename), format: backing.format };
-}
-
-/** `snapshot` */
-export function snapshotCommand(argv: readonly string[]): number {
-  const list = { type: "boolean", short: "l" } as const;
-  const args = new Arguments(argv, { ...common, list });
-  const share = args.has("force-share");
-  using image = new ImgImage(args.one(), { format: args.get("format"), share, alone: true });
-  const snapshots = image.qcow2?.snapshots ?? [];
-  if (snapshots.length > 0) console.log(snapshotText(snapshots));
-  return 0;
 }

@@ -68,7 +68,6 @@ function resultText(result: CheckResult): string {
     );
   }
   if (lines.length === 0) lines.push("No errors were found on the image.");
-  const percent = (part: number, whole: number) => (part * 100 / whole).toFixed(2);
   if (total > 0 && allocated > 0) {
     lines.push(
       `${allocated}/${total} = ${percent(allocated, total)}% allocated, ` +
@@ -78,6 +77,13 @@ function resultText(result: CheckResult): string {
   }
   lines.push(`Image end offset: ${result.imageEnd}`);
   return lines.join("\n");
+}
+
+/** Percent to two places as C's printf rounds them: of two that are as near, to the even one. */
+function percent(part: number, whole: number): string {
+  const value = part * 100 / whole;
+  const [low, rest] = [Math.floor(value * 100), value * 100 % 1];
+  return (rest === 0.5 && low % 2 === 0 ? low / 100 : value).toFixed(2);
 }
 
 /** QAPI ImageCheck: numbers that are 0 are left out. */

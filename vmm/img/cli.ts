@@ -6,10 +6,11 @@
 import { denovoVersion } from "../monitor/version.ts";
 import { UsageError } from "./arguments.ts";
 import { checkCommand } from "./check.ts";
-import { commitCommand, resizeCommand, snapshotCommand } from "./change.ts";
+import { commitCommand, resizeCommand } from "./change.ts";
 import { compareCommand, convertCommand } from "./convert.ts";
 import { createCommand } from "./create.ts";
 import { infoCommand, mapCommand } from "./info.ts";
+import { snapshotCommand } from "./snapshot.ts";
 
 /** A command: how it is used, and what it does; it gives the exit status. */
 interface ImgCommand {
@@ -60,8 +61,8 @@ const commands: Readonly<Record<string, ImgCommand>> = {
     run: resizeCommand,
   },
   snapshot: {
-    usage: "[-l] [-f FMT] [-U] FILE",
-    help: "list the snapshots in an image",
+    usage: "[-q] [-f FMT] [-U] [-l | -a SNAPSHOT | -c NAME | -d NAME] FILE",
+    help: "list the snapshots in an image, apply, create or delete one",
     run: snapshotCommand,
   },
 };

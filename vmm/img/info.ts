@@ -64,7 +64,10 @@ function infoText(info: Info): string {
   if (snapshots) {
     lines.push(snapshotText(snapshots.map((one) => ({
       ...{ id: one.id, name: one.name, vmStateSize: one["vm-state-size"] },
-      ...{ seconds: one["date-sec"], icount: BigInt(one.icount ?? 0) },
+      ...{
+        seconds: one["date-sec"],
+        ...one.icount !== undefined && { icount: BigInt(one.icount) },
+      },
       vmClockNs: BigInt(one["vm-clock-sec"]) * 1_000_000_000n + BigInt(one["vm-clock-nsec"]),
     }))));
   }
@@ -99,8 +102,15 @@ export function snapshotText(snapshots: readonly Listed[]): string {
     return id.padEnd(10) + tag.padEnd(17) +
       rest.map((text, i) => text.padStart(widths[i])).join("");
   };
-  const rows = snapshots.map(({ id, name, vmStateSize, seconds, vmClockNs, icount = 0n }) =>
-    line(id, name, sizeText(vmStateSize), dateText(seconds), clockText(vmClockNs), `${icount}`)
+  const rows = snapshots.map(({ id, name, vmStateSize, seconds, vmClockNs, icount }) =>
+    line(
+      id,
+      name,
+      sizeText(vmStateSize),
+      dateText(seconds),
+      clockText(vmClockNs),
+      `${icount ?? ""}`,
+    )
   );
   const header = line("ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
   return ["Snapshot list:", header, ...rows].join("\n");

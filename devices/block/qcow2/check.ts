@@ -63,6 +63,11 @@ export function repair(layer: Qcow2Layer, snapshots: readonly Snapshot[]): void 
   layer.settle();
 }
 
+/** Sets the flags by which clusters are written in place as the refcounts say. */
+export function markCopied(layer: Qcow2Layer): void {
+  new Census(layer, () => {}).checkCopied("all");
+}
+
 /** Entries of all L1 tables together that are followed. */
 const MAX_L1_ENTRIES = 2 ** 26;
 

@@ -20,6 +20,7 @@ import type { Found } from "./mapping.ts";
 import { Field, METADATA_SIZE } from "./metadata.ts";
 import { readFormat } from "./open.ts";
 import { resizeQcow2 } from "./resize.ts";
+import { applySnapshot, createSnapshot, deleteSnapshot } from "./snapshot_change.ts";
 import { readSnapshots, type Snapshot } from "./snapshots.ts";
 
 /** What the memory with an image's tables must be that a predecessor passes. */
@@ -197,6 +198,27 @@ export class Qcow2Node extends BaseNode {
       }
       return result;
     });
+  }
+
+  /**
+   * Makes a snapshot, while nobody uses the image.
+   *
+   * @throws {Error} if there is no room for it
+   */
+  createSnapshot(name: string): void {
+    const now = BigInt(Date.now()) * 1_000_000n;
+    this.#must(() => createSnapshot(this.#image.layer, this.snapshots, name, now));
+  }
+
+  /** Lets the disk be as it was when a snapshot was made, while nobody uses the image. @throws {Error} */
+  applySnapshot(snapshot: Snapshot): void {
+    this.#must(() => applySnapshot(this.#image.layer, snapshot));
+    this.measure();
+  }
+
+  /** Deletes a snapshot, while nobody uses the image. @throws {Error} */
+  deleteSnapshot(snapshot: Snapshot): void {
+    this.#must(() => deleteSnapshot(this.#image.layer, this.snapshots, snapshot));
   }
 
   /** Lets what is behind the image show everywhere. @throws {Error} if it cannot be written */

@@ -158,10 +158,26 @@ export class Refcounts {
       const count = this.get(cluster);
       if (count > 0) this.put(cluster, count - 1);
       fields[Field.PENDING]--;
-      if (count !== 1) continue;
-      fields[Field.FREE_HINT] = Math.min(fields[Field.FREE_HINT], cluster);
-      if (this.#discard) this.#storage.discard(cluster * this.#cluster, this.#cluster);
+      if (count === 1) this.#freed(cluster);
     }
+  }
+
+  /**
+   * A cluster is used so many times more, or less: nothing that is on the disk rests on it.
+   *
+   * @throws {CorruptImage} if it was not used as often
+   */
+  change(cluster: number, by: number): void {
+    const count = this.get(cluster) + by;
+    if (count < 0) throw new CorruptImage(`Cluster ${cluster} has a refcount that is too small`);
+    this.put(cluster, count);
+    if (count === 0) this.#freed(cluster);
+  }
+
+  #freed(cluster: number): void {
+    const { fields } = this.#metadata;
+    fields[Field.FREE_HINT] = Math.min(fields[Field.FREE_HINT], cluster);
+    if (this.#discard) this.#storage.discard(cluster * this.#cluster, this.#cluster);
   }
 
   #roomFor(wanted: number, first: number): number {

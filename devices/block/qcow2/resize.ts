@@ -53,6 +53,7 @@ function growL1(layer: Qcow2Layer, entries: number): void {
   const run = refcounts.allocateTogether(clusters);
   try {
     regions.check(run.first * cluster, clusters * cluster);
+    metadata.drop(run.first * cluster, clusters * cluster);
     // The file's table is the one that is copied.
     layer.sync();
     const table = new Uint8Array(clusters * cluster);

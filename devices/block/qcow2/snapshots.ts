@@ -1,5 +1,5 @@
 /**
- * The snapshots in a qcow2 image: they are kept, and can be read.
+ * The snapshots in a qcow2 image, as its table tells of them.
  *
  * @module
  */
@@ -24,6 +24,8 @@ export interface Snapshot {
   readonly diskSize: number;
   /** How many instructions the guest had executed, where that was counted. */
   readonly icount?: bigint;
+  /** Its entry in the table, as it is in the file. */
+  readonly raw: Uint8Array<ArrayBuffer>;
 }
 
 const HEADER_SIZE = 40;
@@ -80,11 +82,14 @@ function readSnapshot(
   const text = (from: number, length: number) =>
     new TextDecoder().decode(rest.subarray(from, from + length));
   const size = HEADER_SIZE + extraLength + idLength + nameLength;
+  const raw = new Uint8Array(size);
+  raw.set(header);
+  raw.set(rest, HEADER_SIZE);
   return {
     snapshot: {
       id: text(extraLength, idLength),
       name: text(extraLength + idLength, nameLength),
-      ...{ l1Offset, l1Size },
+      ...{ l1Offset, l1Size, raw },
       seconds: view.getUint32(16),
       nanoseconds: view.getUint32(20),
       vmClockNs: view.getBigUint64(24),
