@@ -98,6 +98,58 @@ oracleTest("img convert and compare: each finds the other's images the same", as
   await same("compare", "-s", ours, theirs);
 });
 
+for (
+  const options of [
+    "cluster_size=64k",
+    "cluster_size=4k,compression_type=zstd",
+    "cluster_size=512,refcount_bits=1",
+  ]
+) {
+  oracleTest(`img convert -c writes clusters that qemu-img reads: ${options}`, async (folder) => {
+    const [raw, ours, theirs, back] = ["raw", "a", "b", "c"].map((name) => `${folder}/${name}`);
+    const model = writeRaw(raw);
+    // Some cannot be compressed, and the last cluster is only begun.
+    for (let at = MIB; at < MIB + (256 << 10); at += 65536) {
+      crypto.getRandomValues(model.bytes.subarray(at, at + 65536));
+    }
+    model.bytes.fill(0, MIB + 5000, MIB + 70_000);
+    const size = 4 * MIB - 512;
+    Deno.writeFileSync(raw, model.bytes.subarray(0, size));
+    const args = (
+      target: string,
+    ) => ["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, raw, target];
+    ok(...args(ours));
+    await qemuImgOk(...args(theirs));
+    await same("check", ours);
+    await same("compare", ours, theirs);
+    await qemuImgOk("compare", "-f", "raw", "-F", "qcow2", raw, ours);
+    await qemuImgOk("convert", "-O", "raw", ours, back);
+    assert.deepEqual(Deno.readFileSync(back), Deno.readFileSync(raw));
+    const compressed = async (path: string) =>
+      JSON.parse(await qemuImgOk("check", "--output=json", path))["compressed-clusters"];
+    assert.equal(await compressed(ours), await compressed(theirs));
+    assert.ok(Deno.statSync(ours).size <= Deno.statSync(theirs).size * 1.1);
+    // They are as good as others to who writes there, and to who writes them again.
+    {
+      using image = new OpenImage(ours);
+      assert.equal(image.write(2 * MIB + 512, new Uint8Array(1024).fill(0x5a)), 0);
+    }
+    model.bytes.fill(0x5a, 2 * MIB + 512, 2 * MIB + 1536);
+    Deno.writeFileSync(raw, model.bytes.subarray(0, size));
+    await same("check", ours);
+    await qemuImgOk("compare", "-f", "raw", "-F", "qcow2", raw, ours);
+    ok("convert", "-n", "-c", "-f", "raw", "-O", "qcow2", raw, theirs);
+    await same("check", theirs);
+    await qemuImgOk("compare", "-f", "raw", "-F", "qcow2", raw, theirs);
+  });
+}
+
+oracleTest("img convert -c refuses an image that has no compression", async (folder) => {
+  const [raw, path] = [`${folder}/raw`, `${folder}/x`];
+  writeRaw(raw);
+  await same("convert", "-c", "-f", "raw", "-O", "raw", raw, path);
+});
+
 oracleTest("img resize and commit leave what qemu-img leaves", async (folder) => {
   const [raw, base, path] = ["raw", "base", "top"].map((name) => `${folder}/${name}`);
   const model = writeRaw(raw);

@@ -36,7 +36,7 @@ const commands: Readonly<Record<string, ImgCommand>> = {
     run: compareCommand,
   },
   convert: {
-    usage: "[-q] [-p] [-n] [-U] [-f FMT] [-O FMT] [-o OPTIONS] FILE OUTPUT",
+    usage: "[-q] [-p] [-n] [-c] [-U] [-f FMT] [-O FMT] [-o OPTIONS] FILE OUTPUT",
     help: "copy a disk to an image of another format",
     run: convertCommand,
   },

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { clusterSize } from "../../devices/block/qcow2/format.ts";
 import { isZero } from "../../ffi/memory.ts";
 import { Arguments, common, progress, showProgress } from "./arguments.ts";
 import { createImage, optionsHelp, readOptions } from "./create.ts";
@@ -21,6 +22,7 @@ export function convertCommand(argv: readonly string[]): number {
     "output-format": { type: "string", short: "O" },
     options: { type: "string", short: "o", multiple: true },
     "no-create": { type: "boolean", short: "n" },
+    compress: { type: "boolean", short: "c" },
   });
   const format = checkFormat(args.get("output-format") ?? "raw", "file format");
   const given = readOptions(args.all("options"));
@@ -31,6 +33,10 @@ export function convertCommand(argv: readonly string[]): number {
   const [filename, target, ...rest] = args.rest;
   if (target === undefined) throw new Error("Must specify image file name");
   if (rest.length > 0) throw new Error("Images are converted one at a time");
+  const compress = args.has("compress");
+  if (compress && format === "raw") {
+    throw new Error("Compression not supported for this file format");
+  }
   const share = args.has("force-share");
   using source = new ImgImage(filename, { format: args.get("format"), share });
   const isNew = !args.has("no-create");
@@ -43,7 +49,9 @@ export function convertCommand(argv: readonly string[]): number {
   }
   const show = args.has("progress") && !args.has("quiet") ? showProgress : () => {};
   show(0);
-  copy(source, into, isNew && into.node.backing === undefined, show);
+  const hasZeros = isNew && into.node.backing === undefined;
+  if (compress) copyCompressed(source, into, hasZeros, show);
+  else copy(source, into, hasZeros, show);
   must("flush", target, 0, into.disk.flush());
   show(1);
   return 0;
@@ -69,6 +77,41 @@ function copy(
       for (const { from, to, data } of runs(bytes)) {
         if (data) source.copyTo(into.disk, into.filename, from, to - from, offset + from);
         else zero(offset + from, to - from);
+      }
+      show((offset + bytes.length) / source.size);
+    }
+  }
+}
+
+/** Copies a disk by whole clusters, which are compressed where that makes them smaller. */
+function copyCompressed(
+  source: ImgImage,
+  into: ImgImage,
+  hasZeros: boolean,
+  show: (part: number) => void,
+): void {
+  const cluster = clusterSize(into.qcow2!.format);
+  const zero = (offset: number, length: number) => {
+    if (hasZeros || length <= 0) return;
+    must("write", into.filename, offset, into.disk.writeZeroes(offset, length, true));
+  };
+  let done = 0;
+  for (const { start, length, zero: isHole } of extents(source.node)) {
+    const end = start + length;
+    // What is data in part of a cluster is copied with all of it.
+    if (isHole || end <= done) {
+      zero(Math.max(start, done), end - Math.max(start, done));
+      continue;
+    }
+    const from = Math.max(done, start - start % cluster);
+    done = Math.min(source.size, Math.ceil(end / cluster) * cluster);
+    for (const { offset, bytes } of source.pieces(from, done)) {
+      for (let at = 0; at < bytes.length; at += cluster) {
+        const data = bytes.subarray(at, at + cluster);
+        if (isZero(data)) zero(offset + at, data.length);
+        else if (!into.qcow2!.writeCompressed(offset + at, data)) {
+          source.copyTo(into.disk, into.filename, at, data.length, offset + at);
+        }
       }
       show((offset + bytes.length) / source.size);
     }

@@ -32,6 +32,22 @@ export function decompress(
   }
 }
 
+/**
+ * Compresses a cluster. The window is as small as other programs' (4 KiB), and with that lower levels find
+ * little of what is there again.
+ */
+export function compress(
+  bytes: Uint8Array<ArrayBuffer>,
+  type: "zlib" | "zstd",
+): Uint8Array<ArrayBuffer> {
+  const { deflateRawSync, zstdCompressSync } = zlib();
+  return new Uint8Array(
+    type === "zlib"
+      ? deflateRawSync(bytes, { windowBits: 12, memLevel: 9, level: 7 })
+      : zstdCompressSync(bytes),
+  );
+}
+
 /** Bytes of the Zstandard frame at the start (RFC 8878, 3.1.1); too many if it is none. */
 function zstdFrameLength(data: Uint8Array<ArrayBuffer>): number {
   const descriptor = data[4];

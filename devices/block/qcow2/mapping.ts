@@ -125,10 +125,27 @@ export class Mapping {
    * @param zero whether it reads as zeros
    */
   set(guest: number, host: number, zero: boolean): void {
-    const table = this.#writableTable(guest);
-    const at = table + Math.floor(guest / this.#cluster) % this.#entries * 8;
+    const at = this.#writableEntry(guest);
     const high = Math.floor(host / 2 ** 32) | (host === 0 ? 0 : COPIED);
     this.#metadata.setU64(at, high, host % 2 ** 32 + (zero ? ZERO : 0), SliceKind.MAPPING);
+  }
+
+  /**
+   * Lets a guest's cluster be a compressed one.
+   *
+   * @param host offset in the file
+   * @param length bytes there
+   */
+  setCompressed(guest: number, host: number, length: number): void {
+    const at = this.#writableEntry(guest);
+    const more = Math.floor((host + length - 1) / SECTOR) - Math.floor(host / SECTOR);
+    const entry = BigInt(COMPRESSED) << 32n | BigInt(more) << this.#offsetBits | BigInt(host);
+    const low = Number(BigInt.asUintN(32, entry));
+    this.#metadata.setU64(at, Number(entry >> 32n), low, SliceKind.MAPPING);
+  }
+
+  #writableEntry(guest: number): number {
+    return this.#writableTable(guest) + Math.floor(guest / this.#cluster) % this.#entries * 8;
   }
 
   #l1Entry(guest: number): number {
@@ -171,10 +188,15 @@ export class Mapping {
     return table;
   }
 
+  /** How many bits of a compressed cluster's entry are its offset. */
+  get #offsetBits(): bigint {
+    return BigInt(62 - (this.#clusterBits - 8));
+  }
+
   /** Offset and number of sectors share an entry, by the size of clusters. */
   #decodeCompressed(high: number, low: number, found: Found): void {
     const entry = BigInt(high >>> 0) << 32n | BigInt(low >>> 0);
-    const offsetBits = BigInt(62 - (this.#clusterBits - 8));
+    const offsetBits = this.#offsetBits;
     const sectors = Number(entry >> offsetBits & (1n << BigInt(this.#clusterBits - 8)) - 1n) + 1;
     const host = Number(entry & (1n << offsetBits) - 1n);
     if (host === 0 || host >= this.#metadata.fields[Field.FILE_END]) {

@@ -13,6 +13,7 @@ import { openQcow2 } from "../open_image.ts";
 import { noPermissions, Permission } from "../permissions.ts";
 import { partSize, SHARED_SIZE, SharedWord } from "../words.ts";
 import { check, type CheckResult, type Fix, repair } from "./check.ts";
+import { CompressedWriter } from "./compressed_writer.ts";
 import { Incompatible, type Qcow2Format } from "./format.ts";
 import type { Qcow2Image } from "./image.ts";
 import type { Qcow2Description } from "./layer.ts";
@@ -46,6 +47,7 @@ export class Qcow2Node extends BaseNode {
   /** Who writes to the image, if it is this VMM. */
   readonly #owner = Math.floor(Math.random() * (Number.MAX_SAFE_INTEGER - 1)) + 1;
   #away: boolean;
+  #compressed: CompressedWriter | undefined;
 
   /**
    * @param child the node with its bytes
@@ -219,6 +221,19 @@ export class Qcow2Node extends BaseNode {
   /** Deletes a snapshot, while nobody uses the image. @throws {Error} */
   deleteSnapshot(snapshot: Snapshot): void {
     this.#must(() => deleteSnapshot(this.#image.layer, this.snapshots, snapshot));
+  }
+
+  /**
+   * Writes a compressed cluster, while nobody else writes to the image.
+   *
+   * @param offset of the cluster in the disk
+   * @param bytes of it; what is not there is zeros
+   * @returns false if it would not be smaller: it is to be written as it is
+   * @throws {Error} if it cannot be written
+   */
+  writeCompressed(offset: number, bytes: Uint8Array<ArrayBuffer>): boolean {
+    const writer = this.#compressed ??= new CompressedWriter(this.#image.layer);
+    return this.#must(() => writer.write(offset, bytes));
   }
 
   /** Lets what is behind the image show everywhere. @throws {Error} if it cannot be written */
