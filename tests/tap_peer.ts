@@ -14,8 +14,8 @@ const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SIOCSIFFLAGS = 0x8914;
 const IFF_UP = 1;
-/** The type of the tests' frames (IEEE 802, local experiments), in network order. */
-const TYPE = 0xb588;
+/** Types of frames: the tests' own (IEEE 802, local experiments), and IPv4. */
+const types = { test: 0x88b5, ipv4: 0x0800 } as const;
 
 /** Why there can be no tap here, or undefined. */
 export const noTap: string | undefined = whyNoTap();
@@ -29,10 +29,12 @@ function whyNoTap(): string | undefined {
   }
 }
 
-/** Switches an interface on, and opens a socket for the tests' frames on it (packet(7)). */
-export function openHostEnd(ifname: string): OwnedFd {
+/** Switches an interface on, and opens a socket for frames of a type on it (packet(7)). */
+export function openHostEnd(ifname: string, frames: keyof typeof types = "test"): OwnedFd {
+  // In network order.
+  const protocol = (types[frames] & 0xff) << 8 | types[frames] >> 8;
   const type = SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC;
-  const socket = new OwnedFd(check(libc.socket(AF_PACKET, type, TYPE), "socket"));
+  const socket = new OwnedFd(check(libc.socket(AF_PACKET, type, protocol), "socket"));
   const request = new Uint8Array(40);
   new TextEncoder().encodeInto(ifname, request);
   request[16] = IFF_UP;
@@ -42,7 +44,7 @@ export function openHostEnd(ifname: string): OwnedFd {
   const address = new Uint8Array(20);
   const view = new DataView(address.buffer);
   view.setUint16(0, AF_PACKET, true);
-  view.setUint16(2, TYPE, true);
+  view.setUint16(2, protocol, true);
   view.setInt32(4, index, true);
   check(libc.bind(socket.fd, address, address.length), "bind", ifname);
   return socket;

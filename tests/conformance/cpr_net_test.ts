@@ -2,14 +2,18 @@
 import assert from "node:assert/strict";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import { accept, listenUnix } from "../../ffi/socket.ts";
+import { FlowPeer } from "../net_flows.ts";
 import { NetPeer } from "../net_peer.ts";
 import { noTap, openHostEnd } from "../tap_peer.ts";
 import { kvmTest, Laboratory, sleep, until } from "./program.ts";
 import { assertUnharmed, Chain, modes } from "./updates.ts";
 
+/** The other end of a guest's network. */
+type Peer = Pick<NetPeer, "pump" | "returned" | "underWay">;
+
 /** Frames that go to and fro while something else happens. */
 class Traffic {
-  readonly #peer: NetPeer;
+  readonly #peer: Peer;
   readonly #lab: Laboratory;
   #sends = true;
   /** Whether the descriptor is left alone: it may be about to be another. */
@@ -17,7 +21,7 @@ class Traffic {
   #ended = false;
   readonly #pumping: Promise<void>;
 
-  constructor(peer: NetPeer, lab: Laboratory) {
+  constructor(peer: Peer, lab: Laboratory) {
     this.#peer = peer;
     this.#lab = lab;
     this.#pumping = this.#pump();
@@ -136,29 +140,33 @@ for (const packed of ["off", "on"]) {
   });
 }
 
-/** Frames go on through each mode over a tap with so many queues, of which the guest uses one. */
-async function tapGoesOn(queues: number): Promise<void> {
+/** Frames go on through each mode over a tap with so many queues, of which the guest uses one, or all. */
+async function tapGoesOn(queues: number, usesAll = false, packed = false): Promise<void> {
   await using lab = await Laboratory.open();
-  const ifname = `dn${queues}${Deno.pid % 100_000}`;
+  const ifname = `dn${queues}${Number(usesAll)}${Deno.pid % 100_000}`;
+  const card = `virtio-net-device,netdev=n,packed=${packed ? "on" : "off"}`;
   const tapOptions = (netdev: string) => [
     ...["-netdev", `${netdev},queues=${queues}`],
-    ...["-device", `virtio-net-device,netdev=n,mq=${queues > 1 ? "on" : "off"}`],
+    ...["-device", `${card},mq=${queues > 1 ? "on" : "off"}`],
+    ...usesAll ? ["-append", "mq"] : [],
   ];
+  const open = () => openHostEnd(ifname, usesAll ? "ipv4" : "test");
   const chain = await Chain.start(lab, {
     guest: "virtio_net",
     options: tapOptions(`tap,id=n,ifname=${ifname},script=no,downscript=no`),
   });
   await lab.printed("net 52540123456 at irq");
-  let end = openHostEnd(ifname);
-  const peer = new NetPeer(end.fd, false);
+  let end = open();
+  const peer = usesAll ? new FlowPeer(end.fd) : new NetPeer(end.fd, false);
   const traffic = new Traffic(peer, lab);
   try {
     await traffic.returned(20);
+    for (let i = 0; usesAll && i < queues; i++) await lab.printed(`pair ${i}\n`);
     // A file has no descriptors: the interface is a new one of the same name.
     await traffic.quiet();
     await chain.update("cpr-reboot");
     end.close();
-    end = openHostEnd(ifname);
+    end = open();
     peer.moveTo(end.fd);
     traffic.resume();
     await traffic.returned(20);
@@ -179,6 +187,14 @@ for (const queues of [1, 2]) {
   kvmTest(
     `frames over a tap go on through each mode, and a successor needs no name, queues: ${queues}`,
     () => tapGoesOn(queues),
+    noTap !== undefined,
+  );
+}
+
+for (const packed of [false, true]) {
+  kvmTest(
+    `frames over all queues of a tap go on through each mode, in order in each flow, packed: ${packed}`,
+    () => tapGoesOn(2, true, packed),
     noTap !== undefined,
   );
 }

@@ -386,6 +386,7 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
     {
       isa: "interrupts as a machine without ACPI has them",
       merge: "frames that take several small buffers",
+      mq: "two pairs of queues, and numbers of their own in frames of each UDP port",
     },
   ),
   virtio_blk: elf(
