@@ -9,7 +9,7 @@ import type { IoUring } from "../../ffi/io_uring.ts";
 import { IoVector } from "../../ffi/iovec.ts";
 import { isZero } from "../../ffi/memory.ts";
 import type { BlockNodeCommon, DriveConfig } from "./config.ts";
-import type { Image, PartDescription } from "./image.ts";
+import type { FileDescription, Image, ImageDescription, PartDescription } from "./image.ts";
 import { openImage } from "./open_image.ts";
 import { ALONE, MOST_TRANSFERS, type Transfer, TransferQueue } from "./transfers.ts";
 import { partSize, SharedWord } from "./words.ts";
@@ -38,7 +38,13 @@ export function diskSize(description: DiskDescription): number {
 
 /** Whether a disk's requests are made at once, by a ring of the thread that makes them. */
 export function needsIoUring({ disk: { image } }: AttachedDisk): boolean {
-  return "uring" in image && image.uring;
+  return uringFile(image) !== undefined;
+}
+
+/** The file that a disk's bytes are in, if requests to it are made at once. */
+function uringFile(image: ImageDescription): FileDescription | undefined {
+  const file = image.kind === "qcow2" ? image.storage.image : image;
+  return "uring" in file && file.uring ? file : undefined;
 }
 
 /** Bytes that are looked at at a time for whether they are zeros. */
@@ -63,9 +69,8 @@ export class Disk {
     const { image } = description;
     this.description = description;
     this.#image = openImage(image);
-    this.#queue = uring && "uring" in image && image.uring
-      ? new TransferQueue(image, uring)
-      : undefined;
+    const file = uringFile(image);
+    this.#queue = uring && file && new TransferQueue(file, uring);
     this.#words = new BigInt64Array(description.shared);
   }
 
@@ -116,18 +121,38 @@ export class Disk {
       for (let i = first; i < end; i++) transfers[i].result = this.#make(transfers[i]);
       return;
     }
-    const { offset } = this.description;
-    for (let i = first; i < end; i++) {
-      const one = transfers[i];
-      one.request = this.#isPlain(one) ? queue.add(one, offset + one.offset) : ALONE;
-    }
-    queue.make();
+    this.#makeAtOnce(queue, transfers, first, end);
     for (let i = first; i < end; i++) {
       const one = transfers[i];
       one.result = one.request === ALONE
         ? this.#make(one)
         : this.#complete(one, queue.resultOf(one));
     }
+  }
+
+  /** Makes those that are nothing but calls to the host, and says which. */
+  #makeAtOnce(
+    queue: TransferQueue,
+    transfers: readonly Transfer[],
+    first: number,
+    end: number,
+  ): void {
+    const { offset } = this.description;
+    const { placement } = this.#image;
+    const make = () => {
+      for (let i = first; i < end; i++) {
+        const one = transfers[i];
+        if (!this.#isPlain(one)) continue;
+        const at = offset + one.offset;
+        const place = placement ? placement.placeOf(at, one.vector.length, one.isWrite) : at;
+        if (place !== undefined) one.request = queue.add(one, place);
+      }
+      queue.make();
+    };
+    for (let i = first; i < end; i++) transfers[i].request = ALONE;
+    // An image that does nothing any more tells each by itself.
+    if (placement) placement.whileInPlace(make);
+    else make();
   }
 
   /** What has been written is on the host's disk then. */

@@ -62,6 +62,8 @@ export type ImageDescription =
 
 /** An image on this thread. Vectors are used up. */
 export interface Image {
+  /** Of one whose bytes are elsewhere in its file. */
+  readonly placement?: Placement;
   /** Reads as many bytes as the vector has room for; after the end of the image come zeros. */
   read(vector: IoVector, offset: number): number;
   /** Writes all of a vector. */
@@ -72,6 +74,23 @@ export interface Image {
   discard(offset: number, length: number): number;
   /** Makes a range zeros; `unmap`: the host may take back the space. */
   zero(offset: number, length: number, unmap: boolean): number;
+}
+
+/** Where an image's bytes lie in its file, for whoever reads and writes them there without it. */
+export interface Placement {
+  /**
+   * Does something while all bytes stay where they are.
+   *
+   * @returns 0, or a negative errno if the image does nothing any more
+   */
+  whileInPlace(action: () => void): number;
+  /**
+   * Says where a range is, within {@linkcode whileInPlace}.
+   *
+   * @returns bytes of the file before it; undefined if it is not there in one piece, or can only be written
+   *   elsewhere
+   */
+  placeOf(offset: number, length: number, isWrite: boolean): number | undefined;
 }
 
 /** Bytes that are moved at a time where they cannot be moved by pointer. */

@@ -8,7 +8,7 @@ import { Errno } from "../../../ffi/errno.ts";
 import { IoVector } from "../../../ffi/iovec.ts";
 import { mapAnonymous, type MappedRegion } from "../../../ffi/memory.ts";
 import { lock, unlock } from "../../mutex.ts";
-import { fillZeros, type Image, zeroVector } from "../image.ts";
+import { fillZeros, type Image, type Placement, zeroVector } from "../image.ts";
 import { decompress } from "./compression.ts";
 import { clusterSize } from "./format.ts";
 import { isCorruption, type Qcow2Description, Qcow2Layer } from "./layer.ts";
@@ -30,8 +30,9 @@ export interface Backing {
 const MAX_RUN = 1024;
 
 /** An image on one thread. */
-export class Qcow2Image implements Image {
+export class Qcow2Image implements Image, Placement {
   readonly layer: Qcow2Layer;
+  readonly placement: Placement = this;
   readonly #backing: Backing | undefined;
   readonly #mutex: Int32Array<SharedArrayBuffer>;
   readonly #cluster: number;
@@ -108,6 +109,28 @@ export class Qcow2Image implements Image {
       throw error;
     } finally {
       unlock(this.#mutex, 0);
+    }
+  }
+
+  whileInPlace(action: () => void): number {
+    return this.run(action);
+  }
+
+  placeOf(offset: number, length: number, isWrite: boolean): number | undefined {
+    const { mapping, regions, storage } = this.layer;
+    try {
+      mapping.find(offset, this.#found);
+      const { kind, host, copied } = this.#found;
+      if (kind !== ClusterKind.NORMAL || (isWrite && !copied)) return undefined;
+      if (this.#extent(offset, length) < length) return undefined;
+      const place = host + offset % this.#cluster;
+      if (isWrite) regions.check(place, length);
+      if (storage.limit !== undefined && place + length > storage.limit) return undefined;
+      return storage.base + place;
+    } catch (error) {
+      // Who makes it by itself finds what is wrong with it.
+      if (error instanceof ImageFailure) return undefined;
+      throw error;
     }
   }
 

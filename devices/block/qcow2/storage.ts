@@ -31,7 +31,8 @@ export class CorruptImage extends ImageFailure {
 /** A range of an image's bytes in a file, or in a device of the host's. */
 export class Storage {
   readonly #image: Image;
-  readonly #base: number;
+  /** Bytes of the file before it begins. */
+  readonly base: number;
   readonly #noFlush: boolean;
   /** Bytes that it cannot grow beyond; none for a file. */
   readonly limit: number | undefined;
@@ -44,7 +45,7 @@ export class Storage {
    */
   constructor(image: Image, base: number, limit: number | undefined, noFlush: boolean) {
     this.#image = image;
-    this.#base = base;
+    this.base = base;
     this.limit = limit;
     this.#noFlush = noFlush;
   }
@@ -54,7 +55,7 @@ export class Storage {
     if (this.limit !== undefined && offset + vector.length > this.limit) {
       throw new ImageFailure(Errno.EIO);
     }
-    check(this.#image.read(vector, this.#base + offset));
+    check(this.#image.read(vector, this.base + offset));
   }
 
   /** Writes all of a vector. @throws {ImageFailure} */
@@ -62,7 +63,7 @@ export class Storage {
     if (this.limit !== undefined && offset + vector.length > this.limit) {
       throw new ImageFailure(Errno.ENOSPC);
     }
-    check(this.#image.write(vector, this.#base + offset));
+    check(this.#image.write(vector, this.base + offset));
   }
 
   /** Reads to mapped memory. @throws {ImageFailure} */
@@ -97,12 +98,12 @@ export class Storage {
     if (this.limit !== undefined && offset + length > this.limit) {
       throw new ImageFailure(Errno.ENOSPC);
     }
-    check(this.#image.zero(this.#base + offset, length, false));
+    check(this.#image.zero(this.base + offset, length, false));
   }
 
   /** Gives a range back; a hint. */
   discard(offset: number, length: number): void {
-    this.#image.discard(this.#base + offset, length);
+    this.#image.discard(this.base + offset, length);
   }
 
   #vector(address: number, length: number): IoVector {
