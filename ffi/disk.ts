@@ -38,6 +38,11 @@ export function punchHole(fd: number, offset: number, length: number): number {
   return result(() => libc.fallocate(fd, mode, BigInt(offset), BigInt(length)));
 }
 
+/** Has a file system keep room for a range of a file, which grows to it. */
+export function allocateRange(fd: number, offset: number, length: number): number {
+  return length === 0 ? 0 : result(() => libc.fallocate(fd, 0, BigInt(offset), BigInt(length)));
+}
+
 /** Makes a range of a file zeros, without writing them; its size stays. */
 export function zeroRange(fd: number, offset: number, length: number): number {
   const mode = ZERO_RANGE | KEEP_SIZE;

@@ -25,6 +25,46 @@ oracleTest("img create makes what qemu-img makes, and says so", async (folder) =
   }
 });
 
+oracleTest(
+  "img create -o preallocation= leaves what qemu-img leaves on the file system",
+  async (folder) => {
+    const path = `${folder}/x`;
+    const cases: [format: string, options: string][] = [
+      ...["off", "metadata", "falloc", "full"].map((
+        mode,
+      ): [string, string] => ["qcow2", `preallocation=${mode}`]),
+      ["qcow2", "preallocation=metadata,cluster_size=512,refcount_bits=1"],
+      ["qcow2", "preallocation=full,compat=0.10"],
+      ...["off", "falloc", "full"].map((
+        mode,
+      ): [string, string] => ["raw", `preallocation=${mode}`]),
+    ];
+    for (const [format, options] of cases) {
+      const args = ["-f", format, "-o", options, path, "10M"];
+      const left = () => {
+        const { size, blocks } = Deno.statSync(path);
+        return { size, isThere: blocks! * 512 >= 10 * MIB };
+      };
+      const theirs = await qemuImgOk("create", ...args);
+      const expected = left();
+      Deno.removeSync(path);
+      assert.equal(ok("create", ...args), theirs);
+      assert.equal(left().isThere, expected.isThere, options);
+      if (format === "qcow2") await same("check", path);
+      if (!/512|off/.test(options)) assert.equal(left().size, expected.size, options);
+      {
+        using image = new ImgImage(path, { format });
+        for (const { bytes } of image.pieces(0, image.size)) {
+          assert.ok(
+            bytes.every((byte) => byte === 0),
+          );
+        }
+      }
+      Deno.removeSync(path);
+    }
+  },
+);
+
 oracleTest("img refuses in qemu-img's words", async (folder) => {
   const path = `${folder}/x`;
   for (
@@ -33,7 +73,25 @@ oracleTest("img refuses in qemu-img's words", async (folder) => {
       ["create", "-f", "qcow2", "-o", "foo=3", path, "1M"],
       ["create", "-f", "qcow2", "-o", "cluster_size=3k", path, "1M"],
       ["create", "-f", "qcow2", "-o", "refcount_bits=3", path, "1M"],
+      ["create", "-f", "qcow2", "-o", "preallocation=foo", path, "1M"],
+      [
+        "create",
+        "-f",
+        "qcow2",
+        "-u",
+        "-b",
+        "b",
+        "-F",
+        "raw",
+        "-o",
+        "preallocation=full",
+        path,
+        "1M",
+      ],
       ["info", path],
+      // Theirs leaves a file.
+      ["create", "-f", "raw", "-o", "preallocation=metadata", path, "1M"],
+      ["create", "-f", "raw", "-o", "preallocation=foo", path, "1M"],
     ]
   ) {
     const ours = img(...args);

@@ -78,7 +78,8 @@ function helpText(): string {
     ...lines,
     "",
     "Formats (FMT) are raw and qcow2. OPTIONS of qcow2, separated by commas: cluster_size, compat",
-    "(0.10 or 1.1), refcount_bits, lazy_refcounts, compression_type, backing_file, backing_fmt, size.",
+    "(0.10 or 1.1), refcount_bits, lazy_refcounts, compression_type, preallocation, backing_file,",
+    "backing_fmt, size. Those of raw: preallocation, size.",
     "Sizes take k, M, G, T, P, E. Exit status: 0; 1 for an error, or for disks that differ; check: 2",
     "for an image that contradicts itself, 3 for clusters that nobody uses, 63 for no such check.",
   ].join("\n");

@@ -37,6 +37,9 @@ export function convertCommand(argv: readonly string[]): number {
   if (compress && format === "raw") {
     throw new Error("Compression not supported for this file format");
   }
+  if (compress && (given.options.get("preallocation") ?? "off") !== "off") {
+    throw new Error("Compression and preallocation not supported at the same time");
+  }
   const share = args.has("force-share");
   using source = new ImgImage(filename, { format: args.get("format"), share });
   const isNew = !args.has("no-create");

@@ -15,6 +15,7 @@ import { parseOpts } from "../options/grammar.ts";
 import { parseBool, parseUint } from "../options/values.ts";
 import { Arguments, common, readSize } from "./arguments.ts";
 import { checkFormat, ImgImage } from "./image.ts";
+import { preallocate, preallocationHelp, readPreallocation } from "./preallocate.ts";
 
 const SECTOR = 512;
 const SIZE_HELP = { "size=<size>": "Virtual disk size" };
@@ -28,6 +29,7 @@ const KNOWN: Readonly<Record<NewImage["format"], Readonly<Record<string, string>
     "compat=<str>": "Compatibility level (v2 [0.10] or v3 [1.1])",
     "compression_type=<str>": "Compression method used for image cluster compression",
     "lazy_refcounts=<bool (on/off)>": "Postpone refcount updates",
+    "preallocation=<str>": preallocationHelp,
     "refcount_bits=<num>": "Width of a reference count entry in bits",
     ...SIZE_HELP,
   },
@@ -104,19 +106,26 @@ export function optionsHelp(format: NewImage["format"]): string {
 export function createImage(image: NewImage): string {
   const { filename, format, options } = image;
   const known = Object.keys(KNOWN[format]).map((option) => option.split("=")[0]);
+  // A raw image's is its file's, which QEMU's help does not tell of.
+  known.push("preallocation");
   for (const name of options.keys()) {
     if (!known.includes(name)) throw new Error(`${filename}: Invalid parameter '${name}'`);
   }
   const given = options.get("size");
   const size = image.size ?? (given === undefined ? sizeOfBacking(image) : readSize(given));
   if (size === undefined) throw new Error(`${filename}: Image creation needs a size parameter`);
-  return format === "raw" ? createRaw(filename, size) : createFormat(image, size);
+  const preallocation = readPreallocation(filename, format, options);
+  const line = format === "raw" ? createRaw(image, size) : createFormat(image, size);
+  preallocate(filename, format, preallocation);
+  return line;
 }
 
-function createRaw(filename: string, size: number): string {
+function createRaw({ filename, options }: NewImage, size: number): string {
   using file = openTarget(filename);
   resizeFile(file.fd, size);
-  return `Formatting '${filename}', fmt=raw size=${size}`;
+  const given = options.get("preallocation");
+  const shown = given === undefined ? "" : ` preallocation=${given}`;
+  return `Formatting '${filename}', fmt=raw size=${size}${shown}`;
 }
 
 function createFormat(image: NewImage, bytes: number): string {
@@ -133,10 +142,11 @@ function createFormat(image: NewImage, bytes: number): string {
     mutex: new SharedArrayBuffer(4),
   });
   createQcow2(new Storage(base, 0, undefined, false), create);
+  const preallocation = options.get("preallocation");
   const shown = [
-    `cluster_size=${
-      2 ** create.clusterBits
-    } extended_l2=off compression_type=${create.compression}`,
+    `cluster_size=${2 ** create.clusterBits} extended_l2=off`,
+    ...preallocation !== undefined ? [`preallocation=${preallocation}`] : [],
+    `compression_type=${create.compression}`,
     `size=${size}`,
     ...backing ? [`backing_file=${backing.filename} backing_fmt=${backing.format}`] : [],
     ...options.has("compat") ? [`compat=${options.get("compat")}`] : [],

@@ -100,6 +100,15 @@ export class ImgImage implements Disposable {
     must("write", filename, offset, disk.write(this.#piece(from, length), offset));
   }
 
+  /** Writes zeros to all of the disk. */
+  writeZeros(): void {
+    this.#memory.bytes.fill(0);
+    for (let offset = 0; offset < this.size; offset += CHUNK) {
+      const length = Math.min(CHUNK, this.size - offset);
+      this.copyTo(this.#disk, this.filename, 0, length, offset);
+    }
+  }
+
   /** Its disk, to write to. */
   get disk(): Disk {
     return this.#disk;

@@ -152,6 +152,31 @@ export class Qcow2Image implements Image, Placement {
     this.layer.settle();
   }
 
+  /**
+   * Gives every cluster of a disk in which nothing is yet a place in the file, which reads as zeros where it
+   * has not been written.
+   *
+   * @returns bytes of the file that has all of them
+   * @throws {ImageFailure} if there is no room
+   */
+  allocateAll(): number {
+    const { mapping, metadata: { fields }, refcounts, regions } = this.layer;
+    const size = this.#up(fields[Field.SIZE]);
+    for (let guest = 0; guest < size;) {
+      mapping.prepare(guest);
+      const rest = Math.min(size - guest, mapping.nextTable(guest) - guest) / this.#cluster;
+      const run = refcounts.allocate(Math.min(MAX_RUN, rest));
+      const host = run.first * this.#cluster;
+      regions.check(host, run.count * this.#cluster);
+      for (let i = 0; i < run.count; i++) {
+        mapping.set(guest + i * this.#cluster, host + i * this.#cluster, false);
+      }
+      guest += run.count * this.#cluster;
+    }
+    this.layer.settle();
+    return fields[Field.FILE_END];
+  }
+
   #down(offset: number): number {
     return offset - offset % this.#cluster;
   }

@@ -236,6 +236,16 @@ export class Qcow2Node extends BaseNode {
     return this.#must(() => writer.write(offset, bytes));
   }
 
+  /**
+   * Gives every cluster of a disk in which nothing is yet a place in the file.
+   *
+   * @returns bytes of the file that has all of them: it is to be as long
+   * @throws {Error} if there is no room
+   */
+  allocateAll(): number {
+    return this.#must(() => this.#image.allocateAll());
+  }
+
   /** Lets what is behind the image show everywhere. @throws {Error} if it cannot be written */
   makeEmpty(): void {
     this.#must(() => this.#image.makeEmpty());
