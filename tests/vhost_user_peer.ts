@@ -46,7 +46,7 @@ export class VhostUserPeer implements Disposable {
   protocolFeatures: bigint = 1n << 0n | 1n << 9n | 1n << 12n;
   queues = 4n;
   readonly config: Uint8Array = Uint8Array.from({ length: 60 }, (_, i) => i);
-  readonly inflight: OwnedFd = makeMemfd("inflight", 8192);
+  readonly inflight: OwnedFd = makeMemfd("inflight", 8192, { sealing: true });
   /** Requests that are answered otherwise; by nothing at all if undefined. */
   readonly answers = new Map<number, Answer | undefined>();
   /** Of all connections. */
@@ -79,6 +79,11 @@ export class VhostUserPeer implements Disposable {
   /** The requests that it has heard, in their order. */
   get requests(): number[] {
     return this.heard.map(({ request }) => request);
+  }
+
+  /** Whether nobody is connected. */
+  get hasHungUp(): boolean {
+    return this.#connection === undefined;
   }
 
   /** Ends the connection. */

@@ -41,7 +41,7 @@ export class Virtiofsd implements AsyncDisposable {
         : [`--socket-path=${socket}`, `--shared-dir=${folder}`, "--sandbox=chroot"],
       stdin: "null",
       stdout: "null",
-      stderr: "piped",
+      stderr: "inherit",
     }).spawn();
     const daemon = new Virtiofsd(child);
     const limit = performance.now() + patience(60_000);
@@ -59,7 +59,6 @@ export class Virtiofsd implements AsyncDisposable {
     } catch {
       // It has ended by itself.
     }
-    await this.child.stderr.cancel();
     await this.child.status;
   }
 }

@@ -28,6 +28,7 @@ const nothing = new Uint8Array();
  * Sends a request.
  *
  * @param fd the connection, non-blocking
+ * @param limit when it must have been read, as `performance.now()` counts
  * @throws {Error} if the back-end is gone, or reads nothing
  */
 export function send(
@@ -35,9 +36,9 @@ export function send(
   request: number,
   payload: Uint8Array = nothing,
   fds: readonly number[] = [],
+  limit: number = performance.now() + REPLY_LIMIT_MS,
 ): void {
   const message = encode(request, payload);
-  const limit = performance.now() + REPLY_LIMIT_MS;
   for (let sent = 0; sent < message.length;) {
     // The descriptors go with the first byte.
     const n = sendMessage(fd, message.subarray(sent), sent === 0 ? fds : []);

@@ -4,6 +4,7 @@
  * @module
  */
 import { fileStatus, type OwnedFd } from "../../ffi/fd.ts";
+import { whyUnfit } from "../../ffi/fd_requirement.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import { askLater, send } from "./connection.ts";
 import {
@@ -111,6 +112,8 @@ async function getInflight(
     if (kind !== "file" || size < region.offset + region.size) {
       throw new Error("what it has sent for requests in flight is not as large as it says");
     }
+    const unfit = whyUnfit(file.fd, { writable: true });
+    if (unfit !== undefined) throw new Error(`what it has sent for requests in flight ${unfit}`);
     return { ...region, fd: file };
   } catch (error) {
     file?.close();

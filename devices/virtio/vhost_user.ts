@@ -19,6 +19,7 @@ import { ask, REPLY_LIMIT_MS, send } from "../vhost_user/connection.ts";
 import {
   configRange,
   F_PROTOCOL_FEATURES,
+  type InflightRegion,
   inflightRegion,
   memoryTable,
   readRingNumber,
@@ -40,6 +41,8 @@ const fields = {
 /** The state of such a device. */
 export const vhostUserState: Struct<typeof fields> = struct("vhost-user", fields);
 
+/** As much as is written at a time. */
+const zeros = new Uint8Array(1 << 16);
 /** Nobody wakes it. */
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
@@ -124,8 +127,19 @@ export class VhostUserDevice implements VirtioBackend {
       this.#finishes(port, RESET_PATIENCE_MS);
       this.#attempt(fd, () => this.#stopRings(fd));
     }
-    // Zeros are a region that no back-end has used yet.
-    if (inflight) writeAt(inflight.fd, new Uint8Array(inflight.size), inflight.offset);
+    if (inflight) this.#forgetNotes(inflight, fd);
+  }
+
+  /** Zeros are a region that no back-end has used yet. What cannot be written is as bad as no answer. */
+  #forgetNotes({ fd, size, offset }: InflightRegion & { readonly fd: number }, to?: number): void {
+    try {
+      for (let done = 0; done < size; done += zeros.length) {
+        writeAt(fd, zeros.subarray(0, size - done), offset + done);
+      }
+    } catch (error) {
+      this.#warn(error as Error);
+      if (to !== undefined) shutdownSocket(to);
+    }
   }
 
   /**
@@ -181,27 +195,35 @@ export class VhostUserDevice implements VirtioBackend {
     const rings = this.#rings();
     const regions = this.#context.memory.ranges.filter(({ file }) => file);
     const files = regions.map(({ file }) => file!.fd);
+    // One for all of it: this thread has others to serve.
+    const limit = performance.now() + REPLY_LIMIT_MS;
+    const say = (request: number, payload: Uint8Array, fds?: readonly number[]) =>
+      send(fd, request, payload, fds, limit);
     const isSetUp = this.#attempt(fd, () => {
       const accepted = BigInt(low) | BigInt(high) << 32n | protocol;
-      send(fd, Request.SET_FEATURES, wideNumber(accepted));
-      send(fd, Request.SET_MEM_TABLE, memoryTable(regions), files);
-      if (inflight) send(fd, Request.SET_INFLIGHT_FD, inflightRegion(inflight), [inflight.fd]);
+      say(Request.SET_FEATURES, wideNumber(accepted));
+      say(Request.SET_MEM_TABLE, memoryTable(regions), files);
+      if (inflight) say(Request.SET_INFLIGHT_FD, inflightRegion(inflight), [inflight.fd]);
       for (const ring of rings) {
         const { index } = ring;
         const number = wideNumber(BigInt(index));
-        send(fd, Request.SET_VRING_NUM, ringNumber(index, ring.size));
-        send(fd, Request.SET_VRING_BASE, ringNumber(index, ring.base));
-        send(fd, Request.SET_VRING_ADDR, ringPlace(index, ring));
-        send(fd, Request.SET_VRING_CALL, number, [calls[index]]);
-        send(fd, Request.SET_VRING_KICK, number, [kicks[index]]);
+        say(Request.SET_VRING_NUM, ringNumber(index, ring.size));
+        say(Request.SET_VRING_BASE, ringNumber(index, ring.base));
+        say(Request.SET_VRING_ADDR, ringPlace(index, ring));
+        say(Request.SET_VRING_CALL, number, [calls[index]]);
+        say(Request.SET_VRING_KICK, number, [kicks[index]]);
       }
       if (protocol === 0n) return;
-      for (const { index } of rings) send(fd, Request.SET_VRING_ENABLE, ringNumber(index, 1));
+      for (const { index } of rings) say(Request.SET_VRING_ENABLE, ringNumber(index, 1));
     });
     if (!isSetUp) return;
     this.#state.started = 1;
-    // What the driver has made available before the back-end hears of it.
-    for (const { index } of rings) port.kick(index);
+    for (const { index } of rings) {
+      // What the driver has made available before the back-end hears of it.
+      port.kick(index);
+      // What was finished, and whoever did it, or was to pass that on, is gone.
+      this.#finished(index);
+    }
   }
 
   #stopRings(fd: number): void {
@@ -241,13 +263,14 @@ export class VhostUserDevice implements VirtioBackend {
       return true;
     } catch (error) {
       // That of a back-end that is gone is told of where the connection is.
-      if (!(error instanceof OsError)) {
-        const { name } = this.#virtio.parts;
-        this.#context.warn(`${name}: the vhost-user back-end fails: ${(error as Error).message}`);
-      }
+      if (!(error instanceof OsError)) this.#warn(error as Error);
       shutdownSocket(fd);
       return false;
     }
+  }
+
+  #warn({ message }: Error): void {
+    this.#context.warn(`${this.#virtio.parts.name}: the vhost-user back-end fails: ${message}`);
   }
 
   /** Waits for the end of the connection, and for finished requests. */

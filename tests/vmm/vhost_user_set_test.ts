@@ -12,8 +12,8 @@ import { VhostUserPort } from "../../devices/vhost_user/port.ts";
 import { vhostUserBlk } from "../../devices/virtio/vhost_user_blk.ts";
 import { InterruptCause, Status } from "../../devices/virtio/virtio_state.ts";
 import { drainEvent, Epoll, signalEventfd } from "../../ffi/event.ts";
-import { duplicate, makePipe, type OwnedFd, readAt, writeAt } from "../../ffi/fd.ts";
-import { makeMemfd } from "../../ffi/memory.ts";
+import { duplicate, makePipe, O, openFile, type OwnedFd, readAt, writeAt } from "../../ffi/fd.ts";
+import { addSeals, makeMemfd, Seal } from "../../ffi/memory.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { defaultConfig } from "../../vmm/config.ts";
 import { Inheritance } from "../../vmm/inheritance.ts";
@@ -143,6 +143,7 @@ Deno.test("a driver's rings go to the back-end, and its doorbells and interrupts
   rig.notify(0);
   assert.ok(drainEvent(theirKick.fd));
   assert.ok(!drainEvent(kick), "there is one doorbell, not two");
+  assert.equal(rig.takeInterrupt(), InterruptCause.USED_BUFFER, "the driver looks once");
   signalEventfd(theirCall.fd);
   rig.context.watched.get(call)!.ready(Epoll.IN);
   assert.equal(rig.takeInterrupt(), InterruptCause.USED_BUFFER);
@@ -190,6 +191,35 @@ Deno.test("a back-end that answers a reset wrong is left, with a word of why", a
   assert.equal(rig.get(0x70), 0);
 });
 
+Deno.test("a reset ends, whatever a back-end has made of its notes", async () => {
+  await using stage = new Stage();
+  using file = makeMemfd("ram", 0x10_0000);
+  const set = await stage.open();
+  const rig = makeRig(set, file);
+  rig.negotiate(0n);
+  rig.setUp(0, 8);
+  rig.start();
+  addSeals(stage.peer.inflight.fd, Seal.WRITE);
+  stage.peer.write(encodeReply(Request.GET_VRING_BASE, ringNumber(0, 7)));
+  rig.set(0x70, 0);
+  assert.equal(rig.get(0x70), 0);
+  assert.match(
+    rig.context.warnings.join(),
+    /^vhost-user-blk-device: the vhost-user back-end fails: pwrite/,
+  );
+  await until(() => stage.peer.hasHungUp, "the end of the connection");
+});
+
+Deno.test("notes that cannot be forgotten are refused", async () => {
+  await using stage = new Stage();
+  using notes = openFile(`/proc/self/fd/${stage.peer.inflight.fd}`, O.RDONLY);
+  const bytes = encodeReply(Request.GET_INFLIGHT_FD, region(4096, 0));
+  stage.peer.answers.set(Request.GET_INFLIGHT_FD, { bytes, fds: [notes.fd] });
+  await assert.rejects(stage.open(), {
+    message: "vhost-user back-end 'c': what it has sent for requests in flight cannot be written",
+  });
+});
+
 Deno.test("one that comes in a back-end's place is told of what was noted, and begins at the used index", async () => {
   await using stage = new Stage();
   using file = makeMemfd("ram", 0x10_0000);
@@ -202,6 +232,7 @@ Deno.test("one that comes in a back-end's place is told of what was noted, and b
   await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings");
   const fd = new VhostUserPort(set.description("c")).fd!;
   const watch = rig.context.watched.get(fd)!;
+  rig.takeInterrupt();
   // One that can do less is not taken, however often it comes.
   stage.peer.features &= ~(1n << 9n);
   stage.peer.heard.length = 0;
@@ -222,6 +253,8 @@ Deno.test("one that comes in a back-end's place is told of what was noted, and b
   rig.device.connected!();
   rig.work();
   await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings again");
+  // Of what the one before has used, nobody else will tell.
+  assert.equal(rig.takeInterrupt(), InterruptCause.USED_BUFFER);
   const of = (request: number) => stage.peer.heard.find((one) => one.request === request)!;
   assert.deepEqual(words(of(Request.SET_VRING_BASE).payload), [0, 5]);
   const region = of(Request.SET_INFLIGHT_FD);
@@ -249,10 +282,12 @@ Deno.test("before a copy a back-end is stopped, and what it notes is left", asyn
   const noted = new Uint8Array(1);
   readAt(stage.peer.inflight.fd, noted, 5000);
   assert.equal(noted[0], 1);
-  // Where there was no copy after all, it goes on.
+  // Where there was no copy after all, it goes on; what was finished meanwhile, the driver hears of.
   stage.peer.heard.length = 0;
+  rig.takeInterrupt();
   rig.notify(0);
   await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings again");
+  assert.equal(rig.takeInterrupt(), InterruptCause.USED_BUFFER);
 });
 
 Deno.test("there is no copy while a back-end that has requests is gone", async () => {
@@ -308,6 +343,7 @@ Deno.test("a successor goes on with the connection, of which the back-end notice
   rig.setUp(0, 8);
   rig.start();
   await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings");
+  rig.takeInterrupt();
   stage.peer.config.fill(0xee);
   stage.peer.heard.length = 0;
   using inheritance = inherit(set, true);
