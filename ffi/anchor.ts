@@ -265,6 +265,12 @@ export class Anchor implements Disposable {
     if (this.expired) this.stop(pages);
   }
 
+  /** Waits until a vCPU that has been told to run does. @throws {Error} if it does not */
+  awaitEntry(index: number): void {
+    const phase = lineAt(index + 1) / 4 + Line.phase;
+    this.#awaitChange(phase, AnchorPhase.STOPPED, `vCPU ${index} of process ${this.pid}`);
+  }
+
   /**
    * Stops the vCPUs.
    *

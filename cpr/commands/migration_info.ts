@@ -66,7 +66,7 @@ export function migrationInfo({ migration, pauseNs, blockers }: Cpr): MigrationI
   };
 }
 
-/** With a helper in between there are two pauses, of which `x-pause` is the last. */
+/** With a helper or an anchor in between there are two pauses, of which `x-pause` is the last. */
 function pausesInfo({ direction, timeline }: Migration): Pick<MigrationInfo, "x-pauses"> {
   const pauses = direction === "incoming" && timeline ? pausesOf(timeline.entries()) : [];
   if (pauses.length < 2) return {};

@@ -73,7 +73,7 @@ export interface Pause {
   readonly to: number;
 }
 
-/** The pauses of an update: two if a helper had the guest in between. */
+/** The pauses of an update: two if a helper or an anchor had the guest in between. */
 export function pausesOf(entries: readonly TimelineEntry[]): Pause[] {
   const stops = entries.filter(({ step }) => step === "stop");
   return stops.flatMap(({ process, ns: from }, i) => {

@@ -28,6 +28,7 @@ import type { Anchor } from "../../ffi/anchor.ts";
 import { monotonicNow } from "../../ffi/event.ts";
 import { duplicate, makePipe, type OwnedFd, writeAll } from "../../ffi/fd.ts";
 import type { PreparedExec } from "../../ffi/process.ts";
+import { ThreadUsage } from "../../ffi/usage.ts";
 import { startAnchor } from "../../vmm/accel/kvm/anchored.ts";
 import { ExitServer } from "../../vmm/threads/exit_server.ts";
 import { parkAll, parkServants } from "../../vmm/threads/machine_thread.ts";
@@ -51,6 +52,8 @@ import { encodeTable, execFailure, keepOverExec, prepareExec } from "./exec.ts";
  * starts on a busy host takes seconds.
  */
 export const ANCHOR_LIMIT_MS = 60_000;
+
+const usage = new ThreadUsage();
 
 /** How many files a VM and its runtime open beyond those that are counted, and some more. */
 const ROOM = 32;
@@ -130,6 +133,7 @@ export class AnchorUpdate implements Update {
     const { timeline } = ownership;
     if (!vm.running) throw new Error("The guest has been stopped meanwhile: try again");
     vm.events.hold();
+    usage.begin();
     let stoppedNs: number | undefined;
     try {
       parkServants(machine.threads);
@@ -143,6 +147,12 @@ export class AnchorUpdate implements Update {
       if (!ownership.swap(Owner.OLD, Owner.HANDED_OVER)) throw new Error("The guest is not here");
       this.#anchor!.resume(machine.vcpus.map(({ hardware }) => hardware.run));
       timeline.stamp("handed-over");
+      for (const { index } of machine.vcpus) {
+        this.#anchor!.awaitEntry(index);
+        timeline.stamp("entered", monotonicNow(), index);
+      }
+      usage.end();
+      timeline.noteUsage(usage);
     } finally {
       if (stoppedNs !== undefined) departure.noteStop({ wasRunning: true, stoppedNs });
       vm.events.release();

@@ -6,6 +6,7 @@
  * @module
  */
 import { monotonicNow } from "../../ffi/event.ts";
+import { ThreadUsage } from "../../ffi/usage.ts";
 import type { AnchoredHardware } from "../../vmm/accel/kvm/anchored.ts";
 import type { Keeper } from "../../vmm/inheritance.ts";
 import type { Machine } from "../../vmm/machine/machine.ts";
@@ -13,6 +14,8 @@ import type { ExitServer } from "../../vmm/threads/exit_server.ts";
 import { Owner, type Ownership } from "../handover/ownership.ts";
 import { SectionTable } from "../state/section_table.ts";
 import type { VmImage } from "../state/vm_state.ts";
+
+const usage = new ThreadUsage();
 
 /** What the pause works with. */
 export interface Unanchoring {
@@ -50,6 +53,7 @@ export interface Unanchored {
 export function unanchor(work: Unanchoring): Unanchored {
   const { ownership, hardware, machine, image, target } = work;
   const { timeline } = ownership;
+  usage.begin();
   const stoppedNs = monotonicNow();
   timeline.stamp("stop", stoppedNs);
   hardware.stop();
@@ -76,6 +80,8 @@ export function unanchor(work: Unanchoring): Unanchored {
   // A vCPU that somebody has to decide on first runs no guest code until it is done.
   if (runs) machine.resume(new Set(machine.vcpus.filter(({ control }) => control.hasEvent)));
   timeline.stamp("resumed");
+  usage.end();
+  timeline.noteUsage(usage);
   return { stoppedNs, runs, takeOver: () => takeOvers.forEach((takeOver) => takeOver?.()) };
 }
 

@@ -10,6 +10,7 @@ import {
   startSuccessor,
   transferUpdate,
 } from "./program.ts";
+import { onlyKvmTest } from "../needs_kvm.ts";
 import { type Pauses, pausesOf } from "./updates.ts";
 
 interface Entry {
@@ -125,6 +126,21 @@ kvmTest("`query-migrate` tells both pauses of a relayed cpr-exec", async () => {
   assertUsage(info, "helper", "new", "old");
   assert.equal(info["x-pauses"]![1], info["x-pause"]);
   assert.match(await next.hmp("info migrate"), /^Pause \(us\): \t\t\d+, \d+\r?$/m);
+});
+
+onlyKvmTest("`query-migrate` tells both pauses of an anchored cpr-exec", async () => {
+  await using lab = await Laboratory.open();
+  const { vmm, qmp } = await lab.run("vmm", { guest: "smp", options: ["-smp", "2"] });
+  await lab.printed("cpus 2");
+  await qmp.execute("migrate-set-parameters", { "x-cpr-exec-relay": "anchor" });
+  const next = await execUpdate(lab, vmm, qmp);
+  const info = await complete(next);
+  assertOrder(info["x-timeline"], [
+    ...["old stop", "old parked", "old handed-over", "old entered", "old exec"],
+    ...["new program-started", "new stop", "new taken", "new entered"],
+  ]);
+  assert.equal(info["x-pauses"]?.length, 2);
+  assertUsage(info, "new", "old");
 });
 
 kvmTest("cpr-reboot leaves a trace of each of its halves", async () => {
