@@ -55,6 +55,25 @@ Deno.test("a watcher tells nothing of a descriptor that is left to somebody else
   assert.deepEqual(seen.sort(), ["event", "other"]);
 });
 
+Deno.test("a watch that ends does not end another's of the same number", () => {
+  using watcher = new IoWatcher(makeControl(Wanted.RUN));
+  using event = makeEventfd();
+  const seen: string[] = [];
+  const first = watcher.watch(event.fd, Epoll.IN, () => seen.push("first"));
+  // As when the descriptor was closed, and the next that was opened got its number.
+  const second = watcher.watch(event.fd, Epoll.IN, () => seen.push("second"));
+  signalEventfd(event.fd);
+  watcher.unwatch(event.fd, first);
+  watcher.wait();
+  assert.deepEqual(seen.splice(0), ["second"]);
+  watcher.unwatch(event.fd, second);
+  using other = makeEventfd();
+  watcher.watch(other.fd, Epoll.IN, () => seen.push("other"));
+  signalEventfd(other.fd);
+  watcher.wait();
+  assert.deepEqual(seen, ["other"]);
+});
+
 Deno.test("the I/O loop says that it stands still each time, before it does", () => {
   const control = makeControl(Wanted.RUN);
   using watcher = new IoWatcher(control);

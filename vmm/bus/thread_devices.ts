@@ -7,6 +7,7 @@
 import type { AttachedDisk } from "../../devices/block/disk.ts";
 import { openSink, type SinkDescription } from "../../devices/chardev/sink.ts";
 import {
+  type DescriptorWatch,
   type DescriptorWatcher,
   type Device,
   type DeviceContext,
@@ -90,8 +91,12 @@ export interface IoService {
   /** The id of the object that it is; undefined for the machine's own. */
   readonly ioThread?: string;
   readonly watcher: DescriptorWatcher & {
-    /** Watches a descriptor no more, which may be closed. */
-    unwatch(fd: number): void;
+    /**
+     * Watches a descriptor no more, which may be closed.
+     *
+     * @param watch given, only if this is what watches it
+     */
+    unwatch(fd: number, watch?: DescriptorWatch): void;
   };
   /** For its disks that make requests at once, if it has any. */
   readonly uring?: IoUring;
@@ -127,7 +132,7 @@ interface ThreadDevice {
   readonly device: Device;
   readonly entry: DeviceDescription;
   /** Descriptors that it watches. */
-  readonly watches: Set<number>;
+  readonly watches: ReadonlyMap<number, DescriptorWatch>;
 }
 
 /** The devices on this thread. */
@@ -197,7 +202,7 @@ export class ThreadDevices {
       shareLine(sharedLines, gsi, entry.id, this.#interrupt(gsi, lines))
     );
     const parent = entry.parent === undefined ? undefined : this.#devices.get(entry.parent)?.device;
-    const watches = new Set<number>();
+    const watches = new Map<number, DescriptorWatch>();
     const context = { ...makeContext(this.#surroundings, entry, interrupts, watches), parent };
     const { state } = layoutFor(type, entry.properties);
     const view = state.view(entry.state ?? this.#description.state, entry.stateOffset);
@@ -208,7 +213,7 @@ export class ThreadDevices {
   #remove(id: string): void {
     const { device, watches } = this.#devices.get(id)!;
     device.unplugged?.();
-    for (const fd of watches) this.#surroundings.service?.watcher.unwatch(fd);
+    for (const [fd, watch] of watches) this.#surroundings.service?.watcher.unwatch(fd, watch);
     this.#devices.delete(id);
   }
 
@@ -274,11 +279,15 @@ interface Surroundings {
 }
 
 /** Notes what a device watches. */
-function noteWatches(watcher: DescriptorWatcher, watches: Set<number>): DescriptorWatcher {
+function noteWatches(
+  watcher: DescriptorWatcher,
+  watches: Map<number, DescriptorWatch>,
+): DescriptorWatcher {
   return {
     watch(fd, events, ready) {
-      watches.add(fd);
-      return watcher.watch(fd, events, ready);
+      const watch = watcher.watch(fd, events, ready);
+      watches.set(fd, watch);
+      return watch;
     },
     leave: (fd, isLeft) => watcher.leave(fd, isLeft),
   };
@@ -288,7 +297,7 @@ function makeContext(
   { eventFd, memory, control, lines, doorbells, mutexes, service }: Surroundings,
   entry: DeviceDescription,
   interrupts: readonly Interrupt[],
-  watches: Set<number>,
+  watches: Map<number, DescriptorWatch>,
 ): DeviceContext {
   const served = service && isServedBy(entry, service.ioThread) ? service : undefined;
   return {

@@ -15,6 +15,8 @@ interface Watched {
   /** Those that the epoll instance has. */
   present: number;
   isLeft: boolean;
+  /** Who has made it holds this. */
+  watch?: DescriptorWatch;
 }
 
 /** What the thread waits for. */
@@ -35,12 +37,14 @@ export class IoWatcher implements DescriptorWatcher, Disposable {
     const watched: Watched = { ready, wanted: events, present: 0, isLeft: false };
     this.#watched.set(fd, watched);
     this.#apply(fd, watched, events);
-    return {
+    const watch: DescriptorWatch = {
       set: (wanted) => {
         watched.wanted = wanted;
         if (!watched.isLeft) this.#apply(fd, watched, wanted);
       },
     };
+    watched.watch = watch;
+    return watch;
   }
 
   leave(fd: number, isLeft: boolean): void {
@@ -49,8 +53,11 @@ export class IoWatcher implements DescriptorWatcher, Disposable {
     this.#apply(fd, watched, isLeft ? 0 : watched.wanted);
   }
 
-  unwatch(fd: number): void {
-    if ((this.#watched.get(fd)?.present ?? 0) !== 0) this.#epoll.forget(fd);
+  unwatch(fd: number, watch?: DescriptorWatch): void {
+    const watched = this.#watched.get(fd);
+    // The number may be another's descriptor's by now.
+    if (!watched || (watch && watch !== watched.watch)) return;
+    if (watched.present !== 0) this.#epoll.forget(fd);
     this.#watched.delete(fd);
   }
 
