@@ -63,14 +63,15 @@ kvmTest("a disk with a thread of its own keeps it through each mode", async () =
   await assertRecords(image, chain.qmp);
 });
 
-kvmTest("a guest on a qcow2 image and one behind it goes on through each mode", async () => {
+/** A guest goes on through each mode on an image with one behind it. */
+async function imageGoesOn(aio: string, lazyRefcounts: boolean): Promise<void> {
   await using lab = await Laboratory.open();
   const [base, image] = [lab.path("base.qcow2"), lab.path("disk.qcow2")];
   create(base, { size: 1 << 20, clusterBits: 9 });
   // Small clusters, so that there is always something that is not yet in the file.
   const backing = { filename: "base.qcow2", format: "qcow2" };
-  create(image, { size: 1 << 20, clusterBits: 9, refcountOrder: 6, backing });
-  const drive = `file=${image},format=qcow2,if=none,id=d`;
+  create(image, { size: 1 << 20, clusterBits: 9, refcountOrder: 6, backing, lazyRefcounts });
+  const drive = `file=${image},format=qcow2,aio=${aio},if=none,id=d`;
   const options = ["-drive", drive, "-device", "virtio-blk-device,drive=d"];
   const chain = await Chain.start(lab, { guest: "virtio_blk", options });
   await lab.printed("2048 sectors\n");
@@ -85,7 +86,18 @@ kvmTest("a guest on a qcow2 image and one behind it goes on through each mode", 
   const wrong: string[] = [];
   const { leaks, corruptions } = checkImage(opened, (text) => wrong.push(text));
   assert.deepEqual([leaks, corruptions], [0, 0], wrong.join("\n"));
-});
+}
+
+kvmTest(
+  "a guest on a qcow2 image and one behind it goes on through each mode",
+  () => imageGoesOn("threads", false),
+);
+
+kvmTest(
+  "a guest whose requests to a qcow2 image with lazy refcounts are made at once goes on",
+  () => imageGoesOn("io_uring", true),
+  !hasIoUring(),
+);
 
 for (const format of ["raw", "qcow2"] as const) {
   kvmTest(`cpr=off: each VMM opens the image by its name, ${format}`, async () => {

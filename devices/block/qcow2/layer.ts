@@ -31,15 +31,20 @@ export class Qcow2Layer {
     const { clusterBits, version } = format;
     this.format = format;
     this.storage = storage;
-    this.metadata = new Metadata(metadata, storage, clusterBits);
+    const markUncounted = () => this.setIncompatible(Incompatible.DIRTY, true);
+    const mark = format.lazyRefcounts ? markUncounted : undefined;
+    this.metadata = new Metadata(metadata, storage, clusterBits, mark);
     this.regions = new Regions(this.metadata, clusterBits, snapshotTables);
     this.refcounts = new Refcounts(this, format, discard);
     this.mapping = new Mapping(this, clusterBits, version);
   }
 
-  /** Writes all that is newer than the file, each thing when what it rests on is on the disk. */
+  /**
+   * Writes all that is newer than the file, each thing when what it rests on is on the disk; but lazy
+   * refcounts only in {@linkcode settle}.
+   */
   sync(): void {
-    this.metadata.writeRefcounts();
+    if (!this.format.lazyRefcounts) this.metadata.writeRefcounts();
     this.metadata.writeMappings();
     this.storage.barrier();
     this.refcounts.letGo();
@@ -49,6 +54,12 @@ export class Qcow2Layer {
   settle(): void {
     // What was let go is counted in the second round, on which nothing rests.
     for (let round = 0; round < 2 && this.metadata.isDirty; round++) this.sync();
+    if (!this.format.lazyRefcounts) return;
+    this.metadata.writeRefcounts();
+    if (this.metadata.fields[Field.UNCOUNTED] === 0) return;
+    this.storage.barrier();
+    this.setIncompatible(Incompatible.DIRTY, false);
+    this.metadata.fields[Field.UNCOUNTED] = 0;
   }
 
   /**

@@ -6,7 +6,8 @@
  * It is a cache of slices of tables. Two kinds of them may be newer than the file: refcounts, which may be
  * written at any time, since clusters are counted before they are used and after they are not; and
  * mappings (L1 and L2), which are written only when the data and the refcounts that they rest on are on the
- * disk. So an image is never worse after a power cut than by clusters that nobody uses.
+ * disk. So an image is never worse after a power cut than by clusters that nobody uses; one with lazy
+ * refcounts has a mark in its header before its mappings are written, and then they rest on the data alone.
  *
  * All of it is used under the image's mutex.
  *
@@ -48,6 +49,8 @@ export const Field = {
   TOLD: 17,
   /** Bytes of the text that says in what. */
   REASON_LENGTH: 18,
+  /** The header says that refcounts are to be counted again, since mappings were written before them. */
+  UNCOUNTED: 19,
 } as const;
 
 /** Changes with the layout of this memory. */
@@ -83,6 +86,7 @@ export class Metadata {
   readonly pending: Float64Array<ArrayBuffer>;
   readonly #address: number;
   readonly #storage: Storage;
+  readonly #markUncounted: (() => void) | undefined;
   readonly #slice: number;
   readonly #tags: Float64Array<ArrayBuffer>;
   readonly #stamps: Float64Array<ArrayBuffer>;
@@ -93,8 +97,16 @@ export class Metadata {
   /**
    * @param address {@linkcode METADATA_SIZE} bytes
    * @param storage where the image is
+   * @param markUncounted has the header say that refcounts are to be counted again: they need not be on the
+   *   disk before mappings then
    */
-  constructor(address: number, storage: Storage, clusterBits: number) {
+  constructor(
+    address: number,
+    storage: Storage,
+    clusterBits: number,
+    markUncounted?: () => void,
+  ) {
+    this.#markUncounted = markUncounted;
     const { buffer, byteOffset } = this.#bytes = viewMemory(address, METADATA_SIZE);
     this.fields = new Float64Array(buffer, byteOffset, FIELDS_SIZE / 8);
     this.#tags = new Float64Array(buffer, byteOffset + TAGS, SLOTS);
@@ -231,7 +243,11 @@ export class Metadata {
   /** Writes mappings that are newer than the file, when what they rest on is on the disk. */
   writeMappings(): void {
     if (this.fields[Field.DIRTY_MAPPINGS] === 0) return;
-    this.writeRefcounts();
+    if (!this.#markUncounted) this.writeRefcounts();
+    else if (this.fields[Field.UNCOUNTED] === 0) {
+      this.#markUncounted();
+      this.fields[Field.UNCOUNTED] = 1;
+    }
     this.#storage.barrier();
     this.#writeAll(SliceKind.MAPPING);
   }

@@ -54,8 +54,8 @@ function growL1(layer: Qcow2Layer, entries: number): void {
   try {
     regions.check(run.first * cluster, clusters * cluster);
     metadata.drop(run.first * cluster, clusters * cluster);
-    // The file's table is the one that is copied.
-    layer.sync();
+    // The file's table is the one that is copied, and the new one's place is counted.
+    layer.settle();
     const table = new Uint8Array(clusters * cluster);
     metadata.copyOut(old.offset, table.subarray(0, old.size * 8));
     storage.storeBytes(table, run.first * cluster);

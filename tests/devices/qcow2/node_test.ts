@@ -1,13 +1,24 @@
 /** qcow2 nodes: what is behind them, what a successor gets, and whom they keep away. */
 import assert from "node:assert/strict";
 import { Disk } from "../../../devices/block/disk.ts";
+import { resizeQcow2 } from "../../../devices/block/qcow2/resize.ts";
 import { duplicate } from "../../../ffi/fd.ts";
 import { IoVector } from "../../../ffi/iovec.ts";
 import { mapAnonymous } from "../../../ffi/memory.ts";
 import { BlockSet } from "../../../vmm/block_set.ts";
 import { Inheritance } from "../../../vmm/inheritance.ts";
 import { parseBlockdev } from "../../../vmm/options/blockdev.ts";
-import { checkImage, create, hasQemuImg, OpenImage, qemuImg, withFolder } from "./testing.ts";
+import { MemoryDisk, MemoryFile, newImage } from "./memory_image.ts";
+import {
+  checkImage,
+  create,
+  Dice,
+  hasQemuImg,
+  OpenImage,
+  qemuImg,
+  qemuImgOk,
+  withFolder,
+} from "./testing.ts";
 
 const MIB = 1 << 20;
 const nodes = (path: string, options = {}) =>
@@ -227,6 +238,62 @@ Deno.test("an image that was not closed is counted anew before it is written", (
     const { leaks, corruptions } = checkImage(image);
     assert.deepEqual([leaks, corruptions], [0, 0]);
   }));
+
+Deno.test("lazy refcounts are written when an image is closed, and until then its header says so", () =>
+  withFolder(async (folder) => {
+    const [path, cut] = [`${folder}/disk.qcow2`, `${folder}/cut.qcow2`];
+    create(path, { size: 8 * MIB, lazyRefcounts: true });
+    const isMarked = () => (Deno.readFileSync(path)[79] & 1) === 1;
+    using bench = new Bench();
+    const old = bench.set();
+    old.open(nodes(path), []);
+    const block = () => Deno.readFileSync(path).subarray(2 << 16, 3 << 16);
+    const before = block();
+    bench.fill(old, 0, 1);
+    assert.ok(!isMarked());
+    assert.equal(new Disk(old.nodes[0].description).flush(), 0);
+    assert.ok(isMarked());
+    assert.deepEqual(block(), before);
+    // What a power cut leaves is counted.
+    Deno.copyFileSync(path, cut);
+    if (hasQemuImg) assert.match((await qemuImg("check", cut)).text, /refcount=0 reference=1/);
+    {
+      using image = new OpenImage(cut);
+      assert.equal(image.read(0, 1)[0], 1);
+      const { leaks, corruptions } = checkImage(image);
+      assert.deepEqual([leaks, corruptions], [0, 0]);
+    }
+    // A successor knows of the mark, and takes it away.
+    using inheritance = inheritedFrom(old);
+    const next = bench.set();
+    next.open(nodes(path), [], inheritance, true);
+    next.arrive()();
+    old.close();
+    assert.ok(isMarked());
+    bench.fill(next, MIB, 2);
+    next.close();
+    assert.ok(!isMarked());
+    assert.notDeepEqual(block(), before);
+    if (hasQemuImg) assert.match(await qemuImgOk("check", path), /No errors were found/);
+    using image = new OpenImage(path);
+    assert.deepEqual([image.read(0, 1)[0], image.read(MIB, 1)[0]], [1, 2]);
+  }));
+
+Deno.test("a longer L1 table of an image with lazy refcounts is counted before the header has it", () => {
+  const dice = new Dice(3);
+  const file = newImage(4 << 20, { size: 1 << 20, clusterBits: 9, lazyRefcounts: true });
+  using disk = new MemoryDisk(file);
+  assert.equal(disk.write(0, new Uint8Array(4096).fill(1)), 0);
+  let looks = 0;
+  file.onChange = () => {
+    looks++;
+    using left = new MemoryDisk(new MemoryFile(4 << 20, file.afterPowerCut(dice)));
+    const { corruptions } = left.check();
+    assert.equal(corruptions, 0, `cut ${looks}`);
+  };
+  resizeQcow2(disk.image, 16 << 20);
+  assert.ok(looks > 3);
+});
 
 Deno.test("images behind images: circles, formats and names that are not known", () =>
   withFolder((folder) => {

@@ -39,16 +39,27 @@ class Possible {
   }
 }
 
-for (const [clusterBits, refcountOrder, version] of [[9, 4, 3], [12, 4, 3], [10, 6, 2]] as const) {
-  Deno.test(`a power cut leaves no worse than leaks, clusters of 2^${clusterBits}`, () => {
+for (
+  const [clusterBits, refcountOrder, version, lazyRefcounts] of [
+    [9, 4, 3, false],
+    [12, 4, 3, false],
+    [10, 6, 2, false],
+    [9, 4, 3, true],
+    [12, 1, 3, true],
+  ] as const
+) {
+  const what = `clusters of 2^${clusterBits}${lazyRefcounts ? ", lazy refcounts" : ""}`;
+  Deno.test(`a power cut leaves no worse than leaks, ${what}`, () => {
     const dice = new Dice(clusterBits * 7 + refcountOrder);
     const order = version === 2 ? 4 : refcountOrder;
-    const options = { size: SIZE, clusterBits, refcountOrder: order, version };
+    const options = { size: SIZE, clusterBits, refcountOrder: order, version, lazyRefcounts };
     const file = newImage(2 << 20, options);
     using disk = new MemoryDisk(file);
     const possible = new Possible();
     let value = 0;
     let cuts = 0;
+    /** How many of what was left had to be counted again. */
+    let counted = 0;
     const cut = () => {
       if (dice.below(12) !== 0) return;
       using left = new MemoryDisk(new MemoryFile(2 << 20, file.afterPowerCut(dice)));
@@ -56,6 +67,7 @@ for (const [clusterBits, refcountOrder, version] of [[9, 4, 3], [12, 4, 3], [10,
       const wrong: string[] = [];
       const { corruptions } = left.check((text) => wrong.push(text));
       assert.equal(corruptions, 0, `${when}: ${wrong.join("\n")}`);
+      if (left.image.layer.format.dirty) counted++;
       possible.assertAre(left, when);
       // It goes on from there, and what leaked is found.
       assert.equal(left.write(0, new Uint8Array(SIZE / 2).fill(9)), 0);
@@ -83,10 +95,12 @@ for (const [clusterBits, refcountOrder, version] of [[9, 4, 3], [12, 4, 3], [10,
       }
     }
     assert.ok(cuts > 20, `${cuts} cuts`);
+    assert.equal(counted > 0, lazyRefcounts);
     disk.image.layer.settle();
     using settled = new MemoryDisk(new MemoryFile(2 << 20, file.content));
     const { corruptions, leaks } = settled.check();
     assert.deepEqual([corruptions, leaks], [0, 0]);
+    assert.equal(settled.image.layer.format.dirty, false);
   });
 }
 
