@@ -115,6 +115,8 @@ onlyKvmTest(
     const fault = { role: "new", step: "machine-built", action: "stop" } as const;
     const going = exec(faults, { vmm, qmp }, "anchor", fault);
     await faults.happened(fault);
+    // It says so first, and a SIGCONT that comes before the SIGSTOP is lost.
+    await until(() => isStopped(pid), () => "the process to stall");
     const [anchor, ...others] = childrenOf(pid);
     assert.deepEqual(others, []);
     Deno.kill(anchor, "SIGKILL");
