@@ -4,6 +4,7 @@
  * @module
  */
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
+import type { DeviceChanges } from "../vmm/device_changes.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress, MigrationChannel } from "./channel/address.ts";
 import { Incoming } from "./handover/incoming.ts";
@@ -49,6 +50,11 @@ export class Cpr {
 
   /** What keeps the VM from a live update, as `blocked-reasons` says it. */
   readonly blockers = (): string[] => blockersOf(this.#vm);
+
+  /** Devices that have come and gone since the VM was made, which its command line does not show. */
+  get deviceChanges(): DeviceChanges {
+    return this.#vm.hotplug.changes;
+  }
 
   /** Begins an outgoing migration; what is returned goes on after the command was answered. */
   migrate(channels: readonly MigrationChannel[]): Promise<Continuation> {

@@ -8,6 +8,7 @@ import { type Slot, withDefaults } from "../devices/device.ts";
 import type { BlockSet } from "./block_set.ts";
 import { type DeviceInstance, type DeviceRequest, findDeviceType } from "./bus/device_set.ts";
 import type { DeviceConfig, MachineConfig } from "./config.ts";
+import type { DeviceChanges } from "./device_changes.ts";
 import type { EventHub } from "./events.ts";
 import { machineDevices, withBackends } from "./machine/devices.ts";
 import { qomPath, userDeviceId } from "./machine/disks.ts";
@@ -44,6 +45,8 @@ export interface HotplugOwner {
 /** Devices that come and go. */
 export class Hotplug {
   readonly #vm: HotplugOwner;
+  /** Those that the VM was made with. */
+  readonly #first: readonly DeviceConfig[];
   /** When the guest was asked to give a device up. */
   readonly #asked = new Map<string, number>();
   /** What is open for a device that has come. */
@@ -55,6 +58,22 @@ export class Hotplug {
   /** @param vm the VM */
   constructor(vm: HotplugOwner) {
     this.#vm = vm;
+    this.#first = vm.config.devices;
+  }
+
+  /** What has come and what has gone since the VM was made, as far as that has an id. */
+  get changes(): DeviceChanges {
+    const { devices } = this.#vm.config;
+    const plugged = devices.filter((device) => !this.#first.includes(device));
+    return {
+      plugged: plugged.map(({ driver, id, properties }) => ({
+        driver,
+        ...id !== undefined && { id },
+        ...properties,
+      })),
+      unplugged: this.#first.filter((device) => !devices.includes(device))
+        .flatMap(({ id }) => id === undefined ? [] : [id]),
+    };
   }
 
   /**
@@ -128,6 +147,8 @@ export class Hotplug {
   /** Takes out what the guest has given up. What stays with the machine is there again after a reset. */
   look(): void {
     clearTimeout(this.#again);
+    // Slots say nothing before the guest's state is in them.
+    if (this.#vm.runState === "inmigrate") return;
     for (const { id, type, parent } of this.#vm.machine.devices.description.devices) {
       if (parent === undefined || !this.#isPort(parent) || !pluggable.includes(type)) continue;
       if (this.#slot(parent, ({ isOccupied }) => isOccupied)) continue;

@@ -18,6 +18,8 @@ import { checkMachine } from "./machine/check.ts";
 import { Machine, type MachineParts } from "./machine/machine.ts";
 import { OldVm } from "./machine/old_vm.ts";
 import { orphanWarnings } from "./machine/orphans.ts";
+import { ownCommandLine } from "./daemon.ts";
+import { withChanges } from "./device_changes.ts";
 import { Hotplug } from "./hotplug.ts";
 import { PortEvents } from "./port_events.ts";
 import type { NetdevSet } from "./netdev_set.ts";
@@ -265,6 +267,15 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
       this.machine.devices.with(id, (device) => device.writable?.());
     }
     this.chardevs.acceptInput();
+  }
+
+  /**
+   * The command line that makes a VM with this one's devices: this process's, with those that have come.
+   *
+   * @internal
+   */
+  get commandLine(): string[] {
+    return withChanges(ownCommandLine(), this.hotplug.changes);
   }
 
   /** Ends the VM as QEMU's `quit` does: event SHUTDOWN, exit status 0. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { DeviceChanges } from "../../vmm/device_changes.ts";
 import type { Cpr } from "../cpr.ts";
 import type { queryMigrate } from "./schema.ts";
 import type { Migration } from "../migration/migration.ts";
@@ -15,7 +16,9 @@ const PAGE = 4096;
 type MigrationInfo = z.input<typeof queryMigrate.returns>;
 
 /** `query-migrate`. */
-export function migrationInfo({ migration, pauseNs, blockers }: Cpr): MigrationInfo {
+export function migrationInfo(
+  { migration, pauseNs, blockers, deviceChanges }: Cpr,
+): MigrationInfo {
   const { status, error, times, ram, transferred, socketAddress } = migration;
   const blocked = blockers();
   const info: MigrationInfo = {
@@ -26,6 +29,7 @@ export function migrationInfo({ migration, pauseNs, blockers }: Cpr): MigrationI
     ...(migration.direction === "incoming" && pauseNs !== undefined &&
       { "x-pause": Math.round(pauseNs / 1000) }),
     ...pausesInfo(migration),
+    ...changesInfo(deviceChanges),
     ...(status === "completed" && migration.timeline &&
       {
         "x-timeline": timelineInfo(migration.timeline),
@@ -63,6 +67,16 @@ export function migrationInfo({ migration, pauseNs, blockers }: Cpr): MigrationI
       "normal-bytes": (ram?.normal ?? 0) * PAGE,
       normal: ram?.normal ?? 0,
     },
+  };
+}
+
+/** What a successor needs beside this VMM's command line, and what of that it must not have. */
+function changesInfo(
+  { plugged, unplugged }: DeviceChanges,
+): Pick<MigrationInfo, "x-plugged" | "x-unplugged"> {
+  return {
+    ...plugged.length > 0 && { "x-plugged": [...plugged] },
+    ...unplugged.length > 0 && { "x-unplugged": [...unplugged] },
   };
 }
 

@@ -146,6 +146,9 @@ export const queryMigrate = {
     "x-pause": integer().optional(),
     /** Denovo's own: each of the pauses of a relayed cpr-exec, in microseconds. */
     "x-pauses": z.array(integer()).optional(),
+    // Devices as `-device` takes them, and ids.
+    "x-plugged": z.array(z.looseObject({ driver: z.string() })).optional(),
+    "x-unplugged": z.array(z.string()).optional(),
     /**
      * Denovo's own: the update's steps so far, in both processes; microseconds from where the guest
      * stopped.

@@ -178,7 +178,10 @@ export class AnchorUpdate implements Update {
     const handed = collectHandover(vm, ownership, "same process");
     const handover = { ...handed, fds: [...handed.fds, ...anchorFds(this.#anchor!)] };
     const state = this.#state!;
-    writeAll(state.fd, encodeTable(handover, bytes, { processors: placement.allowed }));
+    writeAll(
+      state.fd,
+      encodeTable(vm.commandLine, handover, bytes, { processors: placement.allowed }),
+    );
     timeline.stamp("sent");
     keepOverExec(handover, state, true);
     try {

@@ -17,7 +17,6 @@ import {
   writeAll,
 } from "../../ffi/fd.ts";
 import { makeMemfd } from "../../ffi/memory.ts";
-import { ownCommandLine } from "../../vmm/daemon.ts";
 import { placement } from "../../vmm/threads/placement.ts";
 import { PreparedExec } from "../../ffi/process.ts";
 import type { Handover, Inheritance } from "../../vmm/inheritance.ts";
@@ -111,7 +110,7 @@ export class ExecUpdate implements Update {
     migration.complete();
     const handover = collectHandover(vm, ownership, "same process");
     const state = this.#state!;
-    writeAll(state.fd, encodeTable(handover, bytes));
+    writeAll(state.fd, encodeTable(vm.commandLine, handover, bytes));
     timeline.stamp("sent");
     keepOverExec(handover, state, true);
     try {
@@ -159,16 +158,18 @@ export function execFailure(command: readonly string[], error: unknown): Error {
  * The descriptor table of an exec, and what a new image needs to go back: the command line to exec, and
  * the state to give it.
  *
+ * @param commandLine what makes a VM that takes the guest back
  * @param anchored where an anchor runs the guest: what is said of it
  */
 export function encodeTable(
+  commandLine: readonly string[],
   handover: Handover,
   state: Uint8Array<ArrayBuffer>,
   anchored?: AnchoredExec,
 ): Uint8Array<ArrayBuffer> {
   return encodeStream([
     ...encodeHandover(handover, (entry) => entry.fd),
-    ...wayBackSections(ownCommandLine(), state),
+    ...wayBackSections(commandLine, state),
     ...(anchored ? [jsonSection(ANCHORED, anchored)] : []),
   ]);
 }

@@ -26,7 +26,7 @@ import { isOpen, OwnedFd, setCloexec } from "../../ffi/fd.ts";
 import { ChildProcess, PreparedExec, spawn } from "../../ffi/process.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import { socketPair } from "../../ffi/socket.ts";
-import { ownCommandLine } from "../../vmm/daemon.ts";
+import type { VirtualMachine } from "../../vmm/virtual_machine.ts";
 import { placement } from "../../vmm/threads/placement.ts";
 import type { MigrationAddress } from "../channel/address.ts";
 import { Channel } from "../channel/channel.ts";
@@ -84,14 +84,17 @@ interface Helper {
  *
  * @throws {Error} that says why it did not come up; nothing is left of it
  */
-async function startHelper(reactor: Reactor, cancel: AbortSignal): Promise<Helper> {
+async function startHelper(
+  { reactor, commandLine }: VirtualMachine,
+  cancel: AbortSignal,
+): Promise<Helper> {
   const [own, theirs] = socketPair();
   const link = new RelayLink(own);
   let child: ChildProcess | undefined;
   try {
     using inherited = theirs;
     const part: RelayPart = { link: inherited.fd, processors: placement.allowed };
-    child = spawn(ownCommandLine(), {
+    child = spawn(commandLine, {
       env: { [RELAY]: JSON.stringify(part) },
       fds: [[inherited.fd, inherited.fd]],
     });
@@ -157,7 +160,7 @@ export class RelayUpdate implements Update {
     main: MigrationAddress,
   ): Promise<RelayUpdate> {
     const { vm } = departure;
-    const helper = await startHelper(vm.reactor, departure.waiting.abort);
+    const helper = await startHelper(vm, departure.waiting.abort);
     try {
       return new RelayUpdate(departure, command, main, helper);
     } catch (error) {
@@ -190,7 +193,7 @@ export class RelayUpdate implements Update {
     const part: RelayPart = {
       link: link.fd.fd,
       helper: child.pid,
-      back: ownCommandLine(),
+      back: vm.commandLine,
       processors: placement.allowed,
     };
     const exec = new PreparedExec(this.#command, { [RELAY]: JSON.stringify(part) });

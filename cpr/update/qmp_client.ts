@@ -49,6 +49,8 @@ export const replies = {
     "error-desc": z.string().optional(),
     "blocked-reasons": z.array(z.string()).optional(),
     "x-pause": z.number().optional(),
+    "x-plugged": z.array(z.looseObject({ driver: z.string() })).optional(),
+    "x-unplugged": z.array(z.string()).optional(),
     "x-pauses": z.array(z.number()).optional(),
     "x-timeline": z.array(z.looseObject({
       step: z.string(),

@@ -9,6 +9,7 @@
 import { existsSync } from "node:fs";
 import { Reactor } from "../../ffi/reactor.ts";
 import type { MachineConfig } from "../../vmm/config.ts";
+import { withChanges } from "../../vmm/device_changes.ts";
 import { inTransit, type RunState } from "../../vmm/run_state.ts";
 import { bundleCommand } from "./bundle.ts";
 import { inProgress, type MigrationStatus } from "../migration/migration.ts";
@@ -101,10 +102,16 @@ class VmmUpdate implements AsyncDisposable {
     this.#known = { ...this.#known, mode };
     if (reason !== undefined) this.#say(`mode exec: ${reason}`);
     checkMode(mode, config, newConfig, vmm);
-    await checkMigration(qmp, mode !== "reboot");
+    const { "x-plugged": plugged = [], "x-unplugged": unplugged = [] } = await checkMigration(
+      qmp,
+      mode !== "reboot",
+    );
     // In the other modes its start is in the pause, or there are three.
     const compiles = mode === "transfer" && computes(newConfig);
-    const command = [...await bundleCommand(compiles), ...newOptions];
+    const options = this.#options.options
+      ? newOptions
+      : withChanges(newOptions, { plugged, unplugged });
+    const command = [...await bundleCommand(compiles), ...options];
     this.#known = { ...this.#known, commandLine: command };
     checkCancelled(signal);
     this.#folder = await Deno.makeTempDir({ prefix: "denovo-update-" });
@@ -217,12 +224,14 @@ async function checkVmm(qmp: QmpClient, name: string): Promise<string> {
 }
 
 /** @throws {Error} if a migration is under way, or something keeps the guest from moving */
-async function checkMigration(qmp: QmpClient, inPlace: boolean): Promise<void> {
-  const { status, "blocked-reasons": blocked = [] } = await qmp.migration();
+async function checkMigration(qmp: QmpClient, inPlace: boolean) {
+  const info = await qmp.migration();
+  const { status, "blocked-reasons": blocked = [] } = info;
   if (inProgress.has(status as MigrationStatus)) {
     throw new Error(BUSY);
   }
   if (inPlace && blocked.length > 0) throw new Error(blocked.join("; "));
+  return info;
 }
 
 /** Remembers migration settings. Returns what sets them again. */

@@ -12,6 +12,38 @@ import { commandLine } from "../processes.ts";
 import { counterOf, modes, runAlone, Subject } from "./update_testing.ts";
 
 for (const mode of modes) {
+  kvmTest(`update --mode ${mode} passes on which devices have come and gone`, async () => {
+    const port = (id: string, slot: number) => ["-device", `pcie-root-port,id=${id},slot=${slot}`];
+    await using subject = await Subject.start(() => ({
+      options: [
+        ...["-machine", "pcie=on", ...port("rp", 1), ...port("rq", 2)],
+        ...["-device", "virtio-rng-pci,id=first,bus=rp"],
+      ],
+    }));
+    const behind = async (qmp: Qmp) =>
+      [...(await qmp.hmp("info qtree")).matchAll(/dev: virtio-rng-pci, id "(\w+)"/g)]
+        .map(([, id]) => id);
+    {
+      using qmp = await subject.monitor();
+      await qmp.execute("device_add", { driver: "virtio-rng-pci", id: "second", bus: "rq" });
+      assert.deepEqual(await behind(qmp), ["first", "second"]);
+    }
+    const { code, stderr } = await subject.run("--mode", mode);
+    assert.equal(code, 0, stderr);
+    {
+      using qmp = await Qmp.connectAtOnce(subject.socket);
+      assert.deepEqual(await behind(qmp), ["first", "second"]);
+      // No driver has switched the slot of the second one on.
+      await qmp.execute("device_del", { id: "second" });
+      await qmp.logged("DEVICE_DELETED");
+    }
+    const again = await subject.run("--mode", mode);
+    assert.equal(again.code, 0, again.stderr);
+    using qmp = await Qmp.connectAtOnce(subject.socket);
+    assert.deepEqual(await behind(qmp), ["first"]);
+    await qmp.assertGuestRuns();
+  });
+
   kvmTest(`update --mode ${mode} moves a running guest, and moves it again`, async () => {
     await using subject = await Subject.start();
     const pids = [subject.pid];

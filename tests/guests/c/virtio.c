@@ -32,6 +32,7 @@ void guest_interrupt(unsigned number)
 enum transports transports_of(const void *start_info)
 {
 	return has_word(start_info, "pci") ? PCI :
+	       has_word(start_info, "pci-port") ? PCI_PORT :
 	       has_word(start_info, "pci-line") ? PCI_LINE :
 	       has_word(start_info, "isa") ? ISA :
 	       has_word(start_info, "one-ioapic") ? ACPI_ONE_IOAPIC : ACPI;
@@ -41,7 +42,7 @@ void find_device(struct device *dev, unsigned kind, unsigned number, enum transp
 {
 	devices[number] = dev;
 	dev->common = 0;
-	if (how == PCI || how == PCI_LINE)
+	if (how == PCI || how == PCI_LINE || how == PCI_PORT)
 		return find_function(dev, kind, number, how);
 	static const uint8_t first_irq[] = { [ACPI] = 24, [ACPI_ONE_IOAPIC] = 16, [ISA] = 5 };
 	for (int i = how == ACPI ? 23 : 7; i >= 0; i--) {

@@ -79,6 +79,8 @@ struct device {
 	uintptr_t common, isr, notify, config;
 	/* Whether it interrupts by messages. */
 	unsigned messages;
+	/* The capability of the port before it that has its slot; 0 without a port. */
+	uintptr_t slot;
 	uint64_t offered, features;
 	/* Why there were interrupts; the driver clears it. */
 	volatile uint32_t causes;
@@ -86,8 +88,8 @@ struct device {
 };
 
 /* How the machine tells of its transports: how many there are, and what interrupts they have. */
-enum transports { ACPI, ACPI_ONE_IOAPIC, ISA, PCI, PCI_LINE };
-/* By the words `isa`, `one-ioapic`, `pci` and `pci-line` of the command line. */
+enum transports { ACPI, ACPI_ONE_IOAPIC, ISA, PCI, PCI_LINE, PCI_PORT };
+/* By the words `isa`, `one-ioapic`, `pci`, `pci-line` and `pci-port` of the command line. */
 enum transports transports_of(const void *start_info);
 
 /* Reads and writes registers of 4 bytes over mmio, and of their own sizes over PCI. */
@@ -95,6 +97,9 @@ uint32_t get_register(const struct device *dev, unsigned reg);
 void set_register(const struct device *dev, unsigned reg, uint32_t value);
 /* Finds the function of a kind, gives it addresses and switches it on; see virtio_pci.c. */
 void find_function(struct device *dev, unsigned kind, unsigned number, enum transports how);
+/* Whether somebody has pressed the button of its slot; gives the device up by switching the slot off. */
+int is_wanted_back(const struct device *dev);
+void give_up(struct device *dev);
 uint32_t get_pci_register(const struct device *dev, unsigned reg);
 void set_pci_register(const struct device *dev, unsigned reg, uint32_t value);
 /* Says which messages the device interrupts by: after a reset of the device, and for each queue. */

@@ -8,7 +8,11 @@
 #define SLOTS 32
 #define FIRST_IRQ 16
 /* Base address registers, and offsets in configuration space. */
-enum { COMMAND = 0x04, BAR = 0x10, CAPABILITIES = 0x34 };
+enum { COMMAND = 0x04, HEADER_TYPE = 0x0e, BAR = 0x10, CAPABILITIES = 0x34 };
+enum { BUS_NUMBERS = 0x18, MEMORY_WINDOW = 0x20, PREFETCHABLE_WINDOW = 0x24 };
+enum { EXPRESS_CAPABILITY = 0x10, SLOT_CONTROL = 0x18, SLOT_STATUS = 0x1a };
+enum { POWERED = 0x1c0, SWITCHED_OFF = 0x7c0, BUTTON = 1, SLOT_EVENTS = 0x11f, PRESENT = 1 << 6 };
+#define MIB 0x100000u
 enum { MEMORY = 2, MASTER = 4 };
 enum { VENDOR_CAPABILITY = 9, MSIX_CAPABILITY = 0x11, MSIX_ENABLE = 1 << 15 };
 enum { COMMON = 1, NOTIFY, ISR, DEVICE };
@@ -108,9 +112,9 @@ static void set_messages_up(uintptr_t capability, uintptr_t table, unsigned numb
 	write16(capability + 2, MSIX_ENABLE);
 }
 
-static void switch_on(struct device *dev, unsigned number, unsigned slot)
+static void switch_on(struct device *dev, unsigned number, uintptr_t registers)
 {
-	uintptr_t registers = WINDOW + slot * ROOM, messages = registers + ROOM / 2;
+	uintptr_t messages = registers + ROOM / 2;
 	write32(dev->base + BAR + 4 * 1, messages);
 	write32(dev->base + BAR + 4 * 4, registers);
 	write32(dev->base + BAR + 4 * 5, 0);
@@ -124,8 +128,65 @@ static void switch_on(struct device *dev, unsigned number, unsigned slot)
 	}
 }
 
+/* Behind the port of a slot is the bus of a number more, with a MiB of addresses. */
+static void set_port_up(uintptr_t port, unsigned slot)
+{
+	unsigned bus = slot + 1, window = (WINDOW + bus * MIB) >> 16;
+	write32(port + BUS_NUMBERS, bus << 8 | bus << 16);
+	write32(port + MEMORY_WINDOW, window | window << 16);
+	write32(port + PREFETCHABLE_WINDOW, 0x0000fff0);
+	write16(port + COMMAND, MEMORY | MASTER);
+}
+
+static uintptr_t slot_of(uintptr_t port)
+{
+	for (unsigned at = read8(port + CAPABILITIES); at; at = read8(port + at + 1))
+		if (read8(port + at) == EXPRESS_CAPABILITY)
+			return port + at;
+	fail("a port has no slot", port, 0);
+}
+
+/* Waits until there is a function of a kind behind a port. */
+static void find_behind_port(struct device *dev, unsigned kind, unsigned number)
+{
+	for (unsigned slot = 0;; slot = (slot + 1) % SLOTS) {
+		uintptr_t port = ECAM + (slot << 15);
+		if (read32(port) == 0xffffffff || (read8(port + HEADER_TYPE) & 0x7f) != 1)
+			continue;
+		dev->slot = slot_of(port);
+		if (!(read16(dev->slot + SLOT_STATUS) & PRESENT))
+			continue;
+		write16(dev->slot + SLOT_STATUS, SLOT_EVENTS);
+		write16(dev->slot + SLOT_CONTROL, POWERED);
+		set_port_up(port, slot);
+		dev->base = ECAM + ((slot + 1) << 20);
+		if (read32(dev->base) != (0x10401af4u | kind << 16))
+			continue;
+		dev->messages = 1;
+		dev->irq = 0;
+		return switch_on(dev, number, WINDOW + (slot + 1) * MIB);
+	}
+}
+
+int is_wanted_back(const struct device *dev)
+{
+	return dev->slot && (read16(dev->slot + SLOT_STATUS) & BUTTON);
+}
+
+void give_up(struct device *dev)
+{
+	write16(dev->slot + SLOT_STATUS, SLOT_EVENTS);
+	write16(dev->slot + SLOT_CONTROL, SWITCHED_OFF);
+	if (read16(dev->slot + SLOT_STATUS) & PRESENT)
+		fail("a device that was given up is present", 0, 0);
+	if (read32(dev->base) != 0xffffffff)
+		fail("a device that was given up is there", read32(dev->base), 0);
+}
+
 void find_function(struct device *dev, unsigned kind, unsigned number, enum transports how)
 {
+	if (how == PCI_PORT)
+		return find_behind_port(dev, kind, number);
 	for (unsigned slot = 0; slot < SLOTS; slot++) {
 		dev->base = ECAM + (slot << 15);
 		if (read32(dev->base) != (0x10401af4u | kind << 16))
@@ -134,7 +195,7 @@ void find_function(struct device *dev, unsigned kind, unsigned number, enum tran
 		dev->irq = dev->messages ? 0 : FIRST_IRQ + slot % 4;
 		if (!dev->messages)
 			route_interrupt(dev->irq, number, 0);
-		switch_on(dev, number, slot);
+		switch_on(dev, number, WINDOW + slot * ROOM);
 		return;
 	}
 	fail("there is no function", 0, kind);

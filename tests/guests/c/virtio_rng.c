@@ -1,6 +1,7 @@
 /*
  * The entropy device, with several requests at a time, over and over: each is done once, all of it is
  * filled and nothing else. Counts what was done. `isa`, `one-ioapic`: see virtio.h.
+ * `pci-port`: it waits for one behind a port, and gives it up when that is asked for, requests and all.
  * `broken`: every malformed ring once, with a good request after each; then it ends.
  */
 #include "virtio.h"
@@ -66,12 +67,13 @@ static void bring_up(void)
 	memset(requests, 0, sizeof requests);
 }
 
+/* Until it is to be given up. */
 static void work(void)
 {
 	for (unsigned slot = 0; slot < 2; slot++)
 		submit(slot);
 	kick(&queue);
-	for (;;) {
+	while (!is_wanted_back(&dev)) {
 		uint32_t written;
 		unsigned id = await_request(&queue, &written);
 		submit(check(id, written));
@@ -177,13 +179,17 @@ static void break_rings(void)
 
 void guest_main(void *info)
 {
-	find_device(&dev, 4, 0, transports_of(info));
-	print("rng at irq ");
-	print_number(dev.irq);
-	print("\n");
-	sti();
-	if (has_word(info, "broken"))
-		break_rings();
-	bring_up();
-	work();
+	for (;;) {
+		find_device(&dev, 4, 0, transports_of(info));
+		print("rng at irq ");
+		print_number(dev.irq);
+		print("\n");
+		sti();
+		if (has_word(info, "broken"))
+			break_rings();
+		bring_up();
+		work();
+		give_up(&dev);
+		print("given up\n");
+	}
 }
