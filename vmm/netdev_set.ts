@@ -31,6 +31,7 @@ import {
 } from "./inheritance.ts";
 import { ThrottleSet } from "./throttle_set.ts";
 import { TapQueues } from "./tap_queues.ts";
+import { TapVhost } from "./tap_vhost.ts";
 
 /** What backends hand over begins so; the id is the backend's. */
 const NETDEV = "netdev/";
@@ -135,6 +136,15 @@ export class NetdevSet implements Keeper {
     return { fds: [...this.#backends.values()].flatMap((one) => one.kept()), values: [] };
   }
 
+  /** A card that the kernel serves has not been seen to go on in another process. */
+  blockers(): string[] {
+    return [...this.#backends.values()].flatMap(({ config }) =>
+      config.type === "tap" && config.vhost
+        ? [`netdev '${config.id}' has vhost=on: its card goes to a new VMM by cpr-reboot alone`]
+        : []
+    );
+  }
+
   /** The guest is here, and with it what comes to the backends. */
   arrive(): () => void {
     return () => {
@@ -197,6 +207,7 @@ export class Netdev {
   readonly #host: NetdevHost;
   readonly #slot = NetSlot.allocate();
   readonly #queues: TapQueues | undefined;
+  readonly #vhost: TapVhost | undefined;
   /** The thread that uses a connection says that it has ended. */
   readonly #wake = makeEventfd();
   readonly #closing = new AbortController();
@@ -222,6 +233,7 @@ export class Netdev {
     this.#reactor = reactor;
     this.#host = host;
     this.#queues = config.type === "tap" ? new TapQueues(config) : undefined;
+    this.#vhost = config.type === "tap" ? new TapVhost(config) : undefined;
     reactor.add(this.#wake.fd, Epoll.IN, () => {
       if (drainEvent(this.#wake.fd)) this.#lost();
     });
@@ -239,7 +251,8 @@ export class Netdev {
         this.#headerSize = tap.headerSize;
         this.#ifname = tap.ifname;
         this.#use(tap.fd);
-        return this.#queues?.open(tap, kept && inheritance);
+        this.#queues?.open(tap, kept && inheritance);
+        return this.#vhost?.open(inheritance);
       }
       case "dgram": {
         const kept = this.#take(inheritance, DATA, { kind: "socket", listening: false });
@@ -292,6 +305,7 @@ export class Netdev {
       wake: this.#wake.fd,
       headerSize: this.#headerSize,
       more: this.#queues?.slots,
+      vhost: this.#vhost?.ports,
       destination: this.#destination,
       isInherited: this.#isInherited,
     };
@@ -304,6 +318,7 @@ export class Netdev {
     const fds: HandedFd[] = [];
     if (this.#slot.fd !== undefined) fds.push({ name: DATA, id, fd: this.#slot.fd });
     if (this.#queues) fds.push(...this.#queues.kept());
+    if (this.#vhost) fds.push(...this.#vhost.kept());
     if (this.#listener) fds.push({ name: LISTENER, id, fd: this.#listener.fd });
     return fds;
   }
@@ -377,6 +392,7 @@ export class Netdev {
     this.#slot.fd = undefined;
     this.#data?.close();
     this.#queues?.close();
+    this.#vhost?.close();
     if (!this.#listener) return;
     this.#reactor.remove(this.#listener.fd);
     this.#listener.close();

@@ -54,6 +54,10 @@ export interface TapConfig extends NetdevCommon {
   readonly queues?: number;
   /** Whether packets may be such as the host has not finished; where the tap can it, unless given. */
   readonly vnetHdr?: boolean;
+  /** Whether the kernel serves the card's queues (vhost-net). */
+  readonly vhost?: boolean;
+  /** Descriptors of /dev/vhost-net that the VMM was started with, one a queue. */
+  readonly vhostfds?: readonly number[];
 }
 
 /** A connection over which frames go, each after its length. */

@@ -5,7 +5,15 @@
  */
 import { bindUdp, bindUnixDatagram, udpDestination, unixDestination } from "../../ffi/datagram.ts";
 import { OsError } from "../../ffi/errno.ts";
-import { duplicate, fileStatus, type OwnedFd, readAt, setNonblocking } from "../../ffi/fd.ts";
+import {
+  duplicate,
+  fileStatus,
+  O,
+  openFile,
+  type OwnedFd,
+  readAt,
+  setNonblocking,
+} from "../../ffi/fd.ts";
 import { whyUnfit } from "../../ffi/fd_requirement.ts";
 import { makeMemfd } from "../../ffi/memory.ts";
 import { spawn } from "../../ffi/process.ts";
@@ -21,6 +29,7 @@ import {
 } from "../../ffi/socket.ts";
 import { resolveHost } from "../../ffi/socket_address.ts";
 import { openTap, setTapHeaderSize, tapInfo } from "../../ffi/tap.ts";
+import { VhostDevice } from "../../ffi/vhost.ts";
 import {
   type DgramConfig,
   type HostForward,
@@ -34,6 +43,9 @@ import {
 export const VNET_HEADER_SIZE = 12;
 /** Of a connection's frames, the longest must fit: what has come in part stays in the kernel. */
 const RECEIVE_BUFFER = 1 << 20;
+
+/** The kernel's half of network cards. */
+const VHOST_NET = "/dev/vhost-net";
 
 /** An open tap. */
 export interface OpenTap {
@@ -82,6 +94,40 @@ export function adoptTap(fd: OwnedFd, id: string, vnetHdr: boolean): OpenTap {
   }
   if (info.vnetHeader) setTapHeaderSize(fd.fd, VNET_HEADER_SIZE);
   return { fd, ifname: info.name, headerSize: info.vnetHeader ? VNET_HEADER_SIZE : 0 };
+}
+
+/** A vhost device for a network card. */
+export interface OpenVhostNet {
+  readonly fd: OwnedFd;
+  /** Feature bits that the kernel has. */
+  readonly features: bigint;
+}
+
+/**
+ * Opens the vhost device of a tap's queue, or takes the descriptor that the VMM was started with.
+ *
+ * @param queue its number
+ * @param kept that of a predecessor, which is taken over
+ * @throws {Error} in QEMU's words
+ */
+export function openVhostNet(config: TapConfig, queue: number, kept?: OwnedFd): OpenVhostNet {
+  const given = config.vhostfds?.[queue];
+  const fd = kept ?? (given === undefined ? openVhostFile() : ownCopy(config.id, given));
+  try {
+    return { fd, features: new VhostDevice(fd.fd).features };
+  } catch (error) {
+    fd.close();
+    throw new Error("vhost-net requested but could not be initialized", { cause: error });
+  }
+}
+
+function openVhostFile(): OwnedFd {
+  try {
+    return openFile(VHOST_NET, O.RDWR | O.NONBLOCK);
+  } catch (error) {
+    if (!(error instanceof OsError)) throw error;
+    throw new Error(`Could not open '${VHOST_NET}': ${error.reason}`, { cause: error });
+  }
 }
 
 /** A socket for datagrams, and where they go. @throws {Error} */

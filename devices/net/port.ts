@@ -13,11 +13,28 @@ import { IoVector } from "../../ffi/iovec.ts";
 import { addressOf } from "../../ffi/memory.ts";
 import { bytesWaiting, peek, peekLength } from "../../ffi/socket_queue.ts";
 import { setTapOffload, setTapQueue } from "../../ffi/tap.ts";
+import { VhostDevice } from "../../ffi/vhost.ts";
 import { ThrottleGroup } from "../block/throttle.ts";
 import { NetSlot } from "./slot.ts";
 
 /** The longest frame that anybody sends (QEMU's NET_BUFSIZE). */
 export const MAX_FRAME = 4096 + 65_536;
+
+/** A vhost device of a queue of a tap. */
+export interface VhostPortDescription {
+  readonly fd: number;
+  /** Feature bits that the kernel has. */
+  readonly features: bigint;
+  /** Eventfds: the driver wants to know of frames that have come, or have gone. */
+  readonly calls: readonly [received: number, sent: number];
+  /** What all threads share about it, zeros at first. */
+  readonly words: SharedArrayBuffer;
+}
+
+/** The same on this thread. */
+export interface VhostPort extends Omit<VhostPortDescription, "fd"> {
+  readonly device: VhostDevice;
+}
 
 /** A backend as plain data, to be opened on any thread. */
 export interface NetPortDescription {
@@ -30,6 +47,8 @@ export interface NetPortDescription {
   readonly headerSize: number;
   /** Those of its further queues. */
   readonly more?: readonly SharedArrayBuffer[];
+  /** The vhost device of each queue, the first one's first. */
+  readonly vhost?: readonly VhostPortDescription[];
   /** Where datagrams go: a struct sockaddr. */
   readonly destination?: Uint8Array<ArrayBuffer>;
   /** Whether the connection has come from a predecessor, which may have sent part of a frame. */
@@ -81,6 +100,8 @@ export interface NetPort {
   setOffload(offload: number): void;
   /** Its further queues. */
   readonly more?: readonly NetPort[];
+  /** What can have the kernel serve a card's queues with this one. */
+  readonly vhost?: VhostPort;
   /** Takes this queue, of several, into use or out of it: no frames come by it then. */
   setUsed?(isUsed: boolean): void;
 }
@@ -101,12 +122,15 @@ function openKind(description: NetPortDescription): NetPort {
     signalEventfd(description.wake);
   };
   switch (description.kind) {
-    case "tap":
-      return new TapPort(
-        slot,
-        description.headerSize,
-        description.more?.map((one) => new TapPort(new NetSlot(one), description.headerSize)),
-      );
+    case "tap": {
+      const { headerSize, more, vhost = [] } = description;
+      const [first, ...others] = vhost.map(({ fd, ...rest }): VhostPort => ({
+        ...rest,
+        device: new VhostDevice(fd),
+      }));
+      const queues = more?.map((one, i) => new TapPort(new NetSlot(one), headerSize, others[i]));
+      return new TapPort(slot, headerSize, first, queues);
+    }
     case "dgram":
       return new DgramPort(slot, description.destination);
     case "stream":
@@ -140,7 +164,12 @@ abstract class SlotPort {
 
 /** An interface of the host's. */
 class TapPort extends SlotPort implements NetPort {
-  constructor(slot: NetSlot, readonly headerSize: number, readonly more?: readonly NetPort[]) {
+  constructor(
+    slot: NetSlot,
+    readonly headerSize: number,
+    readonly vhost?: VhostPort,
+    readonly more?: readonly NetPort[],
+  ) {
     super(slot);
   }
 

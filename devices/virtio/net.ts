@@ -12,6 +12,8 @@ import { NetLimits } from "./net_limits.ts";
 import { NetReceiver } from "./net_receiver.ts";
 import { NetSender } from "./net_sender.ts";
 import { FurtherPair, NetFeature, type NetState, netState, Queue } from "./net_state.ts";
+import { vhostPair, withoutLacking } from "./vhost_net.ts";
+import type { VhostRings } from "./vhost_rings.ts";
 import type { Virtio } from "./virtio.ts";
 import { defineVirtioDevice, type VirtioBackend } from "./virtio_device.ts";
 
@@ -63,6 +65,8 @@ interface Pair {
   /** The connection that is watched. */
   connection?: number;
   watch?: DescriptorWatch;
+  /** The kernel, where it can serve the queues. */
+  readonly vhost?: VhostRings;
 }
 
 /** A network card at work on one thread. */
@@ -95,11 +99,16 @@ class NetDevice implements VirtioBackend {
     const limits = [Queue.RX, Queue.TX].map((queue) =>
       new NetLimits(netdev?.throttle, queue === Queue.TX, context, context.timers[LIMITS + queue])
     );
-    this.#pairs = ports.map((port, i) => {
+    this.#pairs = ports.map((port, i): Pair => {
       const own = i === 0 ? state : new FurtherPair(state, i);
       const [rx, tx] = [2 * i + Queue.RX, 2 * i + Queue.TX];
+      const vhost = vhostPair(virtio, context, port, i, (isServed) => {
+        // What comes by a tap is the kernel's then.
+        this.#pairs[i].watch?.set(isServed ? 0 : Epoll.IN | Epoll.ET);
+      });
       return {
         port,
+        vhost,
         receiver: new NetReceiver(own, virtio, port, limits[Queue.RX], context, rx),
         sender: new NetSender(own, virtio, port, limits[Queue.TX], tx),
       };
@@ -119,15 +128,23 @@ class NetDevice implements VirtioBackend {
 
   handleQueue(index: number): void {
     const number = index >> 1;
-    this.#tellQueues();
-    this.#look();
+    const pair = this.#pairs.at(number);
+    this.#tell();
     if (index === this.#controlIndex) {
       this.#virtio.queues[index].serve((chain) => this.#control.answer(chain));
-    } else if (index > this.#controlIndex) return;
-    else if (index % 2 === Queue.TX) this.#send(index, this.#pairs[number]);
-    else if (number < this.#used) this.#receive(this.#pairs[number]);
-    this.#tellOffload();
-    this.#tellQueues();
+    } else if (index > this.#controlIndex || pair?.vhost?.isServed) return;
+    else if (index % 2 === Queue.TX) this.#send(index, pair);
+    else if (number < this.#used) this.#receive(pair);
+    this.#tell();
+  }
+
+  /** The kernel has no queue any more, and begins again when a doorbell rings. */
+  halt(): void {
+    for (const { vhost } of this.#pairs) vhost?.halt();
+  }
+
+  rest(): void {
+    for (const { vhost } of this.#pairs) vhost?.rest();
   }
 
   readConfig(offset: number, size: number): number {
@@ -163,6 +180,7 @@ class NetDevice implements VirtioBackend {
 
   /** What waits may go on by now. */
   limitsChanged(): void {
+    this.#virtio.halt();
     for (const queue of [Queue.RX, Queue.TX]) this.#ring(queue);
   }
 
@@ -179,6 +197,8 @@ class NetDevice implements VirtioBackend {
 
   setLink(isUp: boolean): void {
     this.#state.link_down = isUp ? 0 : 1;
+    // What the kernel is in the middle of may still go; while the cable is out, the VMM serves.
+    this.#virtio.halt();
     this.#virtio.configChanged();
     for (const queue of [Queue.RX, Queue.TX]) this.#ring(queue);
   }
@@ -194,6 +214,18 @@ class NetDevice implements VirtioBackend {
     for (let i = 0; i < this.#used; i++) this.#context.doorbells[2 * i + queue].ring();
   }
 
+  /** Sees to it that the backend is as the driver wants it, and whoever shall serve does. */
+  #tell(): void {
+    this.#tellOffload();
+    this.#tellQueues();
+    this.#look();
+    // What has limits, the kernel would not keep to.
+    const mayServe = !this.#state.link_down && !this.#context.netdev?.throttle?.active;
+    for (const [i, { vhost, port }] of this.#pairs.entries()) {
+      vhost?.look(mayServe && i < this.#used && port.fd !== undefined);
+    }
+  }
+
   /** Watches the connections that there are now. */
   #look(): void {
     for (const [i, pair] of this.#pairs.entries()) {
@@ -202,7 +234,7 @@ class NetDevice implements VirtioBackend {
       pair.connection = port.connection;
       pair.watch = port.fd === undefined ? undefined : this.#context.watcher?.watch(
         port.fd,
-        Epoll.IN | Epoll.ET,
+        pair.vhost?.isServed ? 0 : Epoll.IN | Epoll.ET,
         () => this.#ready(2 * i, pair),
       );
     }
@@ -210,6 +242,7 @@ class NetDevice implements VirtioBackend {
 
   #ready(index: number, pair: Pair): void {
     this.#virtio.work(() => {
+      if (pair.vhost?.isServed) return;
       this.#send(index + Queue.TX, pair);
       if (index < 2 * this.#used) this.#receive(pair);
     });
@@ -316,6 +349,7 @@ export const virtioNet = defineVirtioDevice({
       bit(NetFeature.MAC) | (properties.host_mtu ? bit(NetFeature.MTU) : 0n) |
         (properties.ctrl_vq && Number(properties["queue-pairs"]) > 1 ? bit(NetFeature.MQ) : 0n),
     ),
+  offered: (wanted, { netdev }) => withoutLacking(wanted, netdev?.vhost),
   check: ({ mac }) => void parseMac(String(mac)),
   queueSizes: (properties) => [
     ...Array.from({ length: Number(properties["queue-pairs"]) }, () => [

@@ -160,6 +160,7 @@ export class FakeContext implements DeviceContext {
         set: (wanted) => {
           watch.events = wanted;
           if (wanted === 0) this.watched.delete(fd);
+          else this.watched.set(fd, watch);
         },
       };
     },

@@ -2,12 +2,14 @@
 import assert from "node:assert/strict";
 import { noLimits } from "../../devices/block/throttle.ts";
 import { bytesWaiting } from "../../ffi/socket_queue.ts";
+import { VhostDevice } from "../../ffi/vhost.ts";
 import { type OwnedFd, writeFd } from "../../ffi/fd.ts";
 import { socketPair, type SocketType } from "../../ffi/socket.ts";
 import type { NetdevConfig } from "../../vmm/config.ts";
 import { MachineView } from "../../vmm/view/machine_view.ts";
 import { layout } from "../guests/programs.ts";
 import { NetPeer, numberedFrame } from "../net_peer.ts";
+import { noVhostNet, openHostEnd } from "../tap_peer.ts";
 import { kvmTest, sleep, TestVm, until } from "./harness.ts";
 
 const card = (properties = {}) => [{
@@ -169,4 +171,41 @@ for (const type of ["stream", "seqpacket"] as const) {
       });
     }
   }
+}
+
+for (const pci of [false, true]) {
+  kvmTest(
+    `frames that the kernel serves go to a guest and come back, over stops, PCI: ${pci}`,
+    async () => {
+      const ifname = `dv${Number(pci)}${Deno.pid % 100_000}`;
+      await using test = await TestVm.start({
+        program: "virtio_net",
+        // Without mergeable buffers, kernels before 6.13 leave the number of buffers at 0.
+        append: pci ? "merge pci" : "merge",
+        machine: { pcie: pci },
+        devices: [{
+          driver: pci ? "virtio-net-pci" : "virtio-net-device",
+          properties: { netdev: "n" },
+        }],
+        netdevs: [{ type: "tap", id: "n", ifname, vhost: true }],
+      });
+      await test.printed("net 52540123456 at irq");
+      using end = openHostEnd(ifname);
+      const peer = new NetPeer(end.fd, false);
+      const kernel = new VhostDevice(test.vm.netdevs.port("n").vhost![0].fd);
+      await exchange(test, peer, 30);
+      for (let stop = 0; stop < 3; stop++) {
+        assert.throws(() => kernel.setOwner(), { code: "EBUSY" }, "the VMM serves");
+        test.vm.stop();
+        // Nobody has it now: a successor could.
+        kernel.setOwner();
+        kernel.resetOwner();
+        peer.pump();
+        test.vm.cont();
+        await exchange(test, peer, 30);
+      }
+      test.assertUnharmed();
+    },
+    noVhostNet !== undefined,
+  );
 }

@@ -610,3 +610,19 @@ Deno.test({
     );
   },
 });
+
+Deno.test("a backend whose card the kernel serves is not handed over", async () => {
+  await using stage = new Stage();
+  // No descriptor has this number.
+  const tap: NetdevConfig = { type: "tap", id: "n", fd: 0x7fff_ffff };
+  const host = { notice: () => {}, event: () => {}, connected: () => {} };
+  for (const vhost of [true, false]) {
+    const set = new NetdevSet(stage.reactor, host, new ThrottleSet());
+    await assert.rejects(set.open([{ ...tap, vhost }]));
+    assert.deepEqual(
+      set.blockers(),
+      vhost ? ["netdev 'n' has vhost=on: its card goes to a new VMM by cpr-reboot alone"] : [],
+    );
+    set.close();
+  }
+});

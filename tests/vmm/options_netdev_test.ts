@@ -12,6 +12,13 @@ Deno.test("`parseNetdev()` reads every kind of backend", () => {
       ...{ type: "tap", id: "n", vnetHdr: false, queues: 4 },
     }],
     ["tap,id=n,fds=3:4", { type: "tap", id: "n", fds: [3, 4] }],
+    ["tap,id=n,vhost=on", { type: "tap", id: "n", vhost: true }],
+    ["tap,id=n,vhostforce=on", { type: "tap", id: "n", vhost: true }],
+    ["tap,id=n,vhost=off,vhostforce=on", { type: "tap", id: "n" }],
+    ["tap,id=n,fd=7,vhostfd=5", { type: "tap", id: "n", fd: 7, vhost: true, vhostfds: [5] }],
+    ["tap,id=n,fds=3:4,vhost=on,vhostfds=5:6", {
+      ...{ type: "tap", id: "n", fds: [3, 4], vhost: true, vhostfds: [5, 6] },
+    }],
     [
       "stream,id=n,server=on,addr.type=unix,addr.path=/run/a,,b",
       { type: "stream", id: "n", server: true, addr: { type: "unix", path: "/run/a,b" } },
@@ -74,7 +81,10 @@ Deno.test("`parseNetdev()` refuses what makes no sense", () => {
       "Parameter 'script' does not accept value '/etc/up': no script is run: set the interface up" +
       " by ip(8), and say no",
     ],
-    ["tap,id=n,vhost=on", "Parameter 'vhost' does not accept value 'on': there is no vhost: off"],
+    ["tap,id=n,vhost=off,vhostfd=5", "vhostfd(s)= is not valid without vhost"],
+    ["tap,id=n,vhost=on,vhostfds=5:6", "expected 1 socket fds, got 2"],
+    ["tap,id=n,queues=2,vhostfd=5", "expected 2 socket fds, got 1"],
+    ["tap,id=n,fds=3:4,vhostfds=5", "expected 2 socket fds, got 1"],
     [
       "tap,id=n,queues=17",
       "you must specify 1 to 16 queues of a tap, not 17",

@@ -39,7 +39,10 @@ const tap = {
   script: "string",
   downscript: "string",
   vnet_hdr: "bool",
-  vhost: "string",
+  vhost: "bool",
+  vhostforce: "bool",
+  vhostfd: "string",
+  vhostfds: "string",
   queues: "uint32",
 } as const satisfies Schema;
 const stream = {
@@ -133,15 +136,16 @@ function descriptor(name: string, text: string): number {
 }
 
 function buildTap(values: Read<typeof tap>): NetdevConfig {
-  const { ifname, fd, fds, script, downscript, vnet_hdr: vnetHdr, vhost = "off", queues } = values;
+  const { ifname, fd, fds, script, downscript, vnet_hdr: vnetHdr, queues } = values;
+  const { vhostfd, vhostfds } = values;
   const others = [ifname, script, downscript, vnetHdr, queues];
-  if (fd !== undefined && [fds, ...others].some((one) => one !== undefined)) {
+  if (fd !== undefined && [fds, vhostfds, ...others].some((one) => one !== undefined)) {
     throw new OptionError(
       "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, fds=, and vhostfds=" +
         " are invalid with fd=",
     );
   }
-  if (fds !== undefined && others.some((one) => one !== undefined)) {
+  if (fds !== undefined && [vhostfd, ...others].some((one) => one !== undefined)) {
     throw new OptionError(
       "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, and vhostfd= are invalid with fds=",
     );
@@ -150,7 +154,6 @@ function buildTap(values: Read<typeof tap>): NetdevConfig {
   for (const [name, value = "no"] of [["script", script], ["downscript", downscript]] as const) {
     refuseOthers(name, value, { taken: ["no", ""], reason });
   }
-  refuseOthers("vhost", vhost, { taken: ["off", "no", "false"], reason: "there is no vhost: off" });
   const all = fds?.split(":").map((one) => descriptor("fds", one));
   const count = all?.length ?? queues ?? 1;
   if (count < 1 || count > MAX_TAP_QUEUES) {
@@ -166,7 +169,23 @@ function buildTap(values: Read<typeof tap>): NetdevConfig {
     fds: all,
     queues,
     vnetHdr,
+    ...readVhost(values, count),
   };
+}
+
+/** Whether the kernel serves the queues, and by which descriptors. @throws OptionError in QEMU's words */
+function readVhost(values: Read<typeof tap>, queues: number) {
+  const { vhost, vhostforce, vhostfd, vhostfds } = values;
+  const texts = vhostfds?.split(":") ?? (vhostfd === undefined ? undefined : [vhostfd]);
+  if (!(vhost ?? (vhostforce || texts !== undefined))) {
+    if (texts) throw new OptionError("vhostfd(s)= is not valid without vhost");
+    return {};
+  }
+  if (texts && texts.length !== queues) {
+    throw new OptionError(`expected ${queues} socket fds, got ${texts.length}`);
+  }
+  const name = vhostfds === undefined ? "vhostfd" : "vhostfds";
+  return { vhost: true, vhostfds: texts?.map((text) => descriptor(name, text)) };
 }
 
 type AddressName = "addr" | "local" | "remote";

@@ -7,6 +7,7 @@
 import assert from "node:assert/strict";
 import type { AttachedDisk } from "../../../devices/block/disk.ts";
 import type { Properties } from "../../../devices/device.ts";
+import type { NetPort } from "../../../devices/net/port.ts";
 import type { VirtioDevice } from "../../../devices/virtio/virtio_device.ts";
 import type { Fields } from "../../../ffi/struct.ts";
 import type { RigMode } from "../fake_context.ts";
@@ -43,9 +44,10 @@ export class PciRig extends VirtioRig {
     mode: RigMode = "kept",
     properties: Properties = {},
     disk?: AttachedDisk,
+    netdev?: NetPort,
   ) {
     const place = { "config-base": 0xe000_8000, irq: 17 };
-    super(type.pci, mode, { ...place, ...properties }, disk);
+    super(type.pci, mode, { ...place, ...properties }, disk, netdev);
     this.configure(0x10 + 4 * 4, REGISTERS % 2 ** 32);
     this.configure(0x10 + 4 * 5, Math.floor(REGISTERS / 2 ** 32));
     this.configure(0x10 + 4 * 1, MESSAGES);

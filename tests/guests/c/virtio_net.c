@@ -170,6 +170,9 @@ static struct pair *await_frame(unsigned *id, uint32_t *written)
 				sti();
 				return p;
 			}
+			/* What has gone may be the room that the next frame waits for. */
+			arm_queue(&p->tx);
+			take_sent(p);
 		}
 		sleep_for_interrupt();
 	}
