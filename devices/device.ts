@@ -15,6 +15,7 @@ import type { IoUring } from "../ffi/io_uring.ts";
 import type { IoVector } from "../ffi/iovec.ts";
 import type { Fields, Struct, View } from "../ffi/struct.ts";
 import type { NetPort } from "./net/port.ts";
+import type { VsockPort } from "./virtio/vsock_port.ts";
 import type { SavedLayout, Subsection } from "./saved_state.ts";
 import type { VhostUserNeeds, VhostUserPort } from "./vhost_user/port.ts";
 
@@ -182,6 +183,8 @@ export interface DeviceContext {
   readonly chardev?: CharacterSink;
   /** The network backend bound to the device's `netdev` property, if one is. */
   readonly netdev?: NetPort;
+  /** The kernel's half of a socket device. */
+  readonly vsock?: VsockPort;
   /** The disk bound to the device's `drive` property, if one is. */
   readonly disk?: AttachedDisk;
   /** The back-end behind the device's `chardev`, if that works on its queues. */
@@ -315,7 +318,7 @@ export interface Device {
   wake?(): void;
   /** Its disk may do more in a second, or less, than so far. */
   limitsChanged?(): void;
-  /** The backend has a connection that it had not. */
+  /** The backend has a connection that it had not, or a socket device its number. */
   connected?(): void;
   /** Plugs the network's cable in, or pulls it out. */
   setLink?(isUp: boolean): void;

@@ -24,6 +24,7 @@ import { virtioBlk } from "./virtio/blk.ts";
 import { virtioNet } from "./virtio/net.ts";
 import { virtioRng } from "./virtio/rng.ts";
 import { virtioSerial } from "./virtio/serial.ts";
+import { vhostVsock } from "./virtio/vsock.ts";
 import { virtconsole, virtserialport } from "./virtio/serial_port.ts";
 
 /** Every kind of device that exists, in the order of `-device help`. */
@@ -44,6 +45,8 @@ export const deviceTypes: readonly DeviceType[] = [
   vhostUserBlk.pci,
   vhostUserFs,
   vhostUserFs.pci,
+  vhostVsock,
+  vhostVsock.pci,
   virtioBalloon,
   virtioBalloon.pci,
   virtioBlk,

@@ -22,6 +22,8 @@ const GET_VRING_BASE = 0xc008_af12;
 const SET_VRING_KICK = 0x4008_af20;
 const SET_VRING_CALL = 0x4008_af21;
 const NET_SET_BACKEND = 0x4008_af30;
+const VSOCK_SET_GUEST_CID = 0x4008_af60;
+const VSOCK_SET_RUNNING = 0x4004_af61;
 
 /** The most ranges of memory that every kernel takes (VHOST_MEMORY_DEFAULT_NREGIONS). */
 export const MOST_RANGES = 64;
@@ -31,6 +33,8 @@ export const VHOST_NET_HEADER = 1n << 27n;
 export const NO_BACKEND = -1;
 
 const featureBits = struct("vhost features", { bits: u64 });
+const guestCid = struct("vhost-vsock guest cid", { cid: u64 });
+const running = struct("vhost-vsock running", { isRunning: i32 });
 const range = struct("vhost_memory_region", {
   guest_phys_addr: u64,
   memory_size: u64,
@@ -166,5 +170,20 @@ export class VhostDevice {
   protected call(name: string, request: number, argument?: Uint8Array): void {
     const result = this.ioctl(this.fd, request, argument);
     if (result < 0) throw new OsError(name, -result, `${this.fd}`);
+  }
+}
+
+/** A vhost device of sockets between guest and host. */
+export class VhostVsock extends VhostDevice {
+  /** Says which number the guest has, which no other device may have. */
+  setGuestCid(cid: number): void {
+    const { bytes } = guestCid.alloc({ cid: BigInt(cid) });
+    this.call("VHOST_VSOCK_SET_GUEST_CID", VSOCK_SET_GUEST_CID, bytes);
+  }
+
+  /** Serves both rings, or no more. */
+  setRunning(isRunning: boolean): void {
+    const { bytes } = running.alloc({ isRunning: Number(isRunning) });
+    this.call("VHOST_VSOCK_SET_RUNNING", VSOCK_SET_RUNNING, bytes);
   }
 }

@@ -254,6 +254,7 @@ export class Hotplug {
       sink: noChardev,
       vhostUser: noChardev,
       netPort: (id) => netdevs.port(id),
+      vsockPort: noChardev,
       disk(drive, user) {
         const disk = blocks.attach(drive, user);
         opened.defer(() => blocks.detach(drive));
@@ -268,7 +269,7 @@ function checkPluggable(type: string): void {
   if (!pluggable.includes(type)) throw new Error(`Device '${type}' does not support hotplugging`);
 }
 
-/** What can be plugged in has no character device. */
+/** What can be plugged in has no character device, and is no socket device. */
 function noChardev(id: string): never {
   throw new Error(`Property 'chardev' can't find value '${id}'`);
 }

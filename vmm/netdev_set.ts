@@ -32,6 +32,7 @@ import {
 import { ThrottleSet } from "./throttle_set.ts";
 import { TapQueues } from "./tap_queues.ts";
 import { TapVhost } from "./tap_vhost.ts";
+import { VsockSet } from "./vsock_set.ts";
 
 /** What backends hand over begins so; the id is the backend's. */
 const NETDEV = "netdev/";
@@ -48,10 +49,14 @@ export interface NetdevHost {
   event(name: string, data: Record<string, unknown>): void;
   /** A backend has a connection that it had not. */
   connected(id: string): void;
+  /** A socket device has its guest's number. */
+  claimed(id: string): void;
 }
 
 /** Network backends by id. */
 export class NetdevSet implements Keeper {
+  /** What is no network, and passes as its interfaces do: the guest's numbers for sockets. */
+  readonly vsocks: VsockSet;
   readonly #reactor: Reactor;
   readonly #host: NetdevHost;
   readonly #throttles: ThrottleSet;
@@ -66,6 +71,7 @@ export class NetdevSet implements Keeper {
     this.#throttles = throttles;
     this.#reactor = reactor;
     this.#host = host;
+    this.vsocks = new VsockSet(host);
   }
 
   /** All backends. */
@@ -150,6 +156,7 @@ export class NetdevSet implements Keeper {
     return () => {
       for (const backend of this.#backends.values()) backend.own();
       this.hold(false);
+      this.vsocks.arrive();
     };
   }
 
@@ -161,12 +168,14 @@ export class NetdevSet implements Keeper {
   /** The guest goes on in another process, from its saved state: leaves to it what only one can have. */
   letGo(): void {
     for (const backend of this.#backends.values()) backend.letGo();
+    this.vsocks.letGo();
   }
 
   /** Takes that again. @returns false if another process has it */
   takeBack(): boolean {
     try {
       for (const backend of this.#backends.values()) backend.takeBack();
+      this.vsocks.takeBack();
       return true;
     } catch {
       this.letGo();
@@ -176,6 +185,7 @@ export class NetdevSet implements Keeper {
 
   /** Lets go of what a successor goes on with. */
   releaseKept(): void {
+    this.vsocks.letGo();
     for (const [id, backend] of this.#backends) {
       if (backend.config.cpr === false) continue;
       backend.close(true);
@@ -187,6 +197,7 @@ export class NetdevSet implements Keeper {
   close(): void {
     for (const backend of this.#backends.values()) backend.close(false);
     this.#backends.clear();
+    this.vsocks.close();
   }
 }
 

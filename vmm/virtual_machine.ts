@@ -159,6 +159,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
       sink: (id) => this.chardevs.sink(id),
       netPort: (id) => this.netdevs.port(id),
       vhostUser: (id) => this.vhostUsers.description(id),
+      vsockPort: (id, cid) => this.netdevs.vsocks.port(id, cid, options.incoming ?? false),
       disk: (drive, user) => this.blocks.attach(drive, user),
       onEvent: (event) => guestEvents.handle(event),
       onSignal: () => this.#lookAtDevices(),
@@ -198,6 +199,7 @@ export class VirtualMachine extends GuestControl implements AsyncDisposable {
       {
         event: (name, data) => vm?.events.emit(name, data),
         connected: (id) => vm?.machine.devices.netdevConnected(id),
+        claimed: (id) => vm?.machine.devices.with(id, (device) => device.connected?.()),
       },
       { connected: (id) => vm?.machine.devices.vhostUserConnected(id) },
     );

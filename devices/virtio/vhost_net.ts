@@ -56,6 +56,7 @@ export function vhostPair(
     features: KNOWN,
     always: port.headerSize === 0 ? VHOST_NET_HEADER : 0n,
     what: "vhost net",
+    instead: "falling back on userspace virtio",
     begin: (rings) => setBackend(rings, port.fd ?? NO_BACKEND),
     end: (rings) => setBackend(rings, NO_BACKEND),
   });

@@ -50,6 +50,10 @@ export interface VhostParts {
   readonly always: bigint;
   /** What the kernel serves, in words. */
   readonly what: string;
+  /** What becomes of the queues where the kernel fails, in words. */
+  readonly instead: string;
+  /** Whether the kernel's device is this process's also while the thread rests, and becomes no other's. */
+  readonly keepsOwner?: boolean;
   /** Begins to serve these rings, by their numbers within the vhost device. @throws {OsError} */
   begin(rings: readonly number[]): void;
   /** Serves none of them any more; they may not have been served. @throws {OsError} */
@@ -71,6 +75,11 @@ export class VhostRings {
     for (const [ring, call] of parts.calls.entries()) {
       parts.context.watcher?.watch(call, Epoll.IN, () => this.#called(ring));
     }
+  }
+
+  /** Says that this process is the owner already, which goes with `keepsOwner`. */
+  static setOwned(words: SharedArrayBuffer): void {
+    new Int32Array(words)[Word.OWNED] = 1;
   }
 
   /** Whether the kernel serves the queues now. `work` is held. */
@@ -100,10 +109,11 @@ export class VhostRings {
 
   /** See `VirtioBackend.rest`: a successor, or this process as another program, may be the next owner. */
   rest(): void {
-    const { calls, virtio, device } = this.#parts;
+    const { calls, virtio, device, keepsOwner } = this.#parts;
     virtio.locked(() => {
       this.#stop();
       this.#listen();
+      if (keepsOwner) return;
       if (this.#words[Word.OWNED]) this.#try("", () => device.resetOwner());
       this.#words[Word.OWNED] = 0;
     });
@@ -139,7 +149,7 @@ export class VhostRings {
   }
 
   #start(): void {
-    const { device, virtio, context, begin, end, what } = this.#parts;
+    const { device, virtio, context, begin, end, what, instead } = this.#parts;
     // What the driver has set up is looked at first: for that the VMM answers.
     const rings = this.#all.filter((ring) => virtio.queues[this.#parts.queues[ring]].ring);
     const described = rings.map((ring) => this.#describe(ring));
@@ -147,7 +157,7 @@ export class VhostRings {
     const { ranges } = context.memory;
     this.#words[Word.PHASE] = Phase.FAILED;
     const isServed = this.#try(
-      `unable to start ${what}: falling back on userspace virtio: `,
+      `unable to start ${what}: ${instead}: `,
       () => {
         if (ranges.length > MOST_RANGES) throw new OsError("VHOST_SET_MEM_TABLE", Errno.E2BIG);
         if (!this.#words[Word.OWNED]) device.setOwner();

@@ -27,6 +27,7 @@ import { type AttachedDisk, needsIoUring } from "../../devices/block/disk.ts";
 import { MOST_TRANSFERS } from "../../devices/block/transfers.ts";
 import type { NetPort } from "../../devices/net/port.ts";
 import type { VhostUserPort } from "../../devices/vhost_user/port.ts";
+import type { VsockPort } from "../../devices/virtio/vsock_port.ts";
 import { virtioSerial } from "../../devices/virtio/serial.ts";
 import { IoUring } from "../../ffi/io_uring.ts";
 import type { IoVector } from "../../ffi/iovec.ts";
@@ -145,6 +146,8 @@ export class FakeContext implements DeviceContext {
   netdev: NetPort | undefined;
   /** Set by a test before it makes its rig's device. */
   vhostUser: VhostUserPort | undefined;
+  /** Set by a test before its device works. */
+  vsock: VsockPort | undefined;
   /** What the device waits for, by descriptor. */
   readonly watched = new Map<
     number,

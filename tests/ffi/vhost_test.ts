@@ -7,6 +7,7 @@ import {
   NO_BACKEND,
   VhostDevice,
   vhostMemory,
+  VhostVsock,
   vringAddress,
   vringFile,
   vringState,
@@ -72,6 +73,22 @@ Deno.test("each call is its request with its structure", () => {
     [request("write", 0x21, 8), [...word(1), ...word(11)]],
     [request("both", 0x12, 8), [...word(1), ...word(0)]],
     [request("write", 0x30, 8), [...word(1), 255, 255, 255, 255]],
+  ]);
+});
+
+Deno.test("a socket device's calls are its requests", () => {
+  const seen: [request: number, bytes: number[]][] = [];
+  const device = new VhostVsock(7, (_fd, number, bytes) => {
+    seen.push([number, [...bytes!]]);
+    return 0;
+  });
+  device.setGuestCid(0xfedc_ba98);
+  device.setRunning(true);
+  device.setRunning(false);
+  assert.deepEqual(seen, [
+    [request("write", 0x60, 8), [0x98, 0xba, 0xdc, 0xfe, 0, 0, 0, 0]],
+    [request("write", 0x61, 4), [1, 0, 0, 0]],
+    [request("write", 0x61, 4), [0, 0, 0, 0]],
   ]);
 });
 

@@ -16,6 +16,7 @@ export const cPrograms = {
   virtio_balloon: ["virtio_balloon.c", "virtio.c", "virtio_pci.c"],
   virtio_rng: ["virtio_rng.c", "virtio.c", "virtio_pci.c"],
   virtio_serial: ["virtio_serial.c", "virtio.c", "virtio_pci.c"],
+  virtio_vsock: ["virtio_vsock.c", "virtio.c", "virtio_pci.c"],
   virtio_bench: ["virtio_bench.c", "virtio.c", "virtio_pci.c"],
 } as const satisfies Record<string, readonly string[]>;
 

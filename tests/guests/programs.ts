@@ -22,6 +22,7 @@ import { image as virtioBalloon } from "./c/virtio_balloon_image.ts";
 import { image as virtioRng } from "./c/virtio_rng_image.ts";
 import { image as virtioBench } from "./c/virtio_bench_image.ts";
 import { image as virtioSerial } from "./c/virtio_serial_image.ts";
+import { image as virtioVsock } from "./c/virtio_vsock_image.ts";
 import { images as assembled } from "./images.ts";
 
 /** All programs' bytes, base64: those in assembly and those in C. */
@@ -32,6 +33,7 @@ const images = {
   virtio_balloon: virtioBalloon,
   virtio_rng: virtioRng,
   virtio_serial: virtioSerial,
+  virtio_vsock: virtioVsock,
   virtio_bench: virtioBench,
 };
 
@@ -388,6 +390,13 @@ export const programs: Readonly<Record<ProgramName, GuestProgram>> = {
       merge: "frames that take several small buffers",
       mq: "two pairs of queues, and numbers of their own in frames of each UDP port",
     },
+  ),
+  virtio_vsock: elf(
+    "virtio_vsock",
+    "Prints `vsock CID`, takes connections, one at a time, and sends back what comes by them, counting " +
+      "packets; prints `connections have ended` when it is told so by the device.",
+    8,
+    { isa: "the machine has no ACPI" },
   ),
   virtio_blk: elf(
     "virtio_blk",

@@ -84,6 +84,7 @@ class Stage implements AsyncDisposable {
       notice: (text) => void this.notices.push(text),
       event: (name, data) => void this.events.push(`${name} ${JSON.stringify(data)}`),
       connected: () => {},
+      claimed: () => {},
     });
     this.#sets.push(set);
     await set.open(configs, from);
@@ -120,7 +121,7 @@ Deno.test("a backend is of a throttle group that there is", async () => {
   await using stage = new Stage();
   const throttles = new ThrottleSet();
   throttles.add({ qomType: "throttle-group", id: "tg", limits: noLimits });
-  const host = { notice: () => {}, event: () => {}, connected: () => {} };
+  const host = { notice: () => {}, event: () => {}, connected: () => {}, claimed: () => {} };
   const set = new NetdevSet(stage.reactor, host, throttles);
   try {
     await set.open([{ ...stage.server(), throttleGroup: "tg" }]);
@@ -615,7 +616,7 @@ Deno.test("a backend whose card the kernel serves is not handed over", async () 
   await using stage = new Stage();
   // No descriptor has this number.
   const tap: NetdevConfig = { type: "tap", id: "n", fd: 0x7fff_ffff };
-  const host = { notice: () => {}, event: () => {}, connected: () => {} };
+  const host = { notice: () => {}, event: () => {}, connected: () => {}, claimed: () => {} };
   for (const vhost of [true, false]) {
     const set = new NetdevSet(stage.reactor, host, new ThrottleSet());
     await assert.rejects(set.open([{ ...tap, vhost }]));

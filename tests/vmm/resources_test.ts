@@ -16,6 +16,7 @@ class Stage implements AsyncDisposable {
   readonly parts: Resources = new Resources(() => {}, () => {}, {
     event: () => {},
     connected: () => {},
+    claimed: () => {},
   }, { connected: () => {} });
 
   /** Everything that is handed over, as `NAME ID`. */

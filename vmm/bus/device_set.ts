@@ -18,6 +18,7 @@ import {
 import type { NetPortDescription } from "../../devices/net/port.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import type { VhostUserDescription } from "../../devices/vhost_user/port.ts";
+import type { VsockPortDescription } from "../../devices/virtio/vsock_port.ts";
 import { drainEvent, Epoll, makeEventfd, makeTimerfd, monotonicNs } from "../../ffi/event.ts";
 import type { OwnedFd } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
@@ -50,6 +51,8 @@ export interface DeviceRequest {
   readonly sink?: SinkDescription;
   /** Where its frames go, and come from. */
   readonly netdev?: NetPortDescription;
+  /** The kernel's half of a socket device. */
+  readonly vsock?: VsockPortDescription;
   /** The disk that the device has. */
   readonly disk?: AttachedDisk;
   /** The back-end that works on its queues. */
@@ -382,7 +385,7 @@ function placeStates(requests: readonly DeviceRequest[]) {
 
 /** What a description says of a device, but for its places in shared memory. */
 function describe(
-  { parent, sink, netdev, disk, vhostUser, content }: DeviceRequest,
+  { parent, sink, netdev, vsock, disk, vhostUser, content }: DeviceRequest,
   { type, id, properties }: DeviceInstance,
   { timers, doorbells }: DeviceFds,
 ) {
@@ -392,7 +395,7 @@ function describe(
     properties,
     timerFds: timers.map(({ fd }) => fd),
     doorbellFds: doorbells.map(({ fd }) => fd),
-    ...{ parent, netdev, disk, vhostUser, content },
+    ...{ parent, netdev, vsock, disk, vhostUser, content },
     chardev: sink,
   };
 }

@@ -20,6 +20,7 @@ import { type NetPortDescription, openPort } from "../../devices/net/port.ts";
 import { lock, unlock } from "../../devices/mutex.ts";
 import { deviceTypes } from "../../devices/registry.ts";
 import { type VhostUserDescription, VhostUserPort } from "../../devices/vhost_user/port.ts";
+import { openVsockPort, type VsockPortDescription } from "../../devices/virtio/vsock_port.ts";
 import { armTimerfd, monotonicNs, realtimeNs, signalEventfd } from "../../ffi/event.ts";
 import type { IoUring } from "../../ffi/io_uring.ts";
 import type { InterruptLines, InterruptsDescription } from "../accel/accelerator.ts";
@@ -53,6 +54,7 @@ export interface DeviceDescription {
   readonly parent?: string;
   readonly chardev?: SinkDescription;
   readonly netdev?: NetPortDescription;
+  readonly vsock?: VsockPortDescription;
   readonly disk?: AttachedDisk;
   readonly vhostUser?: VhostUserDescription;
   readonly content?: Uint8Array<SharedArrayBuffer>;
@@ -315,6 +317,7 @@ function makeContext(
     content: entry.content ?? nothing,
     chardev: entry.chardev && openSink(entry.chardev),
     netdev: entry.netdev && openPort(entry.netdev),
+    vsock: entry.vsock && openVsockPort(entry.vsock),
     disk: entry.disk,
     vhostUser: entry.vhostUser && new VhostUserPort(entry.vhostUser),
     realtimeNs,

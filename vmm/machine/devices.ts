@@ -7,6 +7,7 @@ import type { AttachedDisk } from "../../devices/block/disk.ts";
 import type { SinkDescription } from "../../devices/chardev/sink.ts";
 import type { NetPortDescription } from "../../devices/net/port.ts";
 import type { VhostUserDescription } from "../../devices/vhost_user/port.ts";
+import type { VsockPortDescription } from "../../devices/virtio/vsock_port.ts";
 import type { DiskUser } from "../block_set.ts";
 import { type DeviceRequest, findDeviceType } from "../bus/device_set.ts";
 import type { MachineConfig } from "../config.ts";
@@ -14,7 +15,7 @@ import type { FirmwareItems } from "../firmware/firmware_items.ts";
 import { userDeviceId, withDisk } from "./disks.ts";
 import { checkGenerationId, generationOf } from "./generation.ts";
 import { IOAPIC2_BASE, IOAPIC2_ID, LOW_RAM_LIMIT, PCIE_ECAM, PCIE_ID } from "./microvm.ts";
-import { addressCards, connectNetwork } from "./network.ts";
+import { addressCards, connectNetwork, connectSockets } from "./network.ts";
 import { placePci } from "./pci.ts";
 import { placeVirtio } from "./virtio.ts";
 import { plugPorts } from "./virtio_serial.ts";
@@ -30,6 +31,8 @@ export interface DeviceParts {
   netPort(id: string): NetPortDescription;
   /** The back-end behind a chardev id that works on a device's queues. */
   vhostUser(chardev: string): VhostUserDescription;
+  /** The kernel's half of a socket device. @throws {Error} if it cannot be had */
+  vsockPort(id: string, cid: number): VsockPortDescription;
   /** The disk behind a drive's id or a node's name. @throws {Error} if it cannot be had */
   disk(drive: string, user: DiskUser): AttachedDisk;
 }
@@ -55,7 +58,7 @@ export function withBackends(
 ): DeviceRequest {
   const { chardev, drive } = request.properties;
   const disk = (name: string, user: DiskUser) => parts.disk(name, user);
-  return connectNetwork({
+  const connected = connectNetwork({
     ...request,
     ...(typeof chardev === "string" &&
       (findDeviceType(request.type).vhostUser
@@ -63,6 +66,7 @@ export function withBackends(
         : { sink: parts.sink(chardev) })),
     ...(typeof drive === "string" && withDisk(request, drive, config, disk)),
   }, (id) => parts.netPort(id));
+  return connectSockets(connected, (id, cid) => parts.vsockPort(id, cid));
 }
 
 /** The devices that a configuration asks for: the machine's own, then the user's. */

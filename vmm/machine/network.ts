@@ -4,6 +4,7 @@
  * @module
  */
 import { type NetdevConfig, queuesOf } from "../../devices/net/config.ts";
+import type { VsockPortDescription } from "../../devices/virtio/vsock_port.ts";
 import type { NetPortDescription } from "../../devices/net/port.ts";
 import type { DeviceRequest } from "../bus/device_set.ts";
 import { findDeviceType } from "../bus/device_set.ts";
@@ -40,6 +41,20 @@ export function connectNetwork(
   if (typeof properties.netdev !== "string") return request;
   const netdev = port(properties.netdev);
   return { ...request, netdev, properties: { ...properties, "vnet-hdr": netdev.headerSize > 0 } };
+}
+
+/**
+ * Connects a socket device to the kernel, if it is one.
+ *
+ * @param port opens the kernel's half, for a guest's number
+ */
+export function connectSockets(
+  request: DeviceRequest,
+  port: (id: string, cid: number) => VsockPortDescription,
+): DeviceRequest {
+  const { type, id, properties } = request;
+  if (!Object.hasOwn(findDeviceType(type).properties, "guest-cid")) return request;
+  return { ...request, vsock: port(id, Number(properties["guest-cid"])) };
 }
 
 function macOf(index: number): string {

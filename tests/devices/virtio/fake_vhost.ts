@@ -5,9 +5,9 @@
  */
 import { Errno } from "../../../ffi/errno.ts";
 import {
-  VhostDevice,
   type VhostIoctl,
   vhostMemory,
+  VhostVsock,
   vringAddress,
   vringFile,
   vringState,
@@ -27,6 +27,8 @@ const requests = new Map<number, readonly [name: string, show: (bytes: Uint8Arra
   [0x4008_af20, ["SET_VRING_KICK", showFile]],
   [0x4008_af21, ["SET_VRING_CALL", showFile]],
   [0x4008_af30, ["NET_SET_BACKEND", showFile]],
+  [0x4008_af60, ["VSOCK_SET_GUEST_CID", (bytes) => `${wordOf(bytes)}`]],
+  [0x4004_af61, ["VSOCK_SET_RUNNING", ([isRunning]) => `${isRunning}`]],
 ]);
 
 function wordOf(bytes: Uint8Array): bigint {
@@ -72,7 +74,7 @@ export class FakeVhost {
   constructor(readonly features: bigint) {}
 
   /** Of the device, with a descriptor of a number that there is not. */
-  readonly device = new VhostDevice(1_000_100, this.#ioctl());
+  readonly device = new VhostVsock(1_000_100, this.#ioctl());
 
   /** What was called since, without those that only ask. */
   take(): string[] {
@@ -90,7 +92,7 @@ export class FakeVhost {
 
   /** Only an owner may do more than ask, and only one is there. */
   #carryOut(name: string, bytes: Uint8Array): number {
-    const asksOnly = name === "GET_FEATURES" || name === "SET_FEATURES";
+    const asksOnly = ["GET_FEATURES", "SET_FEATURES", "VSOCK_SET_GUEST_CID"].includes(name);
     if (name === "SET_OWNER") {
       if (this.isOwned) return -Errno.EBUSY;
       this.isOwned = true;
