@@ -65,6 +65,9 @@ export function whyNotAnchored(
   if (machine.accelerator.name !== "kvm") return `it needs KVM, not ${machine.accelerator.title}`;
   if (machine.hasPcie) return "it does not go with -machine pcie=on";
   if (vhostUserConfigs(config).length > 0) return "it does not go with vhost-user devices";
+  // The kernel serves it by this process's memory map and number, which the next program has to ask for.
+  const isVhost = ({ driver }: { readonly driver: string }) => driver.startsWith("vhost-vsock-");
+  if (config.devices.some(isVhost)) return "it does not go with vhost-vsock devices";
   if (blocks.leavesFiles) return "it does not go with disk images that have cpr=off";
   return config.machine.xPauseClock ? "it does not go with x-pause-clock" : undefined;
 }
