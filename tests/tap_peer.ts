@@ -19,13 +19,9 @@ const types = { test: 0x88b5, ipv4: 0x0800 } as const;
 
 /** Why there can be no tap here, or undefined. */
 export const noTap: string | undefined = whyNoTap();
-if (noTap !== undefined) console.warn(`SKIPPED: tests that need a tap: ${noTap}`);
 
 /** Why the kernel cannot serve network cards here, or undefined. */
 export const noVhostNet: string | undefined = noTap ?? whyNoVhost("/dev/vhost-net");
-if (noVhostNet !== undefined) {
-  console.warn(`SKIPPED: tests that need vhost-net: ${noVhostNet}`);
-}
 
 function whyNoVhost(path: string): string | undefined {
   try {

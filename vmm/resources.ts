@@ -10,7 +10,8 @@ import type { MachineConfig } from "./config.ts";
 import { Console } from "./console.ts";
 import type { Inheritance, Keeper } from "./inheritance.ts";
 import { MemorySet } from "./machine/memory_set.ts";
-import { type NetdevHost, NetdevSet } from "./netdev_set.ts";
+import type { NetdevHost } from "./netdev.ts";
+import { NetdevSet } from "./netdev_set.ts";
 import { vhostUserConfigs, type VhostUserHost, VhostUserSet } from "./vhost_user_set.ts";
 
 /** The id of the character device behind `console`. */

@@ -5,8 +5,12 @@ import { TextConnection } from "./session.ts";
 import { Chain, type Mode } from "./updates.ts";
 
 /** Every way that leaves connections alone; the helper of a relay is one VMM more. */
-const ways: readonly { readonly name: string; readonly mode: Mode; readonly relay: string }[] = [
-  { name: "cpr-transfer", mode: "cpr-transfer", relay: "auto" },
+const ways: readonly {
+  readonly name: string;
+  readonly mode: Mode;
+  readonly relay?: Chain["relay"];
+}[] = [
+  { name: "cpr-transfer", mode: "cpr-transfer" },
   { name: "cpr-exec by way of a helper", mode: "cpr-exec", relay: "on" },
   { name: "cpr-exec", mode: "cpr-exec", relay: "off" },
 ];
@@ -24,7 +28,7 @@ async function begin(lab: Laboratory, mode: "readline" | "control") {
 
 /** Updates in one of the ways. */
 async function update(chain: Chain, { mode, relay }: typeof ways[number]): Promise<void> {
-  await chain.qmp.execute("migrate-set-parameters", { "x-cpr-exec-relay": relay });
+  chain.relay = relay;
   await chain.update(mode);
 }
 

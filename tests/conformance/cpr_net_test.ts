@@ -5,6 +5,7 @@ import { accept, listenUnix } from "../../ffi/socket.ts";
 import { FlowPeer } from "../net_flows.ts";
 import { NetPeer } from "../net_peer.ts";
 import { noTap, openHostEnd } from "../tap_peer.ts";
+import "../tap_skips.ts";
 import { kvmTest, Laboratory, sleep, until } from "./program.ts";
 import { assertUnharmed, Chain, modes } from "./updates.ts";
 

@@ -55,8 +55,8 @@ export async function pausesOf<T extends Pauses>(qmp: Qmp): Promise<T> {
 export class Chain {
   /** Updates so far. */
   updates = 0;
-  /** By way of what cpr-exec goes: `x-cpr-exec-relay`. */
-  relay: "auto" | "anchor" = "auto";
+  /** By way of what cpr-exec goes, `x-cpr-exec-relay`, if that is to be told. */
+  relay?: "on" | "off" | "anchor";
 
   private constructor(
     readonly lab: Laboratory,
@@ -106,7 +106,8 @@ export class Chain {
     const uri = `file:${lab.path("state")}`;
     const command = [...program, ...lab.optionsOf(this.name, this.special), "-incoming", uri];
     await setExec(qmp, command);
-    await qmp.execute("migrate-set-parameters", { "x-cpr-exec-relay": this.relay });
+    const { relay } = this;
+    if (relay) await qmp.execute("migrate-set-parameters", { "x-cpr-exec-relay": relay });
     await qmp.execute("migrate", { uri });
     await qmp.closed();
     this.qmp = await lab.monitor(vmm);

@@ -10,6 +10,7 @@ import { MachineView } from "../../vmm/view/machine_view.ts";
 import { layout } from "../guests/programs.ts";
 import { NetPeer, numberedFrame } from "../net_peer.ts";
 import { noVhostNet, openHostEnd } from "../tap_peer.ts";
+import "../tap_skips.ts";
 import { kvmTest, sleep, TestVm, until } from "./harness.ts";
 
 const card = (properties = {}) => [{

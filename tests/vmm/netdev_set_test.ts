@@ -18,6 +18,7 @@ import { ThrottleSet } from "../../vmm/throttle_set.ts";
 import { patience } from "../patience.ts";
 import { freePort } from "../ports.ts";
 import { noTap } from "../tap_peer.ts";
+import "../tap_skips.ts";
 
 /** Frames as a device sends and receives them. */
 class End {

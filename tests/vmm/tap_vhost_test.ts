@@ -7,6 +7,7 @@ import { VhostDevice } from "../../ffi/vhost.ts";
 import { Inheritance } from "../../vmm/inheritance.ts";
 import { TapVhost } from "../../vmm/tap_vhost.ts";
 import { noVhostNet } from "../tap_peer.ts";
+import "../tap_skips.ts";
 
 const config: TapConfig = { type: "tap", id: "n", vhost: true };
 const REFUSED = { message: "vhost-net requested but could not be initialized" };
