@@ -5,7 +5,11 @@
  *
  * @module
  */
+import { deviceTypes } from "../devices/registry.ts";
+import { ownArguments } from "../vmm/daemon.ts";
+import { withChanges } from "../vmm/device_changes.ts";
 import type { FdRegistry } from "../vmm/monitor/fd_registry.ts";
+import { parseCommandLine } from "../vmm/options/command_line.ts";
 import { placement, processorsOf, vcpuThreads } from "../vmm/threads/placement.ts";
 import type { VirtualMachine } from "../vmm/virtual_machine.ts";
 import type { MigrationAddress, MigrationChannel } from "./channel/address.ts";
@@ -236,10 +240,29 @@ function chooseUpdate(
 
 const NOT_WITH_WAIT = "it does not go with pause-before-switchover";
 
+/**
+ * A helper and the way back of an exec are made by this VM's own options, and by what was plugged in; what
+ * came over the monitor beside that is in no option.
+ *
+ * @throws {Error} if they would not make a VM that takes the guest
+ */
+function checkOwnOptions({ hotplug: { changes } }: VirtualMachine): void {
+  if (changes.plugged.length === 0) return;
+  try {
+    parseCommandLine(withChanges(ownArguments(), changes), deviceTypes);
+  } catch (error) {
+    throw new Error(
+      `This VMM's own options do not make the guest's machine (${(error as Error).message}): ` +
+        "device_del what has a backend that was added over the monitor, or use cpr-transfer",
+    );
+  }
+}
+
 /** cpr-exec goes by way of a helper unless that cannot be done, or the user does not want it. */
 async function chooseExec(departure: Departure, main: MigrationAddress): Promise<Update> {
   const { vm, migration: { parameters, capabilities }, waiting: { abort } } = departure;
   const { "cpr-exec-command": command, "x-cpr-exec-relay": relay } = parameters;
+  checkOwnOptions(vm);
   const waits = capabilities.has("pause-before-switchover");
   // A guest that does not run has nothing to do meanwhile: it goes directly.
   const isAnchored = relay === "anchor" && vm.running;

@@ -1,7 +1,7 @@
 /** Devices that come and go behind ports, over live updates: a plugged one moves on, a pending unplug too. */
 import assert from "node:assert/strict";
 import { layout } from "../guests/programs.ts";
-import { kvmTest, Laboratory } from "./program.ts";
+import { kvmTest, Laboratory, program, setExec } from "./program.ts";
 import { assertCounts, Chain, endUnharmed, modes } from "./updates.ts";
 
 const machine = [
@@ -59,3 +59,20 @@ for (const mode of modes) {
     },
   );
 }
+
+kvmTest("cpr-exec is refused where there would be no way back, and the guest stays", async () => {
+  await using lab = await Laboratory.open();
+  const { qmp } = await lab.run("vmm", { guest, options: machine });
+  await qmp.execute("stop");
+  await qmp.execute("blockdev-add", { driver: "null-co", "node-name": "n", size: 4096 });
+  const disk = { driver: "virtio-blk-pci", id: "d", bus: "rp", drive: "n" };
+  await qmp.execute("device_add", disk);
+  const uri = `file:${lab.path("state")}`;
+  await setExec(qmp, [...program, ...lab.optionsOf("vmm", { guest, options: machine })]);
+  assert.match(
+    await qmp.refusal("migrate", { uri }),
+    /^This VMM's own options do not make the guest's machine \(.*'n'.*\): device_del what has a backend /,
+  );
+  const { status } = await qmp.execute<{ status: string }>("query-status");
+  assert.equal(status, "paused");
+});
