@@ -34,7 +34,7 @@ async function measure(out: string): Promise<Awaited<ReturnType<typeof readResul
 kvmTest("`bench pause` sees an update from the guest, from outside, and by the VMM", async () => {
   const out = await Deno.makeTempDir({ prefix: "denovo-pause-test-" });
   try {
-    const { runs, skipped } = await measure(out);
+    const { host, runs, skipped } = await measure(out);
     assert.deepEqual(skipped.map(({ what }) => what), ["QEMU"]);
     assert.deepEqual(runs.map(({ subject, index, generation }) => [subject, index, generation]), [
       ["Denovo transfer", 0, 0],
@@ -48,7 +48,8 @@ kvmTest("`bench pause` sees an update from the guest, from outside, and by the V
       assert.ok(floorUs! > 0 && observedUs! > 0 && xPauseUs! > 0, JSON.stringify(run));
       // The same cycles, converted in two ways.
       assert.ok(atStopUs! > 0 && atStopUs! <= gapUs! + 1, `${atStopUs} of ${gapUs} us`);
-      assert.ok(Number.isFinite(afterUs));
+      // By the guest's clock alone, which is not what software CPUs are measured by.
+      assert.equal(Number.isFinite(afterUs), host.accel === "kvm");
     }
     for (const name of ["pause.md", "pause.html"]) {
       assert.match(await Deno.readTextFile(`${out}/${name}`), /Denovo exec/);
