@@ -206,9 +206,12 @@ export class Machine {
     for (const thread of this.threads) if (!held.has(thread)) thread.resume();
   }
 
-  /** The threads will be let run in a moment: wakes them. They are parked. */
+  /**
+   * The guest's processors will be let run in a moment: wakes their threads, which are parked. Not those
+   * that serve it: they would take the processor of the thread that is about to let all of them run.
+   */
   makeReady(): void {
-    for (const { control } of this.threads) control.makeReady();
+    for (const { control } of this.vcpus) control.makeReady();
   }
 
   /** Nobody decides on what has happened so far. */
