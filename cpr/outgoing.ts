@@ -266,8 +266,8 @@ async function chooseExec(departure: Departure, main: MigrationAddress): Promise
   const waits = capabilities.has("pause-before-switchover");
   // A guest that does not run has nothing to do meanwhile: it goes directly.
   const isAnchored = relay === "anchor" && vm.running;
-  const refusal = waits ? NOT_WITH_WAIT : whyNotAnchored(vm);
-  if (isAnchored && refusal !== undefined) {
+  const refusal = isAnchored ? waits ? NOT_WITH_WAIT : whyNotAnchored(vm) : undefined;
+  if (refusal !== undefined) {
     throw new Error(`Cannot use x-cpr-exec-relay=anchor: ${refusal}`);
   }
   const knowsRelay = await preflight(vm, command, abort, isAnchored);

@@ -46,7 +46,7 @@ import { KVM } from "./kvm/ioctl.ts";
 import { Exit, type RunPage } from "./kvm/run.ts";
 import { libc } from "./libc.ts";
 import { addSeals, makeMemfd, mapCode, type MappedRegion, mapShared, Seal } from "./memory.ts";
-import { ChildProcess, endChild, hasEnded, KICK_SIGNAL } from "./process.ts";
+import { ChildProcess, endChild, hasEnded, KICK_SIGNAL, SIGKILL } from "./process.ts";
 
 /** `anchor.s`, base64: `as --64`, then `ld -Ttext=0 --oformat=binary`; a test does the same. */
 const CODE: string =
@@ -75,7 +75,6 @@ const SYS_FUTEX = 202;
 const SYS_TGKILL = 234;
 const SYS_CLOSE_RANGE = 436;
 const PR_SET_PDEATHSIG = 1;
-const SIGKILL = 9;
 const SIG_SETMASK = 2;
 const SA_RESTORER = 0x0400_0000n;
 const FUTEX_WAIT = 0;

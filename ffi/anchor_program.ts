@@ -3,10 +3,7 @@
  *
  * @module
  */
-import type { EncodedCall } from "./call_program.ts";
-
-/** asm/unistd_64.h */
-const SYS_IOCTL = 16;
+import { type EncodedCall, SYS_IOCTL } from "./call_program.ts";
 
 /** An ioctl on a descriptor of the anchor's, with what it points to in its mailbox, or a value. */
 export function ioctlCall(

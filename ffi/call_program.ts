@@ -42,6 +42,9 @@ export interface SystemCall {
   readonly expected: number;
 }
 
+/** asm/unistd_64.h */
+export const SYS_IOCTL = 16;
+
 /** A system call as a program has it. */
 export interface EncodedCall {
   readonly number: number;

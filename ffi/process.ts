@@ -24,7 +24,8 @@ const P_PID = 1;
 const P_PIDFD = 3;
 const WEXITED = 4;
 const WNOHANG = 1;
-const SIGKILL = 9;
+/** The signal that nobody can put off. */
+export const SIGKILL = 9;
 const SIGINFO_WORDS = 32;
 const POSIX_SPAWN_SETSID = 0x80;
 const PR_SET_NAME = 15;

@@ -7,6 +7,7 @@
  * @module
  */
 import { errno, OsError } from "./errno.ts";
+import { O, openFile, type OwnedFd } from "./fd.ts";
 import { libc } from "./libc.ts";
 import { array, i32, type Struct, struct, u32, u64 } from "./struct.ts";
 
@@ -93,6 +94,16 @@ const kernelIoctl: VhostIoctl = (fd, request, argument) => {
     : libc.ioctl(fd, request, 0n);
   return result === -1 ? -errno() : result;
 };
+
+/** Opens a vhost device. @throws {Error} in QEMU's words */
+export function openVhost(path: string): OwnedFd {
+  try {
+    return openFile(path, O.RDWR | O.NONBLOCK);
+  } catch (error) {
+    if (!(error instanceof OsError)) throw error;
+    throw new Error(`Could not open '${path}': ${error.reason}`, { cause: error });
+  }
+}
 
 /** A vhost device, on any thread of its owner's process. All calls throw {@linkcode OsError}. */
 export class VhostDevice {

@@ -15,7 +15,7 @@ import {
   startPasst,
 } from "../devices/net/open.ts";
 import type { NetPortDescription } from "../devices/net/port.ts";
-import { NetSlot } from "../devices/net/slot.ts";
+import { DescriptorSlot } from "../devices/descriptor_slot.ts";
 import { drainEvent, Epoll, makeEventfd } from "../ffi/event.ts";
 import { findNamed, type NamedFile, type OwnedFd, unlinkNamed } from "../ffi/fd.ts";
 import type { FdRequirement } from "../ffi/fd_requirement.ts";
@@ -50,7 +50,7 @@ export class Netdev {
   readonly config: NetdevConfig;
   readonly #reactor: Reactor;
   readonly #host: NetdevHost;
-  readonly #slot = NetSlot.allocate();
+  readonly #slot = DescriptorSlot.allocate();
   readonly #queues: TapQueues | undefined;
   readonly #vhost: TapVhost | undefined;
   /** The thread that uses a connection says that it has ended. */

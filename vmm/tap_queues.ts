@@ -6,7 +6,7 @@
  */
 import { queuesOf, type TapConfig } from "../devices/net/config.ts";
 import { adoptTap, type OpenTap, openTapBackend } from "../devices/net/open.ts";
-import { NetSlot } from "../devices/net/slot.ts";
+import { DescriptorSlot } from "../devices/descriptor_slot.ts";
 import type { OwnedFd } from "../ffi/fd.ts";
 import type { HandedFd, Inheritance } from "./inheritance.ts";
 
@@ -16,13 +16,13 @@ export const QUEUE = "netdev/queue";
 /** All queues of a tap but the first. */
 export class TapQueues {
   readonly #config: TapConfig;
-  readonly #slots: readonly NetSlot[];
+  readonly #slots: readonly DescriptorSlot[];
   #fds: OwnedFd[] = [];
 
   /** Nothing is open yet. */
   constructor(config: TapConfig) {
     this.#config = config;
-    this.#slots = Array.from({ length: queuesOf(config) - 1 }, () => NetSlot.allocate());
+    this.#slots = Array.from({ length: queuesOf(config) - 1 }, () => DescriptorSlot.allocate());
   }
 
   /** Where a device finds their descriptors. */

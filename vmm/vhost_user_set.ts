@@ -11,7 +11,7 @@ import { withDefaults } from "../devices/device.ts";
 import { REPLY_LIMIT_MS } from "../devices/vhost_user/connection.ts";
 import { type Agreed, negotiate } from "../devices/vhost_user/negotiate.ts";
 import type { VhostUserDescription, VhostUserNeeds } from "../devices/vhost_user/port.ts";
-import { ConnectionSlot } from "../devices/vhost_user/slot.ts";
+import { DescriptorSlot } from "../devices/descriptor_slot.ts";
 import { drainEvent, Epoll, makeEventfd } from "../ffi/event.ts";
 import type { OwnedFd } from "../ffi/fd.ts";
 import type { Reactor } from "../ffi/reactor.ts";
@@ -159,7 +159,7 @@ class BackEnd {
   readonly #config: VhostUserConfig;
   readonly #reactor: Reactor;
   readonly #host: VhostUserHost;
-  readonly #slot = ConnectionSlot.allocate();
+  readonly #slot = DescriptorSlot.allocate();
   readonly #space: Uint8Array<SharedArrayBuffer>;
   /** The thread that uses the connection says that it has ended. */
   readonly #wake = makeEventfd();

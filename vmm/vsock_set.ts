@@ -9,12 +9,12 @@
  * @module
  */
 import type { VsockPortDescription } from "../devices/virtio/vsock_port.ts";
-import { NetSlot } from "../devices/net/slot.ts";
+import { DescriptorSlot } from "../devices/descriptor_slot.ts";
 import { VHOST_WORDS, VhostRings } from "../devices/virtio/vhost_rings.ts";
 import { Errno, OsError } from "../ffi/errno.ts";
 import { makeEventfd } from "../ffi/event.ts";
-import { O, openFile, type OwnedFd } from "../ffi/fd.ts";
-import { VhostVsock } from "../ffi/vhost.ts";
+import type { OwnedFd } from "../ffi/fd.ts";
+import { openVhost, VhostVsock } from "../ffi/vhost.ts";
 
 const VHOST_VSOCK = "/dev/vhost-vsock";
 /** How long a number may be somebody else's before it is asked for again, and before the user hears of it. */
@@ -89,7 +89,7 @@ class Vsock {
   readonly #cid: number;
   readonly #host: VsockHost;
   readonly #open: OpenVsock;
-  readonly #slot = NetSlot.allocate();
+  readonly #slot = DescriptorSlot.allocate();
   readonly #calls = [makeEventfd(), makeEventfd()] as const;
   readonly #words = new SharedArrayBuffer(VHOST_WORDS);
   #kernel: ReturnType<OpenVsock> | undefined;
@@ -180,11 +180,6 @@ class Vsock {
 }
 
 function openKernels(): ReturnType<OpenVsock> {
-  try {
-    const fd = openFile(VHOST_VSOCK, O.RDWR | O.NONBLOCK);
-    return { fd, device: new VhostVsock(fd.fd) };
-  } catch (error) {
-    if (!(error instanceof OsError)) throw error;
-    throw new Error(`Could not open '${VHOST_VSOCK}': ${error.reason}`, { cause: error });
-  }
+  const fd = openVhost(VHOST_VSOCK);
+  return { fd, device: new VhostVsock(fd.fd) };
 }

@@ -15,7 +15,7 @@ import {
   setNonblocking,
   writeFd,
 } from "../../ffi/fd.ts";
-import type { ChildProcess, ExitStatus } from "../../ffi/process.ts";
+import { type ChildProcess, type ExitStatus, SIGKILL } from "../../ffi/process.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import { sendNow, setTimeouts } from "../../ffi/socket.ts";
 import type { ByteSink, ByteSource } from "../stream/stream.ts";
@@ -28,8 +28,6 @@ const STALL_MS = 10_000;
 const MOMENT_MS = 100;
 
 const SILENT = "The other end of the migration channel has fallen silent";
-
-const SIGKILL = 9;
 
 /** How much is read at a time: more than a machine's state without its RAM. */
 const BUFFER_SIZE = 256 << 10;

@@ -7,11 +7,10 @@
  * @module
  */
 import { O, openFile, type OwnedFd, setNonblocking } from "../../ffi/fd.ts";
-import { type ChildProcess, ownEnvironment, spawn } from "../../ffi/process.ts";
+import { type ChildProcess, ownEnvironment, SIGKILL, spawn } from "../../ffi/process.ts";
 import { UPDATE_OUTPUT_FD } from "../../vmm/daemon.ts";
 import type { VmmProcess } from "./process.ts";
 
-const SIGKILL = 9;
 /** How much of what a process says is told. */
 const LAST_LINES = 5;
 /** How messages of Denovo's begin, behind a time and a guest's name if those are asked for. */

@@ -10,6 +10,7 @@
  */
 import { bytes, struct, type View } from "../../ffi/struct.ts";
 import { defineDevice, type Device, type DeviceType, type PropertyValue } from "../device.ts";
+import { readLittleEndian } from "../little_endian.ts";
 
 /** Where it is; its page is nobody else's. */
 export const VMGENID_ADDRESS = 0xfea1_0000;
@@ -56,11 +57,7 @@ class VmGenId implements Device {
   }
 
   read(_range: number, offset: number, size: number): number {
-    let value = 0;
-    for (let i = size - 1; i >= 0; i--) {
-      value = value * 256 + (this.#state.guid[offset + i] ?? 0);
-    }
-    return value;
+    return readLittleEndian(this.#state.guid, offset, size);
   }
 
   /** The memory is read-only. */

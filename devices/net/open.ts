@@ -5,15 +5,7 @@
  */
 import { bindUdp, bindUnixDatagram, udpDestination, unixDestination } from "../../ffi/datagram.ts";
 import { OsError } from "../../ffi/errno.ts";
-import {
-  duplicate,
-  fileStatus,
-  O,
-  openFile,
-  type OwnedFd,
-  readAt,
-  setNonblocking,
-} from "../../ffi/fd.ts";
+import { duplicate, fileStatus, type OwnedFd, readAt, setNonblocking } from "../../ffi/fd.ts";
 import { whyUnfit } from "../../ffi/fd_requirement.ts";
 import { makeMemfd } from "../../ffi/memory.ts";
 import { spawn } from "../../ffi/process.ts";
@@ -29,7 +21,7 @@ import {
 } from "../../ffi/socket.ts";
 import { resolveHost } from "../../ffi/socket_address.ts";
 import { openTap, setTapHeaderSize, tapInfo } from "../../ffi/tap.ts";
-import { VhostDevice } from "../../ffi/vhost.ts";
+import { openVhost, VhostDevice } from "../../ffi/vhost.ts";
 import {
   type DgramConfig,
   type HostForward,
@@ -112,21 +104,12 @@ export interface OpenVhostNet {
  */
 export function openVhostNet(config: TapConfig, queue: number, kept?: OwnedFd): OpenVhostNet {
   const given = config.vhostfds?.[queue];
-  const fd = kept ?? (given === undefined ? openVhostFile() : ownCopy(config.id, given));
+  const fd = kept ?? (given === undefined ? openVhost(VHOST_NET) : ownCopy(config.id, given));
   try {
     return { fd, features: new VhostDevice(fd.fd).features };
   } catch (error) {
     fd.close();
     throw new Error("vhost-net requested but could not be initialized", { cause: error });
-  }
-}
-
-function openVhostFile(): OwnedFd {
-  try {
-    return openFile(VHOST_NET, O.RDWR | O.NONBLOCK);
-  } catch (error) {
-    if (!(error instanceof OsError)) throw error;
-    throw new Error(`Could not open '${VHOST_NET}': ${error.reason}`, { cause: error });
   }
 }
 

@@ -15,7 +15,7 @@ import { bytesWaiting, peek, peekLength } from "../../ffi/socket_queue.ts";
 import { setTapOffload, setTapQueue } from "../../ffi/tap.ts";
 import { VhostDevice } from "../../ffi/vhost.ts";
 import { ThrottleGroup } from "../block/throttle.ts";
-import { NetSlot } from "./slot.ts";
+import { DescriptorSlot } from "../descriptor_slot.ts";
 
 /** The longest frame that anybody sends (QEMU's NET_BUFSIZE). */
 export const MAX_FRAME = 4096 + 65_536;
@@ -39,7 +39,7 @@ export interface VhostPort extends Omit<VhostPortDescription, "fd"> {
 /** A backend as plain data, to be opened on any thread. */
 export interface NetPortDescription {
   readonly kind: "tap" | "stream" | "dgram";
-  /** The backend's {@linkcode NetSlot}. */
+  /** The backend's {@linkcode DescriptorSlot}. */
   readonly slot: SharedArrayBuffer;
   /** The eventfd that tells the main thread that the connection has ended. */
   readonly wake: number;
@@ -116,7 +116,7 @@ export function openPort(description: NetPortDescription): NetPort {
 }
 
 function openKind(description: NetPortDescription): NetPort {
-  const slot = new NetSlot(description.slot);
+  const slot = new DescriptorSlot(description.slot);
   const ended = () => {
     slot.fd = undefined;
     signalEventfd(description.wake);
@@ -128,7 +128,9 @@ function openKind(description: NetPortDescription): NetPort {
         ...rest,
         device: new VhostDevice(fd),
       }));
-      const queues = more?.map((one, i) => new TapPort(new NetSlot(one), headerSize, others[i]));
+      const queues = more?.map((one, i) =>
+        new TapPort(new DescriptorSlot(one), headerSize, others[i])
+      );
       return new TapPort(slot, headerSize, first, queues);
     }
     case "dgram":
@@ -141,7 +143,7 @@ function openKind(description: NetPortDescription): NetPort {
 /** What all backends have in common. */
 abstract class SlotPort {
   /** @param slot where the main thread says which descriptor it is */
-  constructor(protected readonly slot: NetSlot) {}
+  constructor(protected readonly slot: DescriptorSlot) {}
 
   get fd(): number | undefined {
     return this.slot.fd;
@@ -165,7 +167,7 @@ abstract class SlotPort {
 /** An interface of the host's. */
 class TapPort extends SlotPort implements NetPort {
   constructor(
-    slot: NetSlot,
+    slot: DescriptorSlot,
     readonly headerSize: number,
     readonly vhost?: VhostPort,
     readonly more?: readonly NetPort[],
@@ -202,7 +204,7 @@ class DgramPort extends SlotPort implements NetPort {
   readonly headerSize = 0;
   readonly #destination?: Uint8Array<ArrayBuffer>;
 
-  constructor(slot: NetSlot, destination?: Uint8Array<ArrayBuffer>) {
+  constructor(slot: DescriptorSlot, destination?: Uint8Array<ArrayBuffer>) {
     super(slot);
     this.#destination = destination;
   }
@@ -237,7 +239,7 @@ class StreamPort extends SlotPort implements NetPort {
   readonly #lengthAddress = Number(addressOf(this.#lengthBytes));
   readonly #vector = new IoVector();
 
-  constructor(slot: NetSlot, ended: () => void, readonly isInherited = false) {
+  constructor(slot: DescriptorSlot, ended: () => void, readonly isInherited = false) {
     super(slot);
     this.#ended = ended;
   }

@@ -5,7 +5,7 @@
  */
 import { drainEvent, signalEventfd } from "../../ffi/event.ts";
 import type { InflightRegion } from "./message.ts";
-import { ConnectionSlot } from "./slot.ts";
+import { DescriptorSlot } from "../descriptor_slot.ts";
 
 /** What a kind of device asks of a back-end. */
 export interface VhostUserNeeds {
@@ -19,7 +19,7 @@ export interface VhostUserNeeds {
 
 /** A back-end as plain data. */
 export interface VhostUserDescription {
-  /** The connection's {@linkcode ConnectionSlot}. */
+  /** The connection's {@linkcode DescriptorSlot}. */
   readonly slot: SharedArrayBuffer;
   /** The eventfd that tells the main thread that the connection has ended. */
   readonly wake: number;
@@ -39,11 +39,11 @@ export interface VhostUserDescription {
 
 /** A back-end on this thread. */
 export class VhostUserPort {
-  readonly #slot: ConnectionSlot;
+  readonly #slot: DescriptorSlot;
 
   /** @param description from the main thread */
   constructor(readonly description: VhostUserDescription) {
-    this.#slot = new ConnectionSlot(description.slot);
+    this.#slot = new DescriptorSlot(description.slot);
   }
 
   /** The connection; undefined while there is none. */

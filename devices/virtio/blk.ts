@@ -7,6 +7,7 @@ import { Disk } from "../block/disk.ts";
 import { SECTOR } from "../block/words.ts";
 import { struct, u16, u32, u64, u8 } from "../../ffi/struct.ts";
 import type { Properties } from "../device.ts";
+import { readLittleEndian } from "../little_endian.ts";
 import { BlkFeature, BlkRequests } from "./blk_request.ts";
 import { defineVirtioDevice, type VirtioBackend } from "./virtio_device.ts";
 
@@ -201,10 +202,7 @@ export const virtioBlk = defineVirtioDevice({
       timer: ringAll,
       limitsChanged: ringAll,
       readConfig(offset, size) {
-        const bytes = describe();
-        let value = 0;
-        for (let i = size - 1; i >= 0; i--) value = value * 256 + (bytes[offset + i] ?? 0);
-        return value;
+        return readLittleEndian(describe(), offset, size);
       },
       writeConfig(offset, size, value) {
         // The only field that a driver may write (5.2.5.2).

@@ -12,7 +12,7 @@ import { NetLimits } from "./net_limits.ts";
 import { NetReceiver } from "./net_receiver.ts";
 import { NetSender } from "./net_sender.ts";
 import { FurtherPair, NetFeature, type NetState, netState, Queue } from "./net_state.ts";
-import { vhostPair, withoutLacking } from "./vhost_net.ts";
+import { offeredByCard, vhostPair } from "./vhost_net.ts";
 import type { VhostRings } from "./vhost_rings.ts";
 import type { Virtio } from "./virtio.ts";
 import { defineVirtioDevice, type VirtioBackend } from "./virtio_device.ts";
@@ -349,7 +349,7 @@ export const virtioNet = defineVirtioDevice({
       bit(NetFeature.MAC) | (properties.host_mtu ? bit(NetFeature.MTU) : 0n) |
         (properties.ctrl_vq && Number(properties["queue-pairs"]) > 1 ? bit(NetFeature.MQ) : 0n),
     ),
-  offered: (wanted, { netdev }) => withoutLacking(wanted, netdev?.vhost),
+  offered: (wanted, { netdev }) => offeredByCard(wanted, netdev?.vhost),
   check: ({ mac }) => void parseMac(String(mac)),
   queueSizes: (properties) => [
     ...Array.from({ length: Number(properties["queue-pairs"]) }, () => [

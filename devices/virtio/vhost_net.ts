@@ -7,27 +7,15 @@ import { NO_BACKEND, VHOST_NET_HEADER } from "../../ffi/vhost.ts";
 import type { DeviceContext } from "../device.ts";
 import type { NetPort, VhostPort } from "../net/port.ts";
 import { NetFeature, Queue } from "./net_state.ts";
-import { VhostRings } from "./vhost_rings.ts";
+import { VhostRings, withoutLacking } from "./vhost_rings.ts";
 import type { Virtio } from "./virtio.ts";
-import { Feature } from "./virtio_state.ts";
-
-const bit = (feature: number) => 1n << BigInt(feature);
 
 /** Features of cards that the kernel has to know of, where the driver has accepted them. */
-const KNOWN = bit(NetFeature.MRG_RXBUF);
-
-/** What a card must not offer where a kernel serves its queues that has it not. */
-const NEEDED = [
-  Feature.INDIRECT_DESC,
-  Feature.EVENT_IDX,
-  Feature.RING_PACKED,
-  Feature.RING_RESET,
-  NetFeature.MRG_RXBUF,
-].reduce((bits, feature) => bits | bit(feature), 0n);
+const KNOWN = 1n << BigInt(NetFeature.MRG_RXBUF);
 
 /** What of a card's features is offered, where the kernel can serve its queues. */
-export function withoutLacking(wanted: bigint, vhost: VhostPort | undefined): bigint {
-  return vhost ? wanted & ~(NEEDED & ~vhost.features) : wanted;
+export function offeredByCard(wanted: bigint, vhost: VhostPort | undefined): bigint {
+  return vhost ? withoutLacking(wanted, vhost.features, KNOWN) : wanted;
 }
 
 /**

@@ -10,21 +10,41 @@
  */
 import { Errno, OsError } from "../../ffi/errno.ts";
 import { drainEvent, Epoll, signalEventfd } from "../../ffi/event.ts";
-import { addressOf } from "../../ffi/memory.ts";
 import { MOST_RANGES, type VhostDevice, type VhostRing } from "../../ffi/vhost.ts";
 import type { DeviceContext } from "../device.ts";
-import { MalformedRing, wide } from "./chain.ts";
+import { ringAddresses, ringIndices } from "../vhost/vring.ts";
 import type { QueueState } from "./ring.ts";
 import type { Virtio } from "./virtio.ts";
 import { Feature, InterruptCause } from "./virtio_state.ts";
 
+const bitsOf = (features: readonly number[]) =>
+  features.reduce((bits, feature) => bits | 1n << BigInt(feature), 0n);
+
 /** Features of rings that the kernel must know of, where the driver has accepted them. */
-const RING_FEATURES = [
+const RING_FEATURES = bitsOf([
   Feature.INDIRECT_DESC,
   Feature.EVENT_IDX,
   Feature.VERSION_1,
   Feature.RING_PACKED,
-];
+]);
+
+/** Features of rings that are not offered where the kernel that serves them has them not. */
+const OPTIONAL = bitsOf([
+  Feature.INDIRECT_DESC,
+  Feature.EVENT_IDX,
+  Feature.RING_PACKED,
+  Feature.RING_RESET,
+]);
+
+/**
+ * What of a device's features can be offered.
+ *
+ * @param kernels what the kernel has
+ * @param more bits of the device's kind that the kernel must have, too
+ */
+export function withoutLacking(wanted: bigint, kernels: bigint, more: bigint): bigint {
+  return wanted & ~((OPTIONAL | more) & ~kernels);
+}
 
 /** The words that all threads share about a device. */
 const Word = { PHASE: 0, OWNED: 1, LEFT: 2 } as const;
@@ -183,8 +203,7 @@ export class VhostRings {
     const { virtio, features, always, device } = this.#parts;
     const { driver_features_low: low, driver_features_high: high } = virtio.parts.state;
     const accepted = BigInt(low) | BigInt(high) << 32n;
-    const known = RING_FEATURES.reduce((bits, bit) => bits | 1n << BigInt(bit), features);
-    const used = accepted & known;
+    const used = accepted & (RING_FEATURES | features);
     if (used & ~device.features) throw new OsError("VHOST_SET_FEATURES", Errno.EOPNOTSUPP);
     return used | always;
   }
@@ -193,32 +212,22 @@ export class VhostRings {
     const { context, queues, calls } = this.#parts;
     const index = queues[ring];
     const state = this.#queue(ring);
-    const { size } = state;
     return {
+      ...ringAddresses(state, context.memory),
       index: ring,
-      size,
+      size: state.size,
       base: state.next_avail,
-      desc: this.#address(state.desc_low, state.desc_high, 16 * size),
-      avail: this.#address(state.driver_low, state.driver_high, 6 + 2 * size),
-      used: this.#address(state.device_low, state.device_high, 6 + 8 * size),
       kick: context.doorbells[index].fd,
       call: calls[ring],
     };
-  }
-
-  #address(low: number, high: number, length: number): number {
-    const gpa = wide(low, high);
-    const view = this.#parts.context.memory.view(gpa, length);
-    if (!view) throw new MalformedRing(`virtio: no ring can be at 0x${gpa.toString(16)}`);
-    return Number(addressOf(new Uint8Array(view)));
   }
 
   /** Writes down how far the kernel is: all that it has taken, it has answered. */
   #keepPlace(ring: number): void {
     const { device, context } = this.#parts;
     const state = this.#queue(ring);
-    const used = context.memory.read(wide(state.device_low, state.device_high) + 2, 2);
-    if (used) state.next_used = used[0] | used[1] << 8;
+    const indices = ringIndices(state, context.memory);
+    if (indices) state.next_used = indices.used;
     // What was taken and not answered is taken again, if the kernel does not tell.
     state.next_avail = state.next_used;
     this.#try(`vhost VQ ${ring} ring restore failed: `, () => state.next_avail = device.base(ring));

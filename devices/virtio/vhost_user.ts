@@ -14,6 +14,7 @@ import { writeAt } from "../../ffi/fd.ts";
 import { shutdownSocket } from "../../ffi/socket.ts";
 import { type Struct, struct, u8, type View } from "../../ffi/struct.ts";
 import type { DescriptorWatch, DeviceContext } from "../device.ts";
+import { readLittleEndian } from "../little_endian.ts";
 import { type RingAddresses, ringAddresses, ringIndices } from "../vhost/vring.ts";
 import { ask, REPLY_LIMIT_MS, send } from "../vhost_user/connection.ts";
 import {
@@ -97,9 +98,7 @@ export class VhostUserDevice implements VirtioBackend {
 
   readConfig(offset: number, size: number): number {
     const config = new Uint8Array(this.#port?.description.config ?? new ArrayBuffer(0));
-    let value = 0;
-    for (let i = size - 1; i >= 0; i--) value = value * 256 + (config[offset + i] ?? 0);
-    return value;
+    return readLittleEndian(config, offset, size);
   }
 
   /** Changes a byte of configuration, here and at the back-end. */

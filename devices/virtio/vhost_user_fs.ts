@@ -4,6 +4,7 @@
  * @module
  */
 import type { Properties, PropertyValue } from "../device.ts";
+import { readLittleEndian } from "../little_endian.ts";
 import { offeredFeatures, VhostUserDevice, vhostUserState } from "./vhost_user.ts";
 import { defineVirtioDevice } from "./virtio_device.ts";
 
@@ -94,11 +95,7 @@ export const vhostUserFs = defineVirtioDevice({
       },
       connected: () => device.connected(),
       restored: () => device.restored(),
-      readConfig(offset, size) {
-        let value = 0;
-        for (let i = size - 1; i >= 0; i--) value = value * 256 + (config[offset + i] ?? 0);
-        return value;
-      },
+      readConfig: (offset, size) => readLittleEndian(config, offset, size),
     };
   },
 });

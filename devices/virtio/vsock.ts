@@ -10,11 +10,11 @@
 import { VhostVsock } from "../../ffi/vhost.ts";
 import { type Struct, struct, u8, type View } from "../../ffi/struct.ts";
 import type { DeviceContext, Properties } from "../device.ts";
+import { readLittleEndian } from "../little_endian.ts";
 import type { Chain } from "./chain.ts";
-import { VhostRings } from "./vhost_rings.ts";
+import { VhostRings, withoutLacking } from "./vhost_rings.ts";
 import type { Virtio } from "./virtio.ts";
 import { defineVirtioDevice, type VirtioBackend } from "./virtio_device.ts";
-import { Feature } from "./virtio_state.ts";
 
 const NAME = "vhost-vsock-device";
 const DEVICE_ID = 19;
@@ -28,13 +28,6 @@ const TRANSPORT_RESET = 0;
 /** Those below are the host, and what has none (the kernel also refuses the last). */
 const FIRST_CID = 3;
 const MOST_CID = 0xffff_ffff;
-
-const RING_FEATURES = [
-  Feature.INDIRECT_DESC,
-  Feature.EVENT_IDX,
-  Feature.RING_PACKED,
-  Feature.RING_RESET,
-].reduce((bits, feature) => bits | 1n << BigInt(feature), 0n);
 
 const fields = {
   /** Whether the guest is still to hear that its connections have ended. */
@@ -100,9 +93,7 @@ class VsockDevice implements VirtioBackend {
 
   readConfig(offset: number, size: number): number {
     const bytes = new Uint8Array(new BigUint64Array([this.#cid]).buffer);
-    let value = 0;
-    for (let i = size - 1; i >= 0; i--) value = value * 256 + (bytes[offset + i] ?? 0);
-    return value;
+    return readLittleEndian(bytes, offset, size);
   }
 
   reset(): void {
@@ -134,8 +125,7 @@ export const vhostVsock = defineVirtioDevice({
     if (Number(cid) > MOST_CID) throw new RangeError("guest-cid property must be a 32-bit number");
   },
   features: () => SEQPACKET,
-  offered: (wanted, { vsock }) =>
-    wanted & ~((RING_FEATURES | SEQPACKET) & ~(vsock?.features ?? 0n)),
+  offered: (wanted, { vsock }) => withoutLacking(wanted, vsock?.features ?? 0n, SEQPACKET),
   queueSizes: () => [QUEUE_SIZE, QUEUE_SIZE, QUEUE_SIZE],
   create: (state, virtio, context, properties) =>
     new VsockDevice(state, virtio, context, properties),

@@ -4,11 +4,11 @@
  * @module
  */
 import { VhostVsock } from "../../ffi/vhost.ts";
-import { NetSlot } from "../net/slot.ts";
+import { DescriptorSlot } from "../descriptor_slot.ts";
 
 /** As plain data, for any thread. */
 export interface VsockPortDescription {
-  /** The {@linkcode NetSlot} of its descriptor, which is there while the guest's number is this VMM's. */
+  /** The {@linkcode DescriptorSlot} of its descriptor, which is there while the guest's number is this VMM's. */
   readonly slot: SharedArrayBuffer;
   /** Feature bits that the kernel has. */
   readonly features: bigint;
@@ -26,7 +26,7 @@ export interface VsockPort extends Omit<VsockPortDescription, "slot"> {
 
 /** Opens it on this thread. */
 export function openVsockPort({ slot, ...rest }: VsockPortDescription): VsockPort {
-  const place = new NetSlot(slot);
+  const place = new DescriptorSlot(slot);
   return {
     ...rest,
     get device() {

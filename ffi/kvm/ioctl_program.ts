@@ -3,12 +3,9 @@
  *
  * @module
  */
-import { CallProgram } from "../call_program.ts";
+import { CallProgram, SYS_IOCTL } from "../call_program.ts";
 import { OsError } from "../errno.ts";
 import { requestName } from "./ioctl.ts";
-
-/** asm/unistd_64.h */
-const SYS_IOCTL = 16;
 
 /** An ioctl with a struct that the kernel reads or fills. */
 export interface PreparedIoctl {

@@ -13,7 +13,7 @@ import {
   SIGCONT,
 } from "./faults.ts";
 import type { Fault } from "./faulty_vmm.ts";
-import { exec, start } from "./modes.ts";
+import { exec, type Start, start } from "./modes.ts";
 
 /** Waits until the guest `demo` stands: it has something to print, once a second. */
 async function waitsForItsDevice(memory: GuestMemory): Promise<void> {
@@ -44,13 +44,10 @@ onlyKvmTest(
     await using faults = await FaultLab.open();
     const { vmm, qmp, memory } = await start(faults);
     using _memory = memory;
-    const fault: Fault = { role: "new", step: "machine-built", action: "stop" };
-    const going = exec(faults, { vmm, qmp }, "anchor", fault);
-    await faults.happened(fault);
-    await until(() => isStopped(vmm.child.pid), () => "the process to stall");
+    const going = await execStalled(faults, { vmm, qmp });
     await waitsForItsDevice(memory);
     vmm.child.kill(SIGCONT);
-    await going;
+    await going.done;
     const monitor = await answering(faults.lab, vmm, "running");
     assert.equal((await monitor.migration()).status, "completed");
     await assertPrintedAll(faults);
@@ -64,15 +61,12 @@ onlyKvmTest(
     await using faults = await FaultLab.open();
     const { vmm, qmp, memory } = await start(faults);
     using _memory = memory;
-    const fault: Fault = { role: "new", step: "machine-built", action: "stop" };
-    const going = exec(faults, { vmm, qmp }, "anchor", fault);
-    await faults.happened(fault);
-    await until(() => isStopped(vmm.child.pid), () => "the process to stall");
+    const going = await execStalled(faults, { vmm, qmp });
     await waitsForItsDevice(memory);
     const next: Fault = { role: "new", step: "loaded", action: "throw" };
     faults.arm(next);
     vmm.child.kill(SIGCONT);
-    await going;
+    await going.done;
     await faults.happened(next);
     const monitor = await answering(faults.lab, vmm, "running");
     await assertFailed(monitor, "fault of new at loaded");
@@ -134,22 +128,31 @@ onlyKvmTest(
     using _memory = memory;
     memory.poke(layout.mode, "h".charCodeAt(0));
     await memory.assertRuns();
-    const fault: Fault = { role: "new", step: "machine-built", action: "stop" };
-    const going = exec(faults, { vmm, qmp }, "anchor", fault);
-    await faults.happened(fault);
-    await until(() => isStopped(vmm.child.pid), () => "the process to stall");
+    const going = await execStalled(faults, { vmm, qmp });
     memory.poke(layout.mode, "p".charCodeAt(0));
     await waitsForItsDevice(memory);
     const next: Fault = { role: "new", step: "loaded", action: "throw" };
     faults.arm(next);
     vmm.child.kill(SIGCONT);
-    await going;
+    await going.done;
     await faults.happened(next);
     const status = await vmm.ended();
     assert.ok("code" in status && status.code % 2 === 1, JSON.stringify(status));
     await faults.onlyLeft();
   },
 );
+
+/** Begins an anchored cpr-exec whose new program stalls as soon as it has its machine. */
+async function execStalled(
+  faults: FaultLab,
+  old: Pick<Start, "vmm" | "qmp">,
+): Promise<{ readonly done: Promise<void> }> {
+  const fault: Fault = { role: "new", step: "machine-built", action: "stop" };
+  const done = exec(faults, old, "anchor", fault);
+  await faults.happened(fault);
+  await until(() => isStopped(old.vmm.child.pid), () => "the process to stall");
+  return { done };
+}
 
 async function beginNowhere(faults: FaultLab, qmp: Qmp, fault: Fault): Promise<void> {
   await setExec(qmp, ["/nonexistent"]);

@@ -33,6 +33,11 @@ async function until(condition: () => boolean, what: string): Promise<void> {
   }
 }
 
+/** Waits until the back-end has been asked something. */
+function hears({ peer }: Stage, request: number, what: string): Promise<void> {
+  return until(() => peer.requests.includes(request), what);
+}
+
 /** A peer, and sets that connect to it. */
 class Stage implements AsyncDisposable {
   readonly reactor = new Reactor();
@@ -79,6 +84,13 @@ function makeRig(set: VhostUserSet, file: OwnedFd): VirtioRig {
   return rig;
 }
 
+/** A driver sets the ring up, and begins. */
+function runDriver(rig: VirtioRig): void {
+  rig.negotiate(0n);
+  rig.setUp(0, 8);
+  rig.start();
+}
+
 const words = (payload: Uint8Array) => [...new Uint32Array(payload.slice().buffer)];
 const wides = (payload: Uint8Array) => [...new BigUint64Array(payload.slice().buffer)].map(Number);
 
@@ -90,7 +102,7 @@ Deno.test("a back-end's features and configuration are asked for once", async ()
   assert.deepEqual(new Uint8Array(config), stage.peer.config);
   assert.deepEqual([inflight?.size, inflight?.offset], [4096, 4096]);
   assert.equal(isInherited, false);
-  await until(() => stage.peer.requests.includes(Request.GET_INFLIGHT_FD), "all requests");
+  await hears(stage, Request.GET_INFLIGHT_FD, "all requests");
   assert.deepEqual(stage.peer.requests, [
     Request.GET_FEATURES,
     Request.GET_PROTOCOL_FEATURES,
@@ -118,7 +130,7 @@ Deno.test("a driver's rings go to the back-end, and its doorbells and interrupts
   rig.ram.data.setUint16(DEVICE + 2 - rig.ram.base, 3, true);
   stage.peer.heard.length = 0;
   rig.start();
-  await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings");
+  await hears(stage, Request.SET_VRING_ENABLE, "the rings");
   const { heard } = stage.peer;
   const range = rig.ram.ranges[0];
   const at = (gpa: number) => range.address + gpa - range.gpa;
@@ -155,24 +167,20 @@ Deno.test("a reset has the back-end let go of the rings, and of what it is at", 
   using file = makeMemfd("ram", 0x10_0000);
   const set = await stage.open();
   const rig = makeRig(set, file);
-  rig.negotiate(0n);
-  rig.setUp(0, 8);
-  rig.start();
-  await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings");
+  runDriver(rig);
+  await hears(stage, Request.SET_VRING_ENABLE, "the rings");
   writeAt(stage.peer.inflight.fd, new Uint8Array(8192).fill(1), 0);
   stage.peer.write(encodeReply(Request.GET_VRING_BASE, ringNumber(0, 7)));
   rig.set(0x70, 0);
-  await until(() => stage.peer.requests.includes(Request.GET_VRING_BASE), "the end of the ring");
+  await hears(stage, Request.GET_VRING_BASE, "the end of the ring");
   const noted = new Uint8Array(8192);
   readAt(stage.peer.inflight.fd, noted, 0);
   assert.deepEqual([noted[4095], noted[4096], noted[8191]], [1, 0, 0]);
   assert.deepEqual(rig.context.warnings, []);
   // The next driver's rings are set up anew.
   stage.peer.heard.length = 0;
-  rig.negotiate(0n);
-  rig.setUp(0, 8);
-  rig.start();
-  await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings again");
+  runDriver(rig);
+  await hears(stage, Request.SET_VRING_ENABLE, "the rings again");
 });
 
 Deno.test("a back-end that answers a reset wrong is left, with a word of why", async () => {
@@ -180,9 +188,7 @@ Deno.test("a back-end that answers a reset wrong is left, with a word of why", a
   using file = makeMemfd("ram", 0x10_0000);
   const set = await stage.open();
   const rig = makeRig(set, file);
-  rig.negotiate(0n);
-  rig.setUp(0, 8);
-  rig.start();
+  runDriver(rig);
   stage.peer.write(encodeReply(Request.GET_VRING_BASE, ringNumber(5, 7)));
   rig.set(0x70, 0);
   assert.deepEqual(rig.context.warnings, [
@@ -196,9 +202,7 @@ Deno.test("a reset ends, whatever a back-end has made of its notes", async () =>
   using file = makeMemfd("ram", 0x10_0000);
   const set = await stage.open();
   const rig = makeRig(set, file);
-  rig.negotiate(0n);
-  rig.setUp(0, 8);
-  rig.start();
+  runDriver(rig);
   addSeals(stage.peer.inflight.fd, Seal.WRITE);
   stage.peer.write(encodeReply(Request.GET_VRING_BASE, ringNumber(0, 7)));
   rig.set(0x70, 0);
@@ -226,10 +230,8 @@ Deno.test("one that comes in a back-end's place is told of what was noted, and b
   const set = await stage.open();
   const rig = makeRig(set, file);
   const { slot, inflight } = set.description("c");
-  rig.negotiate(0n);
-  rig.setUp(0, 8);
-  rig.start();
-  await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings");
+  runDriver(rig);
+  await hears(stage, Request.SET_VRING_ENABLE, "the rings");
   const fd = new VhostUserPort(set.description("c")).fd!;
   const watch = rig.context.watched.get(fd)!;
   rig.takeInterrupt();
@@ -252,7 +254,7 @@ Deno.test("one that comes in a back-end's place is told of what was noted, and b
   rig.ram.data.setUint16(DEVICE + 2 - rig.ram.base, 5, true);
   rig.device.connected!();
   rig.work();
-  await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings again");
+  await hears(stage, Request.SET_VRING_ENABLE, "the rings again");
   // Of what the one before has used, nobody else will tell.
   assert.equal(rig.takeInterrupt(), InterruptCause.USED_BUFFER);
   const of = (request: number) => stage.peer.heard.find((one) => one.request === request)!;
@@ -271,14 +273,12 @@ Deno.test("before a copy a back-end is stopped, and what it notes is left", asyn
   const rig = makeRig(await stage.open(), file);
   // No driver is there.
   rig.device.quiesce!();
-  rig.negotiate(0n);
-  rig.setUp(0, 8);
-  rig.start();
-  await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings");
+  runDriver(rig);
+  await hears(stage, Request.SET_VRING_ENABLE, "the rings");
   writeAt(stage.peer.inflight.fd, new Uint8Array(8192).fill(1), 0);
   stage.peer.write(encodeReply(Request.GET_VRING_BASE, ringNumber(0, 0)));
   rig.device.quiesce!();
-  await until(() => stage.peer.requests.includes(Request.GET_VRING_BASE), "the end of the ring");
+  await hears(stage, Request.GET_VRING_BASE, "the end of the ring");
   const noted = new Uint8Array(1);
   readAt(stage.peer.inflight.fd, noted, 5000);
   assert.equal(noted[0], 1);
@@ -286,7 +286,7 @@ Deno.test("before a copy a back-end is stopped, and what it notes is left", asyn
   stage.peer.heard.length = 0;
   rig.takeInterrupt();
   rig.notify(0);
-  await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings again");
+  await hears(stage, Request.SET_VRING_ENABLE, "the rings again");
   assert.equal(rig.takeInterrupt(), InterruptCause.USED_BUFFER);
 });
 
@@ -295,9 +295,7 @@ Deno.test("there is no copy while a back-end that has requests is gone", async (
   using file = makeMemfd("ram", 0x10_0000);
   const set = await stage.open();
   const rig = makeRig(set, file);
-  rig.negotiate(0n);
-  rig.setUp(0, 8);
-  rig.start();
+  runDriver(rig);
   const { fd } = new VhostUserPort(set.description("c"));
   set.hold(true);
   rig.context.watched.get(fd!)!.ready(Epoll.HUP);
@@ -339,10 +337,8 @@ Deno.test("a successor goes on with the connection, of which the back-end notice
   using file = makeMemfd("ram", 0x10_0000);
   const set = await stage.open();
   const rig = makeRig(set, file);
-  rig.negotiate(0n);
-  rig.setUp(0, 8);
-  rig.start();
-  await until(() => stage.peer.requests.includes(Request.SET_VRING_ENABLE), "the rings");
+  runDriver(rig);
+  await hears(stage, Request.SET_VRING_ENABLE, "the rings");
   rig.takeInterrupt();
   stage.peer.config.fill(0xee);
   stage.peer.heard.length = 0;
@@ -537,7 +533,7 @@ Deno.test("a back-end that hangs up is refused, and one that says nothing in the
   await using stage = new Stage();
   stage.peer.answers.set(Request.GET_CONFIG, undefined);
   const opening = stage.open();
-  await until(() => stage.peer.requests.includes(Request.GET_CONFIG), "the last request");
+  await hears(stage, Request.GET_CONFIG, "the last request");
   stage.peer.hangUp();
   await assert.rejects(opening, {
     message: "vhost-user back-end 'c': it has closed the connection",

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { noLimits, ThrottleGroup, type ThrottleLimits } from "../../../devices/block/throttle.ts";
 import { openPort } from "../../../devices/net/port.ts";
-import { NetSlot } from "../../../devices/net/slot.ts";
+import { DescriptorSlot } from "../../../devices/descriptor_slot.ts";
 import { virtioNet } from "../../../devices/virtio/net.ts";
 import { Queue } from "../../../devices/virtio/net_state.ts";
 import { Feature } from "../../../devices/virtio/virtio_state.ts";
@@ -39,7 +39,7 @@ class Card implements Disposable {
     this.#isStream = isStream;
     const type = isStream ? "stream" : "seqpacket";
     [this.#ours, this.peer] = socketPair(type, { nonblocking: true });
-    const slot = NetSlot.allocate();
+    const slot = DescriptorSlot.allocate();
     slot.fd = this.#ours.fd;
     const port = openPort({
       ...{ kind: isStream ? "stream" : "tap", slot: slot.buffer, wake: -1 },

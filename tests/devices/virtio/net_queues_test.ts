@@ -1,7 +1,7 @@
 /** A network card with several pairs of queues, with sockets as its backend's queues. */
 import assert from "node:assert/strict";
 import { type NetPort, openPort } from "../../../devices/net/port.ts";
-import { NetSlot } from "../../../devices/net/slot.ts";
+import { DescriptorSlot } from "../../../devices/descriptor_slot.ts";
 import { virtioNet } from "../../../devices/virtio/net.ts";
 import { FurtherPair, NetFeature, netState } from "../../../devices/virtio/net_state.ts";
 import { Feature } from "../../../devices/virtio/virtio_state.ts";
@@ -33,7 +33,7 @@ class Card implements Disposable {
       const [ours, peer] = socketPair("seqpacket", { nonblocking: true });
       this.#ours.push(ours);
       this.peers.push(peer);
-      const slot = NetSlot.allocate();
+      const slot = DescriptorSlot.allocate();
       slot.fd = ours.fd;
       return slot.buffer;
     });

@@ -1,7 +1,7 @@
 /** The network card, with real sockets as its backends. */
 import assert from "node:assert/strict";
 import { MAX_FRAME, openPort } from "../../../devices/net/port.ts";
-import { NetSlot } from "../../../devices/net/slot.ts";
+import { DescriptorSlot } from "../../../devices/descriptor_slot.ts";
 import { virtioNet } from "../../../devices/virtio/net.ts";
 import { NetFeature, Queue } from "../../../devices/virtio/net_state.ts";
 import { Feature, InterruptCause, Status } from "../../../devices/virtio/virtio_state.ts";
@@ -28,7 +28,7 @@ class Card implements Disposable {
   readonly #ours: OwnedFd;
   readonly #wake = makeEventfd();
   readonly #kind: Kind;
-  readonly slot = NetSlot.allocate();
+  readonly slot = DescriptorSlot.allocate();
   rx!: TestDriver;
   tx!: TestDriver;
   control!: TestDriver;

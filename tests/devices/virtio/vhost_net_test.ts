@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { noLimits, ThrottleGroup } from "../../../devices/block/throttle.ts";
 import { type NetPort, openPort } from "../../../devices/net/port.ts";
-import { NetSlot } from "../../../devices/net/slot.ts";
+import { DescriptorSlot } from "../../../devices/descriptor_slot.ts";
 import { virtioNet } from "../../../devices/virtio/net.ts";
 import { NetFeature, Queue } from "../../../devices/virtio/net_state.ts";
 import { VHOST_WORDS } from "../../../devices/virtio/vhost_rings.ts";
@@ -80,7 +80,7 @@ class Card implements Disposable {
     this.peers.push(peer);
     const calls = [makeEventfd(), makeEventfd()] as const;
     this.calls.push(...calls);
-    const slot = NetSlot.allocate();
+    const slot = DescriptorSlot.allocate();
     slot.fd = ours.fd;
     const port = openPort({ kind: "tap", slot: slot.buffer, wake: -1, headerSize });
     const vhost = {

@@ -1,7 +1,7 @@
 /** The socket device, whose rings the kernel serves while this VMM has the guest's number. */
 import assert from "node:assert/strict";
 import type { Properties } from "../../../devices/device.ts";
-import { NetSlot } from "../../../devices/net/slot.ts";
+import { DescriptorSlot } from "../../../devices/descriptor_slot.ts";
 import { VHOST_WORDS, VhostRings } from "../../../devices/virtio/vhost_rings.ts";
 import { Feature, InterruptCause } from "../../../devices/virtio/virtio_state.ts";
 import { vhostVsock } from "../../../devices/virtio/vsock.ts";
@@ -174,7 +174,7 @@ Deno.test("the user hears of a kernel that does not serve sockets, and the guest
 });
 
 Deno.test("a port has a device while its slot has a descriptor", () => {
-  const slot = NetSlot.allocate();
+  const slot = DescriptorSlot.allocate();
   const words = new SharedArrayBuffer(VHOST_WORDS);
   const port = openVsockPort({ slot: slot.buffer, features: 0n, calls: [1, 2], words });
   const fd = () => port.device?.fd;

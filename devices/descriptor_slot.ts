@@ -1,5 +1,6 @@
 /**
- * A network backend's descriptor, as all threads see it.
+ * The descriptor of what a device works with, as all threads see it: a network backend, the process behind a
+ * vhost-user socket, the kernel's half of a socket device.
  *
  * Who puts one in is the main thread, and who takes it out, because the connection has ended, is the
  * thread that uses it: so nobody uses a descriptor that is closed and another's by now.
@@ -10,17 +11,17 @@
 const NONE = -1;
 
 /** A word with the descriptor, and one that counts. */
-export class NetSlot {
+export class DescriptorSlot {
   readonly #fd: Int32Array<SharedArrayBuffer>;
 
-  /** @param buffer of {@linkcode NetSlot.allocate} */
+  /** @param buffer of {@linkcode DescriptorSlot.allocate} */
   constructor(readonly buffer: SharedArrayBuffer) {
     this.#fd = new Int32Array(buffer);
   }
 
   /** A slot without a descriptor. */
-  static allocate(): NetSlot {
-    const slot = new NetSlot(new SharedArrayBuffer(8));
+  static allocate(): DescriptorSlot {
+    const slot = new DescriptorSlot(new SharedArrayBuffer(8));
     slot.fd = undefined;
     return slot;
   }
